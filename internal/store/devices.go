@@ -1,0 +1,147 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+)
+
+const (
+	deviceColumns = `id, image_id, kind, state, ifnull(origin, 0), bytes, fs_uuid, updated_at`
+	devicesKept   = `SELECT ` + deviceColumns + ` FROM devices WHERE state <> 'gone' ORDER BY id`
+	devicesOf     = `SELECT ` + deviceColumns + ` FROM devices WHERE state <> 'gone' AND image_id = ? ORDER BY id`
+	deviceInsert  = `INSERT INTO devices (image_id, kind, state, origin, bytes, fs_uuid, updated_at) VALUES (?, ?, ?, nullif(?, 0), ?, ?, ?)`
+	deviceUpdate  = `UPDATE devices SET state = ?, updated_at = ? WHERE id = ?`
+
+	snapshotColumns = `s.device_id, s.image_id, i.key, s.path, s.state, s.created_at`
+	snapshotsAll    = `SELECT ` + snapshotColumns + ` FROM snapshots s JOIN images i ON i.id = s.image_id WHERE s.state = 'active' ORDER BY s.device_id`
+	snapshotsOf     = `SELECT ` + snapshotColumns + ` FROM snapshots s JOIN images i ON i.id = s.image_id WHERE s.state = 'active' AND s.image_id = ? ORDER BY s.device_id`
+	snapshotInsert  = `INSERT INTO snapshots (device_id, image_id, path, state, created_at) VALUES (?, ?, ?, ?, ?)`
+	snapshotGone    = `UPDATE snapshots SET state = 'gone' WHERE device_id = ? AND ? IN ('deleting', 'gone')`
+
+	poolSelect = `SELECT uuid, name, data, metadata, block_size, state, created_at FROM pool`
+	poolInsert = `INSERT INTO pool (one, uuid, name, data, metadata, block_size, state, created_at) VALUES (1, ?, ?, ?, ?, ?, 'creating', ?)`
+	poolReady  = `UPDATE pool SET state = 'ready' WHERE one = 1`
+)
+
+// Devices returns every device that is not gone, in the order of their ids.
+func (s *Store) Devices(ctx context.Context) ([]Device, error) { return s.devices(ctx, devicesKept) }
+
+// DevicesOf returns the devices of an image that are not gone: its own and its snapshots'.
+func (s *Store) DevicesOf(ctx context.Context, image int64) ([]Device, error) {
+	return s.devices(ctx, devicesOf, image)
+}
+
+// Snapshots returns every active snapshot.
+func (s *Store) Snapshots(ctx context.Context) ([]Snapshot, error) {
+	return s.snapshots(ctx, snapshotsAll)
+}
+
+// SnapshotsOf returns the active snapshots of an image.
+func (s *Store) SnapshotsOf(ctx context.Context, image int64) ([]Snapshot, error) {
+	return s.snapshots(ctx, snapshotsOf, image)
+}
+
+func (s *Store) devices(ctx context.Context, query string, args ...any) ([]Device, error) {
+	rows, err := s.read.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, fmt.Errorf("read devices: %w", err)
+	}
+	defer rows.Close()
+	var list []Device
+	for rows.Next() {
+		var d Device
+		var at int64
+		if err := rows.Scan(&d.ID, &d.Image, &d.Kind, &d.State, &d.Origin, &d.Bytes, &d.FSUUID, &at); err != nil {
+			return nil, fmt.Errorf("read device: %w", err)
+		}
+		d.UpdatedAt = time.Unix(0, at).UTC()
+		list = append(list, d)
+	}
+	return list, rows.Err()
+}
+
+func (s *Store) snapshots(ctx context.Context, query string, args ...any) ([]Snapshot, error) {
+	rows, err := s.read.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, fmt.Errorf("read snapshots: %w", err)
+	}
+	defer rows.Close()
+	var list []Snapshot
+	for rows.Next() {
+		var sn Snapshot
+		var at int64
+		if err := rows.Scan(&sn.Device, &sn.Image, &sn.Key, &sn.Path, &sn.State, &at); err != nil {
+			return nil, fmt.Errorf("read snapshot: %w", err)
+		}
+		sn.CreatedAt = time.Unix(0, at).UTC()
+		list = append(list, sn)
+	}
+	return list, rows.Err()
+}
+
+func insertDevice(ctx context.Context, tx *sql.Tx, d Device, now time.Time) (int64, error) {
+	res, err := tx.ExecContext(ctx, deviceInsert, d.Image, string(d.Kind), string(d.State), d.Origin, d.Bytes, d.FSUUID, now.UnixNano())
+	if err != nil {
+		return 0, fmt.Errorf("reserve device: %w", err)
+	}
+	return res.LastInsertId()
+}
+
+func updateDevice(ctx context.Context, tx *sql.Tx, d Device, now time.Time) error {
+	res, err := tx.ExecContext(ctx, deviceUpdate, string(d.State), now.UnixNano(), d.ID)
+	if err != nil {
+		return fmt.Errorf("update device %d: %w", d.ID, err)
+	}
+	if n, err := res.RowsAffected(); err != nil || n != 1 {
+		return errors.Join(fmt.Errorf("update device %d: %w", d.ID, ErrNotFound), err)
+	}
+	return nil
+}
+
+// Pool is the thin pool that belongs to this state directory.
+type Pool struct {
+	UUID      string    `json:"uuid"`
+	Name      string    `json:"name"`
+	Data      string    `json:"data"`       // block device or backing file
+	Metadata  string    `json:"metadata"`   // block device or backing file
+	BlockSize int64     `json:"block_size"` // bytes
+	State     string    `json:"state"`      // creating, ready
+	CreatedAt time.Time `json:"created_at"`
+}
+
+// Pool returns the pool's row, or ErrNotFound when none was created yet.
+func (s *Store) Pool(ctx context.Context) (Pool, error) {
+	var p Pool
+	var at int64
+	err := s.read.QueryRowContext(ctx, poolSelect).Scan(&p.UUID, &p.Name, &p.Data, &p.Metadata, &p.BlockSize, &p.State, &at)
+	if errors.Is(err, sql.ErrNoRows) {
+		return p, fmt.Errorf("pool: %w", ErrNotFound)
+	}
+	if err != nil {
+		return p, fmt.Errorf("read pool: %w", err)
+	}
+	p.CreatedAt = time.Unix(0, at).UTC()
+	return p, nil
+}
+
+// IntendPool records the pool that is about to be created.
+func (s *Store) IntendPool(ctx context.Context, p Pool) error {
+	return s.tx(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, poolInsert, p.UUID, p.Name, p.Data, p.Metadata, p.BlockSize, s.now().UnixNano())
+		if err != nil {
+			return fmt.Errorf("record pool: %w", err)
+		}
+		return nil
+	})
+}
+
+// PoolCreated records that the pool exists: from now on its metadata is never formatted again.
+func (s *Store) PoolCreated(ctx context.Context) error {
+	return s.tx(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, poolReady)
+		return err
+	})
+}

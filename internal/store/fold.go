@@ -1,0 +1,109 @@
+package store
+
+import "fmt"
+
+// Progress is the fold of an image's events: where it stands and what it has.
+type Progress struct {
+	State    State  `json:"state"`
+	Stage    Stage  `json:"stage,omitempty"` // the stage to be done next, "" when none
+	Running  bool   `json:"running"`         // an attempt has begun and not ended; after a crash: was cut off
+	Attempt  int64  `json:"attempt"`         // number of the newest attempt, over all stages
+	Failures int    `json:"failures"`        // attempts failed since the last stage that was done
+	Reason   string `json:"reason,omitempty"`
+	Blob     *Blob  `json:"blob,omitempty"`
+	Tree     *Tree  `json:"tree,omitempty"`
+}
+
+// Fold replays events in order. It is pure; an event that does not follow from the ones before it is an ErrOrder or ErrFenced.
+func Fold(events []Event) (Progress, error) {
+	var p Progress
+	for _, e := range events {
+		next, err := p.apply(e)
+		if err != nil {
+			return p, fmt.Errorf("event %d: %w", e.Seq, err)
+		}
+		p = next
+	}
+	return p, nil
+}
+
+// apply is one step of the fold.
+func (p Progress) apply(e Event) (Progress, error) {
+	switch e.Kind {
+	case Queued:
+		if p.State != "" {
+			return p, fmt.Errorf("%w: queued twice", ErrOrder)
+		}
+		p.State, p.Stage = Pending, Download
+		return p, nil
+	case Begun:
+		return p.begun(e)
+	case Reopened:
+		return p.reopened(e)
+	case Step, Done, Failed, Undone:
+		if e.Attempt != p.Attempt || !p.Running {
+			return p, fmt.Errorf("%w: %s of attempt %d, current is %d (running: %t)", ErrFenced, e.Kind, e.Attempt, p.Attempt, p.Running)
+		}
+		return p.ended(e), nil
+	}
+	return p, fmt.Errorf("%w: unknown kind %q", ErrOrder, e.Kind)
+}
+
+// begun starts the next attempt. A further snapshot of an active image is an attempt at its last stage.
+func (p Progress) begun(e Event) (Progress, error) {
+	due := p.State == Pending && e.Stage == p.Stage || p.State == Active && e.Stage == Activate
+	if !due {
+		return p, fmt.Errorf("%w: %s begun in state %q at stage %q", ErrOrder, e.Stage, p.State, p.Stage)
+	}
+	if e.Attempt != p.Attempt+1 {
+		return p, fmt.Errorf("%w: attempt %d begun after %d", ErrFenced, e.Attempt, p.Attempt)
+	}
+	p.Attempt, p.Running = e.Attempt, true
+	return p, nil
+}
+
+// ended applies what an attempt writes while it runs, and its end.
+func (p Progress) ended(e Event) Progress {
+	if e.Detail.Tree != nil {
+		p.Tree = e.Detail.Tree
+	}
+	if e.Kind == Step {
+		return p
+	}
+	p.Running = false
+	switch {
+	case e.Kind == Done:
+		if e.Detail.Blob != nil {
+			p.Blob = e.Detail.Blob
+		}
+		p.Failures, p.Reason, p.Stage = 0, "", e.Stage.next()
+		if p.Stage == "" {
+			p.State = Active
+		}
+	case e.Kind == Failed && p.State == Pending:
+		p.Reason = e.Reason
+		p.Failures++
+		if end := State(e.Verdict); end == Rejected || end == Violation || end == Dead {
+			p.State, p.Stage = end, ""
+		}
+	}
+	return p
+}
+
+// reopened takes the image back to a stage whose result was lost. An image that is further back already stays there.
+func (p Progress) reopened(e Event) (Progress, error) {
+	if p.State != Pending && p.State != Active {
+		return p, fmt.Errorf("%w: reopened in state %q", ErrOrder, p.State)
+	}
+	if p.Stage == "" || e.Stage == Download || e.Stage == Unpack && p.Stage == Activate {
+		p.Stage = e.Stage
+	}
+	p.State, p.Running, p.Reason = Pending, false, e.Reason
+	switch e.Stage {
+	case Download:
+		p.Blob = nil
+	case Unpack:
+		p.Tree = nil
+	}
+	return p, nil
+}

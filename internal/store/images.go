@@ -1,0 +1,209 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Image is one object and the fold of its events.
+type Image struct {
+	ID int64 `json:"id"`
+	Object
+	Progress
+	CreatedAt time.Time `json:"created_at"`
+	UpdatedAt time.Time `json:"updated_at"`
+}
+
+const (
+	imageColumns = `id, bucket, key, version_id, etag, sequencer, size, created_at,
+		state, stage, running, attempt, failures, reason, blob, tree, updated_at`
+	imageByID     = `SELECT ` + imageColumns + ` FROM images WHERE id = ?`
+	imageByObject = `SELECT ` + imageColumns + ` FROM images WHERE bucket = ? AND key = ? AND version = ?`
+	imagesByKey   = `SELECT ` + imageColumns + ` FROM images WHERE key = ? ORDER BY id`
+	imagesPending = `SELECT ` + imageColumns + ` FROM images WHERE state = 'pending' ORDER BY id`
+	imagesAll     = `SELECT ` + imageColumns + ` FROM images ORDER BY id`
+	imageCounts   = `SELECT state, count(*) FROM images GROUP BY state`
+	imageInsert   = `INSERT INTO images (bucket, key, version, version_id, etag, sequencer, size, created_at,
+		state, stage, running, attempt, failures, reason, updated_at)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'pending', 'download', 0, 0, 0, '', ?)
+		ON CONFLICT (bucket, key, version) DO NOTHING`
+	imageUpdate = `UPDATE images SET state = ?, stage = ?, running = ?, attempt = ?, failures = ?, reason = ?,
+		blob = ?, tree = ?, updated_at = ? WHERE id = ?`
+
+	eventInsert = `INSERT INTO events (image_id, at, kind, stage, attempt, verdict, reason, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`
+	eventsOf    = `SELECT seq, image_id, at, kind, stage, attempt, verdict, reason, detail FROM events WHERE image_id = ? ORDER BY seq`
+	eventsAfter = `SELECT seq, image_id, at, kind, stage, attempt, verdict, reason, detail FROM events WHERE seq > ? ORDER BY seq LIMIT 1000`
+)
+
+// Find returns the image that the object is, or ErrNotFound.
+func (s *Store) Find(ctx context.Context, o Object) (Image, error) {
+	return queryImage(ctx, s.read, imageByObject, o.Bucket, o.Key, o.Version())
+}
+
+// Image returns the image with the id, or ErrNotFound.
+func (s *Store) Image(ctx context.Context, id int64) (Image, error) {
+	return queryImage(ctx, s.read, imageByID, id)
+}
+
+// ByKey returns every image made from versions of the key, oldest first.
+func (s *Store) ByKey(ctx context.Context, key string) ([]Image, error) {
+	return s.images(ctx, imagesByKey, key)
+}
+
+// Unfinished returns the pending images, oldest first.
+func (s *Store) Unfinished(ctx context.Context) ([]Image, error) { return s.images(ctx, imagesPending) }
+
+// Images returns every image, oldest first.
+func (s *Store) Images(ctx context.Context) ([]Image, error) { return s.images(ctx, imagesAll) }
+
+// Counts returns how many images are in each state.
+func (s *Store) Counts(ctx context.Context) (map[State]int, error) {
+	rows, err := s.read.QueryContext(ctx, imageCounts)
+	if err != nil {
+		return nil, fmt.Errorf("count images: %w", err)
+	}
+	defer rows.Close()
+	counts := map[State]int{}
+	for rows.Next() {
+		var st State
+		var n int
+		if err := rows.Scan(&st, &n); err != nil {
+			return nil, fmt.Errorf("count images: %w", err)
+		}
+		counts[st] = n
+	}
+	return counts, rows.Err()
+}
+
+// History returns the events of an image in order.
+func (s *Store) History(ctx context.Context, image int64) ([]Event, error) {
+	return s.events(ctx, eventsOf, image)
+}
+
+// Since returns at most 1,000 events of all images that follow seq.
+func (s *Store) Since(ctx context.Context, seq int64) ([]Event, error) {
+	return s.events(ctx, eventsAfter, seq)
+}
+
+// queryer is a transaction or a pool of connections.
+type queryer interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+func queryImage(ctx context.Context, q queryer, query string, args ...any) (Image, error) {
+	img, err := scanImage(q.QueryRowContext(ctx, query, args...))
+	if errors.Is(err, sql.ErrNoRows) {
+		return img, fmt.Errorf("image %v: %w", args, ErrNotFound)
+	}
+	return img, err
+}
+
+func (s *Store) images(ctx context.Context, query string, args ...any) ([]Image, error) {
+	rows, err := s.read.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, fmt.Errorf("read images: %w", err)
+	}
+	defer rows.Close()
+	var list []Image
+	for rows.Next() {
+		img, err := scanImage(rows)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, img)
+	}
+	return list, rows.Err()
+}
+
+// scanner is a row, or the current one of several.
+type scanner interface{ Scan(dest ...any) error }
+
+func scanImage(row scanner) (Image, error) {
+	var (
+		img              Image
+		created, updated int64
+		blob, tree       sql.NullString
+	)
+	err := row.Scan(&img.ID, &img.Bucket, &img.Key, &img.VersionID, &img.ETag, &img.Sequencer, &img.Size, &created,
+		&img.State, &img.Stage, &img.Running, &img.Attempt, &img.Failures, &img.Reason, &blob, &tree, &updated)
+	if err != nil {
+		return img, fmt.Errorf("read image: %w", err)
+	}
+	img.CreatedAt, img.UpdatedAt = time.Unix(0, created).UTC(), time.Unix(0, updated).UTC()
+	if blob.Valid {
+		if err := json.Unmarshal([]byte(blob.String), &img.Blob); err != nil {
+			return img, fmt.Errorf("blob of image %d: %w", img.ID, err)
+		}
+	}
+	if tree.Valid {
+		if err := json.Unmarshal([]byte(tree.String), &img.Tree); err != nil {
+			return img, fmt.Errorf("tree of image %d: %w", img.ID, err)
+		}
+	}
+	return img, nil
+}
+
+// insertImage returns 0 when the object is an image already.
+func insertImage(ctx context.Context, tx *sql.Tx, o Object, now time.Time) (int64, error) {
+	res, err := tx.ExecContext(ctx, imageInsert, o.Bucket, o.Key, o.Version(), o.VersionID, o.ETag, o.Sequencer, o.Size, now.UnixNano(), now.UnixNano())
+	if err != nil {
+		return 0, fmt.Errorf("insert image: %w", err)
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		return 0, err
+	}
+	return res.LastInsertId()
+}
+
+func updateImage(ctx context.Context, tx *sql.Tx, img Image) error {
+	blob, err := nullable(img.Blob)
+	if err != nil {
+		return err
+	}
+	tree, err := nullable(img.Tree)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, imageUpdate, string(img.State), string(img.Stage), img.Running, img.Attempt, img.Failures, img.Reason,
+		blob, tree, img.UpdatedAt.UnixNano(), img.ID)
+	if err != nil {
+		return fmt.Errorf("update image %d: %w", img.ID, err)
+	}
+	return nil
+}
+
+// nullable encodes *v as JSON, nil as NULL.
+func nullable[T any](v *T) (any, error) {
+	if v == nil {
+		return nil, nil
+	}
+	b, err := json.Marshal(v)
+	return string(b), err
+}
+
+func (s *Store) events(ctx context.Context, query string, arg int64) ([]Event, error) {
+	rows, err := s.read.QueryContext(ctx, query, arg)
+	if err != nil {
+		return nil, fmt.Errorf("read events: %w", err)
+	}
+	defer rows.Close()
+	var list []Event
+	for rows.Next() {
+		var e Event
+		var at int64
+		var detail string
+		if err := rows.Scan(&e.Seq, &e.Image, &at, &e.Kind, &e.Stage, &e.Attempt, &e.Verdict, &e.Reason, &detail); err != nil {
+			return nil, fmt.Errorf("read event: %w", err)
+		}
+		e.At = time.Unix(0, at).UTC()
+		if err := json.Unmarshal([]byte(detail), &e.Detail); err != nil {
+			return nil, fmt.Errorf("detail of event %d: %w", e.Seq, err)
+		}
+		list = append(list, e)
+	}
+	return list, rows.Err()
+}

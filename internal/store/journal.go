@@ -1,0 +1,207 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Enqueue makes the object an image, or finds the image it already is.
+func (s *Store) Enqueue(ctx context.Context, o Object) (img Image, created bool, err error) {
+	img, err = s.Find(ctx, o)
+	if err == nil || !errors.Is(err, ErrNotFound) {
+		return img, false, err
+	}
+	e := Event{At: s.now(), Kind: Queued, Detail: Detail{Object: &o}}
+	err = s.write(ctx, &e, func(tx *sql.Tx) error {
+		e.Image, err = insertImage(ctx, tx, o, s.now())
+		if err != nil {
+			return err
+		}
+		if e.Image == 0 { // another connection was faster
+			img, err = queryImage(ctx, tx, imageByObject, o.Bucket, o.Key, o.Version())
+			return err
+		}
+		created = true
+		img, err = record(ctx, tx, e)
+		return err
+	})
+	return img, created, err
+}
+
+// Begin starts an attempt at a stage and returns its fencing token.
+func (s *Store) Begin(ctx context.Context, image int64, stage Stage) (Attempt, error) {
+	a := Attempt{Image: image, Stage: stage}
+	e := a.event(Begun, s.now())
+	err := s.write(ctx, &e, func(tx *sql.Tx) error {
+		img, err := queryImage(ctx, tx, imageByID, image)
+		if err != nil {
+			return err
+		}
+		a.N = img.Attempt + 1
+		e.Attempt = a.N
+		_, err = record(ctx, tx, e)
+		return err
+	})
+	return a, err
+}
+
+// Reserve takes the next thin device id: the durable intent before anything happens in the pool.
+// d carries Kind, Bytes, FSUUID and, for a snapshot, Origin.
+func (s *Store) Reserve(ctx context.Context, a Attempt, d Device) (Device, error) {
+	d.Image, d.State = a.Image, Reserved
+	e := a.event(Step, s.now())
+	e.Detail.Device = &d
+	err := s.write(ctx, &e, func(tx *sql.Tx) error {
+		var err error
+		if d.ID, err = insertDevice(ctx, tx, d, s.now()); err != nil {
+			return err
+		}
+		_, err = record(ctx, tx, e)
+		return err
+	})
+	return d, err
+}
+
+// Advance records that the device has reached a state. With Sealed comes the tree that the device holds.
+func (s *Store) Advance(ctx context.Context, a Attempt, d Device, to DeviceState, tree *Tree) (Device, error) {
+	d.State = to
+	e := a.event(Step, s.now())
+	e.Detail.Device, e.Detail.Tree = &d, tree
+	_, err := s.append(ctx, e)
+	return d, err
+}
+
+// Downloaded ends an attempt at Download: the blob lies on disk.
+func (s *Store) Downloaded(ctx context.Context, a Attempt, b Blob) (Image, error) {
+	e := a.event(Done, s.now())
+	e.Detail.Blob = &b
+	return s.append(ctx, e)
+}
+
+// Unpacked ends an attempt at Unpack: the sealed device is inactive and may be snapshotted.
+func (s *Store) Unpacked(ctx context.Context, a Attempt, d Device) (Image, error) {
+	d.State = Ready
+	e := a.event(Done, s.now())
+	e.Detail.Device = &d
+	return s.append(ctx, e)
+}
+
+// Activated ends an attempt at Activate: the snapshot is active at path.
+func (s *Store) Activated(ctx context.Context, a Attempt, d Device, path string) (Image, error) {
+	d.State = Ready
+	e := a.event(Done, s.now())
+	e.Detail.Device = &d
+	e.Detail.Snapshot = &Snapshot{Device: d.ID, Image: a.Image, Path: path, State: "active", CreatedAt: e.At}
+	return s.append(ctx, e)
+}
+
+// HandedOff ends an attempt whose result was already there and still verified.
+func (s *Store) HandedOff(ctx context.Context, a Attempt) (Image, error) {
+	e := a.event(Done, s.now())
+	e.Reason = "handed off"
+	return s.append(ctx, e)
+}
+
+// Fail ends an attempt with a verdict: "retry", or one of the terminal states Rejected, Violation, Dead.
+func (s *Store) Fail(ctx context.Context, a Attempt, verdict, reason string) (Image, error) {
+	e := a.event(Failed, s.now())
+	e.Verdict, e.Reason = verdict, reason
+	return s.append(ctx, e)
+}
+
+// Undo ends an attempt that was rolled back without a verdict.
+func (s *Store) Undo(ctx context.Context, a Attempt, reason string) (Image, error) {
+	e := a.event(Undone, s.now())
+	e.Reason = reason
+	return s.append(ctx, e)
+}
+
+// Reopen takes an image back to a stage whose result was lost.
+func (s *Store) Reopen(ctx context.Context, image int64, stage Stage, reason string) (Image, error) {
+	return s.append(ctx, Event{Image: image, At: s.now(), Kind: Reopened, Stage: stage, Reason: reason})
+}
+
+// SetDevice moves a device outside of any attempt: the two steps of its removal. It is not an event of the image.
+func (s *Store) SetDevice(ctx context.Context, id int64, to DeviceState) error {
+	e := Event{Kind: "device", Detail: Detail{Device: &Device{ID: id, State: to}}} // only the name of a failpoint
+	return s.write(ctx, &e, func(tx *sql.Tx) error {
+		if err := updateDevice(ctx, tx, Device{ID: id, State: to}, s.now()); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, snapshotGone, id, string(to))
+		return err
+	})
+}
+
+func (a Attempt) event(k Kind, at time.Time) Event {
+	return Event{Image: a.Image, At: at, Kind: k, Stage: a.Stage, Attempt: a.N}
+}
+
+func (s *Store) append(ctx context.Context, e Event) (img Image, err error) {
+	err = s.write(ctx, &e, func(tx *sql.Tx) error {
+		img, err = record(ctx, tx, e)
+		return err
+	})
+	return img, err
+}
+
+// write runs fn, which records *e, in a transaction. Every event is a failpoint of the crash tests, before and after it is durable.
+func (s *Store) write(ctx context.Context, e *Event, fn func(*sql.Tx) error) error {
+	err := s.tx(ctx, func(tx *sql.Tx) error {
+		if err := fn(tx); err != nil {
+			return err
+		}
+		failpoint("before", *e)
+		return nil
+	})
+	if err == nil {
+		failpoint("after", *e)
+	}
+	return err
+}
+
+// record appends one event and brings the tables to the fold that includes it.
+func record(ctx context.Context, tx *sql.Tx, e Event) (Image, error) {
+	img, err := queryImage(ctx, tx, imageByID, e.Image)
+	if err != nil {
+		return img, err
+	}
+	before := img.Progress
+	if e.Kind == Queued {
+		before = Progress{}
+	}
+	if img.Progress, err = before.apply(e); err != nil {
+		return img, fmt.Errorf("image %d: %w", e.Image, err)
+	}
+	if err := insertEvent(ctx, tx, e); err != nil {
+		return img, err
+	}
+	if d := e.Detail.Device; d != nil && d.State != Reserved {
+		if err := updateDevice(ctx, tx, *d, e.At); err != nil {
+			return img, err
+		}
+	}
+	if sn := e.Detail.Snapshot; sn != nil {
+		if _, err := tx.ExecContext(ctx, snapshotInsert, sn.Device, sn.Image, sn.Path, sn.State, sn.CreatedAt.UnixNano()); err != nil {
+			return img, fmt.Errorf("insert snapshot %d: %w", sn.Device, err)
+		}
+	}
+	img.UpdatedAt = e.At
+	return img, updateImage(ctx, tx, img)
+}
+
+func insertEvent(ctx context.Context, tx *sql.Tx, e Event) error {
+	detail, err := json.Marshal(e.Detail)
+	if err != nil {
+		return fmt.Errorf("encode event: %w", err)
+	}
+	_, err = tx.ExecContext(ctx, eventInsert, e.Image, e.At.UnixNano(), string(e.Kind), string(e.Stage), e.Attempt, e.Verdict, e.Reason, string(detail))
+	if err != nil {
+		return fmt.Errorf("insert event: %w", err)
+	}
+	return nil
+}

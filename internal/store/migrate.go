@@ -1,0 +1,78 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"fmt"
+	"io/fs"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// migrate applies the files of migrations/ in the order of their names, each in a transaction with the version it leads to.
+func migrate(ctx context.Context, db *sql.DB) error {
+	files, err := fs.Glob(migrations, "migrations/*.sql")
+	if err != nil {
+		return err
+	}
+	have, err := version(ctx, db)
+	if err != nil {
+		return err
+	}
+	if have > len(files) {
+		return fmt.Errorf("%w: schema %d, known %d", ErrNewer, have, len(files))
+	}
+	for i := have; i < len(files); i++ {
+		if err := migrateOne(ctx, db, files[i], i+1); err != nil {
+			return fmt.Errorf("%s: %w", files[i], err)
+		}
+	}
+	return nil
+}
+
+func migrateOne(ctx context.Context, db *sql.DB, file string, to int) error {
+	text, err := migrations.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	if _, err := tx.ExecContext(ctx, string(text)); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", to)); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+func version(ctx context.Context, db *sql.DB) (int, error) {
+	var v int
+	if err := db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&v); err != nil {
+		return 0, fmt.Errorf("read schema version: %w", err)
+	}
+	return v, nil
+}
+
+// checkVersion refuses a database that this program would have to migrate first, or cannot understand.
+func checkVersion(ctx context.Context, db *sql.DB) error {
+	files, err := fs.Glob(migrations, "migrations/*.sql")
+	if err != nil {
+		return err
+	}
+	have, err := version(ctx, db)
+	switch {
+	case err != nil:
+		return err
+	case have > len(files):
+		return fmt.Errorf("%w: schema %d, known %d", ErrNewer, have, len(files))
+	case have < len(files):
+		return fmt.Errorf("schema %d is older than %d: start the daemon once to migrate it", have, len(files))
+	}
+	return nil
+}

@@ -1,0 +1,361 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"math/rand/v2"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func newStore(t *testing.T) *Store {
+	t.Helper()
+	s, err := Open(t.Context(), filepath.Join(t.TempDir(), "state", "consumer.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func object(n int) Object {
+	return Object{Bucket: "b", Key: fmt.Sprintf("images/%d.tar", n), ETag: fmt.Sprintf("etag-%d", n), Size: 10}
+}
+
+func must[T any](t *testing.T) func(T, error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+// The settings of SC-3 hold on every connection of both pools.
+func TestPragmas(t *testing.T) {
+	s := newStore(t)
+	ctx := t.Context()
+	var held []*sql.Conn
+	check := func(db *sql.DB, synchronous string) {
+		conn := must[*sql.Conn](t)(db.Conn(ctx))
+		held = append(held, conn)
+		for pragma, want := range map[string]string{
+			"journal_mode": "wal", "synchronous": synchronous, "cache_size": "-10000", "busy_timeout": "5000", "foreign_keys": "1",
+		} {
+			var got string
+			if err := conn.QueryRowContext(ctx, "PRAGMA "+pragma).Scan(&got); err != nil || got != want {
+				t.Errorf("PRAGMA %s = %q (%v), want %q", pragma, got, err, want)
+			}
+		}
+	}
+	for range 10 {
+		check(s.read, "1") // NORMAL
+	}
+	check(s.journal, "2") // FULL
+	if got := s.read.Stats().MaxOpenConnections; got != 10 {
+		t.Errorf("%d open connections allowed, want 10", got)
+	}
+	for _, c := range held {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Every query constant of the package prepares against the migrated schema.
+func TestQueriesPrepare(t *testing.T) {
+	s := newStore(t)
+	queries := map[string]string{
+		"imageByID": imageByID, "imageByObject": imageByObject, "imagesByKey": imagesByKey, "imagesPending": imagesPending,
+		"imagesAll": imagesAll, "imageCounts": imageCounts, "imageInsert": imageInsert, "imageUpdate": imageUpdate,
+		"eventInsert": eventInsert, "eventsOf": eventsOf, "eventsAfter": eventsAfter, "devicesKept": devicesKept, "devicesOf": devicesOf,
+		"deviceInsert": deviceInsert, "deviceUpdate": deviceUpdate, "snapshotsAll": snapshotsAll, "snapshotsOf": snapshotsOf,
+		"snapshotInsert": snapshotInsert, "snapshotGone": snapshotGone, "poolSelect": poolSelect, "poolInsert": poolInsert, "poolReady": poolReady,
+	}
+	for name, q := range queries {
+		stmt, err := s.read.PrepareContext(t.Context(), q)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if err := stmt.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, name := range queryConstants(t) {
+		if queries[name] == "" {
+			t.Errorf("constant %s is not in this test's list", name)
+		}
+	}
+}
+
+// queryConstants lists the string constants that are statements, from the package's source.
+func queryConstants(t *testing.T) []string {
+	t.Helper()
+	var names []string
+	for _, file := range []string{"images.go", "devices.go"} {
+		f := must[*ast.File](t)(parser.ParseFile(token.NewFileSet(), file, nil, 0))
+		ast.Inspect(f, func(n ast.Node) bool {
+			spec, ok := n.(*ast.ValueSpec)
+			if !ok || len(spec.Values) != 1 {
+				return true
+			}
+			text := leftmost(spec.Values[0])
+			for _, verb := range []string{"SELECT ", "INSERT ", "UPDATE ", "DELETE "} {
+				if strings.HasPrefix(text, verb) {
+					names = append(names, spec.Names[0].Name)
+				}
+			}
+			return true
+		})
+	}
+	return names
+}
+
+func leftmost(e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.BinaryExpr:
+		return leftmost(e.X)
+	case *ast.BasicLit:
+		s, _ := strconv.Unquote(e.Value)
+		return s
+	}
+	return ""
+}
+
+func TestMigrateIsIdempotentAndRefusesNewer(t *testing.T) {
+	ctx := t.Context()
+	path := filepath.Join(t.TempDir(), "c.db")
+	for range 2 {
+		s := must[*Store](t)(Open(ctx, path))
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := must[*Store](t)(Open(ctx, path))
+	if _, err := s.journal.ExecContext(ctx, "PRAGMA user_version = 99"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(ctx, path); !errors.Is(err, ErrNewer) {
+		t.Errorf("Open of a newer database: %v, want ErrNewer", err)
+	}
+	if _, err := OpenExisting(ctx, path); !errors.Is(err, ErrNewer) {
+		t.Errorf("OpenExisting of a newer database: %v, want ErrNewer", err)
+	}
+	if _, err := OpenExisting(ctx, path+".absent"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("OpenExisting of nothing: %v, want ErrNotFound", err)
+	}
+}
+
+// A path with characters that a URI gives a meaning to is still that path.
+func TestOddPath(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a b?c#d%41")
+	s := must[*Store](t)(Open(t.Context(), filepath.Join(dir, "c.db")))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if names, err := filepath.Glob(filepath.Join(filepath.Dir(dir), "*", "c.db")); err != nil || len(names) != 1 || filepath.Dir(names[0]) != dir {
+		t.Errorf("database at %v (%v), want it in %s", names, err, dir)
+	}
+}
+
+// run takes an image through all its stages and returns it as it ends.
+func run(t *testing.T, s *Store, o Object) Image {
+	t.Helper()
+	ctx := t.Context()
+	img, created, err := s.Enqueue(ctx, o)
+	if err != nil || !created {
+		t.Fatalf("Enqueue: created %t, %v", created, err)
+	}
+	a := must[Attempt](t)(s.Begin(ctx, img.ID, Download))
+	must[Image](t)(s.Downloaded(ctx, a, Blob{Path: "p", SHA256: "s", Size: 10}))
+	a = must[Attempt](t)(s.Begin(ctx, img.ID, Unpack))
+	d := must[Device](t)(s.Reserve(ctx, a, Device{Kind: ImageDevice, Bytes: 1 << 20, FSUUID: "u"}))
+	for _, st := range []DeviceState{Created, Formatted, Filled} {
+		d = must[Device](t)(s.Advance(ctx, a, d, st, nil))
+	}
+	d = must[Device](t)(s.Advance(ctx, a, d, Sealed, &Tree{Device: d.ID, Digest: "sha256:x"}))
+	must[Image](t)(s.Unpacked(ctx, a, d))
+	a = must[Attempt](t)(s.Begin(ctx, img.ID, Activate))
+	sn := must[Device](t)(s.Reserve(ctx, a, Device{Kind: SnapshotDevice, Bytes: 1 << 20, Origin: d.ID}))
+	sn = must[Device](t)(s.Advance(ctx, a, sn, Created, nil))
+	return must[Image](t)(s.Activated(ctx, a, sn, "/dev/mapper/x"))
+}
+
+func TestWholeLife(t *testing.T) {
+	s := newStore(t)
+	ctx := t.Context()
+	img := run(t, s, object(1))
+	if img.State != Active || img.Stage != "" || img.Running || img.Blob == nil || img.Tree == nil {
+		t.Errorf("after all stages: %+v", img.Progress)
+	}
+	if sn := must[[]Snapshot](t)(s.SnapshotsOf(ctx, img.ID)); len(sn) != 1 || sn[0].Path != "/dev/mapper/x" || sn[0].Key != img.Key {
+		t.Errorf("snapshots: %+v", sn)
+	}
+	again, created, err := s.Enqueue(ctx, img.Object)
+	if err != nil || created || again.ID != img.ID {
+		t.Errorf("second Enqueue: %d, created %t, %v", again.ID, created, err)
+	}
+	// a further snapshot is an attempt at the last stage and leaves the image active
+	a := must[Attempt](t)(s.Begin(ctx, img.ID, Activate))
+	sn := must[Device](t)(s.Reserve(ctx, a, Device{Kind: SnapshotDevice, Bytes: 1 << 20, Origin: img.Tree.Device}))
+	if img = must[Image](t)(s.Fail(ctx, a, "retry", "pool")); img.State != Active || img.Failures != 0 {
+		t.Errorf("a failed further snapshot changed the image: %+v", img.Progress)
+	}
+	for _, st := range []DeviceState{Deleting, Gone} {
+		if err := s.SetDevice(ctx, sn.ID, st); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ds := must[[]Device](t)(s.Devices(ctx)); len(ds) != 2 {
+		t.Errorf("devices: %+v", ds)
+	}
+	if next := run(t, s, object(2)); next.Tree.Device <= sn.ID {
+		t.Errorf("device id %d was handed out again (after %d)", next.Tree.Device, sn.ID)
+	}
+}
+
+func TestFencing(t *testing.T) {
+	s := newStore(t)
+	ctx := t.Context()
+	img, _, err := s.Enqueue(ctx, object(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := must[Attempt](t)(s.Begin(ctx, img.ID, Download))
+	cur := must[Attempt](t)(s.Begin(ctx, img.ID, Download)) // the first was cut off by a crash, or is a zombie
+	writes := map[string]func(Attempt) error{
+		"Downloaded": func(a Attempt) error { _, err := s.Downloaded(ctx, a, Blob{}); return err },
+		"Reserve":    func(a Attempt) error { _, err := s.Reserve(ctx, a, Device{Kind: ImageDevice, Bytes: 1}); return err },
+		"Fail":       func(a Attempt) error { _, err := s.Fail(ctx, a, "retry", "x"); return err },
+		"Undo":       func(a Attempt) error { _, err := s.Undo(ctx, a, "x"); return err },
+	}
+	before := len(must[[]Event](t)(s.History(ctx, img.ID)))
+	for name, write := range writes {
+		if err := write(old); !errors.Is(err, ErrFenced) {
+			t.Errorf("%s by a fenced attempt: %v, want ErrFenced", name, err)
+		}
+	}
+	if after := len(must[[]Event](t)(s.History(ctx, img.ID))); after != before || len(must[[]Device](t)(s.Devices(ctx))) != 0 {
+		t.Error("a fenced write left something behind")
+	}
+	must[Image](t)(s.Downloaded(ctx, cur, Blob{Path: "p"}))
+	if _, err := s.Downloaded(ctx, cur, Blob{}); !errors.Is(err, ErrFenced) {
+		t.Errorf("done twice: %v, want ErrFenced", err)
+	}
+	if _, err := s.Begin(ctx, img.ID, Activate); !errors.Is(err, ErrOrder) {
+		t.Errorf("stage skipped: %v, want ErrOrder", err)
+	}
+}
+
+// Ten messages about one object make one image.
+func TestConcurrentEnqueue(t *testing.T) {
+	s := newStore(t)
+	var wg sync.WaitGroup
+	made := make(chan bool, 10)
+	for range 10 {
+		wg.Go(func() {
+			_, created, err := s.Enqueue(context.Background(), object(1))
+			if err != nil {
+				t.Error(err)
+			}
+			made <- created
+		})
+	}
+	wg.Wait()
+	close(made)
+	n := 0
+	for c := range made {
+		if c {
+			n++
+		}
+	}
+	if n != 1 || len(must[[]Image](t)(s.Images(t.Context()))) != 1 {
+		t.Errorf("created %d times", n)
+	}
+}
+
+// Random walks over everything a caller can do, legal or not: whatever was accepted, the tables equal the fold of every image's
+// events, and every prefix of every journal folds.
+func TestTablesAreTheFold(t *testing.T) {
+	for seed := range uint64(8) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			s := newStore(t)
+			walk(t, s, rand.New(rand.NewPCG(seed, 1)), 150)
+			for _, img := range must[[]Image](t)(s.Images(t.Context())) {
+				events := must[[]Event](t)(s.History(t.Context(), img.ID))
+				for n := range events {
+					if _, err := Fold(events[:n]); err != nil {
+						t.Fatalf("prefix %d: %v", n, err)
+					}
+				}
+				if p := must[Progress](t)(Fold(events)); !reflect.DeepEqual(p, img.Progress) {
+					t.Errorf("fold %+v\nrow  %+v", p, img.Progress)
+				}
+			}
+		})
+	}
+}
+
+func walk(t *testing.T, s *Store, r *rand.Rand, steps int) {
+	ctx := t.Context()
+	stages := []Stage{Download, Unpack, Activate}
+	attempts := []Attempt{{}}
+	devices := []Device{{}}
+	for range steps {
+		var err error
+		a := attempts[max(0, len(attempts)-1-r.IntN(3))]
+		d := devices[max(0, len(devices)-1-r.IntN(2))]
+		switch r.IntN(12) {
+		case 0:
+			_, _, err = s.Enqueue(ctx, object(r.IntN(3)))
+		case 1, 2, 3:
+			var next Attempt
+			if next, err = s.Begin(ctx, r.Int64N(4), stages[r.IntN(3)]); err == nil {
+				attempts = append(attempts, next)
+			}
+		case 4:
+			_, err = s.Downloaded(ctx, a, Blob{Path: "p", Size: r.Int64N(9)})
+		case 5:
+			var made Device
+			if made, err = s.Reserve(ctx, a, Device{Kind: ImageDevice, Bytes: 1}); err == nil {
+				devices = append(devices, made)
+			}
+		case 6, 7:
+			_, err = s.Advance(ctx, a, d, Sealed, &Tree{Device: d.ID})
+		case 8:
+			_, err = s.Unpacked(ctx, a, d)
+		case 9:
+			_, err = s.Fail(ctx, a, []string{"retry", "retry", "retry", "rejected"}[r.IntN(4)], "why")
+		case 10:
+			_, err = s.HandedOff(ctx, a)
+		case 11:
+			_, err = s.Reopen(ctx, r.Int64N(4), stages[r.IntN(3)], "lost")
+		}
+		constraint := err != nil && strings.Contains(err.Error(), "constraint")
+		if err != nil && !constraint && !errors.Is(err, ErrFenced) && !errors.Is(err, ErrOrder) && !errors.Is(err, ErrNotFound) {
+			t.Fatal(err)
+		}
+	}
+}

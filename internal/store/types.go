@@ -1,0 +1,164 @@
+package store
+
+import "time"
+
+// Stage names one of the three stages an image goes through, in this order. The empty stage follows the last.
+type Stage string
+
+// The stages.
+const (
+	Download Stage = "download"
+	Unpack   Stage = "unpack"
+	Activate Stage = "activate"
+)
+
+// next returns the stage after s, "" after the last.
+func (s Stage) next() Stage {
+	switch s {
+	case Download:
+		return Unpack
+	case Unpack:
+		return Activate
+	}
+	return ""
+}
+
+// State says where an image stands.
+type State string
+
+// The states of an image. All but Pending are terminal; Active can be reopened when a result was lost.
+const (
+	Pending   State = "pending"   // in the pipeline, or waiting for its next attempt
+	Active    State = "active"    // every stage done, a snapshot is active
+	Rejected  State = "rejected"  // refused for what it is
+	Violation State = "violation" // refused as an attack
+	Dead      State = "dead"      // given up after too many attempts
+)
+
+// Kind says what an event records.
+type Kind string
+
+// The kinds of events.
+const (
+	Queued   Kind = "queued"   // the object became an image of ours
+	Begun    Kind = "begun"    // an attempt at a stage starts
+	Step     Kind = "step"     // a device changed state
+	Done     Kind = "done"     // the stage's result is there
+	Failed   Kind = "failed"   // the attempt ended with a verdict
+	Undone   Kind = "undone"   // the attempt was rolled back without a verdict: shutdown, or a crash before
+	Reopened Kind = "reopened" // the results from this stage on were lost and are made again
+)
+
+// Object identifies an S3 object: (Bucket, Key, Version) is its identity.
+type Object struct {
+	Bucket    string `json:"bucket"`
+	Key       string `json:"key"`
+	VersionID string `json:"version_id,omitempty"`
+	ETag      string `json:"etag,omitempty"`
+	Sequencer string `json:"sequencer,omitempty"`
+	Size      int64  `json:"size"` // bytes as notified, 0 unknown
+}
+
+// Version is the third part of the object's identity: the versionId where the bucket has versions, else the eTag.
+func (o Object) Version() string {
+	if o.VersionID != "" {
+		return o.VersionID
+	}
+	return o.ETag
+}
+
+// Blob is a downloaded archive as it lies on disk.
+type Blob struct {
+	Path    string    `json:"path"`
+	SHA256  string    `json:"sha256"` // hex
+	Size    int64     `json:"size"`   // bytes
+	Inode   uint64    `json:"inode"`
+	ModTime time.Time `json:"mtime"`
+}
+
+// Tree is what an unpacked image holds, recorded when its device is sealed.
+type Tree struct {
+	Device  int64  `json:"device"` // thin device id
+	Shape   string `json:"shape"`
+	Policy  string `json:"policy"`
+	Digest  string `json:"digest"` // of the manifest: "sha256:…"
+	Entries int    `json:"entries"`
+	Files   int    `json:"files"`
+	Bytes   int64  `json:"bytes"`
+	Changed int    `json:"changed"` // entries that the policy rewrote, stripped or skipped
+}
+
+// DeviceKind tells an image's own device from a snapshot of it.
+type DeviceKind string
+
+// The kinds of thin devices.
+const (
+	ImageDevice    DeviceKind = "image"
+	SnapshotDevice DeviceKind = "snapshot"
+)
+
+// DeviceState is the life of a thin device: before Sealed a crash rolls it back, from Sealed on forward.
+type DeviceState string
+
+// The states of a thin device, in order.
+const (
+	Reserved  DeviceState = "reserved"  // id taken, the pool may or may not know it
+	Created   DeviceState = "created"   // the pool has it
+	Formatted DeviceState = "formatted" // it holds an empty file system
+	Filled    DeviceState = "filled"    // the tree is written, synced and unmounted
+	Sealed    DeviceState = "sealed"    // the tree was read back and agrees; its digest is recorded
+	Ready     DeviceState = "ready"     // image: inactive, an origin for snapshots. Snapshot: active
+	Deleting  DeviceState = "deleting"  // being removed; never activated again
+	Gone      DeviceState = "gone"      // the pool no longer has it
+)
+
+// Device is a thin device of the pool.
+type Device struct {
+	ID        int64       `json:"id"`
+	Image     int64       `json:"image_id"`
+	Kind      DeviceKind  `json:"kind"`
+	State     DeviceState `json:"state"`
+	Origin    int64       `json:"origin,omitempty"`
+	Bytes     int64       `json:"bytes"`
+	FSUUID    string      `json:"fs_uuid,omitempty"`
+	UpdatedAt time.Time   `json:"updated_at"`
+}
+
+// Snapshot is an active copy-on-write snapshot of an image.
+type Snapshot struct {
+	Device    int64     `json:"device_id"`
+	Image     int64     `json:"image_id"`
+	Key       string    `json:"s3_key"`
+	Path      string    `json:"path"`
+	State     string    `json:"state"` // active, gone
+	CreatedAt time.Time `json:"created_at"`
+}
+
+// Attempt is the fencing token of one attempt at a stage: only the image's newest may write.
+type Attempt struct {
+	Image int64
+	Stage Stage
+	N     int64
+}
+
+// Event is one line of the journal.
+type Event struct {
+	Seq     int64     `json:"seq"`
+	Image   int64     `json:"image_id"`
+	At      time.Time `json:"at"`
+	Kind    Kind      `json:"kind"`
+	Stage   Stage     `json:"stage,omitempty"`
+	Attempt int64     `json:"attempt,omitempty"`
+	Verdict string    `json:"verdict,omitempty"`
+	Reason  string    `json:"reason,omitempty"`
+	Detail  Detail    `json:"detail"`
+}
+
+// Detail carries what an event changed; only the parts that its kind has are set.
+type Detail struct {
+	Object   *Object   `json:"object,omitempty"`
+	Blob     *Blob     `json:"blob,omitempty"`
+	Device   *Device   `json:"device,omitempty"`
+	Tree     *Tree     `json:"tree,omitempty"`
+	Snapshot *Snapshot `json:"snapshot,omitempty"`
+}
