@@ -83,16 +83,32 @@ func (p Progress) ended(e Event) Progress {
 	case e.Kind == Failed && p.State == Pending:
 		p.Reason = e.Reason
 		p.Failures++
-		if end := State(e.Verdict); end == Rejected || end == Violation || end == Dead {
-			p.State, p.Stage = end, ""
+		if end := State(e.Verdict); ends[end] {
+			p.State, p.Stage = p.refused(end, e.Stage), ""
 		}
 	}
 	return p
 }
 
+// ends are the verdicts of a failed attempt that end the image; any other leaves it pending.
+var ends = map[State]bool{Rejected: true, Violation: true, Superseded: true, Vanished: true, Dead: true}
+
+// refused is the state after a final failure. An image that was active, and whose archive alone was lost, stays active: its device
+// does not need the archive any more, and somebody may be using it.
+func (p Progress) refused(end State, at Stage) State {
+	if at == Download && p.Tree != nil {
+		return Active
+	}
+	return end
+}
+
 // reopened takes the image back to a stage whose result was lost. An image that is further back already stays there.
 func (p Progress) reopened(e Event) (Progress, error) {
-	if p.State != Pending && p.State != Active {
+	switch p.State {
+	case Pending, Active:
+	case Dead:
+		p.Failures = 0
+	default:
 		return p, fmt.Errorf("%w: reopened in state %q", ErrOrder, p.State)
 	}
 	if p.Stage == "" || e.Stage == Download || e.Stage == Unpack && p.Stage == Activate {

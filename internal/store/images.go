@@ -26,6 +26,7 @@ const (
 	imagesByKey   = `SELECT ` + imageColumns + ` FROM images WHERE key = ? ORDER BY id`
 	imagesPending = `SELECT ` + imageColumns + ` FROM images WHERE state = 'pending' ORDER BY id`
 	imagesAll     = `SELECT ` + imageColumns + ` FROM images ORDER BY id`
+	imageKnown    = `SELECT EXISTS (SELECT 1 FROM images WHERE bucket = ? AND key = ? AND etag = ?)`
 	imageCounts   = `SELECT state, count(*) FROM images GROUP BY state`
 	imageInsert   = `INSERT INTO images (bucket, key, version, version_id, etag, sequencer, size, created_at,
 		state, stage, running, attempt, failures, reason, updated_at)
@@ -47,6 +48,15 @@ func (s *Store) Find(ctx context.Context, o Object) (Image, error) {
 // Image returns the image with the id, or ErrNotFound.
 func (s *Store) Image(ctx context.Context, id int64) (Image, error) {
 	return queryImage(ctx, s.read, imageByID, id)
+}
+
+// Known tells whether an image was made from an object with this key and eTag, whatever its version id.
+func (s *Store) Known(ctx context.Context, bucket, key, etag string) (bool, error) {
+	var known bool
+	if err := s.read.QueryRowContext(ctx, imageKnown, bucket, key, etag).Scan(&known); err != nil {
+		return false, fmt.Errorf("look for %s: %w", key, err)
+	}
+	return known, nil
 }
 
 // ByKey returns every image made from versions of the key, oldest first.

@@ -85,10 +85,12 @@ func TestQueriesPrepare(t *testing.T) {
 	s := newStore(t)
 	queries := map[string]string{
 		"imageByID": imageByID, "imageByObject": imageByObject, "imagesByKey": imagesByKey, "imagesPending": imagesPending,
-		"imagesAll": imagesAll, "imageCounts": imageCounts, "imageInsert": imageInsert, "imageUpdate": imageUpdate,
+		"imagesAll": imagesAll, "imageCounts": imageCounts, "imageKnown": imageKnown, "imageInsert": imageInsert, "imageUpdate": imageUpdate,
 		"eventInsert": eventInsert, "eventsOf": eventsOf, "eventsAfter": eventsAfter, "devicesKept": devicesKept, "devicesOf": devicesOf,
 		"deviceInsert": deviceInsert, "deviceUpdate": deviceUpdate, "snapshotsAll": snapshotsAll, "snapshotsOf": snapshotsOf,
 		"snapshotInsert": snapshotInsert, "snapshotGone": snapshotGone, "poolSelect": poolSelect, "poolInsert": poolInsert, "poolReady": poolReady,
+		"quarantineAll": quarantineAll, "quarantineOne": quarantineOne, "quarantineInsert": quarantineInsert, "quarantineDelete": quarantineDelete,
+		"backfillSelect": backfillSelect, "backfillUpsert": backfillUpsert, "imagesUntouched": imagesUntouched,
 	}
 	for name, q := range queries {
 		stmt, err := s.read.PrepareContext(t.Context(), q)
@@ -111,7 +113,7 @@ func TestQueriesPrepare(t *testing.T) {
 func queryConstants(t *testing.T) []string {
 	t.Helper()
 	var names []string
-	for _, file := range []string{"images.go", "devices.go"} {
+	for _, file := range []string{"images.go", "devices.go", "quarantine.go", "backfill.go"} {
 		f := must[*ast.File](t)(parser.ParseFile(token.NewFileSet(), file, nil, 0))
 		ast.Inspect(f, func(n ast.Node) bool {
 			spec, ok := n.(*ast.ValueSpec)
@@ -236,6 +238,89 @@ func TestWholeLife(t *testing.T) {
 	}
 }
 
+// The archive of an active image is lost and cannot be fetched again: the image stays what it is.
+func TestActiveOutlivesItsArchive(t *testing.T) {
+	for _, verdict := range []string{"rejected", "dead"} {
+		s := newStore(t)
+		img := run(t, s, object(1))
+		must[Image](t)(s.Reopen(t.Context(), img.ID, Download, "archive is gone"))
+		a := must[Attempt](t)(s.Begin(t.Context(), img.ID, Download))
+		if img = must[Image](t)(s.Fail(t.Context(), a, verdict, "object is gone")); img.State != Active || img.Tree == nil || img.Blob != nil {
+			t.Errorf("after %s: %+v, want an active image without archive", verdict, img.Progress)
+		}
+	}
+}
+
+// A dead image is given a new chance when it is asked for again; one that was refused for what it is, is not.
+func TestReopenedAfterTheEnd(t *testing.T) {
+	for verdict, ok := range map[State]bool{Dead: true, Rejected: false, Violation: false, Superseded: false, Vanished: false} {
+		s := newStore(t)
+		img, _, err := s.Enqueue(t.Context(), object(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := must[Attempt](t)(s.Begin(t.Context(), img.ID, Download))
+		if img = must[Image](t)(s.Fail(t.Context(), a, string(verdict), "why")); img.State != verdict || !img.State.Refused() {
+			t.Errorf("verdict %s made the image %s", verdict, img.State)
+		}
+		img, err = s.Reopen(t.Context(), img.ID, Download, "asked for again")
+		if ok != (err == nil) || ok && (img.State != Pending || img.Stage != Download || img.Failures != 0) {
+			t.Errorf("%s: reopened to %+v, %v", verdict, img.Progress, err)
+		}
+	}
+}
+
+// A message in quarantine is kept once, however often it comes, until it is dropped.
+func TestQuarantine(t *testing.T) {
+	s := newStore(t)
+	ctx := t.Context()
+	for attempts := range 3 {
+		if err := s.Quarantine(ctx, Quarantined{MessageID: "m1", Body: "{", Reason: "malformed", Attempts: attempts}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list := must[[]Quarantined](t)(s.QuarantinedAll(ctx))
+	if len(list) != 1 || list[0].Attempts != 2 || list[0].Body != "{" || !list[0].SentAt.IsZero() {
+		t.Fatalf("quarantine: %+v", list)
+	}
+	if one := must[Quarantined](t)(s.Quarantined(ctx, list[0].ID)); one != list[0] {
+		t.Errorf("by id %+v, in the list %+v", one, list[0])
+	}
+	if err := s.DropQuarantined(ctx, list[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.DropQuarantined(ctx, list[0].ID); !errors.Is(err, ErrNotFound) {
+		t.Errorf("dropped twice: %v, want ErrNotFound", err)
+	}
+}
+
+func TestBackfillProgress(t *testing.T) {
+	s := newStore(t)
+	ctx := t.Context()
+	if _, err := s.Backfill(ctx); !errors.Is(err, ErrNotFound) {
+		t.Errorf("before the first: %v, want ErrNotFound", err)
+	}
+	for _, token := range []string{"t1", ""} {
+		if err := s.SetBackfill(ctx, Backfill{Bucket: "b", Prefix: "p/", Token: token, Listed: 5, Enqueued: 2}); err != nil {
+			t.Fatal(err)
+		}
+		if b := must[Backfill](t)(s.Backfill(ctx)); b.Token != token || b.Listed != 5 || b.Enqueued != 2 || b.Bucket != "b" {
+			t.Errorf("progress %+v, want token %q", b, token)
+		}
+	}
+	img, _, err := s.Enqueue(ctx, object(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list := must[[]Image](t)(s.Untouched(ctx)); len(list) != 1 || list[0].ID != img.ID {
+		t.Errorf("untouched: %+v", list)
+	}
+	must[Attempt](t)(s.Begin(ctx, img.ID, Download))
+	if list := must[[]Image](t)(s.Untouched(ctx)); len(list) != 0 {
+		t.Errorf("still untouched after an attempt: %+v", list)
+	}
+}
+
 func TestFencing(t *testing.T) {
 	s := newStore(t)
 	ctx := t.Context()
@@ -347,7 +432,7 @@ func walk(t *testing.T, s *Store, r *rand.Rand, steps int) {
 		case 8:
 			_, err = s.Unpacked(ctx, a, d)
 		case 9:
-			_, err = s.Fail(ctx, a, []string{"retry", "retry", "retry", "rejected"}[r.IntN(4)], "why")
+			_, err = s.Fail(ctx, a, []string{"retry", "retry", "retry", "rejected", "dead", "vanished"}[r.IntN(6)], "why")
 		case 10:
 			_, err = s.HandedOff(ctx, a)
 		case 11:

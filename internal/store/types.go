@@ -26,14 +26,19 @@ func (s Stage) next() Stage {
 // State says where an image stands.
 type State string
 
-// The states of an image. All but Pending are terminal; Active can be reopened when a result was lost.
+// The states of an image. All but Pending are terminal; Active is reopened when a result was lost, Dead when it is asked for again.
 const (
-	Pending   State = "pending"   // in the pipeline, or waiting for its next attempt
-	Active    State = "active"    // every stage done, a snapshot is active
-	Rejected  State = "rejected"  // refused for what it is
-	Violation State = "violation" // refused as an attack
-	Dead      State = "dead"      // given up after too many attempts
+	Pending    State = "pending"    // in the pipeline, or waiting for its next attempt
+	Active     State = "active"     // every stage done, a snapshot is active
+	Rejected   State = "rejected"   // refused for what it is
+	Violation  State = "violation"  // refused as an attack
+	Superseded State = "superseded" // its key was overwritten before it was fetched; the newer object is an image of its own
+	Vanished   State = "vanished"   // the object was deleted before it was fetched
+	Dead       State = "dead"       // given up after too many attempts; a new message about it is a new chance
 )
+
+// Refused tells whether the image ended without a result: nothing of it is kept.
+func (s State) Refused() bool { return s != "" && s != Pending && s != Active }
 
 // Kind says what an event records.
 type Kind string

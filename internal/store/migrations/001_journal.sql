@@ -12,7 +12,7 @@ CREATE TABLE images (
 	created_at  INTEGER NOT NULL,
 
 	-- what follows is the fold of the image's events
-	state       TEXT    NOT NULL CHECK (state IN ('pending', 'active', 'rejected', 'violation', 'dead')),
+	state       TEXT    NOT NULL CHECK (state IN ('pending', 'active', 'rejected', 'violation', 'superseded', 'vanished', 'dead')),
 	stage       TEXT    NOT NULL CHECK (stage IN ('download', 'unpack', 'activate', '')),
 	running     INTEGER NOT NULL CHECK (running IN (0, 1)),
 	attempt     INTEGER NOT NULL CHECK (attempt >= 0),
@@ -76,4 +76,27 @@ CREATE TABLE pool (
 	block_size  INTEGER NOT NULL,
 	state       TEXT    NOT NULL CHECK (state IN ('creating', 'ready')),
 	created_at  INTEGER NOT NULL
+) STRICT;
+
+-- Messages that could not be acted on and had no dead-letter queue to go to: kept here until an operator decides.
+CREATE TABLE quarantine (
+	id          INTEGER PRIMARY KEY AUTOINCREMENT,
+	message_id  TEXT    NOT NULL UNIQUE,     -- a redelivery of the same message is the same row
+	body        TEXT    NOT NULL,
+	reason      TEXT    NOT NULL,
+	attempts    INTEGER NOT NULL CHECK (attempts >= 0),
+	sent_at     INTEGER NOT NULL,            -- 0 unknown
+	created_at  INTEGER NOT NULL
+) STRICT;
+
+-- How far the listing of the bucket has come.
+CREATE TABLE backfill (
+	one         INTEGER PRIMARY KEY CHECK (one = 1),
+	bucket      TEXT    NOT NULL,
+	prefix      TEXT    NOT NULL,
+	token       TEXT    NOT NULL,            -- continuation token of the next page, '' when the listing is complete
+	listed      INTEGER NOT NULL,
+	enqueued    INTEGER NOT NULL,
+	started_at  INTEGER NOT NULL,
+	updated_at  INTEGER NOT NULL
 ) STRICT;

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/store"
+)
+
+// The README shows the settings as the program prints them.
+func TestReadmeHasTheSettings(t *testing.T) {
+	var b bytes.Buffer
+	if err := printEnvironment(&b); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(text), "```\n"+b.String()+"```") {
+		t.Errorf("README.md does not have this table; paste it:\n%s", b.String())
+	}
+}
+
+// load is loadConfig for a command line.
+func load(t *testing.T, args ...string) (config, error) {
+	t.Helper()
+	return loadConfig(flags("run", "", io.Discard), args)
+}
+
+func TestDefaultsAreTheSpecification(t *testing.T) {
+	c, err := load(t, "--bucket", "b", "--queue-url", "https://sqs.us-east-1.amazonaws.com/1/q")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.checkRun(); err != nil {
+		t.Errorf("the defaults are refused: %v", err)
+	}
+	for what, ok := range map[string]bool{
+		"region us-east-1":      c.Region == "us-east-1",
+		"prefix images/":        c.Prefix == "images/",
+		"5 downloads":           c.Downloads == 5,
+		"2 unpacks":             c.Unpacks == 2,
+		"5 minutes to download": c.DownloadTimeout.Minutes() == 5,
+		"30 minutes to unpack":  c.UnpackTimeout.Minutes() == 30,
+		"10 GiB an image":       c.MaxImage == 10<<30,
+		"1 GiB a file":          c.MaxFile == 1<<30,
+		"100,000 entries":       c.MaxEntries == 100_000,
+		"policy strict":         c.Policy == "strict",
+	} {
+		if !ok {
+			t.Errorf("the default is not %s: %+v", what, c)
+		}
+	}
+}
+
+func TestFlagsWinOverTheEnvironment(t *testing.T) {
+	t.Setenv("S3_BUCKET", "from-environment")
+	t.Setenv("AWS_ENDPOINT_URL", "http://localhost:4566")
+	if c, err := load(t); err != nil || c.Bucket != "from-environment" || c.Endpoint != "http://localhost:4566" {
+		t.Errorf("environment: %+v, %v", c, err)
+	}
+	if c, err := load(t, "--bucket", "from-flag"); err != nil || c.Bucket != "from-flag" {
+		t.Errorf("flag: %+v, %v", c, err)
+	}
+}
+
+// A bad configuration names every problem at once.
+func TestAllProblemsAtOnce(t *testing.T) {
+	for name, value := range map[string]string{
+		"MAX_DOWNLOADS": "0", "MAX_UNPACKS": "-1", "MAX_ACTIVATIONS": "0", "SQS_WAIT": "30s", "SQS_DRAIN": "0s", "SQS_VISIBILITY": "13h", "IMAGE_POLICY": "lenient",
+		"LOG_LEVEL": "loud", "DEVICE_SIZE": "200GB", "MAX_IMAGE_SIZE": "11GiB", "MAX_FILE_SIZE": "2GiB", "MAX_ENTRIES": "100001", "MAX_ATTEMPTS": "0",
+		"RETRY_BACKOFF": "0s", "SHUTDOWN_GRACE": "-1s", "POOL_MIN_FREE_DATA": "99", "POOL_MIN_FREE_METADATA": "-1", "FOREIGN_EVENTS": "eat",
+		"BACKFILL_INTERVAL": "-1s", "SQS_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/1/q.fifo", "SQS_DEAD_LETTER_URL": "nowhere",
+		"DOWNLOAD_TIMEOUT": "0s", "UNPACK_TIMEOUT": "0s", "ACTIVATE_TIMEOUT": "0s",
+	} {
+		t.Setenv(name, value)
+	}
+	c, err := load(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = c.checkRun()
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, name := range []string{
+		"MAX_DOWNLOADS", "MAX_UNPACKS", "MAX_ACTIVATIONS", "SQS_WAIT", "SQS_DRAIN", "SQS_VISIBILITY", "IMAGE_POLICY", "LOG_LEVEL", "DEVICE_SIZE", "MAX_IMAGE_SIZE",
+		"MAX_FILE_SIZE", "MAX_ENTRIES", "MAX_ATTEMPTS", "RETRY_BACKOFF", "SHUTDOWN_GRACE", "POOL_MIN_FREE_DATA", "POOL_MIN_FREE_METADATA", "FOREIGN_EVENTS",
+		"BACKFILL_INTERVAL", "SQS_QUEUE_URL", "SQS_DEAD_LETTER_URL", "DOWNLOAD_TIMEOUT", "UNPACK_TIMEOUT", "ACTIVATE_TIMEOUT", "S3_BUCKET",
+	} {
+		if !strings.Contains(err.Error(), name) {
+			t.Errorf("%s is not named in: %v", name, err)
+		}
+	}
+}
+
+func TestSizes(t *testing.T) {
+	for text, want := range map[string]size{"4096": 4096, "20GiB": 20 << 30, "100GB": 100e9, "64k": 64000, "64KiB": 64 << 10} {
+		var s size
+		if err := s.Decode(text); err != nil || s != want {
+			t.Errorf("%s: %d, %v; want %d", text, s, err, want)
+		}
+	}
+	var s size
+	for _, text := range []string{"", "much", "-", "1 parsec"} {
+		if err := s.Decode(text); err == nil {
+			t.Errorf("%q is taken for %d bytes", text, s)
+		}
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	for want, errs := range map[int][]error{
+		0:   {nil, flag.ErrHelp},
+		1:   {errors.New("anything")},
+		2:   {&usageError{errors.New("x")}, fmt.Errorf("x: %w", &usageError{errors.New("y")})},
+		3:   {devmapper.ErrUnavailable, fmt.Errorf("x: %w", devmapper.ErrForeign), errNoPool},
+		4:   {fmt.Errorf("%w: /x", errLocked)},
+		5:   {fmt.Errorf("x: %w", store.ErrNotFound)},
+		130: {context.Canceled},
+	} {
+		for _, err := range errs {
+			if got := report(err, io.Discard); got != want {
+				t.Errorf("%v: exit code %d, want %d", err, got, want)
+			}
+		}
+	}
+}
+
+// Every command answers --help, and refuses what it does not know.
+func TestEveryCommandHelps(t *testing.T) {
+	t.Setenv("STATE_DIR", filepath.Join(t.TempDir(), "none"))
+	for _, c := range commands() {
+		var out bytes.Buffer
+		args := strings.Fields(c.name)
+		if code := report(dispatch(t.Context(), append(args, "--help"), &out), io.Discard); code != 0 || !strings.Contains(out.String(), "Usage: consumer "+c.name) {
+			t.Errorf("%s --help: exit code %d, %q", c.name, code, out.String())
+		}
+		if code := report(dispatch(t.Context(), append(args, "--no-such-flag"), io.Discard), io.Discard); code != 2 {
+			t.Errorf("%s --no-such-flag: exit code %d, want 2", c.name, code)
+		}
+	}
+	for _, args := range [][]string{{}, {"fly"}, {"pool"}, {"quarantine", "fly"}} {
+		if code := report(dispatch(t.Context(), args, io.Discard), io.Discard); code != 2 {
+			t.Errorf("%v: exit code %d, want 2", args, code)
+		}
+	}
+}
+
+// Commands that read the journal work without a daemon, a pool, or a network; without a journal they say so.
+func TestShow(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("STATE_DIR", dir)
+	if code := report(dispatch(t.Context(), []string{"images"}, io.Discard), io.Discard); code != 5 {
+		t.Errorf("no journal: exit code %d, want 5", code)
+	}
+	s, err := store.Open(t.Context(), databasePath(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	img, _, err := s.Enqueue(t.Context(), store.Object{Bucket: "b", Key: "images/\x1b[31mred.tar", ETag: "e", Size: 7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Quarantine(t.Context(), store.Quarantined{MessageID: "m-1", Body: "{\x1b", Reason: "malformed"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ args, says string }{
+		{"status", "1 pending"},
+		{"status --json", `"pending": 1`},
+		{"images", "pending"},
+		{"images --json", `"key": "images/\u001b[31mred.tar"`},
+		{"snapshots", "DEVICE"},
+		{"snapshots --json", "[]"},
+		{"history 1", "queued"},
+		{"history --json 1", `"kind": "queued"`},
+		{"quarantine list", "m-1"},
+		{"quarantine show 1", `{\x1b`},
+		{"quarantine drop --json 1", `"dropped"`},
+		{"quarantine list --json", "[]"},
+	} {
+		var out bytes.Buffer
+		if err := dispatch(t.Context(), strings.Fields(c.args), &out); err != nil {
+			t.Errorf("%s: %v", c.args, err)
+		}
+		if !strings.Contains(out.String(), c.says) || strings.Contains(out.String(), "\x1b") {
+			t.Errorf("%s: %q, want %q and no escape sequence", c.args, out.String(), c.says)
+		}
+	}
+	for _, args := range [][]string{{"history", "images/none.tar"}, {"history", fmt.Sprint(img.ID + 1)}, {"quarantine", "show", "99"}} {
+		if code := report(dispatch(t.Context(), args, io.Discard), io.Discard); code != 5 {
+			t.Errorf("%v: exit code %d, want 5", args, code)
+		}
+	}
+}

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/download"
+	"imagemanager.internal/internal/pipeline"
+	"imagemanager.internal/internal/queue"
+	"imagemanager.internal/internal/store"
+)
+
+// errNoPool says what to do before anything else.
+var errNoPool = errors.New("there is no thin pool yet: run `consumer pool create`")
+
+// system is what a command works with: opened in order, closed in reverse.
+type system struct {
+	cfg   config
+	log   zerolog.Logger
+	store *store.Store
+	pool  *devmapper.Pool
+
+	undo []func() error
+}
+
+// Close closes what was opened, the last first. It may be called twice.
+func (s *system) Close() error {
+	var errs []error
+	for i := len(s.undo) - 1; i >= 0; i-- {
+		errs = append(errs, s.undo[i]())
+	}
+	s.undo = nil
+	return errors.Join(errs...)
+}
+
+func (s *system) onClose(fn func() error) { s.undo = append(s.undo, fn) }
+
+// databasePath is where a state directory keeps its journal.
+func databasePath(stateDir string) string { return filepath.Join(stateDir, "consumer.db") }
+
+// lockState makes this process the only one that changes the state directory. The kernel drops the lock with the process.
+func (s *system) lockState(name string) error {
+	if err := os.MkdirAll(s.cfg.StateDir, 0o700); err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(s.cfg.StateDir, name), os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
+	if err != nil {
+		return fmt.Errorf("lock: %w", err)
+	}
+	s.onClose(f.Close)
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return fmt.Errorf("%w: %s", errLocked, f.Name())
+	}
+	return nil
+}
+
+// openStore opens the journal for writing.
+func (s *system) openStore(ctx context.Context) error {
+	st, err := store.Open(ctx, databasePath(s.cfg.StateDir))
+	if err != nil {
+		return err
+	}
+	s.store = st
+	s.onClose(st.Close)
+	return nil
+}
+
+// openPool attaches the pool that the journal names, after a reboot as after a restart.
+func (s *system) openPool(ctx context.Context) error {
+	if err := devmapper.Probe(); err != nil {
+		return err
+	}
+	row, err := s.store.Pool(ctx)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return errNoPool
+	case err != nil:
+		return err
+	case row.State != "ready":
+		return fmt.Errorf("the pool was not finished: %w", errNoPool)
+	}
+	pool, err := devmapper.Open(poolConfig(row))
+	if err != nil {
+		return err
+	}
+	s.pool = pool
+	s.onClose(pool.Close)
+	return nil
+}
+
+func poolConfig(row store.Pool) devmapper.Config {
+	return devmapper.Config{Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata, BlockSize: row.BlockSize}
+}
+
+// openPipeline wires the leaves to the pipeline.
+func (s *system) openPipeline(ctx context.Context, reg prometheus.Registerer) (*pipeline.Pipeline, error) {
+	s3c, sqsc, err := s.clients(ctx)
+	if err != nil {
+		return nil, err
+	}
+	metrics := pipeline.NewMetrics(reg)
+	down, err := download.New(s3c, download.Config{Dir: filepath.Join(s.cfg.StateDir, "blobs"), MaxBytes: int64(s.cfg.MaxImage)})
+	if err != nil {
+		return nil, err
+	}
+	return pipeline.New(s.cfg.pipeline(), pipeline.Parts{
+		Store:      s.store,
+		Queue:      queue.New(sqsc, s.cfg.queue(metrics.Queue())),
+		Downloader: down,
+		Bucket:     download.NewBucket(s3c, s.cfg.Bucket, s.cfg.Prefix),
+		Pool:       s.pool,
+		Log:        s.log,
+		Metrics:    metrics,
+	})
+}
+
+// clients makes the AWS clients. A custom endpoint is addressed path-style: virtual hosts of localhost do not resolve.
+func (s *system) clients(ctx context.Context) (*s3.Client, *sqs.Client, error) {
+	web := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
+		t.MaxIdleConnsPerHost = 32
+		t.ResponseHeaderTimeout = s.cfg.Wait + 15*time.Second
+	})
+	ac, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRegion(s.cfg.Region), awsconfig.WithHTTPClient(web))
+	if err != nil {
+		return nil, nil, fmt.Errorf("AWS configuration: %w", err)
+	}
+	if s.cfg.Endpoint != "" {
+		ac.BaseEndpoint = aws.String(s.cfg.Endpoint)
+	}
+	return s3.NewFromConfig(ac, func(o *s3.Options) { o.UsePathStyle = s.cfg.Endpoint != "" }), sqs.NewFromConfig(ac), nil
+}
+
+// newLogger writes JSON for machines, and lines for people when stderr is a terminal.
+func newLogger(level string, w io.Writer, terminal bool) zerolog.Logger {
+	if terminal {
+		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly}
+	}
+	l, err := zerolog.ParseLevel(level)
+	if err != nil { // refused by checkCommon; without it, say more rather than less
+		l = zerolog.DebugLevel
+	}
+	zerolog.SetGlobalLevel(l) // the one level of the process, so that SIGHUP can change it
+	return zerolog.New(w).With().Timestamp().Logger()
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/rs/zerolog"
+
+	"imagemanager.internal/internal/pipeline"
+)
+
+// cmdRun is the daemon.
+func cmdRun(ctx context.Context, args []string, out io.Writer) (err error) {
+	fs := flags("run", "", out)
+	cfg, err := loadConfig(fs, args)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(noArgs(fs), cfg.checkRun()); err != nil {
+		return &usageError{err}
+	}
+	s := &system{cfg: cfg, log: newLogger(cfg.LogLevel, os.Stderr, stderrIsTerminal())}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	if err := s.openDaemon(ctx); err != nil {
+		return err
+	}
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	p, err := s.openPipeline(ctx, reg)
+	if err != nil {
+		return err
+	}
+	if err := s.recoverPool(ctx, p); err != nil {
+		return fmt.Errorf("recovery: %w", err)
+	}
+	if err := s.serveAdmin(ctx, cfg.Listen, reg, p); err != nil {
+		return err
+	}
+	s.onClose(s.changeLevelOnSIGHUP())
+	s.log.Info().Str("bucket", cfg.Bucket).Str("prefix", cfg.Prefix).Str("queue", cfg.QueueURL).Str("policy", cfg.Policy).Msg("running")
+	return p.Run(ctx)
+}
+
+// changeLevelOnSIGHUP makes the log change between the configured level and debug with every SIGHUP, until the function returned is
+// called.
+func (s *system) changeLevelOnSIGHUP() func() error {
+	signals, gone := make(chan os.Signal, 1), make(chan struct{}) // buffered: package signal does not wait
+	signal.Notify(signals, syscall.SIGHUP)
+	go func() {
+		defer close(gone)
+		configured, other := zerolog.GlobalLevel(), zerolog.DebugLevel
+		for range signals {
+			if zerolog.GlobalLevel() == other {
+				zerolog.SetGlobalLevel(configured)
+			} else {
+				zerolog.SetGlobalLevel(other)
+			}
+			s.log.Log().Str("log_level", zerolog.GlobalLevel().String()).Msg("log level changed")
+		}
+	}()
+	return func() error {
+		signal.Stop(signals)
+		close(signals)
+		<-gone
+		return nil
+	}
+}
+
+// openDaemon takes the state directory, the journal and the pool.
+func (s *system) openDaemon(ctx context.Context) error {
+	if err := s.lockState("daemon.lock"); err != nil {
+		return err
+	}
+	if err := s.openStore(ctx); err != nil {
+		return err
+	}
+	return s.openPool(ctx)
+}
+
+// recoverPool runs recovery while no other command touches the pool.
+func (s *system) recoverPool(ctx context.Context, p *pipeline.Pipeline) error {
+	alone := &system{cfg: s.cfg}
+	if err := alone.lockState("pool.lock"); err != nil {
+		return err
+	}
+	_, err := p.Recover(ctx)
+	return errors.Join(err, alone.Close())
+}
+
+// serveAdmin answers /metrics, /healthz (the process lives) and /readyz (it takes work, or why not).
+func (s *system) serveAdmin(ctx context.Context, addr string, reg *prometheus.Registry, p *pipeline.Pipeline) error {
+	if addr == "" {
+		return nil
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := p.Ready(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return fmt.Errorf("LISTEN_ADDR: %w", err)
+	}
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	served := make(chan error, 1) // buffered: the goroutine ends even when nobody asks
+	go func() { served <- srv.Serve(l) }()
+	s.onClose(func() error {
+		err := srv.Close()
+		if e := <-served; !errors.Is(e, http.ErrServerClosed) {
+			err = errors.Join(err, e)
+		}
+		return err
+	})
+	s.log.Info().Str("addr", l.Addr().String()).Msg("serving metrics and health")
+	return nil
+}

@@ -1,0 +1,129 @@
+package archive
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	"imagemanager.internal/internal/archive/tarball"
+)
+
+// format is a kind of file that is recognised, and refused, by its first bytes.
+type format struct {
+	name       string
+	compressed bool
+	magic      string
+	at         int
+}
+
+// formats are those people upload instead of a tarball. Sources: file(1)'s magic database and the formats' specifications.
+var formats = []format{
+	{"gzip", true, "\x1f\x8b", 0},
+	{"bzip2", true, "BZh", 0},
+	{"xz", true, "\xfd7zXZ\x00", 0},
+	{"zstd", true, "\x28\xb5\x2f\xfd", 0},
+	{"lz4", true, "\x04\x22\x4d\x18", 0},
+	{"lz4", true, "\x02\x21\x4c\x18", 0},
+	{"lzop", true, "\x89LZO\x00\r\n\x1a\n", 0},
+	{"lzip", true, "LZIP", 0},
+	{"compress", true, "\x1f\x9d", 0},
+	{"7z", true, "7z\xbc\xaf\x27\x1c", 0},
+	{"zip", true, "PK\x03\x04", 0},
+	{"zip", true, "PK\x05\x06", 0},
+	{"zip", true, "PK\x07\x08", 0},
+	{"lzma", true, "\x5d\x00\x00", 0}, // no magic, a guess: its usual first bytes
+	{"squashfs", false, "hsqs", 0},
+	{"cpio", false, "070701", 0},
+	{"cpio", false, "070702", 0},
+	{"cpio", false, "070707", 0},
+	{"ar", false, "!<arch>\n", 0},
+	{"rpm", false, "\xed\xab\xee\xdb", 0},
+	{"qcow2", false, "QFI\xfb", 0},
+	{"elf", false, "\x7fELF", 0},
+	{"erofs", false, "\xe2\xe1\xf5\xe0", 1024},
+	{"ext4", false, "\x53\xef", 1080},
+	{"iso9660", false, "CD001", 32769},
+}
+
+const magicSpan = 32774 // up to the end of the farthest magic
+
+func (f format) reason() Reason {
+	if f.compressed {
+		return Reason("compressed:" + f.name)
+	}
+	return Reason("format_" + f.name)
+}
+
+// formatRules are the rules for formats that are refused by name.
+func formatRules() []Rule {
+	var rules []Rule
+	seen := map[Reason]bool{}
+	for _, f := range formats {
+		if r := f.reason(); !seen[r] {
+			seen[r] = true
+			rules = append(rules, never("formats", r, "the file is "+f.name+", not a plain tar archive"))
+		}
+	}
+	return rules
+}
+
+// sniff finds a format by its magic.
+func sniff(head []byte) (format, bool) {
+	for _, f := range formats {
+		if len(head) > f.at && bytes.HasPrefix(head[f.at:], []byte(f.magic)) {
+			return f, true
+		}
+	}
+	// A zstd stream may begin with a skippable frame: 0x50 to 0x5f, then the magic.
+	if len(head) >= 4 && head[0]&0xf0 == 0x50 && bytes.Equal(head[1:4], []byte("\x2a\x4d\x18")) {
+		return format{name: "zstd", compressed: true}, true
+	}
+	return format{}, false
+}
+
+// detect refuses what is not a tar archive. A correct checksum of the first header decides before any magic: the first name may
+// begin with anything.
+func detect(src io.ReaderAt, size int64) error {
+	head := make([]byte, min(size, magicSpan))
+	if n, err := src.ReadAt(head, 0); n < len(head) {
+		if err == nil || errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return err
+	}
+	switch {
+	case size == 0:
+		return refuse(EmptyArchive, "the file is empty")
+	case tarball.IsHeader(head):
+		return nil
+	case len(head) >= tarball.BlockSize && bytes.Count(head[:tarball.BlockSize], []byte{0}) == tarball.BlockSize && !laterMagic(head):
+		return nil // an empty archive, which the reader names
+	}
+	return refuseFormat(head)
+}
+
+// laterMagic tells whether a file of a format begins with zeros.
+func laterMagic(head []byte) bool {
+	_, ok := sniff(head)
+	return ok
+}
+
+// refuseCompressed names a compression.
+func refuseCompressed(f format) *Rejection {
+	r := refuse(f.reason(), "it is compressed with %s; only plain tar archives are accepted", f.name)
+	r.Remedy = "decompress it before upload"
+	return r
+}
+
+// refuseFormat names the format of what should have been a tarball.
+func refuseFormat(head []byte) *Rejection {
+	f, ok := sniff(head)
+	switch {
+	case ok && f.compressed:
+		return refuseCompressed(f)
+	case ok:
+		return refuse(f.reason(), "it is a file of format %s, not a tar archive", f.name)
+	}
+	return refuse(Format, "it is not a tar archive: it begins with %s", fmt.Sprintf("%q", head[:min(len(head), 16)]))
+}

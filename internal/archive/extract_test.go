@@ -1,0 +1,219 @@
+package archive
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/test/images"
+)
+
+// For accepted archives that need no adjustment, GNU tar writes the same tree: names, types, modes, owners, times, links, contents.
+func TestSameTreeAsGNUTar(t *testing.T) {
+	needRoot(t)
+	root := newDisk(t, 128<<20).mount(t.TempDir())
+	for _, c := range images.Cases() {
+		if c.Strict != "" || c.Shape != "flat" {
+			continue
+		}
+		t.Run(c.Group+"/"+c.Name, func(t *testing.T) {
+			defer func() { check(t, os.RemoveAll(filepath.Join(root.Name(), rootfsName))) }()
+			want := extractBytes(t, c.Bytes, Strict, root)
+			check(t, os.RemoveAll(filepath.Join(root.Name(), rootfsName)))
+			dir := filepath.Join(root.Name(), rootfsName)
+			check(t, os.Mkdir(dir, 0o755))
+			cmd := exec.CommandContext(t.Context(), "tar", "--extract", "--preserve-permissions", "--numeric-owner", "--same-owner", "--xattrs", "--xattrs-include=user.*",
+				"--delay-directory-restore", "--directory", dir)
+			cmd.Stdin = bytes.NewReader(c.Bytes)
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Fatalf("tar: %v\n%s", err, out)
+			}
+			got, err := ReadManifest(t.Context(), root)
+			check(t, err)
+			ignoreImplied(want, got)
+			if diff := want.Diff(got, 5); len(diff) > 0 {
+				t.Errorf("GNU tar's tree differs: %s", strings.Join(diff, "\n"))
+			}
+		})
+	}
+}
+
+// ignoreImplied takes times out of directories that no entry describes: GNU tar leaves them as they come.
+func ignoreImplied(want, got *Manifest) {
+	for i, r := range want.Records {
+		if r.Type == TypeDir && r.Sec == 0 && i < len(got.Records) && got.Records[i].Path() == r.Path() {
+			got.Records[i].Sec, got.Records[i].Nsec = 0, 0
+		}
+	}
+}
+
+// Links that wait in the destination are not followed, and nothing that is there is touched.
+func TestHostileDestination(t *testing.T) {
+	needRoot(t)
+	b := images.Tar(images.Image{Layers: [][]byte{images.Tar(images.Root()...)}}.OCI()...)
+	for _, c := range []struct{ name, at string }{{"tree", rootfsName}, {"configuration", configName}} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newSentinel(t)
+			dir := t.TempDir()
+			check(t, os.Symlink(s.dir, filepath.Join(dir, c.at)))
+			root, err := os.Open(dir)
+			check(t, err)
+			defer root.Close()
+			plan, err := judgeBytes(t, b, Strict)
+			check(t, err)
+			if _, err := Extract(t.Context(), bytes.NewReader(b), plan, root, nil); err == nil {
+				t.Error("wrote through a link")
+			}
+			s.unchanged()
+		})
+	}
+}
+
+// While a tree is written, another process keeps replacing its directories by links to the outside. The extraction may fail; nothing
+// lands outside.
+func TestSwappedDirectories(t *testing.T) {
+	needRoot(t)
+	s := newSentinel(t)
+	dir := t.TempDir()
+	root, err := os.Open(dir)
+	check(t, err)
+	defer root.Close()
+	var list []images.Entry
+	for i := range 2000 {
+		list = append(list, images.Entry{Name: fmt.Sprintf("srv/%d/%d", i%7, i), Body: "x"})
+	}
+	b := images.Tar(images.Root(list...)...)
+	var stop atomic.Bool
+	done := make(chan struct{})
+	var swaps atomic.Int64
+	go func() {
+		defer close(done)
+		for n := 0; !stop.Load(); n++ {
+			victim := filepath.Join(dir, rootfsName, "srv", fmt.Sprint(n%7))
+			if os.Rename(victim, fmt.Sprintf("%s.%d", victim, n)) == nil && os.Symlink(s.dir, victim) == nil {
+				swaps.Add(1)
+			}
+			runtime.Gosched()
+		}
+	}()
+	plan, err := judgeBytes(t, b, Strict)
+	check(t, err)
+	_, err = Extract(t.Context(), bytes.NewReader(b), plan, root, nil)
+	stop.Store(true)
+	<-done
+	t.Logf("%d directories swapped; the extraction ended with %v", swaps.Load(), err)
+	s.unchanged()
+}
+
+// A tree that only a hole in the first half could produce is stopped by the second: it follows no link and makes no device.
+func TestWriterAlone(t *testing.T) {
+	needRoot(t)
+	s := newSentinel(t)
+	root, err := os.Open(t.TempDir())
+	check(t, err)
+	defer root.Close()
+	for name, plant := range map[string]func(*tree){
+		"name with a slash":  func(t *tree) { t.insert(rootID, []byte("../../../../../../.."+s.dir+"/x"), kindFile) },
+		"name of the parent": func(t *tree) { t.insert(t.insert(rootID, []byte(".."), kindDir), []byte("x"), kindFile) },
+		"below a link": func(t *tree) {
+			link := t.insert(rootID, []byte("l"), kindSymlink)
+			t.at(link).link = s.dir
+			d := t.insert(rootID, []byte("l"), kindDir)
+			t.insert(d, []byte("x"), kindFile)
+		},
+		"device": func(t *tree) { t.insert(rootID, []byte("null"), kindDevice) },
+		"fifo":   func(t *tree) { t.insert(rootID, []byte("pipe"), kindFIFO) },
+	} {
+		tr := newTree()
+		plant(tr)
+		if _, err := Extract(t.Context(), bytes.NewReader(nil), &Plan{tree: tr}, root, nil); err == nil {
+			t.Errorf("%s: written", name)
+		}
+		check(t, os.RemoveAll(filepath.Join(root.Name(), rootfsName)))
+	}
+	s.unchanged()
+}
+
+// A device of DeviceBytes holds the tree, for trees of different kinds; PoolBytes is about what is written.
+func TestDeviceBytes(t *testing.T) {
+	needRoot(t)
+	long := strings.Repeat("n", 90)
+	for name, list := range map[string][]images.Entry{
+		"small":           nil,
+		"many empty":      numberedFiles(20_000, "usr/%05d"),
+		"many tiny":       withBodies(numberedFiles(5000, "usr/%05d"), 1),
+		"long names":      numberedFiles(10_000, "usr/"+long+"%05d"),
+		"many dirs":       numberedFiles(4000, "usr/%05d/x"),
+		"a few large":     withBodies(numberedFiles(12, "usr/%05d"), 3<<20+1),
+		"just over pages": withBodies(numberedFiles(3000, "usr/%05d"), 4097),
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := images.Tar(images.Root(list...)...)
+			plan, err := judgeBytes(t, b, Strict)
+			check(t, err)
+			d := newDisk(t, plan.DeviceBytes())
+			root := d.detached(0)
+			_, err = Extract(t.Context(), bytes.NewReader(b), plan, root, nil)
+			check(t, err)
+			var st unix.Statfs_t
+			check(t, unix.Fstatfs(int(root.Fd()), &st))
+			used := int64(st.Blocks-st.Bfree) * st.Bsize
+			t.Logf("%d entries, %d bytes: device %d MiB, pool %d MiB; %d MiB used", plan.Entries, plan.Bytes, plan.DeviceBytes()>>20, plan.PoolBytes()>>20, used>>20)
+		})
+	}
+}
+
+func withBodies(list []images.Entry, size int) []images.Entry {
+	for i := range list {
+		list[i].Body = strings.Repeat("x", size)
+	}
+	return list
+}
+
+// Progress only grows and ends with all bytes.
+func TestProgress(t *testing.T) {
+	b := images.Tar(images.Root(withBodies(numberedFiles(20, "usr/%05d"), 100_000)...)...)
+	plan, err := judgeBytes(t, b, Strict)
+	check(t, err)
+	var last int64
+	root := newDisk(t, 64<<20).detached(0)
+	_, err = Extract(t.Context(), bytes.NewReader(b), plan, root, func(done int64) {
+		if done < last {
+			t.Errorf("%d after %d", done, last)
+		}
+		last = done
+	})
+	check(t, err)
+	if last != plan.Bytes {
+		t.Errorf("ended at %d of %d", last, plan.Bytes)
+	}
+}
+
+// One root file system gives one digest, whatever form it comes in; images have their configuration beside it.
+func TestSameTreeInEveryForm(t *testing.T) {
+	layers := images.Image{Layers: [][]byte{images.Tar(images.Root()...)}}
+	digest := func(b []byte, shape Shape) string {
+		root := openTemp(t)
+		m := extractBytes(t, b, Strict, root)
+		compare(t, m, root)
+		if plan, err := judgeBytes(t, b, Strict); err != nil || plan.Shape != shape {
+			t.Errorf("%v, %v", plan, err)
+		}
+		return m.Digest()
+	}
+	needRoot(t)
+	flat, bundle := digest(images.Tar(images.Root()...), Flat), digest(images.Tar(images.Bundle()...), Bundle)
+	docker, docker25, oci := digest(images.Tar(layers.Docker()...), Docker), digest(images.Tar(layers.Docker25()...), Docker), digest(images.Tar(layers.OCI()...), OCI)
+	if flat != bundle || docker != docker25 || docker != oci || docker == flat {
+		t.Errorf("flat %s, bundle %s, docker %s, 25 %s, oci %s", flat, bundle, docker, docker25, oci)
+	}
+}

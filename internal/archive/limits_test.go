@@ -1,0 +1,263 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"imagemanager.internal/test/images"
+)
+
+// segments is an archive with long runs of zeros that take no memory.
+type segments struct {
+	parts []segment
+	size  int64
+}
+
+type segment struct {
+	off  int64
+	data []byte
+}
+
+func (s *segments) add(b []byte, zeros int64) {
+	s.parts = append(s.parts, segment{s.size, b})
+	s.size += int64(len(b)) + zeros
+}
+
+func (s *segments) ReadAt(p []byte, off int64) (int, error) {
+	if off >= s.size {
+		return 0, io.EOF
+	}
+	clear(p)
+	for _, part := range s.parts {
+		if end := part.off + int64(len(part.data)); off < end && part.off < off+int64(len(p)) {
+			from, to := max(off, part.off), min(off+int64(len(p)), end)
+			copy(p[from-off:], part.data[from-part.off:to-part.off])
+		}
+	}
+	n := min(int64(len(p)), s.size-off)
+	if n < int64(len(p)) {
+		return int(n), io.EOF
+	}
+	return int(n), nil
+}
+
+// sized is a root file system with files of the given sizes, all zeros.
+func sized(sizes ...int64) *segments {
+	s := &segments{}
+	s.add(images.Blocks(images.Root()...), 0)
+	for i, n := range sizes {
+		s.add(images.Blocks(images.Entry{Name: fmt.Sprintf("var/%d", i), Size: n}), (n+511)&^511)
+	}
+	s.add(nil, 1024)
+	return s
+}
+
+func numberedFiles(n int, format string) []images.Entry {
+	list := make([]images.Entry, n)
+	for i := range list {
+		list[i].Name = fmt.Sprintf(format, i)
+	}
+	return list
+}
+
+// Each limit of the specification is accepted at the limit and refused above it, from the headers alone.
+func TestLimits(t *testing.T) {
+	const gib = 1 << 30
+	rest := int64(10*gib) - 9*gib - 1206 // what the small root file system holds
+	const rootEntries = 8                // of it, the root not counted
+	links := make([]images.Entry, 65_000)
+	for i := range links {
+		links[i] = images.Entry{Name: fmt.Sprintf("usr/%05d", i), Type: '1', Link: "etc/hello"}
+	}
+	inMemory := func(list ...images.Entry) *segments {
+		s := &segments{}
+		s.add(images.Tar(images.Root(list...)...), 0)
+		return s
+	}
+	for _, c := range []struct {
+		name   string
+		src    *segments
+		limits Limits
+		want   Reason
+	}{
+		{"file of 1 GiB", sized(gib), Limits{}, ""},
+		{"file of 1 GiB and a byte", sized(gib + 1), Limits{}, FileTooBig},
+		{"files of 10 GiB, limit of the archive aside", sized(gib, gib, gib, gib, gib, gib, gib, gib, gib, rest), Limits{}, ImageTooBig},
+		{"archive of 10 GiB", &segments{size: 10*gib + 1, parts: inMemory().parts}, Limits{}, ImageTooBig},
+		{"sum at the limit", sized(1000), Limits{ImageBytes: 1206 + 1000 + 20_000}, ""},
+		{"archive over the limit", sized(1000), Limits{ImageBytes: 2000}, ImageTooBig},
+		{"entries at the limit", inMemory(numberedFiles(100-rootEntries, "usr/%05d")...), Limits{Entries: 100}, ""},
+		{"entries over the limit", inMemory(numberedFiles(101-rootEntries, "usr/%05d")...), Limits{Entries: 100}, TooManyEntries},
+		{"implied directories count", inMemory(numberedFiles(60, "usr/%05d/x")...), Limits{Entries: 100}, TooManyEntries},
+		{"names of a file at the limit", inMemory(links[:64_999]...), Limits{}, ""},
+		{"names of a file over the limit", inMemory(links...), Limits{}, HardlinkLimit},
+		{"100,000 entries", inMemory(numberedFiles(100_000-rootEntries, "usr/%05d")...), Limits{}, ""},
+		{"100,001 entries", inMemory(numberedFiles(100_001-rootEntries, "usr/%05d")...), Limits{}, TooManyEntries},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := Check(t.Context(), c.src, c.src.size, Options{Limits: c.limits})
+			if got := outcome(t, err); got != string(c.want) {
+				t.Errorf("outcome %q, want %q: %v", got, c.want, err)
+			}
+		})
+	}
+}
+
+// A maze of links costs a bounded number of steps.
+func TestMaze(t *testing.T) {
+	list := []images.Entry{{Name: "usr/m00/"}}
+	for i := range 50_000 { // each follows 40 links, and looks at a dozen directories on the way
+		list = append(list, images.Entry{Name: fmt.Sprintf("usr/l%05d", i), Link: strings.Repeat("m00/../", 10) + fmt.Sprintf("l%05d", max(i-1, 0))})
+	}
+	b := images.Tar(images.Root(list...)...)
+	began := time.Now()
+	_, err := judgeBytes(t, b, Strict)
+	if got := outcome(t, err); got != string(SymlinkMaze) {
+		t.Errorf("outcome %q", got)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("took %s", took)
+	}
+}
+
+// cancelling cancels when the reader gets to an offset.
+type cancelling struct {
+	io.ReaderAt
+	at     int64
+	cancel context.CancelCauseFunc
+	after  int // reads after it
+}
+
+var errStop = errors.New("stop")
+
+func (c *cancelling) ReadAt(p []byte, off int64) (int, error) {
+	if off >= c.at {
+		c.after++
+		c.cancel(errStop)
+	}
+	return c.ReaderAt.ReadAt(p, off)
+}
+
+// A cancelled extraction ends within two buffers, also inside of one large file, and says why.
+func TestCancel(t *testing.T) {
+	src := sized(1 << 30)
+	plan, err := Check(t.Context(), src, src.size, Options{})
+	check(t, err)
+	root := newDisk(t, 256<<20).detached(0)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	slow := &cancelling{ReaderAt: src, at: 64 << 20, cancel: cancel}
+	var done int64
+	_, err = Extract(ctx, slow, plan, root, func(n int64) { done = n })
+	if !errors.Is(err, errStop) {
+		t.Errorf("ended with %v", err)
+	}
+	if slow.after > 2 || done > 66<<20 {
+		t.Errorf("%d reads after the cancellation, %d bytes written", slow.after, done)
+	}
+}
+
+// A pass over a cancelled context ends at once: reading headers, zeros at the end, hashing layers, reading back.
+func TestCancelledEverywhere(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errStop)
+	flat := sized(1000)
+	oci := images.Tar(images.Image{Layers: [][]byte{images.Tar(images.Root()...)}}.OCI()...)
+	if _, err := Check(ctx, flat, flat.size, Options{}); !errors.Is(err, errStop) {
+		t.Errorf("check: %v", err)
+	}
+	if _, err := Check(ctx, bytes.NewReader(oci), int64(len(oci)), Options{}); !errors.Is(err, errStop) {
+		t.Errorf("check of layers: %v", err)
+	}
+	dir, err := os.Open(".")
+	check(t, err)
+	defer dir.Close()
+	if _, err := ReadManifest(ctx, dir); !errors.Is(err, errStop) {
+		t.Errorf("read back: %v", err)
+	}
+}
+
+// An archive that changes between the passes, or is shorter than announced, is ErrChanged and nothing else.
+func TestChanged(t *testing.T) {
+	b := images.Tar(images.Root(images.Entry{Name: "var/x", Body: strings.Repeat("x", 5000)})...)
+	file := func() *os.File {
+		f, err := os.Create(t.TempDir() + "/x.tar")
+		check(t, err)
+		t.Cleanup(func() { f.Close() })
+		_, err = f.Write(b)
+		check(t, err)
+		return f
+	}
+	if _, err := Check(t.Context(), file(), int64(len(b))+512, Options{}); !errors.Is(err, ErrChanged) {
+		t.Errorf("shorter than announced: %v", err)
+	}
+	for name, change := range map[string]func(*os.File) error{
+		"cut":     func(f *os.File) error { return f.Truncate(int64(len(b)) - 2048) },
+		"touched": func(f *os.File) error { return os.Chtimes(f.Name(), time.Time{}, time.Unix(1, 0)) },
+		"written": func(f *os.File) error {
+			_, err := f.WriteAt([]byte("y"), 600)
+			return errors.Join(err, f.Truncate(int64(len(b))+1))
+		},
+	} {
+		f := file()
+		plan, err := Check(t.Context(), f, int64(len(b)), Options{})
+		check(t, err)
+		check(t, change(f))
+		root, err := os.Open(t.TempDir())
+		check(t, err)
+		if _, err := Extract(t.Context(), f, plan, root, nil); !errors.Is(err, ErrChanged) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if list, err := os.ReadDir(root.Name()); len(list) > 0 || err != nil {
+			t.Errorf("%s: written anyway: %v %v", name, list, err)
+		}
+		root.Close()
+	}
+}
+
+// The defaults are the specification's, and a policy has three names.
+func TestOptions(t *testing.T) {
+	l := DefaultLimits()
+	if l.ImageBytes != 10<<30 || l.FileBytes != 1<<30 || l.Entries != 100_000 {
+		t.Errorf("limits %+v", l)
+	}
+	if got := (Limits{Entries: 5}).withDefaults(); got.Entries != 5 || got.FileBytes != l.FileBytes {
+		t.Errorf("limits %+v", got)
+	}
+	for name, want := range map[string]Policy{"": Strict, "strict": Strict, "distro": Distro, "trusted": Trusted, "Strict": "", "none": ""} {
+		if got, err := ParsePolicy(name); got != want || (err == nil) != (want != "") {
+			t.Errorf("%q is %q, %v", name, got, err)
+		}
+	}
+	b := images.Tar(images.Root()...)
+	if _, err := Check(t.Context(), bytes.NewReader(b), int64(len(b)), Options{Policy: "x"}); err == nil || asRejection(err) != nil {
+		t.Errorf("an unknown policy: %v", err)
+	}
+	if _, err := Check(t.Context(), bytes.NewReader(b), int64(len(b)), Options{Layout: []string{"etc", "usr/lib"}}); outcome(t, err) != "layout" {
+		t.Errorf("another layout: %v", err)
+	}
+}
+
+// The table of rules is complete and consistent.
+func TestRules(t *testing.T) {
+	verdicts := []Verdict{Reject, Keep, Rewrite, Strip, Skip, Clamp}
+	for _, r := range Rules() {
+		if r.Group == "" || r.When == "" || !slices.Contains(verdicts, r.Strict) || !slices.Contains(verdicts, r.Distro) || !slices.Contains(verdicts, r.Trusted) {
+			t.Errorf("incomplete: %+v", r)
+		}
+		if r.Strict != Reject {
+			t.Errorf("%s: strict lets it pass", r.Reason)
+		}
+		if byReason[r.Reason] != r {
+			t.Errorf("%s: two rules", r.Reason)
+		}
+	}
+}

@@ -1,0 +1,61 @@
+package archive
+
+import (
+	"bytes"
+	"unicode/utf8"
+)
+
+// maxName is the longest component, in bytes, of ext4 and of Linux (NAME_MAX).
+const maxName = 255
+
+// splitName cuts a name into its components, appended to parts, and refuses names that are not plain. Leading "./", doubled and
+// trailing slashes and "." are dropped: all are common. The root itself has no components. A backslash is a byte like any other.
+func splitName(parts [][]byte, name []byte, l Limits) ([][]byte, error) {
+	switch {
+	case len(name) == 0:
+		return nil, refuse(EmptyName, "the name is empty")
+	case name[0] == '/':
+		return nil, refuse(AbsoluteName, "the name is absolute")
+	case len(name) > l.PathBytes:
+		return nil, refuse(PathTooLong, "the name has %d bytes, the limit is %d", len(name), l.PathBytes)
+	}
+	for part := range bytes.SplitSeq(name, []byte("/")) {
+		switch {
+		case len(part) == 0 || string(part) == ".":
+			continue
+		case string(part) == "..":
+			return nil, refuse(DotdotName, `the name has a ".." component`)
+		case len(part) > maxName:
+			return nil, refuse(NameTooLong, "a component of the name has %d bytes, the limit is %d", len(part), maxName)
+		}
+		parts = append(parts, part)
+	}
+	if len(parts) > l.Depth {
+		return nil, refuse(TooDeep, "the name has %d components, the limit is %d", len(parts), l.Depth)
+	}
+	return parts, checkText(name, "name")
+}
+
+// checkText refuses what would fool a terminal, a log or a script. Text beyond ASCII is needed: Debian has it.
+func checkText(s []byte, what string) error {
+	for i, c := range s {
+		if c < ' ' || c == 0x7f {
+			return refuse(ControlChar, "the %s has a control character, %#02x, at %d", what, c, i)
+		}
+	}
+	if !utf8.Valid(s) {
+		return refuse(InvalidUTF8, "the %s is not UTF-8: %.80q", what, s)
+	}
+	return nil
+}
+
+// checkTarget refuses symbolic links that ext4 would not take, or that would fool a reader of a listing.
+func checkTarget(link []byte, l Limits) error {
+	switch {
+	case len(link) == 0:
+		return refuse(SymlinkEmpty, "the target is empty")
+	case len(link) > l.PathBytes:
+		return refuse(SymlinkTooLong, "the target has %d bytes, the limit is %d", len(link), l.PathBytes)
+	}
+	return checkText(link, "target")
+}

@@ -1,0 +1,200 @@
+package archive
+
+import "slices"
+
+// Reason is the code of a rule. Codes are stable: they are metric labels, and stand in journals.
+type Reason string
+
+// The rules' codes.
+const (
+	AbsoluteName  Reason = "absolute_name"
+	DotdotName    Reason = "dotdot_name"
+	EmptyName     Reason = "empty_name"
+	RootNotDir    Reason = "root_not_dir"
+	ControlChar   Reason = "control_char"
+	InvalidUTF8   Reason = "invalid_utf8"
+	NameTooLong   Reason = "name_too_long"
+	PathTooLong   Reason = "path_too_long"
+	TooDeep       Reason = "too_deep"
+	Duplicate     Reason = "duplicate"
+	ParentNotDir  Reason = "parent_not_dir"
+	ThroughLink   Reason = "through_symlink"
+	Whiteout      Reason = "whiteout"
+	WhiteoutName  Reason = "whiteout_name"
+	AufsMetadata  Reason = "aufs_metadata"
+	OverlayMarker Reason = "overlay_whiteout"
+
+	SymlinkEmpty    Reason = "symlink_empty"
+	SymlinkTooLong  Reason = "symlink_too_long"
+	SymlinkEscapes  Reason = "symlink_escapes"
+	SymlinkAbsolute Reason = "symlink_absolute"
+	SymlinkMaze     Reason = "symlink_maze"
+
+	HardlinkAbsolute Reason = "hardlink_absolute"
+	HardlinkDotdot   Reason = "hardlink_dotdot"
+	HardlinkToDir    Reason = "hardlink_to_dir"
+	HardlinkSelf     Reason = "hardlink_self"
+	HardlinkMissing  Reason = "hardlink_missing_target"
+	HardlinkForward  Reason = "hardlink_forward"
+	HardlinkWithData Reason = "hardlink_with_data"
+	HardlinkLimit    Reason = "hardlink_limit"
+
+	DeviceNode      Reason = "device_node"
+	FIFO            Reason = "fifo"
+	UnknownType     Reason = "unknown_type"
+	Sparse          Reason = "sparse"
+	SetuidSetgid    Reason = "setuid_setgid"
+	SpecialBits     Reason = "special_bits"
+	ModeOverflow    Reason = "mode_overflow"
+	UIDRange        Reason = "uid_range"
+	XattrPrivileged Reason = "xattr_privileged"
+	XattrInvalid    Reason = "xattr_invalid"
+	XattrLimit      Reason = "xattr_limit"
+	MtimeRange      Reason = "mtime_range"
+
+	ParseError      Reason = "parse_error"
+	AmbiguousHeader Reason = "ambiguous_header"
+	PAXGlobalPath   Reason = "pax_global_path"
+	PAXLimit        Reason = "pax_limit"
+	NoEOFMarker     Reason = "no_eof_marker"
+	TrailingGarbage Reason = "trailing_garbage"
+	EmptyArchive    Reason = "empty_archive"
+	Format          Reason = "format_unknown"
+
+	ImageTooBig    Reason = "image_too_big"
+	FileTooBig     Reason = "file_too_big"
+	TooManyEntries Reason = "too_many_entries"
+	TooManyLayers  Reason = "too_many_layers"
+
+	Layout         Reason = "layout"
+	BadManifest    Reason = "bad_manifest"
+	MultipleImages Reason = "multiple_images"
+	NoPlatform     Reason = "no_platform"
+	MissingBlob    Reason = "missing_blob"
+	DigestMismatch Reason = "digest_mismatch"
+)
+
+// Verdict is what becomes of an entry that a rule is about.
+type Verdict string
+
+// The verdicts. Every one but Keep and Reject leaves an Adjustment.
+const (
+	Reject  Verdict = "reject"
+	Keep    Verdict = "keep"
+	Rewrite Verdict = "rewrite" // an absolute link becomes the equivalent relative one
+	Strip   Verdict = "strip"   // bits or attributes are taken off
+	Skip    Verdict = "skip"    // the entry is not written; its name stays taken
+	Clamp   Verdict = "clamp"   // a time becomes the nearest that the file system can hold
+)
+
+// Rule is one line of the table of rules.
+type Rule struct {
+	Reason    Reason
+	Group     string
+	When      string // what the rule is about
+	Strict    Verdict
+	Distro    Verdict
+	Trusted   Verdict
+	Violation bool // an attack, or what would be one elsewhere: a security violation where it is rejected
+}
+
+// For is the rule's verdict under a policy.
+func (r Rule) For(p Policy) Verdict {
+	switch p {
+	case Distro:
+		return r.Distro
+	case Trusted:
+		return r.Trusted
+	}
+	return r.Strict
+}
+
+// Rules is the table of all rules, for documentation; the code judges by the same table.
+func Rules() []Rule { return slices.Clone(table) }
+
+var table = slices.Concat([]Rule{
+	attack("names", AbsoluteName, "a name starts with /"),
+	attack("names", DotdotName, `a name has a component "..", even one that stays inside`),
+	never("names", EmptyName, "a name is empty"),
+	attack("names", RootNotDir, "the root entry is not a directory"),
+	never("names", ControlChar, "a name or link target has a control character"),
+	never("names", InvalidUTF8, "a name or link target is not UTF-8"),
+	never("names", NameTooLong, "a component has more than 255 bytes"),
+	never("names", PathTooLong, "a path has more than 4,095 bytes"),
+	never("names", TooDeep, "a path has more than 128 components"),
+	never("names", Duplicate, "a name is there twice; directories may repeat, the last attributes count"),
+	never("names", ParentNotDir, "an entry lies below a file"),
+	attack("names", ThroughLink, "an entry, or a hard link's target, lies below a symbolic link"),
+	never("names", Whiteout, "a whiteout in an archive without layers"),
+	attack("names", WhiteoutName, "a whiteout is no empty file, or names nothing, itself or a parent"),
+	{AufsMetadata, "names", "a name starts with .wh..wh. and is no opaque marker", Reject, Skip, Skip, false},
+	{OverlayMarker, "names", "a whiteout in overlayfs' manner in a layer (character device 0:0)", Reject, Skip, Skip, false},
+
+	never("links", SymlinkEmpty, "a symbolic link has no target"),
+	never("links", SymlinkTooLong, "a symbolic link's target has more than 4,095 bytes"),
+	attack("links", SymlinkEscapes, "a symbolic link leads out of the root in the finished tree, itself or through others"),
+	{SymlinkAbsolute, "links", "a symbolic link's target is absolute", Reject, Rewrite, Keep, false},
+	never("links", SymlinkMaze, "following all symbolic links takes more than 8 million steps"),
+	attack("links", HardlinkAbsolute, "a hard link's target is absolute"),
+	attack("links", HardlinkDotdot, `a hard link's target has a component ".."`),
+	never("links", HardlinkToDir, "a hard link to a directory"),
+	never("links", HardlinkSelf, "a hard link to itself"),
+	never("links", HardlinkMissing, "a hard link to what is not in the archive"),
+	never("links", HardlinkForward, "a hard link to a later entry"),
+	never("links", HardlinkWithData, "a hard link that declares data"),
+	never("links", HardlinkLimit, "a file with more than 65,000 names"),
+
+	{DeviceNode, "types", "a character or block device", Reject, Skip, Skip, true},
+	never("types", FIFO, "a named pipe"),
+	never("types", UnknownType, "an entry of a type that is not understood"),
+	never("types", Sparse, "a sparse file, in any spelling"),
+	{SetuidSetgid, "modes", "setuid or setgid, on files and directories", Reject, Strip, Keep, false},
+	{SpecialBits, "modes", "sticky on a file", Reject, Strip, Strip, false},
+	never("modes", ModeOverflow, "mode bits above 07777 that are not the entry's own file type"),
+	attack("owners", UIDRange, "an owner outside of 0..2^32-2: it would become another, perhaps root"),
+	{XattrPrivileged, "attributes", "attributes other than user.*: capabilities, ACLs, security.*, trusted.*, system.*, file flags (trusted keeps capabilities)", Reject, Strip, Strip, false},
+	{XattrInvalid, "attributes", "an attribute that Linux would not take", Reject, Strip, Strip, false},
+	never("attributes", XattrLimit, "attributes of a file that do not fit 4 KiB"),
+	{MtimeRange, "times", "a time that ext4 cannot hold", Reject, Clamp, Clamp, false},
+
+	never("framing", ParseError, "a malformed or truncated header, or truncated data"),
+	attack("framing", AmbiguousHeader, "headers that readers understand differently"),
+	attack("framing", PAXGlobalPath, "a global header that changes entries"),
+	never("framing", PAXLimit, "extended headers over 64 KiB an entry or 16 MiB together"),
+	never("framing", NoEOFMarker, "fewer than two blocks of zeros at the end"),
+	never("framing", TrailingGarbage, "something other than zeros after the end"),
+	never("framing", EmptyArchive, "no entries"),
+	never("framing", Format, "the file is not a tar archive, and of no known format"),
+
+	never("limits", ImageTooBig, "the archive, or its files together, exceed 10 GiB"),
+	never("limits", FileTooBig, "a file exceeds 1 GiB"),
+	never("limits", TooManyEntries, "more than 100,000 entries, implied directories included"),
+	never("limits", TooManyLayers, "more than 128 layers"),
+
+	never("shape", Layout, "no root file system with etc, usr and var; or something beside rootfs/"),
+	never("shape", BadManifest, "an image's manifest, index or configuration is malformed"),
+	never("shape", MultipleImages, "more than one image"),
+	never("shape", NoPlatform, "no image for this platform"),
+	never("shape", MissingBlob, "a layer, manifest or configuration is not in the archive"),
+	attack("shape", DigestMismatch, "content that does not have its digest or size"),
+}, formatRules())
+
+// never is a rule without exception.
+func never(group string, reason Reason, when string) Rule {
+	return Rule{Reason: reason, Group: group, When: when, Strict: Reject, Distro: Reject, Trusted: Reject}
+}
+
+// attack is a rule without exception that honest archives do not break.
+func attack(group string, reason Reason, when string) Rule {
+	r := never(group, reason, when)
+	r.Violation = true
+	return r
+}
+
+var byReason = func() map[Reason]Rule {
+	m := make(map[Reason]Rule, len(table))
+	for _, r := range table {
+		m[r.Reason] = r
+	}
+	return m
+}()

@@ -1,0 +1,217 @@
+package tarball
+
+import "bytes"
+
+// The types of entries that Next returns.
+const (
+	Regular   = '0'
+	Hardlink  = '1'
+	Symlink   = '2'
+	Char      = '3'
+	Block     = '4'
+	Directory = '5'
+	FIFO      = '6'
+)
+
+// Types of headers that say something about other entries.
+const (
+	typePAX      = 'x'
+	typeGlobal   = 'g'
+	typeLongName = 'L'
+	typeLongLink = 'K'
+	typeSparse   = 'S'
+)
+
+// Header is one entry with all overrides applied.
+type Header struct {
+	Index      int   // from 0
+	Offset     int64 // of the entry's first block: its extended header where it has one
+	DataOffset int64
+	Type       byte
+	Mode       int64 // 0..07777, without the file type that some writers add
+	UID, GID   int64 // 0..2^32-2
+	Size       int64
+	ModTime    Time
+	Device     [2]int64 // major and minor number of a device
+	Name       []byte   // as it stands in the archive
+	Linkname   []byte
+	Xattrs     []Xattr // in the archive's order
+}
+
+// Xattr is an extended attribute, an access control list or file flags; Name has the prefix of Linux ("user.", "system.", ...).
+type Xattr struct {
+	Name, Value []byte
+}
+
+// Time is in seconds since 1970 and nanoseconds, 0..999999999, after that.
+type Time struct {
+	Sec  int64
+	Nsec int32
+}
+
+// uidLimit is where -1 would stand: the kernel takes it for "leave as it is".
+const uidLimit = 1<<32 - 1
+
+const permissions = 0o7777
+
+// fileType is the type in st_mode (inode(7)) for each type of entry.
+var fileType = map[byte]int64{
+	Regular: 0o100000, Hardlink: 0o100000, Symlink: 0o120000, Char: 0o020000, Block: 0o060000, Directory: 0o040000, FIFO: 0o010000,
+}
+
+// check refuses what other readers take for something else.
+func (h *Header) check() *Error {
+	var err *Error
+	// 7-Zip, Maven and old versions of Docker write the whole st_mode. Harmless where the type is the entry's own.
+	if h.Mode&^permissions == fileType[h.Type] {
+		h.Mode &= permissions
+	}
+	switch {
+	case h.Mode&^permissions != 0:
+		err = defect(ModeOverflow, "mode %#o", h.Mode)
+	case h.UID < 0 || h.GID < 0 || h.UID >= uidLimit || h.GID >= uidLimit:
+		err = defect(UIDRange, "owner %d:%d; a wrapped number would be another user, perhaps root", h.UID, h.GID)
+	case h.Type == Hardlink && h.Size > 0:
+		err = defect(HardlinkWithData, "a hard link with %d bytes of data", h.Size)
+	case h.Type != Regular && h.Size > 0:
+		err = defect(AmbiguousHeader, "%d bytes of data on an entry that can have none", h.Size)
+	case h.Type != Directory && bytes.HasSuffix(h.Name, []byte("/")):
+		err = defect(AmbiguousHeader, "a name with a trailing slash on an entry that is no directory")
+	}
+	if err != nil {
+		err.Name = string(h.Name)
+	}
+	return err
+}
+
+// fields are those of one header block.
+type fields struct {
+	typ                  byte
+	name, prefix, link   []byte
+	mode, uid, gid, size int64
+	mtime                Time
+	device               [2]int64
+}
+
+// extends tells whether the header is about another.
+func (f *fields) extends() bool {
+	return f.typ == typePAX || f.typ == typeGlobal || f.typ == typeLongName || f.typ == typeLongLink
+}
+
+var (
+	magicPOSIX  = []byte("ustar\x00")
+	magicGNU    = []byte("ustar  \x00")
+	trailerStar = []byte("tar\x00")
+)
+
+// IsHeader tells whether a block of BlockSize bytes has a correct checksum: a tar archive begins with such a block, whatever the
+// first name looks like.
+func IsHeader(b []byte) bool {
+	if len(b) < BlockSize {
+		return false
+	}
+	sum, err := octal(b[148:156])
+	return err == nil && sum == checksum(b)
+}
+
+// checksum is the sum of the block's bytes with the checksum's own field taken as blanks.
+func checksum(b []byte) int64 {
+	sum := int64(8 * ' ')
+	for i, c := range b[:BlockSize] {
+		if i < 148 || i >= 156 {
+			sum += int64(c)
+		}
+	}
+	return sum
+}
+
+// decode splits a block.
+func (f *fields) decode(b []byte) *Error {
+	if !IsHeader(b) {
+		return defect(ParseError, "wrong header checksum")
+	}
+	*f = fields{name: cstring(b[:100]), link: cstring(b[157:257]), typ: b[156]}
+	if f.typ == 0 {
+		f.typ = Regular
+	}
+	if err := f.knownType(); err != nil {
+		return err
+	}
+	if err := f.numbers(b); err != nil {
+		err.Name = string(f.name)
+		return err
+	}
+	return f.dialect(b)
+}
+
+func (f *fields) knownType() *Error {
+	switch {
+	case f.typ >= Regular && f.typ <= FIFO || f.extends():
+		return nil
+	case f.typ == typeSparse:
+		return &Error{Code: Sparse, Detail: "a sparse file; store it without holes", Name: string(f.name)}
+	}
+	return &Error{Code: UnknownType, Detail: "entry of type " + quoteByte(f.typ), Name: string(f.name)}
+}
+
+func (f *fields) numbers(b []byte) (err *Error) {
+	for _, n := range []struct {
+		what string
+		raw  []byte
+		to   *int64
+	}{
+		{"mode", b[100:108], &f.mode},
+		{"owner", b[108:116], &f.uid},
+		{"group", b[116:124], &f.gid},
+		{"size", b[124:136], &f.size},
+		{"time", b[136:148], &f.mtime.Sec},
+	} {
+		if *n.to, err = number(n.raw); err != nil {
+			return defect(err.Code, "%s: %s", n.what, err.Detail)
+		}
+		if *n.to < 0 && n.to != &f.mtime.Sec {
+			return defect(ParseError, "negative %s", n.what)
+		}
+	}
+	return nil
+}
+
+// dialect reads what lies behind the magic.
+func (f *fields) dialect(b []byte) *Error {
+	magic := b[257:265]
+	switch {
+	case bytes.HasPrefix(magic, magicPOSIX):
+		f.prefix = cstring(b[345:500])
+		// In star's dialect the prefix ends at 476, and times follow.
+		if bytes.Equal(b[508:512], trailerStar) && len(f.prefix) > 131 {
+			return defect(AmbiguousHeader, "a name that runs into star's fields")
+		}
+	case bytes.Equal(magic, magicGNU):
+		// GNU's times stand where POSIX has its prefix: text there is a name to some readers.
+		for _, raw := range [][]byte{b[345:357], b[357:369]} {
+			if _, err := number(raw); err != nil && raw[0] != 0 {
+				return defect(AmbiguousHeader, "text in place of a time")
+			}
+		}
+	case bytes.HasPrefix(magic, []byte("ustar")):
+		return defect(AmbiguousHeader, "unknown dialect %q", magic)
+	default:
+		return nil
+	}
+	for i, raw := range [][]byte{b[329:337], b[337:345]} {
+		n, err := number(raw)
+		if err != nil {
+			return defect(ParseError, "device number: %s", err.Detail)
+		}
+		f.device[i] = n
+	}
+	return nil
+}
+
+// cstring is what stands before the first NUL.
+func cstring(b []byte) []byte {
+	if i := bytes.IndexByte(b, 0); i >= 0 {
+		return b[:i]
+	}
+	return b
+}

@@ -1,0 +1,216 @@
+package tarball
+
+import (
+	"bytes"
+	"encoding/base64"
+	"net/url"
+	"strings"
+)
+
+// extension is what extended headers say about the next entry.
+type extension struct {
+	offset       int64
+	text         int64 // bytes
+	pax          []byte
+	hasPAX       bool
+	path, link   []byte // GNU's L and K
+	long         []byte // storage of path and link
+	seen         map[string]bool
+	sizeOverride int64
+}
+
+func (e *extension) pending() bool { return e.hasPAX || e.path != nil || e.link != nil }
+
+func (e *extension) reset() {
+	*e = extension{pax: e.pax[:0], long: e.long[:0], seen: e.seen}
+}
+
+// add takes the data of one extended header. Two that could contradict each other are refused: readers prefer different ones.
+func (e *extension) add(typ byte, data []byte) *Error {
+	switch {
+	case typ == typeGlobal:
+		if e.hasPAX || e.path != nil || e.link != nil {
+			return defect(AmbiguousHeader, "a global header between an extended header and its entry")
+		}
+		e.text = 0 // it is no part of an entry
+		return checkGlobal(data)
+	case e.hasPAX, typ == typePAX && (e.path != nil || e.link != nil):
+		return defect(AmbiguousHeader, "more than one extended header for one entry")
+	case typ == typePAX:
+		e.hasPAX, e.pax = true, append(e.pax[:0], data...)
+		return nil
+	case typ == typeLongName && e.path != nil, typ == typeLongLink && e.link != nil:
+		return defect(AmbiguousHeader, "two long names for one entry")
+	}
+	text := cstring(data)
+	if !isZero(data[len(text):]) {
+		return defect(ParseError, "a NUL within a long name")
+	}
+	start := len(e.long)
+	e.long = append(e.long, text...)
+	if text = e.long[start:len(e.long):len(e.long)]; len(text) == 0 {
+		return defect(AmbiguousHeader, "an empty long name")
+	}
+	if typ == typeLongName {
+		e.path = text
+	} else {
+		e.link = text
+	}
+	return nil
+}
+
+// checkGlobal lets comments pass. Whatever would change entries is refused: Go ignores it, others apply it.
+func checkGlobal(data []byte) *Error {
+	return eachRecord(data, func(key string, _ []byte) *Error {
+		switch {
+		case key == "path", key == "linkpath", key == "size", key == "uid", key == "gid", key == "mtime",
+			key == "SCHILY.fflags", key == "SCHILY.filetype", key == "SCHILY.realsize", strings.HasPrefix(key, "SCHILY.xattr."), strings.HasPrefix(key, "SCHILY.acl."),
+			strings.HasPrefix(key, "LIBARCHIVE.xattr."), strings.HasPrefix(key, "GNU.sparse."), strings.HasPrefix(key, "RHT."), key == "SUN.holesdata":
+			return defect(PAXGlobalPath, "a global header sets %.60q", key)
+		}
+		return nil
+	})
+}
+
+// apply overrides fields of the header.
+func (e *extension) apply(h *Header) *Error {
+	if e.path != nil {
+		h.Name = e.path
+	}
+	if e.link != nil {
+		h.Linkname = e.link
+	}
+	if !e.hasPAX {
+		return nil
+	}
+	if e.seen == nil {
+		e.seen = map[string]bool{}
+	}
+	clear(e.seen)
+	e.sizeOverride = -1
+	if err := eachRecord(e.pax, func(key string, value []byte) *Error { return e.record(h, key, value) }); err != nil {
+		if err.Name == "" {
+			err.Name = string(h.Name)
+		}
+		return err
+	}
+	return e.applySize(h)
+}
+
+// applySize accepts a size where the header has none or the same. Otherwise one reader would take data for headers (CVE-2025-62518).
+func (e *extension) applySize(h *Header) *Error {
+	const fits = 8 << 30 // larger sizes cannot stand in the header
+	if e.sizeOverride < 0 {
+		return nil
+	}
+	if h.Size != 0 && h.Size != e.sizeOverride && e.sizeOverride < fits {
+		return &Error{Code: AmbiguousHeader, Detail: "two sizes for one entry", Name: string(h.Name)}
+	}
+	h.Size = e.sizeOverride
+	return nil
+}
+
+// record applies one PAX record.
+func (e *extension) record(h *Header, key string, value []byte) (err *Error) {
+	if e.seen[key] {
+		return defect(AmbiguousHeader, "two records for %.60q", key)
+	}
+	e.seen[key] = true
+	switch key {
+	case "path", "linkpath", "size", "uid", "gid", "mtime":
+		if len(value) == 0 {
+			return defect(AmbiguousHeader, "an empty record for %q", key)
+		}
+	}
+	switch key {
+	case "path":
+		h.Name, err = text(value)
+	case "linkpath":
+		h.Linkname, err = text(value)
+	case "size":
+		e.sizeOverride, err = decimal(value)
+	case "uid":
+		h.UID, err = decimal(value)
+	case "gid":
+		h.GID, err = decimal(value)
+	case "mtime":
+		h.ModTime, err = timestamp(value)
+	case "atime", "ctime":
+		_, err = timestamp(value)
+	case "uname", "gname":
+		_, err = text(value)
+	default:
+		err = e.vendor(h, key, value)
+	}
+	return err
+}
+
+// vendor handles keys outside of POSIX; those without effect on what is extracted are ignored.
+func (e *extension) vendor(h *Header, key string, value []byte) *Error {
+	switch {
+	case strings.HasPrefix(key, "GNU.sparse."), key == "SCHILY.realsize", key == "SUN.holesdata":
+		return defect(Sparse, "a sparse file (%.60q); store it without holes", key)
+	case key == "SCHILY.filetype":
+		return defect(UnknownType, "a file type in an extended header")
+	case key == "SCHILY.fflags":
+		return h.xattr("system.fflags", value)
+	case key == "RHT.security.selinux":
+		return h.xattr("security.selinux", value)
+	}
+	if name, ok := strings.CutPrefix(key, "SCHILY.xattr."); ok {
+		return h.xattr(name, value)
+	}
+	if kind, ok := strings.CutPrefix(key, "SCHILY.acl."); ok {
+		return h.xattr("system.acl_"+kind, value)
+	}
+	if name, ok := strings.CutPrefix(key, "LIBARCHIVE.xattr."); ok {
+		plain, err := url.PathUnescape(name)
+		decoded, err2 := base64.RawStdEncoding.DecodeString(strings.TrimRight(string(value), "="))
+		if err != nil || err2 != nil {
+			return defect(ParseError, "an extended attribute that is not encoded as it should be: %.60q", key)
+		}
+		return h.xattr(plain, decoded)
+	}
+	return nil
+}
+
+// xattr adds an attribute. bsdtar writes each in two spellings, which must agree.
+func (h *Header) xattr(name string, value []byte) *Error {
+	for _, x := range h.Xattrs {
+		if string(x.Name) == name {
+			if bytes.Equal(x.Value, value) {
+				return nil
+			}
+			return defect(AmbiguousHeader, "two values for the extended attribute %.60q", name)
+		}
+	}
+	h.Xattrs = append(h.Xattrs, Xattr{Name: []byte(name), Value: value})
+	return nil
+}
+
+func text(value []byte) ([]byte, *Error) {
+	if bytes.IndexByte(value, 0) >= 0 {
+		return nil, defect(ParseError, "a NUL within a name")
+	}
+	return value, nil
+}
+
+// eachRecord splits PAX records: "LENGTH KEY=VALUE\n", where LENGTH counts the whole record.
+func eachRecord(data []byte, do func(key string, value []byte) *Error) *Error {
+	for len(data) > 0 {
+		digits, _, ok := bytes.Cut(data, []byte(" "))
+		n, err := decimal(digits)
+		if !ok || err != nil || digits[0] == '0' || n < int64(len(digits))+4 || n > int64(len(data)) || data[n-1] != '\n' {
+			return defect(ParseError, "malformed PAX record: %.40q", data)
+		}
+		key, value, ok := bytes.Cut(data[len(digits)+1:n-1], []byte("="))
+		if !ok || len(key) == 0 || bytes.IndexByte(key, 0) >= 0 {
+			return defect(ParseError, "malformed PAX record: %.40q", data)
+		}
+		if err := do(string(key), value); err != nil {
+			return err
+		}
+		data = data[n:]
+	}
+	return nil
+}

@@ -1,0 +1,241 @@
+// Package tarball reads the headers of a tar archive and nothing else. Its grammar is the narrow one on which GNU tar, libarchive,
+// CPython and Go's archive/tar agree: wherever one of them would see another list of entries (two extended headers for one entry, a
+// PAX size that contradicts the header's, data behind the end marker, a size on an entry without data) the archive is refused, so that
+// nothing can be shown to one reader and hidden from another.
+//
+// Understood are the old (v7), POSIX (ustar, PAX) and GNU formats. Sparse files are refused by name in all their spellings.
+// Sources: POSIX.1-2017 pax, "ustar Interchange Format" and "pax Interchange Format"; the GNU tar manual, "Basic Tar Format".
+//
+// The package knows no rules on names, no policy and no limits but those on the size of extended headers.
+package tarball
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// BlockSize is the unit of a tar archive, in bytes.
+const BlockSize = 512
+
+// Limits bound the text that extended headers may carry.
+type Limits struct {
+	Record int64 // bytes of extended headers for one entry
+	Total  int64 // bytes of extended headers in the archive
+}
+
+// Reader walks the headers of an archive. It is for one goroutine.
+type Reader struct {
+	win    window
+	size   int64
+	limits Limits
+
+	off   int64 // where the next header is expected
+	index int
+	text  int64 // bytes of extended headers so far
+	ext   extension
+	block fields
+	hdr   Header
+	join  []byte // prefix + "/" + name
+}
+
+// NewReader reads the archive in the first size bytes of src. Memory is bounded by limits.Record and about 64 KiB.
+func NewReader(src io.ReaderAt, size int64, limits Limits) *Reader {
+	return &Reader{win: window{src: src}, size: size, limits: limits}
+}
+
+// Next returns the next entry, valid until the following call, or io.EOF behind a correct end of the archive: at least two blocks of
+// zeros, and nothing but zeros after them. It ends with the cause of ctx. An *Error says what is wrong with the archive; other errors are those of the source,
+// io.ErrUnexpectedEOF where it has fewer bytes than its size.
+func (r *Reader) Next(ctx context.Context) (*Header, error) {
+	for {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		block, err := r.header()
+		if err != nil {
+			return nil, err
+		}
+		if isZero(block) {
+			return nil, r.end(ctx)
+		}
+		f := &r.block
+		if err := f.decode(block); err != nil {
+			return nil, r.fail(err)
+		}
+		if !f.extends() {
+			return r.entry(f)
+		}
+		if err := r.extend(f); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// header returns the block at the current offset.
+func (r *Reader) header() ([]byte, error) {
+	switch left := r.size - r.off; {
+	case left <= 0 && r.ext.pending():
+		return nil, r.fail(defect(AmbiguousHeader, "the archive ends after an extended header"))
+	case left <= 0:
+		return nil, r.fail(defect(NoEOFMarker, "the archive ends without its end marker; it may be truncated"))
+	case left < BlockSize:
+		return nil, r.fail(defect(ParseError, "truncated header: %d bytes of %d", left, BlockSize))
+	}
+	return r.win.read(r.off, BlockSize, r.size)
+}
+
+// extend takes the header of a header: PAX records for the next entry or for all, or a long name in GNU's manner.
+func (r *Reader) extend(f *fields) error {
+	switch {
+	case f.size > r.limits.Record || f.size > r.limits.Total-r.text:
+		return r.fail(defect(PAXLimit, "extended headers of %d bytes exceed the limit", f.size))
+	case f.size > r.size-r.off-BlockSize:
+		return r.fail(defect(ParseError, "truncated extended header"))
+	}
+	data, err := r.win.read(r.off+BlockSize, int(f.size), r.size)
+	if err != nil {
+		return err
+	}
+	if !r.ext.pending() {
+		r.ext.offset = r.off
+	}
+	r.text += f.size
+	r.ext.text += f.size
+	if r.ext.text > r.limits.Record {
+		return r.fail(defect(PAXLimit, "extended headers of %d bytes for one entry exceed the limit", r.ext.text))
+	}
+	if err := r.ext.add(f.typ, data); err != nil {
+		return r.fail(err)
+	}
+	r.off += BlockSize + padded(f.size)
+	return nil
+}
+
+// entry combines a header with what its extended headers override.
+func (r *Reader) entry(f *fields) (*Header, error) {
+	h := &r.hdr
+	*h = Header{
+		Index: r.index, Offset: r.off, DataOffset: r.off + BlockSize, Type: f.typ, Mode: f.mode, UID: f.uid, GID: f.gid, Size: f.size,
+		ModTime: f.mtime, Device: f.device, Name: f.name, Linkname: f.link, Xattrs: h.Xattrs[:0],
+	}
+	if len(f.prefix) > 0 {
+		r.join = append(append(append(r.join[:0], f.prefix...), '/'), f.name...)
+		h.Name = r.join
+	}
+	if r.ext.pending() {
+		h.Offset = r.ext.offset
+		if err := r.ext.apply(h); err != nil {
+			return nil, r.fail(err)
+		}
+	}
+	if err := h.check(); err != nil {
+		return nil, r.fail(err)
+	}
+	if h.Size > r.size-h.DataOffset {
+		return nil, r.fail(defect(ParseError, "truncated: %d bytes of data declared, %d there", h.Size, r.size-h.DataOffset))
+	}
+	r.off = h.DataOffset + padded(h.Size)
+	r.index++
+	r.ext.reset()
+	return h, nil
+}
+
+// end checks what follows the first block of zeros.
+func (r *Reader) end(ctx context.Context) error {
+	if r.ext.pending() {
+		return r.fail(defect(AmbiguousHeader, "the archive ends after an extended header"))
+	}
+	if r.size-r.off < 2*BlockSize {
+		return r.fail(defect(NoEOFMarker, "one block of zeros at the end instead of two; it may be truncated"))
+	}
+	for off := r.off + BlockSize; off < r.size; {
+		if ctx.Err() != nil { // there may be gigabytes of zeros
+			return context.Cause(ctx)
+		}
+		n := min(r.size-off, windowSize)
+		data, err := r.win.read(off, int(n), r.size)
+		if err != nil {
+			return err
+		}
+		if !isZero(data) {
+			return r.fail(r.behind(off, data))
+		}
+		off += n
+	}
+	return io.EOF
+}
+
+// behind names what is not zero behind the first block of zeros.
+func (r *Reader) behind(off int64, data []byte) *Error {
+	for i := range data {
+		if data[i] != 0 {
+			off += int64(i)
+			break
+		}
+	}
+	code := TrailingGarbage
+	if off < r.off+2*BlockSize {
+		code = NoEOFMarker
+	}
+	r.off = off
+	return defect(code, "data after a block of zeros")
+}
+
+// fail adds the place to a defect.
+func (r *Reader) fail(err error) error {
+	var e *Error
+	if errors.As(err, &e) {
+		e.Index, e.Offset = r.index, r.off
+		if e.Name == "" && r.ext.path != nil {
+			e.Name = string(r.ext.path)
+		}
+	}
+	return err
+}
+
+// Error is a defect of the archive's framing.
+type Error struct {
+	Code   Code
+	Name   string // of the entry, as far as it is known
+	Index  int    // of the entry, from 0
+	Offset int64  // of the header, in bytes
+	Detail string
+}
+
+func (e *Error) Error() string {
+	return fmt.Sprintf("tar header at byte %d: %s: %s", e.Offset, e.Code, e.Detail)
+}
+
+// Code names a kind of defect.
+type Code string
+
+// The kinds of defects.
+const (
+	ParseError       Code = "parse_error"        // not a well-formed header
+	AmbiguousHeader  Code = "ambiguous_header"   // readers would disagree on what it means
+	PAXGlobalPath    Code = "pax_global_path"    // a global header changes entries
+	PAXLimit         Code = "pax_limit"          // too much text in extended headers
+	NoEOFMarker      Code = "no_eof_marker"      // fewer than two blocks of zeros at the end
+	TrailingGarbage  Code = "trailing_garbage"   // something other than zeros behind the end
+	UnknownType      Code = "unknown_type"       // a type that is not understood
+	Sparse           Code = "sparse"             // a sparse file, in any spelling
+	HardlinkWithData Code = "hardlink_with_data" // a hard link that claims to have data
+	ModeOverflow     Code = "mode_overflow"      // mode bits above 07777
+	UIDRange         Code = "uid_range"          // an owner outside of 0..2^32-2
+)
+
+func defect(code Code, format string, args ...any) *Error {
+	return &Error{Code: code, Detail: fmt.Sprintf(format, args...)}
+}
+
+func padded(n int64) int64 { return (n + BlockSize - 1) &^ (BlockSize - 1) }
+
+var zeros [windowSize]byte
+
+func isZero(b []byte) bool { return bytes.Equal(b, zeros[:len(b)]) }
+
+// Text is how many bytes of extended headers have been read.
+func (r *Reader) Text() int64 { return r.text }

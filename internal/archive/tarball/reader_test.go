@@ -1,0 +1,128 @@
+package tarball
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"imagemanager.internal/test/images"
+)
+
+var testLimits = Limits{Record: 64 << 10, Total: 16 << 20}
+
+// list reads the whole archive.
+func list(ctx context.Context, b []byte) (lines []string, err error) {
+	r := NewReader(bytes.NewReader(b), int64(len(b)), testLimits)
+	for {
+		h, err := r.Next(ctx)
+		if err != nil {
+			return lines, err
+		}
+		lines = append(lines, line(h.Type, string(h.Name), string(h.Linkname), h.Size, h.Mode, h.UID, h.GID, h.ModTime.Sec))
+	}
+}
+
+func line(typ byte, name, link string, size, mode, uid, gid, mtime int64) string {
+	return fmt.Sprintf("%c %q -> %q %d %o %d:%d %d", typ, name, link, size, mode, uid, gid, mtime)
+}
+
+// oracle is what archive/tar makes of the same bytes.
+func oracle(b []byte) (lines []string, err error) {
+	r := tar.NewReader(bytes.NewReader(b))
+	for {
+		h, err := r.Next()
+		if err != nil {
+			return lines, err
+		}
+		if h.Typeflag == tar.TypeXGlobalHeader {
+			continue
+		}
+		lines = append(lines, line(h.Typeflag, h.Name, h.Linkname, h.Size, h.Mode&0o7777, int64(h.Uid), int64(h.Gid), h.ModTime.Unix()))
+	}
+}
+
+// agree fails when we accept an archive that archive/tar sees otherwise.
+func agree(t *testing.T, b []byte) error {
+	t.Helper()
+	got, err := list(t.Context(), b)
+	if !errors.Is(err, io.EOF) {
+		return err
+	}
+	want, err := oracle(b)
+	if !errors.Is(err, io.EOF) {
+		t.Errorf("accepted; archive/tar says %v", err)
+	}
+	if len(got) != len(want) {
+		t.Errorf("%d entries, archive/tar has %d", len(got), len(want))
+	}
+	for i := range min(len(got), len(want)) {
+		if got[i] != want[i] {
+			t.Errorf("entry %d is %s, to archive/tar %s", i, got[i], want[i])
+		}
+	}
+	return nil
+}
+
+// Whatever is accepted of other projects' odd archives is listed by archive/tar in the same way.
+func TestCorpusAgrees(t *testing.T) {
+	files, err := filepath.Glob("../../../test/images/testdata/*/*.tar")
+	if err != nil || len(files) < 50 {
+		t.Fatalf("%d archives (%v)", len(files), err)
+	}
+	accepted := 0
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Run(filepath.Base(filepath.Dir(f))+"/"+filepath.Base(f), func(t *testing.T) {
+			if agree(t, b) == nil {
+				accepted++
+			}
+		})
+	}
+	if accepted < len(files)/3 {
+		t.Errorf("only %d of %d accepted", accepted, len(files))
+	}
+}
+
+// samples are small archives of every kind for fuzzing to start from.
+func samples() [][]byte {
+	var all [][]byte
+	for _, c := range images.Cases() {
+		if (c.Group == "framing" || c.Group == "pax" || c.Group == "good") && len(c.Bytes) < 16<<10 {
+			all = append(all, c.Bytes)
+		}
+	}
+	return all
+}
+
+func FuzzTar(f *testing.F) {
+	for _, b := range samples() {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		err := agree(t, repair(b))
+		var e *Error
+		if err != nil && !errors.As(err, &e) {
+			t.Errorf("an error of another type: %v", err)
+		}
+	})
+}
+
+// repair corrects checksums, so that fuzzing gets beyond them, and adds an end.
+func repair(b []byte) []byte {
+	b = append(bytes.Clone(b), make([]byte, padded(int64(len(b)))-int64(len(b))+2*BlockSize)...)
+	for off := 0; off+BlockSize <= len(b); off += BlockSize {
+		if block := b[off : off+BlockSize]; !isZero(block) && block[148] == 'S' {
+			copy(block[148:156], fmt.Sprintf("%06o\x00 ", checksum(block)))
+		}
+	}
+	return b
+}

@@ -1,0 +1,109 @@
+package devmapper
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// GrowData makes the pool's data larger, to newBytes, while it is in use. A file is extended, sparse; a block device must have been
+// enlarged before, and all of it is taken. A pool that is out of data space becomes writable again. It may be called again after a crash,
+// and with the size that there is. Errors: EINVAL for less than there is, ErrReadOnly, and errno; then the pool is as before.
+func (p *Pool) GrowData(newBytes int64) error {
+	err := p.grow(newBytes, func(_, data *blockDevice) *blockDevice { return data })
+	if err != nil {
+		return fmt.Errorf("grow data of pool %s: %w", p.cfg.Name, err)
+	}
+	return nil
+}
+
+// GrowMetadata makes the pool's metadata larger, like GrowData. 16 GiB is the most that the kernel uses.
+func (p *Pool) GrowMetadata(newBytes int64) error {
+	if newBytes > maxMetadataSize {
+		return fmt.Errorf("grow metadata of pool %s to %d bytes, at most %d: %w", p.cfg.Name, newBytes, int64(maxMetadataSize), unix.EINVAL)
+	}
+	err := p.grow(newBytes, func(metadata, _ *blockDevice) *blockDevice { return metadata })
+	if err != nil {
+		return fmt.Errorf("grow metadata of pool %s: %w", p.cfg.Name, err)
+	}
+	return nil
+}
+
+// grow enlarges the device that which picks, and lets the pool look at both anew.
+func (p *Pool) grow(newBytes int64, which func(metadata, data *blockDevice) *blockDevice) error {
+	unlock, err := lockPool(p.cfg)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	metadata, data, err := attachPair(p.cfg)
+	if err != nil {
+		return err
+	}
+	defer metadata.close()
+	defer data.close()
+	if err := which(&metadata, &data).extend(newBytes); err != nil {
+		return err
+	}
+	if err := p.reload(newPoolTable(metadata, data, p.cfg.BlockSize)); err != nil {
+		return err
+	}
+	s, err := p.Status()
+	if err != nil {
+		return err
+	}
+	return s.writable()
+}
+
+// extend makes a file, and its loop device, as large as asked for.
+func (b *blockDevice) extend(newBytes int64) error {
+	if !b.loop {
+		if newBytes > b.size {
+			return fmt.Errorf("%s has %d bytes, asked for are %d: enlarge the device first: %w", b.source, b.size, newBytes, unix.EINVAL)
+		}
+		return nil
+	}
+	f, err := os.OpenFile(b.source, os.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if newBytes < info.Size() {
+		return fmt.Errorf("%s has %d bytes, asked for are %d: a pool cannot shrink: %w", b.source, info.Size(), newBytes, unix.EINVAL)
+	}
+	if err := f.Truncate(newBytes); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	return b.recapacity()
+}
+
+// reload puts a new table in place of the pool's live one, in one call: the kernel suspends, swaps and resumes. If that fails the
+// pool may be suspended with the new table; it is given the old one back.
+func (p *Pool) reload(t table) error {
+	uuid := p.cfg.poolUUID()
+	_, old, err := p.ctl.liveTable(uuid)
+	if err != nil {
+		return err
+	}
+	if err := p.ctl.load(uuid, t, false); err != nil {
+		return fmt.Errorf("load pool table: %w", err)
+	}
+	err = p.ctl.resume(uuid)
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("resume pool with its new table: %w", err)
+	if lerr := p.ctl.load(uuid, old, false); lerr != nil {
+		return errors.Join(err, fmt.Errorf("load the old pool table: %w", lerr))
+	}
+	return errors.Join(err, p.ctl.resume(uuid))
+}

@@ -1,0 +1,111 @@
+package devmapper
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// mostHolders bounds how many holders an error names.
+const mostHolders = 5
+
+// busy gives EBUSY its meaning, and a name to the holder of the devices. Other errors it returns as they are.
+func busy(err error, devs ...uint64) error {
+	if !errors.Is(err, unix.EBUSY) {
+		return err
+	}
+	var who []string
+	for _, dev := range devs {
+		who = append(who, holders(dev)...)
+	}
+	if len(who) == 0 {
+		who = []string{"the holder is not visible from here: another mount namespace, or a kernel user"}
+	}
+	return fmt.Errorf("%w (%s): %w", ErrBusy, strings.Join(who[:min(len(who), mostHolders)], "; "), err)
+}
+
+// holders looks for whoever keeps a block device open: devices on top of it, mounts, and processes with it, or with a file of a
+// file system on it, in a descriptor. The latter finds detached mounts, which no mount table shows. This process is named last.
+func holders(dev uint64) []string {
+	var list, own []string
+	for _, h := range glob("/sys/dev/block/" + majmin(dev) + "/holders/*") {
+		list = append(list, "under "+dmName(h))
+	}
+	seen := map[string]bool{} // mounts: one table is shared by many processes
+	for _, proc := range glob("/proc/[0-9]*") {
+		pid := filepath.Base(proc)
+		place := mountedIn(proc, dev)
+		how := openIn(proc, dev)
+		switch {
+		case place != "" && !seen[place]:
+			seen[place] = true
+			list = append(list, fmt.Sprintf("mounted on %q, seen by process %s (%s)", place, pid, firstLine(proc+"/comm")))
+		case how == "":
+		case pid == strconv.Itoa(os.Getpid()):
+			own = append(own, how+" by this process")
+		default:
+			list = append(list, fmt.Sprintf("%s by process %s (%s)", how, pid, firstLine(proc+"/comm")))
+		}
+	}
+	return append(list, own...)
+}
+
+func glob(pattern string) []string {
+	list, err := filepath.Glob(pattern)
+	if err != nil { // only a malformed pattern
+		return nil
+	}
+	return list
+}
+
+func dmName(holder string) string {
+	if name := firstLine(holder + "/dm/name"); name != "" {
+		return mapperDir + name
+	}
+	return filepath.Base(holder)
+}
+
+func firstLine(path string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	return line
+}
+
+// mountedIn looks for the device in the mount table of a process: the third field of mountinfo is its number, the fifth the place.
+func mountedIn(proc string, dev uint64) string {
+	f, err := os.Open(proc + "/mountinfo")
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if fields := strings.Fields(s.Text()); len(fields) > 4 && fields[2] == majmin(dev) {
+			return fields[4]
+		}
+	}
+	return ""
+}
+
+// openIn looks for the device, or for a file on it, among the descriptors of a process.
+func openIn(proc string, dev uint64) string {
+	for _, fd := range glob(proc + "/fd/*") {
+		var st unix.Stat_t
+		switch err := unix.Stat(fd, &st); {
+		case err != nil:
+		case st.Mode&unix.S_IFMT == unix.S_IFBLK && st.Rdev == dev:
+			return "open"
+		case st.Dev == dev:
+			return "in use through a mount"
+		}
+	}
+	return ""
+}

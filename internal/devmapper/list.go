@@ -1,0 +1,120 @@
+package devmapper
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// ActiveDevice is a thin device of ours that the kernel has a dm device for.
+type ActiveDevice struct {
+	ID          ID     `json:"id"`
+	Kind        Kind   `json:"kind"` // empty if the device was renamed
+	Name        string `json:"name"`
+	Path        string `json:"path"`
+	HalfCreated bool   `json:"half_created"` // a crash left it without a live table; Activate finishes, Deactivate removes it
+	Suspended   bool   `json:"suspended"`    // whoever reads it hangs; ResumeSuspended
+	Open        int    `json:"open"`         // how many have it open, mounts included
+}
+
+// Active lists our active thin devices by their dm UUID, in no order. It asks for every dm device of the machine.
+func (p *Pool) Active() ([]ActiveDevice, error) {
+	list, err := p.ctl.withPrefix(p.cfg.uuidPrefix())
+	if err != nil {
+		return nil, err
+	}
+	var active []ActiveDevice
+	for _, d := range list {
+		id, thin := p.cfg.thinID(d.uuid)
+		if !thin {
+			continue
+		}
+		active = append(active, ActiveDevice{
+			ID: id, Kind: p.cfg.kindOf(d.name, id), Name: d.name, Path: d.nodePath(),
+			HalfCreated: !d.live(), Suspended: d.live() && d.suspended(), Open: d.open,
+		})
+	}
+	return active, nil
+}
+
+// ResumeSuspended resumes our devices, the pool first. A crash may leave one suspended, and then whoever reads it cannot even be
+// killed: let it be the first act after a start.
+func (p *Pool) ResumeSuspended() error { return resumeAll(p.ctl, p.cfg) }
+
+func resumeAll(ctl control, cfg Config) error {
+	list, err := ctl.withPrefix(cfg.uuidPrefix())
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, pool := range []bool{true, false} {
+		for _, d := range list {
+			if d.live() && d.suspended() && (d.uuid == cfg.poolUUID()) == pool {
+				if err := ctl.resume(d.uuid); err != nil && !errors.Is(err, unix.ENXIO) {
+					errs = append(errs, fmt.Errorf("resume %s: %w", d.name, err))
+				}
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Thins lists the thin devices that the pool has, active or not, in the order of their ids. It reads them from a metadata snapshot,
+// and from the metadata itself when the pool is read-only and it does not change. Other processes of ours wait for each other.
+func (p *Pool) Thins() (_ []Thin, err error) {
+	unlock, err := lockPool(p.cfg)
+	if err != nil {
+		return nil, fmt.Errorf("list thin devices: %w", err)
+	}
+	defer unlock()
+	root, release, err := p.metadataRoot()
+	if err != nil {
+		return nil, fmt.Errorf("list thin devices: %w", err)
+	}
+	defer func() { err = errors.Join(err, release()) }()
+	f, err := openDirect(p.metadata, os.O_RDONLY)
+	if err != nil {
+		return nil, fmt.Errorf("list thin devices: %w", err)
+	}
+	defer f.Close()
+	list, err := readThins(f, root)
+	if err != nil {
+		return nil, fmt.Errorf("list thin devices on %s: %w", p.metadata, err)
+	}
+	return list, nil
+}
+
+// metadataRoot returns the block to read the metadata from. release must be called when done.
+func (p *Pool) metadataRoot() (root uint64, release func() error, err error) {
+	s, err := p.Status()
+	if err != nil {
+		return 0, nil, err
+	}
+	if s.writable() != nil && s.Mode != ModeFailed {
+		return 0, func() error { return nil }, nil
+	}
+	if s.HeldRoot { // we have the lock: whoever made it is dead
+		if err := p.message("release_metadata_snap"); err != nil {
+			return 0, nil, err
+		}
+	}
+	if err := p.message("reserve_metadata_snap"); err != nil {
+		return 0, nil, err
+	}
+	release = func() error { return p.message("release_metadata_snap") }
+	if s, err = p.Status(); err != nil || !s.HeldRoot {
+		return 0, nil, errors.Join(err, release(), fmt.Errorf("%w: no metadata snapshot after it was reserved", errMalformed))
+	}
+	return s.heldRoot, release, nil
+}
+
+// releaseStale releases a metadata snapshot of a dead process: it keeps the blocks of deleted devices. The caller has the lock.
+func (p *Pool) releaseStale() error {
+	s, err := p.Status()
+	if err != nil || !s.HeldRoot || s.writable() != nil {
+		return err
+	}
+	return p.message("release_metadata_snap")
+}

@@ -1,0 +1,241 @@
+package devmapper
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	loopControl = "/dev/loop-control"
+	loopMajor   = 7
+)
+
+// blockDevice is an open block device: one that was given, or the loop device of a file. Our loop devices clear themselves when the
+// last one closes them (LO_FLAGS_AUTOCLEAR): the pool holds them while it lives, and a crash before there is a pool leaves none.
+type blockDevice struct {
+	f      *os.File
+	path   string // of the block device
+	dev    uint64 // its number
+	size   int64  // bytes
+	loop   bool
+	source string // what the configuration names
+}
+
+func (b blockDevice) close() {
+	if b.f != nil {
+		b.f.Close()
+	}
+}
+
+// attach opens the block device that path is, or the loop device of the file that path is; it makes one where there is none.
+func attach(path string) (blockDevice, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return blockDevice{}, err
+	}
+	var f *os.File
+	loop := info.Mode().IsRegular()
+	switch {
+	case loop:
+		f, err = attachLoop(path)
+	case isBlock(info.Mode()):
+		f, err = os.OpenFile(path, os.O_RDWR|unix.O_CLOEXEC, 0)
+	default:
+		err = fmt.Errorf("%s is neither a block device nor a file: %w", path, fs.ErrInvalid)
+	}
+	if err != nil {
+		return blockDevice{}, err
+	}
+	b, err := describe(f)
+	if err != nil {
+		f.Close()
+		return blockDevice{}, err
+	}
+	b.loop, b.source = loop, path
+	return b, nil
+}
+
+func describe(f *os.File) (blockDevice, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return blockDevice{}, fmt.Errorf("stat %s: %w", f.Name(), err)
+	}
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return blockDevice{}, err
+	}
+	return blockDevice{f: f, path: f.Name(), dev: st.Rdev, size: size}, nil
+}
+
+// attachPair attaches both devices of a pool. Keep them open until the pool holds them.
+func attachPair(cfg Config) (metadata, data blockDevice, err error) {
+	if metadata, err = attach(cfg.Metadata); err != nil {
+		return metadata, data, fmt.Errorf("metadata device: %w", err)
+	}
+	if data, err = attach(cfg.Data); err != nil {
+		metadata.close()
+		return blockDevice{}, data, fmt.Errorf("data device: %w", err)
+	}
+	if metadata.dev == data.dev {
+		metadata.close()
+		data.close()
+		return blockDevice{}, blockDevice{}, fmt.Errorf("data and metadata are the same device %s: %w", data.path, fs.ErrInvalid)
+	}
+	return metadata, data, nil
+}
+
+func attachLoop(path string) (*os.File, error) {
+	found, err := findLoops(path)
+	if err != nil {
+		return nil, err
+	}
+	if len(found) > 0 {
+		for _, other := range found[1:] {
+			other.Close()
+		}
+		return found[0], nil
+	}
+	backing, err := os.OpenFile(path, os.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer backing.Close()
+	return configureLoop(backing)
+}
+
+// configureLoop puts the file behind a free loop device. Direct I/O is a wish: the kernel falls back where the file's own file system
+// has none, and nothing that the pool relies on depends on it.
+func configureLoop(backing *os.File) (*os.File, error) {
+	ctl, err := os.OpenFile(loopControl, os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w (modprobe loop)", ErrUnavailable, err)
+	}
+	defer ctl.Close()
+	config := unix.LoopConfig{Fd: uint32(backing.Fd())}
+	config.Info.Flags = unix.LO_FLAGS_AUTOCLEAR | unix.LO_FLAGS_DIRECT_IO
+	copy(config.Info.File_name[:len(config.Info.File_name)-1], backing.Name())
+	var loop *os.File
+	err = patiently(busyPatience, isErrno(unix.EBUSY), func() error { // EBUSY: somebody else took the free one
+		n, err := unix.IoctlRetInt(int(ctl.Fd()), unix.LOOP_CTL_GET_FREE)
+		if err != nil {
+			return fmt.Errorf("find a free loop device: %w", err)
+		}
+		if loop, err = openLoop(n); err != nil {
+			return err
+		}
+		if err := unix.IoctlLoopConfigure(int(loop.Fd()), &config); err != nil {
+			loop.Close()
+			return fmt.Errorf("put %s behind %s: %w", backing.Name(), loop.Name(), err)
+		}
+		return nil
+	})
+	return loop, err
+}
+
+// openLoop opens a loop device, and makes its node where neither devtmpfs nor udev has.
+func openLoop(n int) (*os.File, error) {
+	path := "/dev/loop" + strconv.Itoa(n)
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_CLOEXEC, 0)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return f, err
+	}
+	if err := unix.Mknod(path, unix.S_IFBLK|0o600, int(unix.Mkdev(loopMajor, uint32(n)))); err != nil && !errors.Is(err, unix.EEXIST) {
+		return nil, fmt.Errorf("mknod %s: %w", path, err)
+	}
+	return os.OpenFile(path, os.O_RDWR|unix.O_CLOEXEC, 0)
+}
+
+// findLoops returns, open, the loop devices whose backing file is the file at path, whatever name they were attached by.
+func findLoops(path string) ([]*os.File, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return nil, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	bound, err := filepath.Glob("/sys/block/loop*/loop/backing_file") // only bound ones have it
+	if err != nil {
+		return nil, err
+	}
+	var list []*os.File
+	for _, b := range bound {
+		n, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(filepath.Dir(filepath.Dir(b))), "loop"))
+		if err != nil {
+			continue
+		}
+		f, err := openLoop(n)
+		if err != nil { // gone since
+			continue
+		}
+		info, err := unix.IoctlLoopGetStatus64(int(f.Fd()))
+		if err != nil || info.Device != st.Dev || info.Inode != st.Ino {
+			f.Close()
+			continue
+		}
+		if info.Offset != 0 || info.Sizelimit != 0 || info.Flags&unix.LO_FLAGS_READ_ONLY != 0 {
+			f.Close()
+			return nil, errors.Join(fmt.Errorf("%w: %s shows part of %s, or only for reading: losetup --detach %s", ErrForeign, f.Name(), path, f.Name()), closeAll(list))
+		}
+		list = append(list, f)
+	}
+	return list, nil
+}
+
+func closeAll(list []*os.File) error {
+	var errs []error
+	for _, f := range list {
+		errs = append(errs, f.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// detachLoops clears the loop devices of a file. A path that is not there, or not a file, has none.
+func detachLoops(path string) error {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	list, err := findLoops(path)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, f := range list {
+		// If somebody else has it open the kernel clears it when they close it, and says success.
+		if err := ioctl(f, unix.LOOP_CLR_FD, nil); err != nil && !errors.Is(err, unix.ENXIO) {
+			errs = append(errs, fmt.Errorf("clear %s: %w", f.Name(), err))
+		}
+		f.Close()
+	}
+	return errors.Join(errs...)
+}
+
+// recapacity makes a loop device as large as its file is now.
+func (b *blockDevice) recapacity() error {
+	if err := ioctl(b.f, unix.LOOP_SET_CAPACITY, nil); err != nil {
+		return fmt.Errorf("capacity of %s: %w", b.path, err)
+	}
+	size, err := b.f.Seek(0, io.SeekEnd)
+	b.size = size
+	return err
+}
+
+// discardRange frees bytes of a block device (BLKDISCARD in linux/fs.h).
+func discardRange(f *os.File, start, length int64) error {
+	r := [2]uint64{uint64(start), uint64(length)}
+	return ioctl(f, unix.BLKDISCARD, unsafe.Pointer(&r))
+}
+
+func isErrno(errno unix.Errno) func(error) bool {
+	return func(err error) bool { return errors.Is(err, errno) }
+}

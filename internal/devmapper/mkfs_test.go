@@ -1,0 +1,142 @@
+package devmapper
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestParseVersion(t *testing.T) {
+	for out, want := range map[string][3]int{
+		"mke2fs 1.47.0 (5-Feb-2023)\n\tUsing EXT2FS Library version 1.47.0": {1, 47, 0},
+		"mke2fs 1.46.5 (30-Dec-2021)":                                       {1, 46, 5},
+		"mke2fs 1.43-WIP (18-May-2015)":                                     {1, 43, 0},
+	} {
+		if got, ok := parseVersion(out); !ok || got != want {
+			t.Errorf("%q: %v %t", out, got, ok)
+		}
+	}
+	for _, out := range []string{"", "mke2fs", "busybox 1.47.0", "mke2fs x.y", "mke2fs 99999999999999999999.1"} {
+		if got, ok := parseVersion(out); ok {
+			t.Errorf("%q: %v", out, got)
+		}
+	}
+}
+
+func TestMkfsOptions(t *testing.T) {
+	for _, tt := range []struct {
+		version   [3]int
+		prezeroed bool
+		noItable  bool
+	}{{[3]int{1, 46, 9}, false, true}, {[3]int{1, 47, 0}, true, false}, {[3]int{1, 48, 0}, true, false}, {[3]int{2, 0, 0}, true, false}} {
+		all := strings.Join(mkfsOptions(tt.version, "u"), " ")
+		if strings.Contains(all, "assume_storage_prezeroed=1") != tt.prezeroed || strings.Contains(all, "lazy_itable_init=1") != tt.noItable ||
+			!strings.Contains(all, "nodiscard") || !strings.Contains(all, "hash_seed=u") {
+			t.Errorf("%v: %s", tt.version, all)
+		}
+	}
+}
+
+// mke2fs accepts both sets of options: on a file of zeros, like a thin device.
+func TestMkfsOptionsAreAccepted(t *testing.T) {
+	mke2fs, err := findTool("mke2fs", "e2fsprogs")
+	check(t, err)
+	version, err := mke2fsVersion(t.Context(), mke2fs)
+	check(t, err)
+	for _, v := range [][3]int{{1, 46, 0}, version} {
+		path := filepath.Join(t.TempDir(), "fs.img")
+		check(t, createFile(path, deviceSize))
+		_, err := runTool(t.Context(), mke2fs, append(mkfsOptions(v, "5d8a1ad4-4a24-4b1e-8bd4-4bb0f3a2b0c6"), path)...)
+		if err != nil {
+			t.Errorf("%v: %v", v, err)
+		}
+		if n := allocated(t, path); n > 3*mib {
+			t.Errorf("%v: %d bytes written", v, n)
+		}
+	}
+}
+
+func TestFindTool(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	if path, err := findTool("mke2fs", "e2fsprogs"); err != nil || !filepath.IsAbs(path) {
+		t.Errorf("not on the PATH: %s, %v", path, err)
+	}
+	if _, err := findTool("no-such-tool", "some-package"); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "install some-package") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestRunTool(t *testing.T) {
+	out, err := runTool(t.Context(), "/bin/sh", "-c", "echo out; echo err >&2")
+	if err != nil || !slices.Equal(strings.Fields(out), []string{"out", "err"}) {
+		t.Errorf("%q, %v", out, err)
+	}
+	_, err = runTool(t.Context(), "/bin/sh", "-c", "echo what went wrong >&2; exit 3")
+	if err == nil || !strings.Contains(err.Error(), "what went wrong") || !strings.Contains(err.Error(), "3") {
+		t.Errorf("%v", err)
+	}
+}
+
+// When the context ends, the child is killed with its own children: none goes on writing to the device.
+func TestRunToolKillsTheGroup(t *testing.T) {
+	dir := t.TempDir()
+	fifo := filepath.Join(dir, "fifo")
+	check(t, unix.Mkfifo(fifo, 0o600))
+	ctx, cancel := context.WithCancelCause(t.Context())
+	ended := make(chan error, 1) // buffered: the test may have failed
+	go func() {
+		_, err := runTool(ctx, "/bin/sh", "-c", `(echo $BASHPID; exec sleep 1000) > "$0" & sleep 1000; true`, fifo)
+		ended <- err
+	}()
+	f, err := os.Open(fifo) // waits for the grandchild, which has it open until it dies
+	check(t, err)
+	defer f.Close()
+	check(t, f.SetReadDeadline(time.Now().Add(20*time.Second)))
+	buf := make([]byte, 16)
+	_, err = f.Read(buf)
+	check(t, err)
+	cause := errors.New("enough")
+	cancel(cause)
+	if err := <-ended; !errors.Is(err, cause) {
+		t.Errorf("%v, want the cause", err)
+	}
+	if n, err := f.Read(buf); n != 0 || !errors.Is(err, io.EOF) { // end of file: nobody has it open
+		t.Errorf("the grandchild lives: %d %v", n, err)
+	}
+}
+
+func TestPatiently(t *testing.T) {
+	passes := isErrno(unix.EBUSY)
+	synctest.Test(t, func(t *testing.T) {
+		began, calls := time.Now(), 0
+		err := patiently(time.Second, passes, func() error {
+			if calls++; calls < 5 {
+				return unix.EBUSY
+			}
+			return nil
+		})
+		if err != nil || calls != 5 || time.Since(began) != 15*time.Millisecond {
+			t.Errorf("%v after %d calls and %v", err, calls, time.Since(began))
+		}
+		calls = 0
+		began = time.Now()
+		err = patiently(time.Second, passes, func() error { calls++; return unix.EBUSY })
+		if took := time.Since(began); !errors.Is(err, unix.EBUSY) || took < time.Second || took > 1200*time.Millisecond {
+			t.Errorf("%v after %v", err, took)
+		}
+		calls = 0
+		if err := patiently(time.Second, passes, func() error { calls++; return unix.EIO }); !errors.Is(err, unix.EIO) || calls != 1 {
+			t.Errorf("%v after %d calls: "+strconv.Itoa(calls), err, calls)
+		}
+	})
+}

@@ -1,0 +1,101 @@
+package devmapper
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+const mapperDir = "/dev/mapper/"
+
+// makeNode makes /dev/mapper/NAME where udev has not. udev leaves a node of the right device alone; a node that another device left
+// behind is replaced in one step.
+func makeNode(d device) error {
+	path := d.nodePath()
+	if nodeIs(path, d.dev) {
+		return nil
+	}
+	temp := fmt.Sprintf("%s.%s.%d", mapperDir, d.name, os.Getpid())
+	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := unix.Mknod(temp, unix.S_IFBLK|0o600, int(d.dev)); err != nil {
+		return fmt.Errorf("mknod %s: %w", path, err)
+	}
+	return os.Rename(temp, path)
+}
+
+// nodeIs follows links: udev's are links to /dev/dm-N.
+func nodeIs(path string, dev uint64) bool {
+	var st unix.Stat_t
+	return unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK && st.Rdev == dev
+}
+
+// removeNode removes the node of a device that is gone, if udev has not. It leaves a node that stands for another device by now.
+func removeNode(d device) error {
+	path := d.nodePath()
+	var st unix.Stat_t
+	if unix.Stat(path, &st) == nil && st.Rdev != d.dev {
+		return nil
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// openExclusive opens a block device that no file system is mounted from and no other device lies on (O_EXCL of a block device). It
+// waits for a mount that was closed just now: a child that another goroutine is starting has a copy of its descriptors until it has
+// called exec. After busyPatience it is ErrBusy, with the holder's name.
+func openExclusive(path string, flags int) (f *os.File, err error) {
+	err = patiently(busyPatience, isErrno(unix.EBUSY), func() error {
+		f, err = os.OpenFile(path, flags|os.O_EXCL|unix.O_CLOEXEC, 0)
+		return err
+	})
+	return f, busyNode(err, path)
+}
+
+// busyNode names the holder of a device that is in use.
+func busyNode(err error, path string) error {
+	var st unix.Stat_t
+	if !errors.Is(err, unix.EBUSY) || unix.Stat(path, &st) != nil {
+		return err
+	}
+	return busy(err, st.Rdev)
+}
+
+// removeStaleNodes removes the nodes of these names for which there is no device: a crash after the removal of a device leaves one.
+func removeStaleNodes(ctl control, names ...string) error {
+	var errs []error
+	for _, name := range names {
+		if _, err := os.Lstat(mapperDir + name); err != nil {
+			continue
+		}
+		if _, err := ctl.findName(name); !errors.Is(err, ErrNotFound) {
+			errs = append(errs, err)
+			continue
+		}
+		if err := os.Remove(mapperDir + name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// nodeNames returns the names in /dev/mapper that belong to the pool.
+func nodeNames(cfg Config) ([]string, error) {
+	entries, err := os.ReadDir(mapperDir)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if cfg.ownsName(e.Name()) {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}

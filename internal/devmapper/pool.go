@@ -1,0 +1,261 @@
+package devmapper
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// Pool is an active thin pool of ours. Its methods may be called by several goroutines, those on one ID not at the same time.
+type Pool struct {
+	cfg      Config
+	ctl      control
+	dev      string // major:minor, as tables want it
+	metadata string // path of the metadata's block device
+}
+
+// Create makes a new, empty pool and activates it. A metadata device that holds a pool is never touched: ErrHasSuperblock, and Open is
+// the way. Devices with other well-known contents are refused as ErrForeign. Of the metadata, 4 KiB are zeroed; the kernel
+// formats what begins with zeros. After a crash anywhere in between, either Create or Open succeeds.
+//
+// Other errors: ErrUnavailable, ErrForeign (our names are taken), ErrBusy (a device is in use), and errno.
+func Create(cfg Config) (*Pool, error) {
+	return withDevices(cfg, func(p *Pool, metadata, data blockDevice) error {
+		if err := p.format(metadata, data); err != nil {
+			return err
+		}
+		return p.start(metadata, data)
+	})
+}
+
+// Open returns the pool, active: as it is when it is active, else attached and activated, as after a reboot. What a crash left
+// suspended or half-created is finished, a metadata snapshot that nobody uses is released. A pool that is active but not as this
+// configuration says (other devices or block size, zeroing off, full pool that hangs writers) is refused as ErrForeign.
+//
+// Other errors: ErrUnavailable, ErrNoSuperblock, ErrBusy, fs.ErrNotExist for the files, and errno. A pool that is read-only or needs a
+// check is opened; Status tells.
+func Open(cfg Config) (*Pool, error) {
+	return withDevices(cfg, func(p *Pool, metadata, data blockDevice) error {
+		sb, err := p.checkSuperblock(metadata)
+		if err != nil {
+			return err
+		}
+		d, err := p.ctl.find(cfg.poolUUID())
+		switch {
+		case err == nil && d.live():
+			err = p.adopt(d, metadata, data)
+		case err == nil || errors.Is(err, ErrNotFound):
+			err = p.revive(sb, metadata, data)
+		}
+		if err != nil {
+			return err
+		}
+		return p.releaseStale()
+	})
+}
+
+// withDevices runs open with the pool's lock and its attached devices. They stay with the pool; if open fails, loop devices that
+// nothing uses clear themselves.
+func withDevices(cfg Config, open func(p *Pool, metadata, data blockDevice) error) (_ *Pool, err error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	unlock, err := lockPool(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open pool %s: %w", cfg.Name, err)
+	}
+	defer unlock()
+	ctl, err := openControl()
+	if err != nil {
+		return nil, err
+	}
+	p := &Pool{cfg: cfg, ctl: ctl}
+	metadata, data, err := attachPair(cfg)
+	if err == nil {
+		defer metadata.close()
+		defer data.close()
+		p.metadata = metadata.path
+		err = open(p, metadata, data)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open pool %s: %w", cfg.Name, err), ctl.close())
+	}
+	return p, nil
+}
+
+// lockPool excludes other processes of ours from the pool's set-up and from its one metadata snapshot. The lock is on what the metadata
+// lies on and goes with the process. ErrBusy after lockPatience.
+func lockPool(cfg Config) (unlock func(), err error) {
+	f, err := os.OpenFile(cfg.Metadata, os.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	err = patiently(lockPatience, isErrno(unix.EWOULDBLOCK), func() error {
+		return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	})
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%w: lock %s: %w", ErrBusy, cfg.Metadata, err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// start activates the pool, or finishes what a crash left half-created.
+func (p *Pool) start(metadata, data blockDevice) error {
+	d, err := p.halfCreated()
+	if err != nil {
+		return err
+	}
+	uuid := d.uuid
+	if err := p.ctl.load(uuid, newPoolTable(metadata, data, p.cfg.BlockSize), false); err != nil {
+		return errors.Join(fmt.Errorf("load pool table: %w", busy(err, metadata.dev, data.dev)), p.ctl.remove(uuid))
+	}
+	if err := p.ctl.resume(uuid); err != nil {
+		return errors.Join(fmt.Errorf("activate pool (a data device smaller than the pool remembers is EINVAL): %w", err), p.ctl.remove(uuid))
+	}
+	p.dev = d.majmin()
+	return makeNode(d)
+}
+
+// halfCreated returns the pool's dm device without a live table: the one that a crash left, or a new one.
+func (p *Pool) halfCreated() (device, error) {
+	d, err := p.ctl.find(p.cfg.poolUUID())
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return p.createDevice(p.cfg.poolName(), p.cfg.poolUUID())
+	case err == nil && d.live():
+		return d, fmt.Errorf("%w: pool %s is active", ErrBusy, d.name)
+	}
+	return d, err
+}
+
+// createDevice makes an empty dm device. A name that has another UUID is ErrForeign.
+func (p *Pool) createDevice(name, uuid string) (device, error) {
+	d, err := p.ctl.create(name, uuid)
+	if errors.Is(err, unix.EBUSY) {
+		return d, fmt.Errorf("%w: there is a dm device %s of another UUID: %w", ErrForeign, name, err)
+	}
+	if err != nil {
+		return d, fmt.Errorf("create dm device %s: %w", name, err)
+	}
+	return d, nil
+}
+
+// adopt takes an active pool as it is, if it is as we would make it.
+func (p *Pool) adopt(d device, metadata, data blockDevice) error {
+	if d.suspended() {
+		if err := p.ctl.resume(d.uuid); err != nil {
+			return fmt.Errorf("resume pool: %w", err)
+		}
+	}
+	_, t, err := p.ctl.liveTable(d.uuid)
+	if err != nil {
+		return fmt.Errorf("table of pool: %w", err)
+	}
+	have, err := parsePoolTable(t)
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrForeign, d.name, err)
+	}
+	if err := have.sameAs(metadata, data, p.cfg.BlockSize); err != nil {
+		return fmt.Errorf("%w: active pool %s %w", ErrForeign, d.name, err)
+	}
+	p.dev = d.majmin()
+	return makeNode(d)
+}
+
+// sameAs tells what differs from our way.
+func (t poolTable) sameAs(metadata, data blockDevice, blockSize int64) error {
+	switch {
+	case t.metadata != majmin(metadata.dev):
+		return fmt.Errorf("has its metadata on device %s, not on %s (%s)", t.metadata, metadata.path, metadata.source)
+	case t.data != majmin(data.dev):
+		return fmt.Errorf("has its data on device %s, not on %s (%s)", t.data, data.path, data.source)
+	case t.block*sector != blockSize:
+		return fmt.Errorf("has blocks of %d bytes, not %d", t.block*sector, blockSize)
+	case slices.Contains(t.features, "skip_block_zeroing"):
+		return errors.New("does not zero new blocks: deleted data would show up in other images")
+	case !slices.Contains(t.features, "error_if_no_space"):
+		return errors.New("hangs writers when it is full (no error_if_no_space)")
+	case slices.Contains(t.features, "read_only"):
+		return errors.New("was activated read-only")
+	}
+	return nil
+}
+
+// Close drops the handles. The pool and its devices stay active: images are in use while no daemon runs. It may be called twice.
+func (p *Pool) Close() error {
+	if err := p.ctl.close(); err != nil && !errors.Is(err, fs.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// Status asks the kernel, without causing a commit. It is cheap, and waits for nothing.
+func (p *Pool) Status() (Status, error) {
+	_, t, err := p.ctl.status(p.cfg.poolUUID())
+	if err != nil {
+		return Status{}, fmt.Errorf("status of pool %s: %w", p.cfg.Name, err)
+	}
+	return parseStatus(t.params, p.cfg.BlockSize)
+}
+
+// Detach deactivates all devices of the pool, the pool, and the loop devices of its files; the data stays. It is idempotent, and needs
+// neither the files nor an opened Pool. Errors: ErrUnavailable, ErrBusy with the holder's name (what comes before it is done).
+func Detach(cfg Config) error {
+	if err := cfg.check(); err != nil {
+		return err
+	}
+	unlock, err := lockPool(cfg)
+	switch {
+	case err == nil:
+		defer unlock()
+	case !errors.Is(err, fs.ErrNotExist): // lost files are no reason to keep the devices
+		return fmt.Errorf("detach pool %s: %w", cfg.Name, err)
+	}
+	ctl, err := openControl()
+	if err != nil {
+		return err
+	}
+	defer ctl.f.Close()
+	if err := removeAll(ctl, cfg); err != nil {
+		return fmt.Errorf("detach pool %s: %w", cfg.Name, err)
+	}
+	return errors.Join(detachLoops(cfg.Data), detachLoops(cfg.Metadata))
+}
+
+// removeAll removes the thin devices, then the pool.
+func removeAll(ctl control, cfg Config) error {
+	if err := resumeAll(ctl, cfg); err != nil {
+		return err
+	}
+	list, err := ctl.withPrefix(cfg.uuidPrefix())
+	if err != nil {
+		return err
+	}
+	var errs []error
+	var pool *device
+	for _, d := range list {
+		if d.uuid == cfg.poolUUID() {
+			pool = &d
+			continue
+		}
+		errs = append(errs, removeDevice(ctl, d))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if pool != nil {
+		if err := removeDevice(ctl, *pool); err != nil {
+			return err
+		}
+	}
+	names, err := nodeNames(cfg)
+	if err != nil {
+		return err
+	}
+	return removeStaleNodes(ctl, names...)
+}

@@ -1,0 +1,207 @@
+package devmapper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrDamaged says that the pool's metadata does not pass its check.
+var ErrDamaged = errors.New("thin pool metadata is damaged")
+
+const (
+	toolsPackage  = "thin-provisioning-tools"
+	repairSuffix  = ".repair"  // metadata that is being rebuilt
+	damagedSuffix = ".damaged" // metadata as it was before, with the time of day behind
+)
+
+// Repaired says what RepairMetadata did.
+type Repaired struct {
+	Rebuilt      bool   `json:"rebuilt"`       // thin_repair wrote it anew
+	FlagCleared  bool   `json:"flag_cleared"`  // the pool may be written to again
+	Enlarged     bool   `json:"enlarged"`      // to Bytes
+	Bytes        int64  `json:"bytes"`         // size of the metadata now
+	DamagedSaved string `json:"damaged_saved"` // where the damaged metadata is kept; empty if it was not damaged
+}
+
+// CheckMetadata lets thin_check read all of the metadata of a pool that is detached. nil says that it is sound, also where the
+// pool asks for a check; ErrDamaged comes with the tool's words. ErrBusy if the pool is active, ErrUnavailable without the tool.
+func CheckMetadata(ctx context.Context, cfg Config) error {
+	return offline(cfg, func(metadata *blockDevice) error { return thinCheck(ctx, metadata.path) })
+}
+
+// RepairMetadata makes the metadata of a detached pool usable: what is damaged is rebuilt by thin_repair, the flag that the kernel
+// left (needs_check) is cleared once a check succeeded, and metadata that may be full is enlarged to size bytes; size 0 leaves it. What
+// was damaged is kept. After a crash, call it again.
+//
+// A block device is checked, and its flag cleared, in place; it is not rebuilt or enlarged here: ErrDamaged and EINVAL say so.
+// Errors else: ErrBusy if the pool is active, ErrUnavailable without the tools, ErrDamaged if nothing helped.
+func RepairMetadata(ctx context.Context, cfg Config, size int64) (Repaired, error) {
+	var r Repaired
+	err := offline(cfg, func(metadata *blockDevice) error {
+		err := thinCheck(ctx, metadata.path)
+		if errors.Is(err, ErrDamaged) {
+			err = rebuild(ctx, cfg, metadata, size, &r)
+		}
+		if err != nil {
+			return err
+		}
+		if err := clearFlag(ctx, metadata.path, &r); err != nil {
+			return err
+		}
+		if size > metadata.size {
+			if err := metadata.extend(size); err != nil {
+				return err
+			}
+			r.Enlarged = true
+		}
+		r.Bytes = metadata.size
+		return nil
+	})
+	if err != nil {
+		return r, fmt.Errorf("repair pool %s: %w", cfg.Name, err)
+	}
+	return r, nil
+}
+
+// offline runs do with the metadata's block device while nobody else uses it.
+func offline(cfg Config, do func(metadata *blockDevice) error) error {
+	if err := cfg.check(); err != nil {
+		return err
+	}
+	unlock, err := lockPool(cfg)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	ctl, err := openControl()
+	if err != nil {
+		return err
+	}
+	defer ctl.f.Close()
+	_, err = ctl.find(cfg.poolUUID())
+	if err == nil {
+		return fmt.Errorf("%w: pool %s is active: detach it first", ErrBusy, cfg.Name)
+	}
+	if !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	metadata, err := attach(cfg.Metadata)
+	if err != nil {
+		return err
+	}
+	defer func() { metadata.close() }() // a rebuild puts another in its place
+	return do(&metadata)
+}
+
+// thinCheck does not open the file itself: with direct I/O, as the tools do it, not every file system lets them.
+func thinCheck(ctx context.Context, path string) error {
+	tool, err := findTool("thin_check", toolsPackage)
+	if err != nil {
+		return err
+	}
+	_, err = runTool(ctx, tool, path)
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return err
+}
+
+// clearFlag lets the pool be written to again, if it is the flag that keeps it from it.
+func clearFlag(ctx context.Context, path string, r *Repaired) error {
+	block, err := firstBlock(path)
+	if err != nil {
+		return err
+	}
+	sb, err := parseSuperblock(block)
+	if err != nil || !sb.needsCheck {
+		return err
+	}
+	tool, err := findTool("thin_check", toolsPackage)
+	if err != nil {
+		return err
+	}
+	if _, err := runTool(ctx, tool, "--clear-needs-check-flag", path); err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	r.FlagCleared = true
+	return nil
+}
+
+// rebuild writes what can be read of the metadata into a new file and exchanges the two in one step.
+func rebuild(ctx context.Context, cfg Config, metadata *blockDevice, size int64, r *Repaired) error {
+	if !metadata.loop {
+		return fmt.Errorf("%w: %s is a block device: thin_repair it to another device, which becomes the pool's metadata device", ErrDamaged, metadata.source)
+	}
+	fresh := cfg.Metadata + repairSuffix
+	if _, err := saveAside(cfg, fresh); err != nil { // of a repair that a crash ended, after or before the exchange
+		return err
+	}
+	if err := createFile(fresh, max(size, metadata.size)); err != nil {
+		return err
+	}
+	rebuilt, err := attach(fresh)
+	if err != nil {
+		return err
+	}
+	if err := thinRepair(ctx, cfg, metadata.path, rebuilt.path); err != nil {
+		rebuilt.close()
+		return errors.Join(err, os.Remove(fresh))
+	}
+	if err := rebuilt.f.Sync(); err != nil {
+		rebuilt.close()
+		return err
+	}
+	err = unix.Renameat2(unix.AT_FDCWD, fresh, unix.AT_FDCWD, cfg.Metadata, unix.RENAME_EXCHANGE)
+	if err != nil {
+		rebuilt.close()
+		return fmt.Errorf("exchange %s and %s: %w", fresh, cfg.Metadata, err)
+	}
+	metadata.close()
+	*metadata = rebuilt
+	metadata.source = cfg.Metadata
+	r.Rebuilt = true
+	r.DamagedSaved, err = saveAside(cfg, fresh)
+	return err
+}
+
+// thinRepair rebuilds in to out and checks the result. Where the superblock is lost, the tool must be told what it said.
+func thinRepair(ctx context.Context, cfg Config, in, out string) error {
+	tool, err := findTool("thin_repair", toolsPackage)
+	if err != nil {
+		return err
+	}
+	_, err = runTool(ctx, tool, "-i", in, "-o", out)
+	if err != nil && ctx.Err() == nil {
+		info, serr := os.Stat(cfg.Data)
+		if serr != nil || !info.Mode().IsRegular() {
+			return errors.Join(fmt.Errorf("%w: %w", ErrDamaged, err), serr)
+		}
+		_, err = runTool(ctx, tool, "-i", in, "-o", out, "--transaction-id", "0",
+			"--data-block-size", strconv.FormatInt(cfg.BlockSize/sector, 10), "--nr-data-blocks", strconv.FormatInt(info.Size()/cfg.BlockSize, 10))
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return thinCheck(ctx, out)
+}
+
+// saveAside gives a file a name under which nothing of ours looks for it.
+func saveAside(cfg Config, path string) (string, error) {
+	aside := cfg.Metadata + damagedSuffix + "-" + strconv.FormatInt(time.Now().UnixNano(), 10)
+	err := os.Rename(path, aside)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return aside, syncDir(filepath.Dir(path))
+}

@@ -1,0 +1,119 @@
+package download
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// Check tells whether the file is still the blob. Size, inode and modification time as they were count as proof; when inode or time
+// differ (a restored backup, a copied directory) the SHA-256 is taken again, and the blob is returned with what the file has now.
+// Not promised: bytes that rot on disk under unchanged metadata are not noticed here.
+//
+// Errors are ErrMissing, ErrCorrupt, the cause of ctx, and errno.
+func (d *Downloader) Check(ctx context.Context, b Blob) (Blob, error) {
+	// Not following a link and not waiting for a writer: only a regular file of our own is a blob.
+	info, err := os.Lstat(b.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return Blob{}, fmt.Errorf("%w: %w", ErrMissing, err)
+	case err != nil:
+		return Blob{}, err
+	case !info.Mode().IsRegular():
+		return Blob{}, fmt.Errorf("%w: %s is not a regular file", ErrCorrupt, b.Path)
+	case info.Size() != b.Size:
+		return Blob{}, fmt.Errorf("%w: %s has %d bytes, recorded are %d", ErrCorrupt, b.Path, info.Size(), b.Size)
+	case inode(info) == b.Inode && info.ModTime().Equal(b.ModTime):
+		return b, nil
+	}
+	sum, err := hashFile(ctx, b.Path, info)
+	if err != nil {
+		return Blob{}, err
+	}
+	if sum != b.SHA256 {
+		return Blob{}, fmt.Errorf("%w: SHA-256 of %s is %s, recorded is %s", ErrCorrupt, b.Path, sum, b.SHA256)
+	}
+	b.Inode, b.ModTime = inode(info), info.ModTime()
+	return b, nil
+}
+
+// hashFile is the SHA-256 of the file that info describes, in hex; it stops when ctx ends. What is at the path by now is opened
+// without following a link or waiting for a FIFO's writer.
+func hashFile(ctx context.Context, path string, info fs.FileInfo) (string, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	if opened, err := f.Stat(); err != nil || !os.SameFile(opened, info) {
+		return "", errors.Join(fmt.Errorf("%w: %s was replaced while it was looked at", ErrCorrupt, path), err)
+	}
+	hash, buf := sha256.New(), make([]byte, chunk)
+	for ctx.Err() == nil {
+		n, err := f.Read(buf)
+		hash.Write(buf[:n])
+		if errors.Is(err, io.EOF) {
+			return hexOf(hash), nil
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	return "", context.Cause(ctx)
+}
+
+// Remove takes away the blob, its temporary file and what a later Fetch could resume from, durably. It may be called at any time, also
+// when nothing is there. The name may be one that List returned. An error keeps its errno.
+func (d *Downloader) Remove(name string) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
+	path := filepath.Join(d.cfg.Dir, name)
+	if base, temp := strings.CutSuffix(path, tempSuffix); temp {
+		if err := discard(base + tempSuffix); err != nil {
+			return err
+		}
+	}
+	if err := discard(path + tempSuffix); err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return syncDir(d.cfg.Dir)
+}
+
+// List returns the names of all files in the directory in order, those of temporary files with their suffix ".part". The progress
+// kept beside a temporary file goes by the temporary file's name.
+func (d *Downloader) List() ([]string, error) {
+	entries, err := os.ReadDir(d.cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, 0, len(entries))
+	for _, e := range entries {
+		name := e.Name()
+		if base, ok := strings.CutSuffix(name, tempSuffix+stateSuffix); ok {
+			name = base + tempSuffix
+		}
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+// checkName refuses whatever is not the plain name of a file in the directory.
+func checkName(name string) error {
+	if name == "" || name == "." || !filepath.IsLocal(name) || filepath.Base(name) != name {
+		return fmt.Errorf("blob name %q: %w", name, fs.ErrInvalid)
+	}
+	return nil
+}

@@ -1,0 +1,142 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/store"
+)
+
+// activate makes the image's snapshot and activates it. The origin is sealed and inactive, so nothing has to be suspended.
+func (p *Pipeline) activate(ctx context.Context, job *Job) error {
+	if stands, err := p.reactivate(ctx, job); stands || err != nil {
+		return err
+	}
+	return p.snapshot(ctx, job)
+}
+
+// reactivate activates the snapshots that the image has already. Those that the pool has lost are forgotten.
+func (p *Pipeline) reactivate(ctx context.Context, job *Job) (stands bool, err error) {
+	devices, err := p.Store.DevicesOf(ctx, job.image.ID)
+	if err != nil {
+		return false, err
+	}
+	for _, d := range devices {
+		if d.Kind != store.SnapshotDevice || d.State != store.Ready {
+			continue
+		}
+		_, err := p.Pool.Activate(devmapper.ID(d.ID), devmapper.KindSnapshot, d.Bytes, false)
+		switch {
+		case errors.Is(err, devmapper.ErrNotFound):
+			err = p.drop(ctx, d)
+		case err == nil:
+			stands = true
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	if !stands {
+		return false, nil
+	}
+	return true, p.handOff(ctx, job, "the snapshot is there")
+}
+
+// snapshot makes one more snapshot of the image's device.
+func (p *Pipeline) snapshot(ctx context.Context, job *Job) error {
+	began := time.Now()
+	origin, err := p.imageDevice(ctx, job)
+	if err != nil {
+		return err
+	}
+	d, err := p.Store.Reserve(ctx, job.attempt, store.Device{Kind: store.SnapshotDevice, Bytes: origin.Bytes, Origin: origin.ID, FSUUID: origin.FSUUID})
+	if err != nil {
+		return err
+	}
+	if err := p.Pool.CreateSnapshot(devmapper.ID(d.ID), devmapper.ID(origin.ID)); err != nil {
+		if errors.Is(err, devmapper.ErrNotFound) {
+			return p.originLost(ctx, origin, err)
+		}
+		return err
+	}
+	if err := p.advance(ctx, job, &d, store.Created, nil); err != nil {
+		return err
+	}
+	path, err := p.Pool.Activate(devmapper.ID(d.ID), devmapper.KindSnapshot, d.Bytes, false)
+	if err != nil {
+		return err
+	}
+	img, err := p.Store.Activated(ctx, job.attempt, d, path)
+	if err != nil {
+		return err
+	}
+	p.ended(job, img, began).Int64("device_id", d.ID).Str("path", path).Msg("snapshot active")
+	return nil
+}
+
+// originLost notes that the pool does not have the image's device: the next attempt unpacks again.
+func (p *Pipeline) originLost(ctx context.Context, origin store.Device, cause error) error {
+	return errors.Join(fmt.Errorf("%w: device %d: %w", errLost, origin.ID, cause), p.drop(ctx, origin))
+}
+
+// undoActivate removes what an attempt made short of an active snapshot.
+func (p *Pipeline) undoActivate(ctx context.Context, job *Job) error {
+	return p.dropDevices(ctx, job, func(d store.Device) bool {
+		return d.Kind == store.SnapshotDevice && d.State != store.Ready
+	})
+}
+
+// snapshotHolds checks that the image's snapshots are active under our UUID.
+func (p *Pipeline) snapshotHolds(ctx context.Context, job *Job) error {
+	rows, err := p.Store.SnapshotsOf(ctx, job.image.ID)
+	if err != nil {
+		return err
+	}
+	if len(rows) == 0 {
+		return fmt.Errorf("%w: no snapshot recorded", errLost)
+	}
+	active, err := p.Pool.Active()
+	if err != nil {
+		return err
+	}
+	have := map[devmapper.ID]bool{}
+	for _, d := range active {
+		have[d.ID] = !d.HalfCreated
+	}
+	for _, sn := range rows {
+		if !have[devmapper.ID(sn.Device)] {
+			return fmt.Errorf("%w: snapshot %s is not active", errLost, sn.Path)
+		}
+	}
+	return nil
+}
+
+// Snapshot makes a further snapshot of an active image and returns it. It is what `consumer snapshot` does.
+func (p *Pipeline) Snapshot(ctx context.Context, image int64) (store.Snapshot, error) {
+	img, err := p.Store.Image(ctx, image)
+	if err != nil {
+		return store.Snapshot{}, err
+	}
+	if img.State != store.Active {
+		return store.Snapshot{}, fmt.Errorf("image %d is %s: only an active image has snapshots", image, img.State)
+	}
+	job := &Job{image: img}
+	if err := p.begin(ctx, job, store.Activate); err != nil {
+		return store.Snapshot{}, err
+	}
+	if err := p.snapshot(ctx, job); err != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+		defer cancel()
+		err = errors.Join(err, p.undoActivate(ctx, job))
+		p.conclude(ctx, job, p.judge(job, err))
+		return store.Snapshot{}, err
+	}
+	rows, err := p.Store.SnapshotsOf(ctx, image)
+	if err != nil || len(rows) == 0 {
+		return store.Snapshot{}, errors.Join(err, fmt.Errorf("%w: no snapshot recorded", errLost))
+	}
+	return rows[len(rows)-1], nil
+}

@@ -1,0 +1,133 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"imagemanager.internal/internal/download"
+	"imagemanager.internal/internal/queue"
+	"imagemanager.internal/internal/store"
+)
+
+// backfills compares the bucket with the journal at the start and every so often, as configured.
+func (p *Pipeline) backfills(ctx context.Context) {
+	if !p.cfg.BackfillAtStart && p.cfg.BackfillEvery > 0 {
+		wait(ctx, p.cfg.BackfillEvery)
+	}
+	for (p.cfg.BackfillAtStart || p.cfg.BackfillEvery > 0) && ctx.Err() == nil {
+		b, err := p.submitter().Backfill(ctx, nil)
+		switch {
+		case err == nil:
+			p.Log.Info().Int("listed", b.Listed).Int("enqueued", b.Enqueued).Msg("backfill complete")
+		case ctx.Err() == nil:
+			p.Log.Error().Err(err).Str("class", string(queue.Classify(err))).Msg("backfill failed; the next one continues where it stopped")
+		}
+		if p.cfg.BackfillEvery <= 0 {
+			return
+		}
+		wait(ctx, p.cfg.BackfillEvery)
+	}
+}
+
+// submitNewest puts the object that replaced a job's into the journal, before the job's own is recorded as superseded.
+func (p *Pipeline) submitNewest(ctx context.Context, job *Job) error {
+	newest, _, err := p.submitter().Submit(ctx, job.image.Key)
+	switch {
+	case errors.Is(err, download.ErrGone): // replaced, and then deleted
+		return nil
+	case err != nil:
+		return err
+	case newest.ID == job.image.ID:
+		return fmt.Errorf("%w, yet it is what the key holds", download.ErrChanged)
+	}
+	return nil
+}
+
+func (p *Pipeline) submitter() *Submitter {
+	return &Submitter{Store: p.Store, Bucket: p.Bucket, Name: p.cfg.Bucket, Prefix: p.cfg.Prefix}
+}
+
+// Submitter puts objects into the journal without a notification. It needs neither pool nor queue.
+type Submitter struct {
+	Store        *store.Store
+	Bucket       *download.Bucket
+	Name, Prefix string // of the bucket
+}
+
+// Backfill lists the bucket and puts every object into the journal that is not there: objects from before the notification was
+// configured, and those whose event was lost. It is safe beside live events, which find the same image, and continues at the page
+// where the last one was interrupted. With a report it changes nothing and reports what is missing, from the first page on.
+func (s *Submitter) Backfill(ctx context.Context, report func(store.Object)) (store.Backfill, error) {
+	b, err := s.Store.Backfill(ctx)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return b, err
+	}
+	if err != nil || report != nil || b.Token == "" || b.Bucket != s.Name || b.Prefix != s.Prefix {
+		b = store.Backfill{Bucket: s.Name, Prefix: s.Prefix, StartedAt: time.Now()}
+	}
+	for {
+		page, next, err := s.Bucket.Page(ctx, b.Token)
+		if err != nil {
+			return b, fmt.Errorf("list s3://%s/%s: %w", b.Bucket, b.Prefix, err)
+		}
+		for _, o := range page {
+			n, err := s.fill(ctx, o, report)
+			if err != nil {
+				return b, err
+			}
+			b.Enqueued += n
+		}
+		b.Listed, b.Token = b.Listed+len(page), next
+		if report == nil {
+			err = s.Store.SetBackfill(ctx, b)
+		}
+		if err != nil || next == "" {
+			return b, err
+		}
+	}
+}
+
+// fill puts one listed object into the journal unless it is there, or reports it, and returns how many it put. A listing has no
+// version ids, which the events of a versioned bucket have: the object is asked for its own before it becomes an image.
+func (s *Submitter) fill(ctx context.Context, o download.Object, report func(store.Object)) (int, error) {
+	if strings.HasSuffix(o.Key, "/") { // a directory marker
+		return 0, nil
+	}
+	known, err := s.Store.Known(ctx, o.Bucket, o.Key, o.ETag)
+	if err != nil || known {
+		return 0, err
+	}
+	if report != nil {
+		report(store.Object{Bucket: o.Bucket, Key: o.Key, ETag: o.ETag, Size: o.Size})
+		return 1, nil
+	}
+	_, created, err := s.Submit(ctx, o.Key)
+	if errors.Is(err, download.ErrGone) || errors.Is(err, download.ErrKey) { // deleted since it was listed, or never to be taken
+		return 0, nil
+	}
+	if err != nil || !created {
+		return 0, err
+	}
+	return 1, nil
+}
+
+// Submit puts the object that a key holds now into the journal; Run takes it up when there is time. An object that is an image
+// already stays that image.
+func (s *Submitter) Submit(ctx context.Context, key string) (img store.Image, created bool, err error) {
+	if err := download.ValidateKey(key, s.Prefix); err != nil {
+		return img, false, err
+	}
+	o, err := s.Bucket.Head(ctx, key)
+	if err != nil {
+		return img, false, fmt.Errorf("s3://%s/%s: %w", s.Name, key, err)
+	}
+	img, created, err = s.Store.Enqueue(ctx, store.Object{Bucket: o.Bucket, Key: o.Key, VersionID: o.VersionID, ETag: o.ETag, Size: o.Size})
+	if err != nil || img.State != store.Dead {
+		return img, created, err
+	}
+	img, err = s.Store.Reopen(ctx, img.ID, store.Download, "submitted again")
+	return img, err == nil, err
+}

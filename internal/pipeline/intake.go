@@ -1,0 +1,235 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"imagemanager.internal/internal/download"
+	"imagemanager.internal/internal/queue"
+	"imagemanager.internal/internal/store"
+)
+
+// source feeds the first stage: from the queue, and from the journal what has no message.
+func (p *Pipeline) source(ctx, work context.Context, running *sync.WaitGroup) <-chan *Job {
+	out := make(chan *Job)
+	var senders sync.WaitGroup
+	senders.Go(func() { p.intake(ctx, work, out) })
+	senders.Go(func() { p.resume(ctx, work, out) })
+	senders.Go(func() { p.trickle(ctx, work, out) })
+	senders.Go(func() { p.backfills(ctx) })
+	running.Go(func() {
+		senders.Wait()
+		close(out)
+	})
+	return out
+}
+
+// intake receives as many messages as there are permits for: none free, no call. What it has received it hands on before it
+// receives again, so a full pipeline leaves messages visible to the other hosts on the queue.
+func (p *Pipeline) intake(ctx, work context.Context, out chan<- *Job) {
+	failures := 0
+	for {
+		n := p.acquire(ctx)
+		if n == 0 {
+			return
+		}
+		msgs, err := p.receive(ctx, n)
+		p.releasePermits(n - len(msgs))
+		if err != nil && ctx.Err() == nil {
+			failures++
+			p.received(err)
+			wait(ctx, min(backoff(100*time.Millisecond, failures), 20*time.Second))
+			continue
+		}
+		failures = 0
+		p.condition.polled(time.Now())
+		for _, m := range msgs {
+			if ctx.Err() != nil { // a poll that was drained while stopping
+				p.settle(work, p.deliver(m), abandoned)
+				continue
+			}
+			p.accept(ctx, work, m, out)
+		}
+	}
+}
+
+// receive polls once when the pool has room; otherwise it waits a moment and brings nothing.
+func (p *Pipeline) receive(ctx context.Context, n int) ([]*queue.Message, error) {
+	if !p.admit() {
+		wait(ctx, time.Second)
+		return nil, nil
+	}
+	return p.Queue.Receive(ctx, n)
+}
+
+// received reports a failed poll, once every ten seconds for a class.
+func (p *Pipeline) received(err error) {
+	class := queue.Classify(err)
+	p.metrics.receiveError(string(class))
+	if p.condition.failed(class, time.Now()) {
+		p.Log.Error().Err(err).Str("class", string(class)).Msg("cannot receive messages; trying again")
+	}
+}
+
+// acquire waits for one permit and takes up to ten, 0 when ctx has ended.
+func (p *Pipeline) acquire(ctx context.Context) int {
+	select {
+	case p.permits <- struct{}{}:
+	case <-ctx.Done():
+		return 0
+	}
+	for n := 1; n < 10; n++ {
+		select {
+		case p.permits <- struct{}{}:
+		default:
+			return n
+		}
+	}
+	return 10
+}
+
+func (p *Pipeline) releasePermits(n int) {
+	for range n {
+		<-p.permits
+	}
+}
+
+// accept turns a message into jobs, one a record, and hands the new ones to the first stage.
+func (p *Pipeline) accept(ctx, work context.Context, m *queue.Message, out chan<- *Job) {
+	d := p.deliver(m)
+	p.metrics.message("received")
+	if m.Malformed != nil {
+		p.Log.Error().Err(m.Malformed).Str("message_id", m.ID).Int("receive_count", m.ReceiveCount).Msg("message is no S3 notification")
+		p.metrics.ignored("malformed")
+		p.settle(work, d, outcome{verdict: dead, reason: m.Malformed.Error(), attempts: m.ReceiveCount})
+		return
+	}
+	for _, ig := range m.Notification.Ignored {
+		p.ignore(m, ig.Reason).Str("detail", ig.Detail).Msg("notification ignored")
+	}
+	end := done
+	for _, o := range m.Notification.Objects {
+		reason := p.foreign(o)
+		if reason == "" {
+			d.add()
+			p.acceptObject(ctx, work, d, o, out)
+			continue
+		}
+		p.ignore(m, reason).Str("bucket", o.Bucket).Str("s3_key", o.Key).Msg("notification is about no image of ours")
+		if p.cfg.KeepForeign && reason != reasonDirectory {
+			end = outcome{verdict: dead, reason: reason, attempts: m.ReceiveCount}
+		}
+	}
+	p.settle(work, d, end)
+}
+
+func (p *Pipeline) ignore(m *queue.Message, reason string) *zerolog.Event {
+	p.metrics.ignored(reason)
+	return p.Log.Info().Str("message_id", m.ID).Str("reason", reason)
+}
+
+// reasonDirectory is the reason for a key that ends in a slash: how consoles make a folder.
+const reasonDirectory = "directory_marker"
+
+// foreign names the reason why an object is none of ours, "" if it is one.
+func (p *Pipeline) foreign(o queue.Object) string {
+	switch {
+	case o.Bucket != p.cfg.Bucket:
+		return "foreign_bucket"
+	case !strings.HasPrefix(o.Key, p.cfg.Prefix):
+		return "foreign_prefix"
+	case strings.HasSuffix(o.Key, "/"):
+		return reasonDirectory
+	}
+	return ""
+}
+
+// acceptObject records the object as an image and starts or joins its job.
+func (p *Pipeline) acceptObject(ctx, work context.Context, d *delivery, o queue.Object, out chan<- *Job) {
+	img, created, err := p.Store.Enqueue(work, store.Object{
+		Bucket: o.Bucket, Key: p.key(work, o), VersionID: o.VersionID, ETag: o.ETag, Sequencer: o.Sequencer, Size: o.Size,
+	})
+	if err != nil {
+		p.Log.Error().Err(err).Str("s3_key", o.Key).Msg("journal cannot be written; message returned")
+		p.settle(work, d, outcome{verdict: retry, delay: backoff(p.cfg.Backoff, 1)})
+		return
+	}
+	if created {
+		p.metrics.event(store.Queued, "")
+		p.logImage(img).Info().Str("event", string(store.Queued)).Int64("size", img.Size).Msg("queued")
+	}
+	job, fresh := p.take(img.ID, d)
+	if !fresh {
+		p.metrics.handoff("joined")
+		return
+	}
+	p.dispatch(ctx, work, job, out)
+}
+
+// key decides between the two readings of a key that some senders encode and some do not: the one that the object has.
+func (p *Pipeline) key(ctx context.Context, o queue.Object) string {
+	if o.AltKey == "" || !strings.HasPrefix(o.AltKey, p.cfg.Prefix) {
+		return o.Key
+	}
+	if _, err := p.Bucket.Head(ctx, o.Key); !errors.Is(err, download.ErrGone) {
+		return o.Key
+	}
+	if found, err := p.Bucket.Head(ctx, o.AltKey); err == nil && (o.ETag == "" || found.ETag == o.ETag) {
+		return o.AltKey
+	}
+	return o.Key
+}
+
+// dispatch reads the image of a job just taken and sends the job on, unless there is nothing to do.
+func (p *Pipeline) dispatch(ctx, work context.Context, job *Job, out chan<- *Job) {
+	img, err := p.Store.Image(work, job.image.ID)
+	if err != nil {
+		p.Log.Error().Err(err).Int64("image_id", job.image.ID).Msg("journal cannot be read; message returned")
+		p.finish(work, job, outcome{verdict: retry, delay: backoff(p.cfg.Backoff, 1)})
+		return
+	}
+	job.image = img
+	if o, settled := p.settled(work, job); settled {
+		p.finish(work, job, o)
+		return
+	}
+	select {
+	case out <- job:
+	case <-ctx.Done():
+		p.finish(work, job, abandoned)
+	}
+}
+
+// settled answers for an image that is terminal already: "handed off". An active one whose results no longer verify is not
+// settled: the stages make again what was lost. Neither is one that was given up: a message about it is a new chance.
+func (p *Pipeline) settled(work context.Context, job *Job) (outcome, bool) {
+	switch job.image.State {
+	case store.Pending, store.Dead:
+		return outcome{}, false
+	case store.Active:
+		for _, st := range p.table {
+			if err := st.holds(work, job); err != nil {
+				p.logJob(job).Warn().Err(err).Str("step", string(st.name)).Msg("active image is not whole")
+				return outcome{}, false
+			}
+		}
+	}
+	p.metrics.handoff("settled")
+	p.logJob(job).Info().Str("state", string(job.image.State)).Str("reason", job.image.Reason).Msg("handed off: nothing to do")
+	return done, true
+}
+
+// wait returns after d, or when ctx ends.
+func wait(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}

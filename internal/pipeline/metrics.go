@@ -1,0 +1,99 @@
+package pipeline
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/queue"
+	"imagemanager.internal/internal/store"
+)
+
+const namespace = "imagemanager"
+
+// Metrics counts what the pipeline does. Labels are bounded: stages, verdicts, reason codes; never keys.
+type Metrics struct {
+	jobs      *prometheus.GaugeVec
+	duration  *prometheus.HistogramVec
+	events    *prometheus.CounterVec
+	failures  *prometheus.CounterVec
+	messages  *prometheus.CounterVec
+	ignores   *prometheus.CounterVec
+	handoffs  *prometheus.CounterVec
+	receive   *prometheus.CounterVec
+	settle    *prometheus.CounterVec
+	margin    prometheus.Histogram
+	poolBytes *prometheus.GaugeVec
+}
+
+// NewMetrics registers the pipeline's metrics.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, labels)
+	}
+	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, labels)
+	}
+	m := &Metrics{
+		jobs:     gauge("stage_jobs", "Images in a stage now.", "stage"),
+		events:   counter("journal_events_total", "Events written to the journal.", "kind", "stage"),
+		failures: counter("failures_total", "Failed attempts by verdict and reason.", "stage", "verdict", "reason"),
+		messages: counter("messages_total", "Messages received, deleted, or returned to the queue.", "result"),
+		ignores:  counter("notifications_ignored_total", "Notifications that name no image of ours.", "reason"),
+		handoffs: counter("handoffs_total", "Work that was there already: joined a running job, settled at intake, or found by a stage.", "how"),
+		receive:  counter("receive_errors_total", "Failed polls of the queue.", "class"),
+		settle:   counter("queue_retries_total", "Entries of queue calls that failed and were tried again.", "operation"),
+		margin: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: namespace, Name: "heartbeat_margin_seconds", Help: "What was left of a message's lease when it was extended.",
+			Buckets: []float64{0, 1, 2.5, 5, 10, 20, 30, 60, 300, 3600},
+		}),
+		poolBytes: gauge("pool_bytes", "Space of the thin pool.", "space", "state"),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: namespace, Name: "stage_duration_seconds", Help: "Time of a stage that was done.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800},
+		}, []string{"stage"}),
+	}
+	reg.MustRegister(m.jobs, m.duration, m.events, m.failures, m.messages, m.ignores, m.handoffs, m.receive, m.settle, m.margin, m.poolBytes)
+	for _, st := range []store.Stage{store.Download, store.Unpack, store.Activate} {
+		m.jobs.WithLabelValues(string(st))
+		m.duration.WithLabelValues(string(st))
+	}
+	return m
+}
+
+func (m *Metrics) busy(st store.Stage, by float64) { m.jobs.WithLabelValues(string(st)).Add(by) }
+
+func (m *Metrics) took(st store.Stage, d time.Duration) {
+	m.duration.WithLabelValues(string(st)).Observe(d.Seconds())
+}
+
+func (m *Metrics) event(kind store.Kind, st store.Stage) {
+	m.events.WithLabelValues(string(kind), string(st)).Inc()
+}
+
+func (m *Metrics) failure(st store.Stage, j judgement) {
+	m.failures.WithLabelValues(string(st), string(j.verdict), j.class).Inc()
+}
+
+func (m *Metrics) message(result string)     { m.messages.WithLabelValues(result).Inc() }
+func (m *Metrics) ignored(reason string)     { m.ignores.WithLabelValues(reason).Inc() }
+func (m *Metrics) handoff(how string)        { m.handoffs.WithLabelValues(how).Inc() }
+func (m *Metrics) receiveError(class string) { m.receive.WithLabelValues(class).Inc() }
+
+func (m *Metrics) pool(s devmapper.Status) {
+	m.poolBytes.WithLabelValues("data", "used").Set(float64(s.UsedData))
+	m.poolBytes.WithLabelValues("data", "total").Set(float64(s.TotalData))
+	m.poolBytes.WithLabelValues("metadata", "used").Set(float64(s.UsedMetadata))
+	m.poolBytes.WithLabelValues("metadata", "total").Set(float64(s.TotalMetadata))
+}
+
+// Queue returns what the queue client reports to.
+func (m *Metrics) Queue() queue.Observer {
+	return queue.Observer{
+		Extended: func(_ string, margin time.Duration) { m.margin.Observe(margin.Seconds()) },
+		Failed: func(operation string, entries int, _ error) {
+			m.settle.WithLabelValues(operation).Add(float64(entries))
+		},
+	}
+}

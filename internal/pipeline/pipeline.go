@@ -1,0 +1,168 @@
+// Package pipeline takes images from a notification to an active snapshot: it is the mind of the program.
+//
+// stage.go holds the table of stages and the loop over it; read it first. intake.go turns messages into jobs, delivery.go turns
+// ended jobs into settled messages, verdict.go judges errors, recover.go brings journal, pool and blob directory into agreement
+// after a crash. Leaves (queue, download, archive, devmapper, store) return errors; only this package has an opinion on them.
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/download"
+	"imagemanager.internal/internal/queue"
+	"imagemanager.internal/internal/store"
+)
+
+// undoTimeout bounds a roll-back and every write that must not be cut off by a shutdown.
+const undoTimeout = time.Minute
+
+// Config holds what an operator may set. New refuses nonsense.
+type Config struct {
+	Bucket string // notifications about other buckets are counted and dropped
+	Prefix string // keys elsewhere are counted and dropped
+
+	Downloads, Unpacks, Activations                 int // jobs at once in each stage
+	DownloadTimeout, UnpackTimeout, ActivateTimeout time.Duration
+
+	Policy      archive.Policy
+	Limits      archive.Limits
+	DeviceBytes int64 // virtual size of every image's thin device
+
+	MaxAttempts int           // failures in a row at one stage before an image is given up
+	Backoff     time.Duration // before the second attempt; doubles, with full jitter
+	Grace       time.Duration // how long running stages may go on after a stop
+
+	MinFreeData, MinFreeMetadata float64 // fractions of the pool; below, nothing new is taken
+
+	KeepForeign     bool          // events about another bucket or prefix are buried, not dropped
+	BackfillAtStart bool          // compare the bucket with the journal when Run starts
+	BackfillEvery   time.Duration // and so often; 0 never
+}
+
+// Parts are the leaves that a pipeline works with.
+type Parts struct {
+	Store      *store.Store
+	Queue      *queue.Client
+	Downloader *download.Downloader
+	Bucket     *download.Bucket
+	Pool       *devmapper.Pool
+	Log        zerolog.Logger
+	Metrics    *Metrics
+}
+
+// Pipeline is one consumer. Make it with New, then Recover, then Run.
+type Pipeline struct {
+	Parts
+	cfg     Config
+	table   []stage
+	metrics *Metrics
+
+	permits chan struct{} // one for each message held; buffered: its length is the number held
+
+	mu     sync.Mutex
+	jobs   map[int64]*Job      // by image id: at most one job an image
+	parked map[int64]time.Time // images without a message, and when their next attempt is due
+	wake   chan struct{}       // buffered by one: a parked image, or one to be resumed, is there
+
+	watchers  sync.WaitGroup // one goroutine for each message held
+	condition condition
+}
+
+// New checks the configuration.
+func New(cfg Config, parts Parts) (*Pipeline, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	p := &Pipeline{
+		Parts:   parts,
+		cfg:     cfg,
+		metrics: parts.Metrics,
+		permits: make(chan struct{}, cfg.Downloads+cfg.Unpacks+cfg.Activations),
+		jobs:    map[int64]*Job{},
+		parked:  map[int64]time.Time{},
+		wake:    make(chan struct{}, 1),
+	}
+	p.table = p.stages()
+	return p, nil
+}
+
+func (c Config) check() error {
+	var errs []error
+	if c.Downloads < 1 || c.Unpacks < 1 || c.Activations < 1 {
+		errs = append(errs, errors.New("every stage needs at least one worker"))
+	}
+	if c.DownloadTimeout <= 0 || c.UnpackTimeout <= 0 || c.ActivateTimeout <= 0 {
+		errs = append(errs, errors.New("every stage needs a time-out"))
+	}
+	if c.DeviceBytes <= 0 || c.MaxAttempts < 1 || c.Backoff <= 0 {
+		errs = append(errs, errors.New("device size, attempts and backoff must be positive"))
+	}
+	return errors.Join(errs...)
+}
+
+// graceful returns a context that ends the grace period after ctx does. The function returned ends it at once.
+func (p *Pipeline) graceful(ctx context.Context) (context.Context, context.CancelFunc) {
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	release := context.AfterFunc(ctx, func() {
+		timer := time.AfterFunc(p.cfg.Grace, cancel)
+		context.AfterFunc(work, func() { timer.Stop() })
+	})
+	return work, func() { release(); cancel() }
+}
+
+// take makes the image's job, or finds the one that is under way; the delivery waits for it in both cases.
+func (p *Pipeline) take(image int64, d *delivery) (job *Job, fresh bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	job, found := p.jobs[image]
+	if !found {
+		job = &Job{image: store.Image{ID: image}, over: make(chan struct{})}
+		p.jobs[image] = job
+		delete(p.parked, image)
+	}
+	if d != nil {
+		job.deliveries = append(job.deliveries, d)
+	}
+	return job, !found
+}
+
+// finish ends a job: its image is free for the next one, its messages learn the outcome.
+func (p *Pipeline) finish(work context.Context, job *Job, o outcome) {
+	p.condition.count(o.verdict)
+	p.mu.Lock()
+	delete(p.jobs, job.image.ID)
+	waiting := job.deliveries
+	if len(waiting) == 0 && o.verdict == retry {
+		p.parked[job.image.ID] = time.Now().Add(o.delay)
+	}
+	p.mu.Unlock()
+	if len(waiting) == 0 && o.verdict == retry {
+		p.nudge()
+	}
+	defer close(job.over)
+	for _, d := range waiting {
+		p.settle(work, d, o)
+	}
+}
+
+// nudge wakes the goroutine that feeds images from the journal.
+func (p *Pipeline) nudge() {
+	select {
+	case p.wake <- struct{}{}:
+	default: // it is going to look anyway
+	}
+}
+
+// heartbeat keeps the held messages invisible until work ends.
+func (p *Pipeline) heartbeat(work context.Context) {
+	if err := p.Queue.Run(work); err != nil && work.Err() == nil {
+		p.Log.Error().Err(err).Msg("heartbeat ended")
+	}
+}

@@ -1,0 +1,291 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/download"
+	"imagemanager.internal/internal/store"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func testConfig() Config {
+	return Config{
+		Bucket: "b", Prefix: "images/", Downloads: 5, Unpacks: 2, Activations: 1,
+		DownloadTimeout: time.Minute, UnpackTimeout: time.Minute, ActivateTimeout: time.Minute,
+		DeviceBytes: 1 << 30, MaxAttempts: 3, Backoff: time.Second, Grace: time.Second,
+	}
+}
+
+func newPipeline(t *testing.T) *Pipeline {
+	t.Helper()
+	st, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "c.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { st.Close() })
+	down, err := download.New(nil, download.Config{Dir: filepath.Join(t.TempDir(), "blobs")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := New(testConfig(), Parts{Store: st, Downloader: down, Log: zerolog.Nop(), Metrics: NewMetrics(prometheus.NewRegistry())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// gauge counts how many are inside, and the most there ever were.
+type gauge struct {
+	inside, most atomic.Int64
+}
+
+func (g *gauge) enter() {
+	n := g.inside.Add(1)
+	for old := g.most.Load(); n > old && !g.most.CompareAndSwap(old, n); old = g.most.Load() {
+	}
+}
+
+// fake replaces the work of the stages by work, and keeps their caps and their journal.
+func fake(p *Pipeline, gauges map[store.Stage]*gauge, work func(context.Context, *Job, store.Stage) error) {
+	for i, st := range p.table {
+		g := &gauge{}
+		gauges[st.name] = g
+		p.table[i].undo = func(context.Context, *Job) error { return nil }
+		p.table[i].do = func(ctx context.Context, job *Job) error {
+			g.enter()
+			defer g.inside.Add(-1)
+			if err := work(ctx, job, st.name); err != nil {
+				return err
+			}
+			return p.handOff(ctx, job, "fake")
+		}
+	}
+}
+
+// enqueue makes n images and their jobs.
+func enqueue(t *testing.T, p *Pipeline, n int) []*Job {
+	t.Helper()
+	var jobs []*Job
+	for i := range n {
+		img, _, err := p.Store.Enqueue(t.Context(), store.Object{Bucket: "b", Key: fmt.Sprintf("images/%d.tar", i), ETag: "e"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		job, fresh := p.take(img.ID, nil)
+		if !fresh {
+			t.Fatal("job exists")
+		}
+		job.image = img
+		jobs = append(jobs, job)
+	}
+	return jobs
+}
+
+// chain connects the stages of the table behind a channel of jobs.
+func chain(ctx context.Context, p *Pipeline, wg *sync.WaitGroup, jobs []*Job) <-chan *Job {
+	in := make(chan *Job)
+	wg.Go(func() {
+		defer close(in)
+		for _, j := range jobs {
+			select {
+			case in <- j:
+			case <-ctx.Done():
+				p.finish(ctx, j, abandoned)
+			}
+		}
+	})
+	var out <-chan *Job = in
+	for _, st := range p.table {
+		out = p.start(ctx, wg, st, out)
+	}
+	return out
+}
+
+// Twenty jobs fill every stage to its cap and never beyond.
+func TestCaps(t *testing.T) {
+	p := newPipeline(t)
+	gauges := map[store.Stage]*gauge{}
+	held := make(chan struct{})
+	var first sync.Once
+	full := make(chan struct{})
+	fake(p, gauges, func(_ context.Context, _ *Job, st store.Stage) error {
+		if st == store.Activate { // jobs pile up behind the first that gets here
+			first.Do(func() { close(held) })
+			<-full
+		}
+		return nil
+	})
+	var wg sync.WaitGroup
+	out := chain(t.Context(), p, &wg, enqueue(t, p, 20))
+	go func() {
+		defer close(full)
+		<-held
+	}()
+	n := 0
+	for job := range out {
+		n++
+		p.finish(t.Context(), job, done)
+	}
+	wg.Wait()
+	if n != 20 {
+		t.Errorf("%d jobs came out, want 20", n)
+	}
+	for st, most := range map[store.Stage]int64{store.Download: 5, store.Unpack: 2, store.Activate: 1} {
+		if got := gauges[st].most.Load(); got > most {
+			t.Errorf("%s: %d at once, cap %d", st, got, most)
+		}
+	}
+	if len(p.jobs) != 0 {
+		t.Errorf("%d jobs are still registered", len(p.jobs))
+	}
+}
+
+// Back-pressure: with the last stage blocked, no more jobs are taken than the stages have workers.
+func TestBackPressure(t *testing.T) {
+	p := newPipeline(t)
+	gauges := map[store.Stage]*gauge{}
+	release := make(chan struct{})
+	var begun atomic.Int64
+	fake(p, gauges, func(_ context.Context, _ *Job, st store.Stage) error {
+		switch st {
+		case store.Download:
+			begun.Add(1)
+		case store.Activate:
+			<-release
+		}
+		return nil
+	})
+	caps := int64(5 + 2 + 1)
+	var wg sync.WaitGroup
+	jobs := enqueue(t, p, 20)
+	out := chain(t.Context(), p, &wg, jobs)
+	for begun.Load() < caps { // everything that can start has started
+		time.Sleep(time.Millisecond) //nolint:forbidigo // polls real goroutines that block on SQLite, which synctest cannot see
+	}
+	// one more would have had the time of a whole run of the stages to start
+	if _, err := p.Store.Images(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := begun.Load(); n > caps {
+		t.Errorf("%d downloads begun behind a blocked stage, want %d", n, caps)
+	}
+	close(release)
+	for job := range out {
+		p.finish(t.Context(), job, done)
+	}
+	wg.Wait()
+}
+
+// A failure is recorded with its verdict, retried while attempts are left, then the image is given up.
+func TestAttemptsAreBounded(t *testing.T) {
+	p := newPipeline(t)
+	fake(p, map[store.Stage]*gauge{}, func(_ context.Context, _ *Job, st store.Stage) error {
+		if st == store.Unpack {
+			return syscall.EIO
+		}
+		return nil
+	})
+	img := enqueue(t, p, 1)[0].image
+	for attempt := 1; attempt <= 3; attempt++ {
+		p.mu.Lock()
+		delete(p.jobs, img.ID)
+		p.mu.Unlock()
+		job, _ := p.take(img.ID, nil)
+		img, err := p.Store.Image(t.Context(), img.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		job.image = img
+		p.table[0].holds = func(context.Context, *Job) error { return nil }
+		var wg sync.WaitGroup
+		for range chain(t.Context(), p, &wg, []*Job{job}) {
+			t.Error("a failed job came out")
+		}
+		wg.Wait()
+		img, err = p.Store.Image(t.Context(), img.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := store.Pending
+		if attempt == 3 {
+			want = store.Dead
+		}
+		if img.State != want || attempt < 3 && (img.Failures != attempt || p.parked[img.ID].IsZero()) {
+			t.Errorf("attempt %d: %+v, want %s; parked %v", attempt, img.Progress, want, p.parked)
+		}
+	}
+}
+
+func TestClassify(t *testing.T) {
+	for _, c := range []struct {
+		err     error
+		verdict verdict
+		class   string
+	}{
+		{&archive.Rejection{Reason: "setuid_setgid"}, reject, "setuid_setgid"},
+		{fmt.Errorf("x: %w", &archive.Rejection{Reason: "dotdot_name", Violation: true}), violation, "dotdot_name"},
+		{fmt.Errorf("%w: %w", errTimeout, context.DeadlineExceeded), retry, "timeout"},
+		{download.ErrKey, reject, "bad_key"},
+		{download.ErrGone, vanished, "object_gone"},
+		{download.ErrChanged, superseded, "superseded"},
+		{download.ErrDenied, retry, "denied"},
+		{fmt.Errorf("%w: %w", devmapper.ErrNoSpace, syscall.ENOSPC), retry, "pool_full"},
+		{syscall.ENOSPC, retry, "disk_full"},
+		{errors.New("never seen"), retry, "other"},
+	} {
+		if v, class := classify(c.err); v != c.verdict || class != c.class {
+			t.Errorf("%v: %s %s, want %s %s", c.err, v, class, c.verdict, c.class)
+		}
+	}
+}
+
+func TestBackoff(t *testing.T) {
+	for failures := range 100 {
+		for range 50 {
+			if d := backoff(time.Second, failures+1); d < time.Second || d > 15*time.Minute+time.Second {
+				t.Fatalf("after %d failures: %s", failures+1, d)
+			}
+		}
+	}
+}
+
+// A message is settled once, after its last record; the record that asks for most decides.
+func TestDelivery(t *testing.T) {
+	again := outcome{verdict: retry, delay: time.Minute}
+	for name, c := range map[string]struct {
+		outcomes []outcome
+		want     verdict
+	}{
+		"no record":         {nil, ""},
+		"all done":          {[]outcome{done, done}, ""},
+		"refused is final":  {[]outcome{{verdict: reject}, {verdict: violation}, {verdict: vanished}, done}, ""},
+		"one retry":         {[]outcome{done, again, done}, retry},
+		"dead is buried":    {[]outcome{done, {verdict: dead}, done}, dead},
+		"retry comes first": {[]outcome{{verdict: dead}, again}, retry},
+	} {
+		d := &delivery{open: 1 + len(c.outcomes)}
+		for i, o := range append(c.outcomes, done) { // the last is intake's own
+			if last := d.end(o); last != (i == len(c.outcomes)) {
+				t.Errorf("%s: outcome %d: last %t", name, i, last)
+			}
+		}
+		if d.worst.verdict != c.want {
+			t.Errorf("%s: %q decides, want %q", name, d.worst.verdict, c.want)
+		}
+	}
+}

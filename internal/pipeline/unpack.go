@@ -1,0 +1,240 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/store"
+)
+
+// unpack turns the archive into a sealed, inactive thin device. The archive is judged whole before the pool is touched; every
+// step on the device is recorded before the next is taken; what was written is read back through a fresh mount before the seal.
+func (p *Pipeline) unpack(ctx context.Context, job *Job) error {
+	began := time.Now()
+	if job.image.Tree != nil && p.deviceHolds(ctx, job) == nil {
+		return p.handOff(ctx, job, "the device is there")
+	}
+	if err := p.undoUnpack(ctx, job); err != nil { // what a crashed attempt left
+		return err
+	}
+	src, err := os.Open(job.image.Blob.Path)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	plan, err := p.plan(ctx, job, src)
+	if err != nil {
+		return err
+	}
+	d, err := p.makeDevice(ctx, job)
+	if err != nil {
+		return err
+	}
+	tree, err := p.fill(ctx, job, &d, src, plan)
+	if err != nil {
+		return err
+	}
+	if err := p.advance(ctx, job, &d, store.Sealed, tree); err != nil {
+		return err
+	}
+	if err := p.Pool.Deactivate(devmapper.ID(d.ID)); err != nil {
+		return err
+	}
+	img, err := p.Store.Unpacked(ctx, job.attempt, d)
+	if err != nil {
+		return err
+	}
+	p.ended(job, img, began).Int64("device_id", d.ID).Int("entries", tree.Entries).Int64("bytes", tree.Bytes).
+		Int("changed", tree.Changed).Str("digest", tree.Digest).Msg("unpacked")
+	return nil
+}
+
+// plan judges the archive and the room for it.
+func (p *Pipeline) plan(ctx context.Context, job *Job, src *os.File) (*archive.Plan, error) {
+	plan, err := archive.Check(ctx, src, job.image.Blob.Size, archive.Options{Policy: p.cfg.Policy, Limits: p.cfg.Limits})
+	if err != nil {
+		return nil, err
+	}
+	need := plan.DeviceBytes()
+	if need > p.cfg.DeviceBytes {
+		return nil, fmt.Errorf("%w: it needs about %d bytes of %d: raise DEVICE_SIZE", errTooSmall, need, p.cfg.DeviceBytes)
+	}
+	s, err := p.Pool.Status()
+	if err != nil {
+		return nil, err
+	}
+	if free := s.TotalData - s.UsedData; need > free {
+		return nil, fmt.Errorf("%w: the image needs about %d bytes, %d are free", errPoolLow, need, free)
+	}
+	const most = 20
+	for i, a := range plan.Adjustments {
+		if i == most {
+			p.logJob(job).Info().Int("more", len(plan.Adjustments)-most).Msg("further entries adjusted")
+			break
+		}
+		p.logJob(job).Info().Str("entry", a.Entry).Str("reason", string(a.Reason)).Str("from", a.From).Str("to", a.To).Msg("entry adjusted by policy")
+	}
+	return plan, nil
+}
+
+// makeDevice makes an active thin device with an empty file system.
+func (p *Pipeline) makeDevice(ctx context.Context, job *Job) (store.Device, error) {
+	d, err := p.Store.Reserve(ctx, job.attempt, store.Device{Kind: store.ImageDevice, Bytes: p.cfg.DeviceBytes, FSUUID: uuid.NewString()})
+	if err != nil {
+		return d, err
+	}
+	if err := p.Pool.CreateThin(devmapper.ID(d.ID)); err != nil {
+		return d, err
+	}
+	if err := p.advance(ctx, job, &d, store.Created, nil); err != nil {
+		return d, err
+	}
+	path, err := p.Pool.Activate(devmapper.ID(d.ID), devmapper.KindImage, d.Bytes, false)
+	if err != nil {
+		return d, err
+	}
+	if err := devmapper.MakeFilesystem(ctx, path, d.FSUUID); err != nil {
+		return d, err
+	}
+	return d, p.advance(ctx, job, &d, store.Formatted, nil)
+}
+
+// fill writes the planned tree, syncs, unmounts, and reads it back.
+func (p *Pipeline) fill(ctx context.Context, job *Job, d *store.Device, src *os.File, plan *archive.Plan) (*store.Tree, error) {
+	path, err := p.Pool.Activate(devmapper.ID(d.ID), devmapper.KindImage, d.Bytes, false)
+	if err != nil {
+		return nil, err
+	}
+	written, err := p.extract(ctx, job, path, src, plan)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.advance(ctx, job, d, store.Filled, nil); err != nil {
+		return nil, err
+	}
+	if err := readBack(ctx, path, written); err != nil {
+		return nil, err
+	}
+	return &store.Tree{
+		Device: d.ID, Shape: string(plan.Shape), Policy: string(plan.Policy), Digest: written.Digest(),
+		Entries: plan.Entries, Files: len(written.Records), Bytes: plan.Bytes, Changed: len(plan.Adjustments),
+	}, nil
+}
+
+func (p *Pipeline) extract(ctx context.Context, job *Job, path string, src *os.File, plan *archive.Plan) (_ *archive.Manifest, err error) {
+	m, err := devmapper.MountDetached(path, devmapper.MountBuild)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, m.Close()) }()
+	written, err := archive.Extract(ctx, src, plan, m.Root(), p.progress(job, plan.Bytes))
+	if err != nil {
+		return nil, err
+	}
+	return written, m.Sync()
+}
+
+// readBack compares what the device holds with what was meant to be written.
+func readBack(ctx context.Context, path string, written *archive.Manifest) (err error) {
+	m, err := devmapper.MountDetached(path, devmapper.MountInspect)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.Close()) }()
+	found, err := archive.ReadManifest(ctx, m.Root())
+	if err != nil {
+		return err
+	}
+	if found.Digest() != written.Digest() {
+		return fmt.Errorf("%w: %s", errDiffers, strings.Join(written.Diff(found, 5), "; "))
+	}
+	return nil
+}
+
+// undoUnpack removes every device of the image that is not its recorded result.
+func (p *Pipeline) undoUnpack(ctx context.Context, job *Job) error {
+	return p.dropDevices(ctx, job, func(d store.Device) bool {
+		return d.Kind == store.ImageDevice && d.State != store.Ready
+	})
+}
+
+// deviceHolds checks that the image's device is recorded as ready. That the pool still has it is found out by the snapshot.
+func (p *Pipeline) deviceHolds(ctx context.Context, job *Job) error {
+	_, err := p.imageDevice(ctx, job)
+	return err
+}
+
+func (p *Pipeline) imageDevice(ctx context.Context, job *Job) (store.Device, error) {
+	if job.image.Tree == nil {
+		return store.Device{}, fmt.Errorf("%w: no device recorded", errLost)
+	}
+	devices, err := p.Store.DevicesOf(ctx, job.image.ID)
+	if err != nil {
+		return store.Device{}, err
+	}
+	for _, d := range devices {
+		if d.ID == job.image.Tree.Device && d.State == store.Ready {
+			return d, nil
+		}
+	}
+	return store.Device{}, fmt.Errorf("%w: device %d", errLost, job.image.Tree.Device)
+}
+
+// dropDevices removes the image's devices that match, newest first: a snapshot before its origin.
+func (p *Pipeline) dropDevices(ctx context.Context, job *Job, match func(store.Device) bool) error {
+	devices, err := p.Store.DevicesOf(ctx, job.image.ID)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for i := len(devices) - 1; i >= 0; i-- {
+		if match(devices[i]) {
+			errs = append(errs, p.drop(ctx, devices[i]))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// drop removes one device in an order that survives a crash anywhere: marked, discarded (only that gives a loop's backing file its
+// space back), deactivated, deleted from the pool, and only then gone from the journal. Every step may find its work done.
+func (p *Pipeline) drop(ctx context.Context, d store.Device) error {
+	id := devmapper.ID(d.ID)
+	if err := p.Store.SetDevice(ctx, d.ID, store.Deleting); err != nil {
+		return err
+	}
+	kind := devmapper.KindImage
+	if d.Kind == store.SnapshotDevice {
+		kind = devmapper.KindSnapshot
+	}
+	_, err := p.Pool.Activate(id, kind, d.Bytes, false)
+	if err == nil {
+		err = p.Pool.Discard(id)
+	}
+	if err != nil && !errors.Is(err, devmapper.ErrNotFound) {
+		p.Log.Warn().Err(err).Int64("device_id", d.ID).Msg("device not discarded; its space stays in the backing file")
+	}
+	if err := p.Pool.Deactivate(id); err != nil {
+		return err
+	}
+	if err := p.Pool.Delete(id); err != nil && !errors.Is(err, devmapper.ErrNotFound) {
+		return err
+	}
+	return p.Store.SetDevice(ctx, d.ID, store.Gone)
+}
+
+// discard removes everything that was made for an image that is refused or given up.
+func (p *Pipeline) discard(ctx context.Context, job *Job) {
+	err := p.dropDevices(ctx, job, func(store.Device) bool { return true })
+	err = errors.Join(err, p.Downloader.Remove(blobName(job.image.ID)))
+	if err != nil {
+		p.logJob(job).Error().Err(err).Msg("clean-up incomplete; the next start finishes it")
+	}
+}

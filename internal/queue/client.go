@@ -1,0 +1,148 @@
+// Package queue is the SQS half of the consumer: it receives messages, keeps them invisible to other consumers while they are held,
+// and deletes them, gives them back or dead-letters them. It reads S3's notifications in every envelope that they come in and knows
+// nothing of images.
+//
+// receive.go polls, message.go is what it brings. lease.go knows how long each message is still ours, heartbeat.go makes it longer.
+// settle.go and deadletter.go end a message, batch.go makes few calls of many. notification.go and records.go read bodies,
+// classify.go and codes.go read errors.
+//
+// Every call to AWS has a deadline, and the SDK's own retries are off: there is one opinion on when to try again, and it knows how
+// much time a message has left. Nothing here logs or counts; Observer tells who does.
+package queue
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+)
+
+// Limits of SQS, from its developer guide, "Amazon SQS message quotas".
+const (
+	maxBatch      = 10
+	maxWait       = 20 * time.Second
+	maxVisibility = 12 * time.Hour // from the receive on, extensions included
+)
+
+var (
+	// ErrLost says that a message is not this consumer's any more: another one may be working on it. It is in the chain of every
+	// other reason for which a message is lost.
+	ErrLost = errors.New("message is no longer held")
+	// ErrFIFO says that the queue is a FIFO queue. S3 cannot notify one.
+	ErrFIFO = errors.New("a FIFO queue cannot be notified by S3")
+	// ErrRunning says that Run runs already.
+	ErrRunning = errors.New("heartbeat runs already")
+	// ErrNoDeadLetter says that no dead-letter queue is configured.
+	ErrNoDeadLetter = errors.New("no dead-letter queue is configured")
+)
+
+// API is the part of SQS that a Client needs. *sqs.Client implements it.
+type API interface {
+	ReceiveMessage(context.Context, *sqs.ReceiveMessageInput, ...func(*sqs.Options)) (*sqs.ReceiveMessageOutput, error)
+	ChangeMessageVisibilityBatch(context.Context, *sqs.ChangeMessageVisibilityBatchInput, ...func(*sqs.Options)) (*sqs.ChangeMessageVisibilityBatchOutput, error)
+	DeleteMessageBatch(context.Context, *sqs.DeleteMessageBatchInput, ...func(*sqs.Options)) (*sqs.DeleteMessageBatchOutput, error)
+	SendMessage(context.Context, *sqs.SendMessageInput, ...func(*sqs.Options)) (*sqs.SendMessageOutput, error)
+	GetQueueAttributes(context.Context, *sqs.GetQueueAttributesInput, ...func(*sqs.Options)) (*sqs.GetQueueAttributesOutput, error)
+}
+
+// Config is what a Client can be told. Only URL is required; a zero field takes its default.
+type Config struct {
+	URL           string
+	DeadLetterURL string // where DeadLetter copies to; empty: nowhere
+
+	// Wait is how long a poll waits for messages: 20 s by default and at most, in whole seconds. No more than half of Visibility is
+	// used, because a lease is counted from the request on: a message that came at the end of a longer poll would be half lost.
+	Wait time.Duration
+	// Visibility is how long a message stays invisible without a heartbeat: 60 s by default, 12 h at most, in whole seconds.
+	Visibility time.Duration
+
+	// Slack is how much longer than Wait a poll may take before it counts as dead: 10 s by default.
+	Slack time.Duration
+	// Drain is how long a poll in flight may go on after its context has ended: by default as long as it may take anyway.
+	Drain time.Duration
+	// CallTimeout bounds every other call: 5 s by default, and never more than a quarter of Visibility.
+	CallTimeout time.Duration
+	// Linger is how long the first of a batch of deletes or releases waits for others: 5 ms by default.
+	Linger time.Duration
+
+	Observer Observer
+}
+
+// Observer is told what a Client does on its own, for metrics and logs. Any function may be nil; none may block or call the Client.
+type Observer struct {
+	// Extended is called for every heartbeat that succeeded, with what was left of the lease by then.
+	Extended func(id string, margin time.Duration)
+	// Lost is called when a held message is lost, with the cause.
+	Lost func(id string, cause error)
+	// Capped is called when a message has been extended for the last time, and when it will be lost: about 12 h after its receive.
+	Capped func(id string, end time.Time)
+	// Failed is called when entries of a batch failed and will be tried again; operation is "extend", "delete" or "release".
+	Failed func(operation string, entries int, err error)
+}
+
+// Client is one consumer of one queue. It is safe for concurrent use.
+type Client struct {
+	api      API
+	cfg      Config
+	leases   *leases
+	deletes  *batcher
+	releases *batcher
+	running  atomic.Bool
+}
+
+// New makes a Client; it does not call the queue.
+func New(api API, cfg Config) *Client {
+	cfg = cfg.withDefaults()
+	c := &Client{api: api, cfg: cfg, leases: newLeases(cfg.Visibility, cfg.CallTimeout)}
+	c.deletes = &batcher{
+		send: c.remove, newest: c.leases.newest, follow: true, judge: judgeDelete, linger: cfg.Linger,
+		failed: func(n int, err error) { c.observeFailed("delete", n, err) },
+	}
+	c.releases = &batcher{
+		send: c.change, newest: c.leases.newest, judge: judgeRelease, linger: cfg.Linger,
+		failed: func(n int, err error) { c.observeFailed("release", n, err) },
+	}
+	return c
+}
+
+func (c Config) withDefaults() Config {
+	c.Visibility = max(min(orDefault(c.Visibility, time.Minute), maxVisibility).Truncate(time.Second), time.Second)
+	// WaitTimeSeconds 0 would not be sent, and the queue's own default would hold.
+	c.Wait = max(min(orDefault(c.Wait, maxWait), maxWait, c.Visibility/2).Truncate(time.Second), time.Second)
+	c.Slack = orDefault(c.Slack, 10*time.Second)
+	c.Drain = min(orDefault(c.Drain, c.Wait+c.Slack), c.Wait+c.Slack)
+	c.CallTimeout = min(orDefault(c.CallTimeout, 5*time.Second), c.Visibility/4)
+	c.Linger = orDefault(c.Linger, 5*time.Millisecond)
+	return c
+}
+
+// orDefault takes what is not positive as not set.
+func orDefault(d, otherwise time.Duration) time.Duration {
+	if d <= 0 {
+		return otherwise
+	}
+	return d
+}
+
+func (c Config) fifo() bool { return strings.HasSuffix(c.URL, ".fifo") }
+
+// once turns off the SDK's retries for a call.
+func once(o *sqs.Options) { o.Retryer = aws.NopRetryer{} }
+
+func (c *Client) observeFailed(operation string, entries int, err error) {
+	if f := c.cfg.Observer.Failed; f != nil {
+		f(operation, entries, err)
+	}
+}
+
+func (c *Client) observeLost(lost []loss) {
+	for _, l := range lost {
+		if f := c.cfg.Observer.Lost; f != nil {
+			f(l.id, l.cause)
+		}
+	}
+}

@@ -1,0 +1,526 @@
+package emulator_test
+
+import (
+	"crypto/md5" //nolint:gosec // what SQS uses
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+)
+
+// checks are independent of each other, and run at once.
+type checks map[string]func(t *testing.T, w *world)
+
+func (c checks) run(t *testing.T) {
+	w := newWorld(t)
+	for name, check := range c {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			check(t, w.in(t))
+		})
+	}
+}
+
+func TestQueues(t *testing.T) {
+	checks{
+		"the URL is on the endpoint's host and can be asked for": func(t *testing.T, w *world) {
+			url := w.newQueue(nil)
+			name := url[strings.LastIndex(url, "/")+1:]
+			got, err := w.sqs.GetQueueUrl(t.Context(), &sqs.GetQueueUrlInput{QueueName: &name})
+			w.check(err)
+			if *got.QueueUrl != url || w.emu != nil && !strings.HasPrefix(url, w.url+"/") {
+				t.Errorf("got %s, made %s on %s", *got.QueueUrl, url, w.url)
+			}
+		},
+		"defaults": func(t *testing.T, w *world) {
+			got := w.attributes(w.newQueue(nil))
+			for name, want := range map[string]string{
+				"VisibilityTimeout": "30", "MessageRetentionPeriod": "345600", "DelaySeconds": "0", "ReceiveMessageWaitTimeSeconds": "0",
+				"ApproximateNumberOfMessages": "0", "ApproximateNumberOfMessagesNotVisible": "0", "ApproximateNumberOfMessagesDelayed": "0",
+			} {
+				if got[name] != want {
+					t.Errorf("%s = %q, want %q", name, got[name], want)
+				}
+			}
+			if !strings.HasPrefix(got["QueueArn"], "arn:aws:sqs:") {
+				t.Errorf("QueueArn = %q", got["QueueArn"])
+			}
+		},
+		"making it again with the same attributes returns it": func(t *testing.T, w *world) {
+			url := w.newQueue(map[string]string{"VisibilityTimeout": "77"})
+			name := url[strings.LastIndex(url, "/")+1:]
+			again, err := w.sqs.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: &name, Attributes: map[string]string{"VisibilityTimeout": "77"}})
+			w.check(err)
+			if *again.QueueUrl != url {
+				t.Errorf("got %s, want %s", *again.QueueUrl, url)
+			}
+		},
+		"making it again with others does not": func(t *testing.T, w *world) {
+			url := w.newQueue(map[string]string{"VisibilityTimeout": "77"})
+			name := url[strings.LastIndex(url, "/")+1:]
+			_, err := w.sqs.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: &name, Attributes: map[string]string{"VisibilityTimeout": "78"}})
+			failed[*types.QueueNameExists](t, err)
+		},
+		"a missing queue is a typed error of every operation": func(t *testing.T, w *world) {
+			url := w.newQueue(nil) + "-missing"
+			ctx := t.Context()
+			for op, call := range map[string]func() error{
+				"receive": func() error {
+					_, err := w.sqs.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{QueueUrl: &url})
+					return err
+				},
+				"send": func() error {
+					_, err := w.sqs.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String("x")})
+					return err
+				},
+				"delete": func() error {
+					_, err := w.sqs.DeleteMessage(ctx, &sqs.DeleteMessageInput{QueueUrl: &url, ReceiptHandle: aws.String("x")})
+					return err
+				},
+				"attributes": func() error {
+					_, err := w.sqs.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &url})
+					return err
+				},
+				"url": func() error {
+					_, err := w.sqs.GetQueueUrl(ctx, &sqs.GetQueueUrlInput{QueueName: aws.String(url[strings.LastIndex(url, "/")+1:])})
+					return err
+				},
+			} {
+				err := call()
+				failed[*types.QueueDoesNotExist](t, err)
+				refused(t, err, "NonExistentQueue", "QueueDoesNotExist")
+				if status(err) != 400 {
+					t.Errorf("%s: status %d, want 400", op, status(err))
+				}
+			}
+		},
+		"bad names and attributes are refused": func(t *testing.T, w *world) {
+			try := func(name string, attributes map[string]string) error {
+				_, err := w.sqs.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: &name, Attributes: attributes})
+				return err
+			}
+			refused(t, try("no spaces", nil), "InvalidParameterValue", "InvalidParameterValueException")
+			refused(t, try(strings.Repeat("x", 81), nil), "InvalidParameterValue", "InvalidParameterValueException")
+			refused(t, try(unique("cim"), map[string]string{"VisibilityTimeout": "43201"}), "InvalidAttributeValue", "InvalidParameterValue")
+			refused(t, try(unique("cim"), map[string]string{"MessageRetentionPeriod": "59"}), "InvalidAttributeValue", "InvalidParameterValue")
+			refused(t, try(unique("cim"), map[string]string{"NoSuchThing": "1"}), "InvalidAttributeName")
+		},
+		"attributes can be set, and asked for by name": func(t *testing.T, w *world) {
+			q := w.newQueue(nil)
+			_, err := w.sqs.SetQueueAttributes(t.Context(), &sqs.SetQueueAttributesInput{QueueUrl: &q, Attributes: map[string]string{"VisibilityTimeout": "5", "DelaySeconds": "1"}})
+			w.check(err)
+			got, err := w.sqs.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &q, AttributeNames: []types.QueueAttributeName{"VisibilityTimeout"}})
+			w.check(err)
+			if len(got.Attributes) != 1 || got.Attributes["VisibilityTimeout"] != "5" {
+				t.Errorf("got %v", got.Attributes)
+			}
+		},
+		"lists by prefix, in pages": func(t *testing.T, w *world) {
+			prefix := unique("cim-list")
+			for i := range 3 {
+				q, err := w.sqs.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: aws.String(prefix + strconv.Itoa(i))})
+				w.check(err)
+				defer w.sqs.DeleteQueue(t.Context(), &sqs.DeleteQueueInput{QueueUrl: q.QueueUrl}) //nolint:errcheck // clean-up
+			}
+			pages := sqs.NewListQueuesPaginator(w.sqs, &sqs.ListQueuesInput{QueueNamePrefix: &prefix, MaxResults: aws.Int32(2)})
+			var sizes []int
+			for pages.HasMorePages() {
+				page, err := pages.NextPage(t.Context())
+				w.check(err)
+				sizes = append(sizes, len(page.QueueUrls))
+			}
+			if !slices.Equal(sizes, []int{2, 1}) {
+				t.Errorf("pages of %v, want 2 and 1", sizes)
+			}
+		},
+		"tags": func(t *testing.T, w *world) {
+			q := w.newQueue(nil)
+			_, err := w.sqs.TagQueue(t.Context(), &sqs.TagQueueInput{QueueUrl: &q, Tags: map[string]string{"a": "1", "b": "2"}})
+			w.check(err)
+			_, err = w.sqs.UntagQueue(t.Context(), &sqs.UntagQueueInput{QueueUrl: &q, TagKeys: []string{"a"}})
+			w.check(err)
+			got, err := w.sqs.ListQueueTags(t.Context(), &sqs.ListQueueTagsInput{QueueUrl: &q})
+			w.check(err)
+			if len(got.Tags) != 1 || got.Tags["b"] != "2" {
+				t.Errorf("got %v", got.Tags)
+			}
+		},
+		"purge takes the visible and those in flight": func(t *testing.T, w *world) {
+			q := w.newQueue(nil)
+			w.send(q, "a")
+			w.one(q, 30)
+			w.send(q, "b")
+			_, err := w.sqs.PurgeQueue(t.Context(), &sqs.PurgeQueueInput{QueueUrl: &q})
+			w.check(err)
+			w.counts(q, 0, 0)
+		},
+		"a deleted queue is gone": func(t *testing.T, w *world) {
+			q := w.newQueue(nil)
+			_, err := w.sqs.DeleteQueue(t.Context(), &sqs.DeleteQueueInput{QueueUrl: &q})
+			w.check(err)
+			_, err = w.sqs.DeleteQueue(t.Context(), &sqs.DeleteQueueInput{QueueUrl: &q})
+			failed[*types.QueueDoesNotExist](t, err)
+		},
+	}.run(t)
+}
+
+// counts waits until the queue says it has so many messages visible and in flight; they are approximate.
+func (w *world) counts(queue string, visible, inFlight int) {
+	w.t.Helper()
+	want := fmt.Sprint(visible, " visible, ", inFlight, " in flight")
+	got := ""
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for range 50 {
+		a := w.attributes(queue)
+		if got = a["ApproximateNumberOfMessages"] + " visible, " + a["ApproximateNumberOfMessagesNotVisible"] + " in flight"; got == want {
+			return
+		}
+		<-tick.C
+	}
+	w.t.Errorf("%s, want %s", got, want)
+}
+
+func TestDelivery(t *testing.T) {
+	checks{
+		"a message has its id, digest and system attributes": func(t *testing.T, w *world) {
+			q := w.newQueue(nil)
+			out, err := w.sqs.SendMessage(t.Context(), &sqs.SendMessageInput{
+				QueueUrl: &q, MessageBody: aws.String("hällo <&>"),
+				MessageSystemAttributes: map[string]types.MessageSystemAttributeValue{"AWSTraceHeader": {DataType: aws.String("String"), StringValue: aws.String("Root=1-5759e988-bd862e3fe1be46a994272793")}},
+			})
+			w.check(err)
+			m := w.one(q, 30)
+			want := fmt.Sprintf("%x", md5.Sum([]byte("hällo <&>"))) //nolint:gosec // what SQS uses
+			if *m.MessageId != *out.MessageId || *m.Body != "hällo <&>" || *m.MD5OfBody != want || *out.MD5OfMessageBody != want {
+				t.Errorf("sent %v, received %v", *out.MessageId, m)
+			}
+			sent, _ := strconv.ParseInt(m.Attributes["SentTimestamp"], 10, 64)
+			first, _ := strconv.ParseInt(m.Attributes["ApproximateFirstReceiveTimestamp"], 10, 64)
+			if m.Attributes["ApproximateReceiveCount"] != "1" || sent == 0 || first < sent || m.Attributes["SenderId"] == "" || m.Attributes["AWSTraceHeader"] == "" {
+				t.Errorf("attributes %v", m.Attributes)
+			}
+		},
+		"attributes come only when asked for": func(t *testing.T, w *world) {
+			q := w.newQueue(nil)
+			text := map[string]types.MessageAttributeValue{"kind": {DataType: aws.String("String"), StringValue: aws.String("x")}, "raw": {DataType: aws.String("Binary"), BinaryValue: []byte{0, 255}}}
+			_, err := w.sqs.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &q, MessageBody: aws.String("x"), MessageAttributes: text})
+			w.check(err)
+			out, err := w.sqs.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &q, VisibilityTimeout: 1, WaitTimeSeconds: 5})
+			w.check(err)
+			if len(out.Messages) != 1 || len(out.Messages[0].Attributes)+len(out.Messages[0].MessageAttributes) != 0 {
+				t.Errorf("unasked: %+v", out.Messages)
+			}
+			m := w.one(q, 30)
+			if *m.MessageAttributes["kind"].StringValue != "x" || !slices.Equal(m.MessageAttributes["raw"].BinaryValue, []byte{0, 255}) || *m.MD5OfMessageAttributes == "" {
+				t.Errorf("asked: %+v", m)
+			}
+		},
+		"a message in flight is hidden, and counted": func(_ *testing.T, w *world) {
+			q := w.newQueue(nil)
+			w.send(q, "a")
+			w.send(q, "b")
+			for left := 1; left >= 0; left-- {
+				out, err := w.sqs.ReceiveMessage(w.t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &q, MaxNumberOfMessages: 1, WaitTimeSeconds: 5, VisibilityTimeout: 30})
+				w.check(err)
+				if len(out.Messages) != 1 {
+					w.t.Fatalf("%d messages, want 1", len(out.Messages))
+				}
+				w.counts(q, left, 2-left)
+			}
+			w.none(q)
+		},
+		"it comes back when its visibility ends, to a poll that waits": func(t *testing.T, w *world) {
+			q := w.newQueue(nil)
+			id := w.send(q, "a")
+			first := w.one(q, 1)
+			again := w.one(q, 30)
+			if *again.MessageId != id || *again.ReceiptHandle == *first.ReceiptHandle || again.Attributes["ApproximateReceiveCount"] != "2" {
+				t.Errorf("first %v, again %v", first, again)
+			}
+		},
+		"the queue's visibility counts when the receive says none": func(t *testing.T, w *world) {
+			q := w.newQueue(map[string]string{"VisibilityTimeout": "1"})
+			w.send(q, "a")
+			w.one(q, 0)
+			if m := w.one(q, 30); m.Attributes["ApproximateReceiveCount"] != "2" {
+				t.Errorf("attributes %v", m.Attributes)
+			}
+		},
+		"a long poll ends early when a message comes": func(t *testing.T, w *world) {
+			q := w.newQueue(nil)
+			began := time.Now()
+			got := make(chan []types.Message, 1)
+			go func() { got <- w.receive(q, 20, 30) }()
+			w.send(q, "a")
+			if m := <-got; len(m) != 1 || time.Since(began) > 15*time.Second {
+				t.Errorf("%d messages after %s", len(m), time.Since(began))
+			}
+		},
+		"a long poll of an empty queue ends with its wait": func(t *testing.T, w *world) {
+			began := time.Now()
+			q := w.newQueue(nil)
+			if got := w.receive(q, 1, 30); len(got) > 0 || time.Since(began) < time.Second {
+				t.Errorf("%d messages after %s", len(got), time.Since(began))
+			}
+		},
+		"the queue's wait counts when the receive says none": func(t *testing.T, w *world) {
+			q := w.newQueue(map[string]string{"ReceiveMessageWaitTimeSeconds": "1"})
+			began := time.Now()
+			if got := w.receive(q, 0, 30); len(got) > 0 || time.Since(began) < time.Second {
+				t.Errorf("%d messages after %s", len(got), time.Since(began))
+			}
+		},
+		"a delayed message comes later": func(t *testing.T, w *world) {
+			q := w.newQueue(nil)
+			_, err := w.sqs.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &q, MessageBody: aws.String("a"), DelaySeconds: 1})
+			w.check(err)
+			w.none(q)
+			w.one(q, 30)
+		},
+		"at most ten at once": func(t *testing.T, w *world) {
+			q := w.newQueue(nil)
+			for i := range 12 {
+				w.send(q, strconv.Itoa(i))
+			}
+			if got := w.receive(q, 5, 30); len(got) == 0 || len(got) > 10 || w.emu != nil && len(got) != 10 {
+				t.Errorf("%d messages", len(got))
+			}
+			_, err := w.sqs.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &q, MaxNumberOfMessages: 11})
+			refused(t, err, "InvalidParameterValue", "InvalidParameterValueException")
+			one, err := w.sqs.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &q, WaitTimeSeconds: 5})
+			w.check(err)
+			if len(one.Messages) != 1 {
+				t.Errorf("%d messages where none were asked for, want 1", len(one.Messages))
+			}
+		},
+		"bad waits and bodies are refused": func(t *testing.T, w *world) {
+			q := w.newQueue(map[string]string{"MaximumMessageSize": "2048"})
+			_, err := w.sqs.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &q, WaitTimeSeconds: 21})
+			refused(t, err, "InvalidParameterValue", "InvalidParameterValueException")
+			_, err = w.sqs.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &q, MessageBody: aws.String(strings.Repeat("x", 2049))})
+			refused(t, err, "InvalidParameterValue", "InvalidParameterValueException")
+			_, err = w.sqs.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &q, MessageBody: aws.String("bell \a")})
+			refused(t, err, "InvalidMessageContents")
+		},
+		"a body of 256 KiB": func(t *testing.T, w *world) {
+			q := w.newQueue(nil)
+			body := content(256 << 10)
+			w.send(q, body)
+			if m := w.one(q, 30); *m.Body != body {
+				t.Errorf("%d bytes, or others", len(*m.Body))
+			}
+		},
+	}.run(t)
+}
+
+func TestLease(t *testing.T) {
+	change := func(w *world, q string, handle *string, seconds int32) error {
+		_, err := w.sqs.ChangeMessageVisibility(w.t.Context(), &sqs.ChangeMessageVisibilityInput{QueueUrl: &q, ReceiptHandle: handle, VisibilityTimeout: seconds})
+		return err
+	}
+	remove := func(w *world, q string, handle *string) error {
+		_, err := w.sqs.DeleteMessage(w.t.Context(), &sqs.DeleteMessageInput{QueueUrl: &q, ReceiptHandle: handle})
+		return err
+	}
+	checks{
+		"delete": func(_ *testing.T, w *world) {
+			q := w.newQueue(nil)
+			w.send(q, "a")
+			m := w.one(q, 1)
+			w.check(remove(w, q, m.ReceiptHandle))
+			w.counts(q, 0, 0)
+			w.check(remove(w, q, m.ReceiptHandle)) // again is no error
+		},
+		"an expired handle that is the latest still deletes": func(t *testing.T, w *world) {
+			q := w.newQueue(nil)
+			w.send(q, "a")
+			m := w.one(q, 1)
+			w.counts(q, 1, 0)
+			w.check(remove(w, q, m.ReceiptHandle))
+			if got := w.receive(q, 1, 30); len(got) > 0 {
+				t.Errorf("received %v", got)
+			}
+		},
+		"visibility 0 gives it back at once": func(t *testing.T, w *world) {
+			q := w.newQueue(nil)
+			w.send(q, "a")
+			m := w.one(q, 300)
+			w.check(change(w, q, m.ReceiptHandle, 0))
+			if again := w.one(q, 30); again.Attributes["ApproximateReceiveCount"] != "2" {
+				t.Errorf("attributes %v", again.Attributes)
+			}
+		},
+		"extended, it stays away": func(t *testing.T, w *world) {
+			q := w.newQueue(nil)
+			w.send(q, "a")
+			m := w.one(q, 1)
+			w.check(change(w, q, m.ReceiptHandle, 300))
+			if got := w.receive(q, 2, 30); len(got) > 0 {
+				t.Errorf("received %v", got)
+			}
+		},
+		"nonsense is no handle": func(t *testing.T, w *world) {
+			q := w.newQueue(nil)
+			failed[*types.ReceiptHandleIsInvalid](t, remove(w, q, aws.String("nonsense")))
+			failed[*types.ReceiptHandleIsInvalid](t, change(w, q, aws.String("nonsense"), 10))
+		},
+		"after a delete the lease is lost": func(t *testing.T, w *world) {
+			q := w.newQueue(nil)
+			w.send(q, "a")
+			m := w.one(q, 30)
+			w.check(remove(w, q, m.ReceiptHandle))
+			err := change(w, q, m.ReceiptHandle, 10)
+			refused(t, err, "InvalidParameterValue", "InvalidParameterValueException", "ReceiptHandleIsInvalid", "MessageNotInflight")
+			if status(err) != 400 {
+				t.Errorf("status %d", status(err))
+			}
+		},
+		"beyond 12 hours from the receive is refused": func(t *testing.T, w *world) {
+			q := w.newQueue(nil)
+			w.send(q, "a")
+			m := w.one(q, 30)
+			refused(t, change(w, q, m.ReceiptHandle, 43_201), "InvalidParameterValue", "InvalidParameterValueException")
+		},
+	}.run(t)
+}
+
+func TestBatches(t *testing.T) {
+	checks{
+		"good and bad entries in one answer": func(t *testing.T, w *world) {
+			q := w.newQueue(nil)
+			w.send(q, "a")
+			m := w.one(q, 30)
+			out, err := w.sqs.DeleteMessageBatch(t.Context(), &sqs.DeleteMessageBatchInput{QueueUrl: &q, Entries: []types.DeleteMessageBatchRequestEntry{
+				{Id: aws.String("0"), ReceiptHandle: m.ReceiptHandle}, {Id: aws.String("1"), ReceiptHandle: aws.String("nonsense")},
+			}})
+			w.check(err)
+			if len(out.Successful) != 1 || *out.Successful[0].Id != "0" || len(out.Failed) != 1 || *out.Failed[0].Id != "1" || !out.Failed[0].SenderFault || *out.Failed[0].Code != "ReceiptHandleIsInvalid" {
+				t.Errorf("got %+v", out)
+			}
+			w.counts(q, 0, 0)
+		},
+		"visibility in a batch": func(t *testing.T, w *world) {
+			q := w.newQueue(nil)
+			w.send(q, "a")
+			m := w.one(q, 300)
+			out, err := w.sqs.ChangeMessageVisibilityBatch(t.Context(), &sqs.ChangeMessageVisibilityBatchInput{QueueUrl: &q, Entries: []types.ChangeMessageVisibilityBatchRequestEntry{
+				{Id: aws.String("0"), ReceiptHandle: m.ReceiptHandle, VisibilityTimeout: 0}, {Id: aws.String("1"), ReceiptHandle: aws.String("nonsense"), VisibilityTimeout: 0},
+			}})
+			w.check(err)
+			if len(out.Successful) != 1 || len(out.Failed) != 1 {
+				t.Errorf("got %+v", out)
+			}
+			w.one(q, 30)
+		},
+		"send in a batch": func(t *testing.T, w *world) {
+			q := w.newQueue(nil)
+			out, err := w.sqs.SendMessageBatch(t.Context(), &sqs.SendMessageBatchInput{QueueUrl: &q, Entries: []types.SendMessageBatchRequestEntry{
+				{Id: aws.String("0"), MessageBody: aws.String("a")}, {Id: aws.String("1"), MessageBody: aws.String("\a")},
+			}})
+			w.check(err)
+			if len(out.Successful) != 1 || len(out.Failed) != 1 || *out.Failed[0].Code != "InvalidMessageContents" {
+				t.Errorf("got %+v", out)
+			}
+		},
+		"what is wrong with a batch as a whole": func(t *testing.T, w *world) {
+			q := w.newQueue(nil)
+			try := func(ids ...string) error {
+				var entries []types.DeleteMessageBatchRequestEntry
+				for _, id := range ids {
+					entries = append(entries, types.DeleteMessageBatchRequestEntry{Id: aws.String(id), ReceiptHandle: aws.String("x")})
+				}
+				_, err := w.sqs.DeleteMessageBatch(t.Context(), &sqs.DeleteMessageBatchInput{QueueUrl: &q, Entries: entries})
+				return err
+			}
+			failed[*types.BatchEntryIdsNotDistinct](t, try("a", "a"))
+			failed[*types.InvalidBatchEntryId](t, try("no spaces"))
+			failed[*types.TooManyEntriesInBatchRequest](t, try("0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10"))
+			_, err := w.sqs.SendMessageBatch(t.Context(), &sqs.SendMessageBatchInput{QueueUrl: &q, Entries: []types.SendMessageBatchRequestEntry{}})
+			refused(t, err, "EmptyBatchRequest")
+		},
+	}.run(t)
+}
+
+// redriven is a queue whose messages go to another after so many receives.
+func (w *world) redriven(receives int) (queue, dead string) {
+	w.t.Helper()
+	dead = w.newQueue(nil)
+	policy, err := json.Marshal(map[string]any{"deadLetterTargetArn": w.attributes(dead)["QueueArn"], "maxReceiveCount": receives})
+	w.check(err)
+	return w.newQueue(map[string]string{"RedrivePolicy": string(policy)}), dead
+}
+
+// kill sends a message and receives it until it is dead.
+func (w *world) kill(queue, dead string, receives int) (id string, m types.Message) {
+	w.t.Helper()
+	id = w.send(queue, "poison")
+	for range receives {
+		got := w.one(queue, 300)
+		_, err := w.sqs.ChangeMessageVisibility(w.t.Context(), &sqs.ChangeMessageVisibilityInput{QueueUrl: &queue, ReceiptHandle: got.ReceiptHandle, VisibilityTimeout: 0})
+		w.check(err)
+	}
+	w.none(queue) // this receive moves it
+	return id, w.one(dead, 1)
+}
+
+func TestDeadLetters(t *testing.T) {
+	checks{
+		"after so many receives it moves, with its id and its source": func(t *testing.T, w *world) {
+			q, dead := w.redriven(2)
+			id, m := w.kill(q, dead, 2)
+			if *m.MessageId != id || *m.Body != "poison" || m.Attributes["DeadLetterQueueSourceArn"] != w.attributes(q)["QueueArn"] {
+				t.Errorf("got %+v", m)
+			}
+			w.counts(q, 0, 0)
+		},
+		"the sources of a dead-letter queue": func(t *testing.T, w *world) {
+			q, dead := w.redriven(1)
+			out, err := w.sqs.ListDeadLetterSourceQueues(t.Context(), &sqs.ListDeadLetterSourceQueuesInput{QueueUrl: &dead})
+			w.check(err)
+			if len(out.QueueUrls) != 1 || out.QueueUrls[0] != q {
+				t.Errorf("got %v, want %s", out.QueueUrls, q)
+			}
+		},
+		"a policy must be sound": func(t *testing.T, w *world) {
+			q := w.newQueue(nil)
+			missing := w.attributes(q)["QueueArn"] + "-missing"
+			for _, policy := range []string{"nonsense", `{"deadLetterTargetArn":"` + missing + `","maxReceiveCount":3}`, `{"deadLetterTargetArn":"` + w.attributes(q)["QueueArn"] + `","maxReceiveCount":0}`} {
+				_, err := w.sqs.SetQueueAttributes(t.Context(), &sqs.SetQueueAttributesInput{QueueUrl: &q, Attributes: map[string]string{"RedrivePolicy": policy}})
+				refused(t, err, "InvalidParameterValue", "InvalidParameterValueException", "InvalidAttributeValue")
+			}
+		},
+		"moved back, it is a new message where it came from": func(t *testing.T, w *world) {
+			q, dead := w.redriven(1)
+			id, _ := w.kill(q, dead, 1)
+			w.counts(dead, 1, 0)
+			arn := w.attributes(dead)["QueueArn"]
+			_, err := w.sqs.StartMessageMoveTask(t.Context(), &sqs.StartMessageMoveTaskInput{SourceArn: &arn})
+			w.check(err)
+			m := w.one(q, 30)
+			if *m.Body != "poison" || *m.MessageId == id || m.Attributes["ApproximateReceiveCount"] != "1" {
+				t.Errorf("got %+v", m)
+			}
+			tasks, err := w.sqs.ListMessageMoveTasks(t.Context(), &sqs.ListMessageMoveTasksInput{SourceArn: &arn})
+			w.check(err)
+			if len(tasks.Results) != 1 || aws.ToString(tasks.Results[0].SourceArn) != arn {
+				t.Errorf("got %+v", tasks.Results)
+			}
+		},
+		"only a dead-letter queue's messages move back": func(t *testing.T, w *world) {
+			arn := w.attributes(w.newQueue(nil))["QueueArn"]
+			_, err := w.sqs.StartMessageMoveTask(t.Context(), &sqs.StartMessageMoveTaskInput{SourceArn: &arn})
+			refused(t, err, "InvalidParameterValue", "InvalidParameterValueException", "UnsupportedOperation")
+			missing := arn + "-missing"
+			_, err = w.sqs.StartMessageMoveTask(t.Context(), &sqs.StartMessageMoveTaskInput{SourceArn: &missing})
+			failed[*types.ResourceNotFoundException](t, err)
+		},
+	}.run(t)
+}

@@ -1,0 +1,99 @@
+package emulator
+
+import (
+	"encoding/xml"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// copyObject stores an object's content under another key, or the same.
+func (c *s3Call) copyObject(w http.ResponseWriter, r *http.Request) error {
+	source, content, err := c.source(r)
+	if err != nil {
+		return err
+	}
+	v := &version{content: content, size: source.size, etag: source.etag, header: source.header, sum: source.sum, parts: source.parts}
+	if len(v.parts) > 0 {
+		v.parts = nil // what is copied is not in parts, and its digests are of its own
+		if err := c.redigest(v); err != nil {
+			c.buckets.spool.remove(content)
+			return err
+		}
+	}
+	if r.Header.Get("X-Amz-Metadata-Directive") == "REPLACE" {
+		v.header = keep(r)
+	}
+	if err := c.commit(w, r, v, "ObjectCreated:Copy"); err != nil {
+		return err
+	}
+	c.answer(w, http.StatusOK, copyResult{LastModified: timestamp(v.modified), ETag: quoted(v.etag), checksumFields: v.sum.fields(), ChecksumType: v.sum.kind})
+	return nil
+}
+
+type copyResult struct {
+	XMLName      xml.Name `xml:"CopyObjectResult"`
+	LastModified string
+	ETag         string
+	ChecksumType string `xml:",omitempty"`
+	checksumFields
+}
+
+// redigest takes ETag and checksum anew, of the content as a whole.
+func (c *s3Call) redigest(v *version) error {
+	etag, err := v.content.sum(md5Algorithm)
+	if err != nil {
+		return err
+	}
+	v.etag = hexOf(etag)
+	v.sum, err = v.content.sum(v.sum.alg)
+	return err
+}
+
+// source finds what is to be copied, if the request's conditions on it hold, and gives its content a second set of names.
+func (c *s3Call) source(r *http.Request) (*version, body, error) {
+	from, key, id, err := copySource(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	c.buckets.mu.Lock()
+	defer c.buckets.mu.Unlock()
+	k, err := c.buckets.find(from)
+	if err != nil {
+		return nil, nil, err
+	}
+	v, err := k.lookup(key, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	conditions := &http.Request{Header: http.Header{}}
+	for _, name := range []string{"If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"} {
+		if value := r.Header.Get("X-Amz-Copy-Source-" + name); value != "" {
+			conditions.Header.Set(name, value)
+		}
+	}
+	if err := readable(conditions, v); err != nil {
+		return nil, nil, errors.Join(errPrecondition, err)
+	}
+	content, err := c.buckets.spool.link(v.content)
+	return v, content, err
+}
+
+// copySource is the bucket, key and version that a copy names.
+func copySource(r *http.Request) (bucket, key, id string, err error) {
+	source, query, _ := strings.Cut(r.Header.Get("X-Amz-Copy-Source"), "?")
+	path, err := url.PathUnescape(source)
+	if err != nil {
+		return "", "", "", errArgument.with("Copy Source must be URL encoded")
+	}
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return "", "", "", errArgument.with("Copy Source must be URL encoded")
+	}
+	bucket, key, found := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	if !found || key == "" {
+		return "", "", "", errArgument.with("Copy Source must mention the source bucket and key: sourcebucket/sourcekey")
+	}
+	return bucket, key, values.Get("versionId"), nil
+}

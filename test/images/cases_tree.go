@@ -1,0 +1,189 @@
+package images
+
+import (
+	"fmt"
+	"strings"
+)
+
+func goodCases() []Case {
+	long := strings.Repeat("d/", 60) + strings.Repeat("n", 200)
+	return []Case{
+		good("flat", "flat", with()),
+		good("bundle", "bundle", Tar(Bundle()...)),
+		good("bundle with root entries", "bundle", Tar(append([]Entry{{Name: "./"}, {Name: "rootfs/", Mode: 0o750, UID: 5}}, Bundle()...)...)),
+		good("leading dot slash", "flat", Tar(Entry{Name: "./"}, Entry{Name: "./etc/"}, Entry{Name: "./usr/"}, Entry{Name: "./var/"}, Entry{Name: "./etc/x", Body: "x"})),
+		good("root entry as dot", "flat", before(Entry{Name: ".", Type: '5', Mode: 0o711})),
+		good("implied directories", "flat", Tar(Entry{Name: "etc/a/b/c", Body: "x"}, Entry{Name: "usr/x", Body: "x"}, Entry{Name: "var/x", Body: "x"})),
+		good("implied, then listed", "flat", with(Entry{Name: "srv/a/b", Body: "x"}, Entry{Name: "srv/a/", Mode: 0o700, UID: 7}, Entry{Name: "srv/", GID: 8})),
+		good("repeated directory", "flat", with(Entry{Name: "etc/", Mode: 0o700, UID: 3})),
+		good("directory without rights", "flat", before(Entry{Name: "srv/", Mode: 0o1000}, Entry{Name: "srv/x", Body: "x", Mode: 0o000001})),
+		good("doubled slashes and dots", "flat", with(Entry{Name: "etc//./x", Body: "x"})),
+		good("backslash", "flat", with(Entry{Name: `etc/..\..\x`, Body: "x"})),
+		good("beyond ASCII", "flat", with(Entry{Name: "etc/Főtanúsítvány.pem", Body: "x"}, Entry{Name: "etc/日本", Link: "Főtanúsítvány.pem"})),
+		good("dots that are no component", "flat", with(Entry{Name: "etc/..x", Body: "x"}, Entry{Name: "etc/...", Body: "x"}, Entry{Name: "etc/x..", Body: "x"})),
+		good("empty and large files", "flat", with(Entry{Name: "var/empty"}, Entry{Name: "var/large", Body: strings.Repeat("0123456789abcde\n", 200_000)})),
+		good("long path", "flat", with(Long('L', long), Entry{Name: "x", Body: "x"})),
+		good("name of 255 bytes", "flat", with(Entry{Name: "x", Body: "x", PAX: []string{"path=etc/" + strings.Repeat("n", 255)}})),
+		good("ustar prefix", "flat", with(Entry{Name: "file", Body: "x", Edit: func(b []byte) { copy(b[345:], "usr/share") }})),
+		good("v7", "flat", Tar(v7(Root()...)...)),
+		good("gnu", "flat", Tar(gnu(Root()...)...)),
+		good("more zeros at the end", "flat", append(with(), make([]byte, 20*blockSize+77)...)),
+		good("owners and times", "flat", with(Entry{Name: "etc/x", Body: "x", UID: 1<<32 - 2, GID: 65534, MTime: -5}, Entry{Name: "etc/y", Body: "y", PAX: []string{"mtime=1700000000.123456789", "uid=100000"}})),
+		good("many names in a directory", "flat", with(many(3000)...)),
+		good("global comment", "flat", before(Entry{Name: "pax_global_header", Type: 'g', Body: Records("comment=0123456789abcdef")})),
+	}
+}
+
+func many(n int) []Entry {
+	var list []Entry
+	for i := range n {
+		list = append(list, Entry{Name: fmt.Sprintf("usr/share/%05d", i), Body: strings.Repeat("x", i%3)})
+	}
+	return list
+}
+
+// v7 takes the magic away: the oldest format.
+func v7(list ...Entry) []Entry { return edit(list, func(b []byte) { clear(b[257:]) }) }
+
+func gnu(list ...Entry) []Entry {
+	return edit(list, func(b []byte) { copy(b[257:], "ustar  \x00") })
+}
+
+func edit(list []Entry, change func([]byte)) []Entry {
+	for i := range list {
+		list[i].Edit = change
+	}
+	return list
+}
+
+func pax(records ...string) Entry { return Entry{Name: "etc/x", Body: "x", PAX: records} }
+
+func nameCases() []Case {
+	return []Case{
+		attack("absolute", "absolute_name", with(Entry{Name: "/etc/passwd", Body: "x"})),
+		attack("absolute, doubled", "absolute_name", with(Entry{Name: "//etc/passwd", Body: "x"})),
+		attack("absolute in PAX", "absolute_name", with(pax("path=/etc/passwd"))),
+		attack("absolute directory", "absolute_name", with(Entry{Name: "/"})),
+		attack("absolute by prefix", "absolute_name", with(Entry{Name: "passwd", Body: "x", Edit: func(b []byte) { copy(b[345:], "/etc") }})),
+		attack("climbing", "dotdot_name", with(Entry{Name: "../../etc/cron.d/x", Body: "x"})),
+		attack("climbing within", "dotdot_name", with(Entry{Name: "etc/../usr/x", Body: "x"})),
+		attack("climbing at the end", "dotdot_name", with(Entry{Name: "etc/..", Type: '5'})),
+		attack("climbing in a long name", "dotdot_name", with(Long('L', "usr/"+strings.Repeat("../", 50)+"x"), Entry{Name: "x", Body: "x"})),
+		attack("climbing by prefix", "dotdot_name", with(Entry{Name: "x", Body: "x", Edit: func(b []byte) { copy(b[345:], "..") }})),
+		attack("climbing in PAX", "dotdot_name", with(pax("path=../x"))),
+		refused("empty", "empty_name", with(Entry{Type: '0', Body: "x"})),
+		refused("empty directory name", "empty_name", with(Entry{Type: '5'})),
+		attack("root as file", "root_not_dir", before(Entry{Name: ".", Body: "x"})),
+		attack("root as symlink", "root_not_dir", before(Entry{Name: ".", Link: "/tmp"})),
+		refused("newline", "control_char", with(Entry{Name: "etc/a\nb", Body: "x"})),
+		refused("escape sequence", "control_char", with(Entry{Name: "etc/\x1b[2J", Body: "x"})),
+		refused("DEL", "control_char", with(Entry{Name: "etc/\x7f", Body: "x"})),
+		refused("not UTF-8", "invalid_utf8", with(Entry{Name: "etc/\xff\xfe", Body: "x"})),
+		refused("overlong UTF-8 slash", "invalid_utf8", with(Entry{Name: "etc/\xc0\xaf", Body: "x"})),
+		refused("name of 256 bytes", "name_too_long", with(pax("path=etc/"+strings.Repeat("n", 256)))),
+		refused("path of 4096 bytes", "path_too_long", with(pax("path="+strings.Repeat("n/", 2047)+"nn"))),
+		refused("129 deep", "too_deep", with(pax("path="+strings.Repeat("d/", 128)+"x"))),
+		refused("file twice", "duplicate", with(Entry{Name: "etc/hello", Body: "other"})),
+		refused("file over directory", "duplicate", with(Entry{Name: "etc", Body: "x"})),
+		refused("directory over file", "duplicate", with(Entry{Name: "etc/hello/"})),
+		refused("directory over symlink", "duplicate", with(Entry{Name: "bin/"})),
+		refused("symlink over implied directory", "duplicate", before(Entry{Name: "bin/x", Body: "x"})),
+		refused("twice by spelling", "duplicate", with(Entry{Name: "./etc//hello", Body: "x"})),
+		refused("below a file", "parent_not_dir", with(Entry{Name: "etc/hello/x", Body: "x"})),
+		attack("through a symlink", "through_symlink", with(Entry{Name: "bin/x", Body: "x"})),
+		attack("through an escaping symlink", "through_symlink", with(Entry{Name: "esc", Link: "../../tmp"}, Entry{Name: "esc/x", Body: "x"})),
+		attack("directory through a symlink", "through_symlink", with(Entry{Name: "bin/d/"})),
+		refused("whiteout", "whiteout", with(Entry{Name: "etc/.wh.hello"})),
+		refused("opaque marker", "whiteout", with(Entry{Name: "etc/.wh..wh..opq"})),
+		refused("whiteout as directory", "whiteout", with(Entry{Name: "etc/.wh.x/y", Body: "x"})),
+	}
+}
+
+func symlinkCases() []Case {
+	chain := []Entry{}
+	for i := range 50 {
+		chain = append(chain, Entry{Name: fmt.Sprintf("srv/l%02d", i), Link: fmt.Sprintf("l%02d", i+1)})
+	}
+	maze := []Entry{}
+	for i := range 30 {
+		next := fmt.Sprintf("m%02d/", i+1)
+		maze = append(maze, Entry{Name: fmt.Sprintf("srv/m%02d", i), Link: strings.Repeat(next+"../", 10) + next})
+	}
+	return []Case{
+		good("relative", "flat", with(Entry{Name: "usr/x", Link: "../etc/hello"})),
+		good("dangling", "flat", with(Entry{Name: "usr/x", Link: "nowhere/at/all"})),
+		good("to the root", "flat", with(Entry{Name: "usr/x", Link: ".."}, Entry{Name: "x", Link: "."})),
+		good("loop", "flat", with(Entry{Name: "a", Link: "b"}, Entry{Name: "b", Link: "a"}, Entry{Name: "c", Link: "c/../../.."})),
+		good("chain of 50", "flat", with(chain...)),
+		good("branching chain", "flat", with(maze...)),
+		good("behind a file, which leads nowhere", "flat", with(Entry{Name: "etc/l", Link: "hello/../.."})),
+		good("long target", "flat", with(Long('K', strings.Repeat("d/", 2000)+"x"), Entry{Name: "etc/l", Link: "x"})),
+		strictly("absolute", "symlink_absolute", 1, with(Entry{Name: "etc/mtab", Link: "/proc/mounts"})),
+		strictly("absolute to the root", "symlink_absolute", 2, with(Entry{Name: "etc/r", Link: "/"}, Entry{Name: "r", Link: "///"})),
+		strictly("absolute through a symlink", "symlink_absolute", 1, with(Entry{Name: "etc/t", Link: "/bin/tool"})),
+		strictly("absolute in a bundle's place", "symlink_absolute", 1, with(Entry{Name: "etc/t", Link: "/rootfs/bin/"})),
+		attack("escaping", "symlink_escapes", with(Entry{Name: "etc/l", Link: "../../../x"})),
+		attack("escaping by one", "symlink_escapes", with(Entry{Name: "etc/l", Link: "../.."})),
+		attack("escaping at the top", "symlink_escapes", with(Entry{Name: "l", Link: ".."})),
+		attack("escaping behind a missing name", "symlink_escapes", with(Entry{Name: "etc/l", Link: "none/../../../x"})),
+		attack("escaping behind a file", "symlink_escapes", with(Entry{Name: "etc/l", Link: "hello/../../../x"})),
+		attack("escaping behind a missing and a real name", "symlink_escapes", with(Entry{Name: "l", Link: "none/bin/../../.."})),
+		attack("escaping through an absolute link", "symlink_escapes", with(Entry{Name: "srv/a/b/c/abs", Link: "/etc"}, Entry{Name: "l", Link: "srv/a/b/c/abs/../.."})),
+		attack("escaping through three links", "symlink_escapes", with(Entry{Name: "a/b/c/u2", Link: ".."}, Entry{Name: "a/b/u3", Link: ".."}, Entry{Name: "u1", Link: "a/b/c"}, Entry{Name: "l", Link: "u1/u2/u3/../../x"})),
+		attack("escaping, doubled slashes", "symlink_escapes", with(Entry{Name: "etc/l", Link: ".././/../x"})),
+		attack("escaping by a chain", "symlink_escapes", with(Entry{Name: "a/b/c/up", Link: "../../.."}, Entry{Name: "l", Link: "a/b/c/up/../x"})),
+		attack("escaping by a chain, link first", "symlink_escapes", before(Entry{Name: "l", Link: "a/b/up/../x"}, Entry{Name: "a/b/up", Link: "../.."})),
+		attack("escaping by a later directory link", "symlink_escapes", with(Entry{Name: "x/y/l", Link: "../d/../../z"}, Entry{Name: "x/d", Link: ".."})),
+		attack("escaping by name of two steps", "symlink_escapes", with(Entry{Name: "q", Link: "usr/bin/z"}, Entry{Name: "usr/bin/z", Link: "../../../.."})),
+		attack("absolute with climbing", "symlink_escapes", with(Entry{Name: "x", Link: "/../etc"})),
+		attack("bundle: escaping to beside rootfs", "symlink_escapes", Tar(Bundle(Entry{Name: "rootfs/etc/l", Link: "../../x"})...)),
+		refused("empty target", "symlink_empty", with(Entry{Name: "etc/l", Type: '2'})),
+		refused("target of 4096 bytes", "symlink_too_long", with(Long('K', strings.Repeat("n", 4096)), Entry{Name: "etc/l", Link: "x"})),
+		refused("target with newline", "control_char", with(Entry{Name: "etc/l", Link: "a\nb"})),
+		refused("target not UTF-8", "invalid_utf8", with(Entry{Name: "etc/l", Link: "\xff"})),
+		{
+			Name: "absolute with climbing inside", Strict: "symlink_absolute", Distro: "symlink_escapes", Shape: "flat",
+			Bytes: with(Entry{Name: "x", Link: "/usr/../etc"}),
+		},
+		{
+			Name: "violation behind a mere refusal", Strict: "symlink_escapes", Distro: "symlink_escapes", Trusted: "symlink_escapes", Violation: true,
+			Bytes: with(Entry{Name: "a", Link: "/etc"}, Entry{Name: "b", Link: "../x"}), Says: `"b"`,
+		},
+	}
+}
+
+func hardlinkCases() []Case {
+	link := func(name, target string) Entry { return Entry{Name: name, Type: '1', Link: target} }
+	return []Case{
+		good("hard link", "flat", with(link("etc/h", "etc/hello"), link("var/h", "./etc/hello"))),
+		good("of a hard link", "flat", with(link("etc/h", "etc/hello"), link("aaa", "etc/h"))),
+		good("before its target in the tree", "flat", before(Entry{Name: "zz/d/"}, Entry{Name: "zz/f", Body: "data"}, link("aa/f", "zz/f"), Entry{Name: "aa/", Mode: 0o700})),
+		good("attributes are ignored", "flat", with(Entry{Name: "etc/h", Type: '1', Link: "etc/hello", Mode: 0o4777, UID: 99})),
+		good("of a symlink", "flat", with(Entry{Name: "usr/bin/s", Link: "../../etc/hello"}, link("usr/bin/t", "usr/bin/s"))),
+		attack("of a symlink, elsewhere", "symlink_escapes", with(Entry{Name: "usr/bin/s", Link: "../../etc/hello"}, link("t", "usr/bin/s"))),
+		attack("absolute", "hardlink_absolute", with(link("etc/h", "/etc/passwd"))),
+		attack("climbing", "hardlink_dotdot", with(link("etc/h", "../etc/passwd"))),
+		attack("climbing within", "hardlink_dotdot", with(link("etc/h", "usr/../etc/hello"))),
+		attack("through a symlink", "through_symlink", with(link("etc/h", "bin/tool"))),
+		refused("to a directory", "hardlink_to_dir", with(link("etc/h", "usr"))),
+		refused("to the root", "hardlink_to_dir", with(link("etc/h", "."))),
+		refused("to itself", "hardlink_self", with(link("etc/h", "./etc/h"))),
+		refused("to nothing", "hardlink_missing_target", with(link("etc/h", "etc/none"))),
+		refused("without target", "hardlink_missing_target", with(link("etc/h", ""))),
+		refused("forward", "hardlink_forward", with(link("etc/h", "var/later"), Entry{Name: "var/later", Body: "x"})),
+		refused("with data", "hardlink_with_data", with(Entry{Name: "etc/h", Type: '1', Link: "etc/hello", Body: "data"})),
+		refused("over a file", "duplicate", with(link("etc/hello", "usr/bin/tool"))),
+		refused("control character", "control_char", with(link("etc/h", "etc/\x01"))),
+		strictly("of a device", "device_node", 2, with(Entry{Name: "etc/null", Type: '3', Dev: [2]int64{1, 3}}, link("etc/n2", "etc/null"))).attack(),
+	}
+}
+
+func (c Case) attack() Case {
+	c.Violation = true
+	return c
+}
+
+func (c Case) says(text string) Case {
+	c.Says = text
+	return c
+}

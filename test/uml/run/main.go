@@ -1,0 +1,225 @@
+// Command uml-run runs a program where there is a device-mapper thin pool: as it is on a machine that has dm-thin and a root user,
+// else in a user-mode-linux booted for it (Debian package user-mode-linux), which needs neither root nor KVM nor any module of the
+// host's. The guest sees the host's files read-only, is root over kernel objects of its own, and has a scratch file system.
+//
+//	uml-run -- program args…            the program's output and exit code are those of uml-run
+//	go test -exec uml-run ./package     go test appends the test binary and its flags
+//
+// SIGINT and SIGTERM reach the program. Whatever of device-mapper devices, loop devices, mounts or processes it leaves in the guest is
+// printed and makes the run fail with exit code 70; exit code 71 means that the guest did not run the program to its end.
+//
+// In the guest TMPDIR and HOME lie on an ext4, and CIM_SCRATCH_DISKS names empty block devices, separated by commas.
+// CIM_UML_MEMORY sets the guest's memory (default 2G), CIM_UML_CONSOLE=1 shows the kernel's messages.
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"imagemanager.internal/internal/devmapper"
+)
+
+const (
+	exitLeak  = 70
+	exitGuest = 71
+
+	kernel    = "linux.uml"
+	specName  = "spec.json"
+	codeName  = "exit-code"
+	specVar   = "CIM_UML_DIR" // names, to the guest's init, the directory that it shares with the host
+	scratchGB = 32            // sparse
+)
+
+// spec is what the guest's init is told.
+type spec struct {
+	Args []string
+	Env  []string
+	Dir  string // working directory
+}
+
+func main() {
+	args := os.Args[1:]
+	if os.Getpid() == 1 && os.Getenv(specVar) != "" {
+		guestMain(os.Getenv(specVar))
+		return
+	}
+	if len(args) > 0 && args[0] == "--" {
+		args = args[1:]
+	}
+	if len(args) == 0 {
+		fmt.Fprintln(os.Stderr, "usage: uml-run -- program args…")
+		os.Exit(2)
+	}
+	code, err := run(args)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "uml-run: %v\n", err)
+		os.Exit(exitGuest)
+	}
+	os.Exit(code)
+}
+
+func run(args []string) (int, error) {
+	if devmapper.Probe() == nil {
+		return native(args)
+	}
+	if _, err := exec.LookPath(kernel); err != nil {
+		return 0, errors.New("this kernel has no dm-thin (or you are not root), and user-mode-linux is not installed: apt-get install user-mode-linux")
+	}
+	signals := make(chan os.Signal, 4) // buffered: package signal does not wait
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	dir, err := os.MkdirTemp("", "uml-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	if err := prepare(dir, args); err != nil {
+		return 0, err
+	}
+	return boot(dir, signals)
+}
+
+// native becomes the program.
+func native(args []string) (int, error) {
+	path, err := exec.LookPath(args[0])
+	if err != nil {
+		return 0, err
+	}
+	return 0, syscall.Exec(path, args, os.Environ())
+}
+
+// prepare writes what the guest reads: the spec, and sparse files for its disks.
+func prepare(dir string, args []string) error {
+	path, err := exec.LookPath(args[0])
+	if err != nil {
+		return err
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return err
+	}
+	cwd, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(spec{Args: append([]string{path}, args[1:]...), Env: os.Environ(), Dir: cwd})
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, specName), text, 0o600); err != nil {
+		return err
+	}
+	for name, gb := range map[string]int64{"disk0": scratchGB, "disk1": 1, "disk2": 1} {
+		f, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_WRONLY, 0o600)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Truncate(gb<<30), f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// boot starts the kernel and waits until it powers off. Of its consoles the first is the kernel's own, the second, raw, the
+// program's standard output, the third brings our signals, the fourth is standard error.
+func boot(dir string, signals <-chan os.Signal) (int, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return 0, err
+	}
+	orders, ours, err := os.Pipe()
+	if err != nil {
+		return 0, err
+	}
+	defer orders.Close()
+	defer ours.Close()
+	memory := "2G"
+	if m := os.Getenv("CIM_UML_MEMORY"); m != "" {
+		memory = m
+	}
+	args := []string{
+		"mem=" + memory, "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "init=" + self, specVar + "=" + dir,
+		"ubd0=" + filepath.Join(dir, "disk0"), "ubd1=" + filepath.Join(dir, "disk1"), "ubd2=" + filepath.Join(dir, "disk2"),
+		"con=null", "con1=null,fd:1", "con2=fd:3,null", "con3=null,fd:2", "uml_dir=" + dir, "panic=-1",
+	}
+	if os.Getenv("CIM_UML_CONSOLE") != "" {
+		args = append(args, "con0=null,fd:4")
+	} else {
+		args = append(args, "quiet")
+	}
+	cmd := exec.Command(kernel, args...) //nolint:noctx // ends by its own power-off, or killed as a group
+	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = os.Stdout, os.Stderr, []*os.File{orders, os.Stderr}
+	cmd.Env = append(os.Environ(), "TMPDIR="+memoryDir(dir, memory))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	ended := make(chan error, 1) // buffered: one result
+	go func() { ended <- cmd.Wait() }()
+	err = forward(signals, ours, ended)
+	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // helpers of a kernel that died
+	return exitCode(dir, err)
+}
+
+// forward sends signals to the guest until it has ended. A guest that does not obey a third signal within ten seconds is killed.
+func forward(signals <-chan os.Signal, to *os.File, ended <-chan error) error {
+	var patience <-chan time.Time
+	n := 0
+	for {
+		select {
+		case err := <-ended:
+			return err
+		case <-patience:
+			return errors.New("the guest did not obey; killed")
+		case s := <-signals:
+			if sig, ok := s.(syscall.Signal); ok {
+				fmt.Fprintf(to, "%d\n", int(sig))
+			}
+			if n++; n == 3 {
+				patience = time.After(10 * time.Second)
+			}
+		}
+	}
+}
+
+// exitCode reads what the guest's init wrote last.
+func exitCode(dir string, ended error) (int, error) {
+	text, err := os.ReadFile(filepath.Join(dir, codeName))
+	if err != nil {
+		return 0, fmt.Errorf("the guest ended without running the program to its end (CIM_UML_CONSOLE=1 shows why): %w", errors.Join(ended, err))
+	}
+	return strconv.Atoi(strings.TrimSpace(string(text)))
+}
+
+// memoryDir is where the guest's memory lies: shared memory if there is enough that may be executed, else beside the disks.
+func memoryDir(dir, memory string) string {
+	const shm = "/dev/shm"
+	var need uint64
+	var unit string
+	if n, _ := fmt.Sscanf(strings.ToUpper(memory), "%d%s", &need, &unit); n == 0 {
+		return dir
+	}
+	switch unit {
+	case "G":
+		need <<= 30
+	case "M":
+		need <<= 20
+	case "K":
+		need <<= 10
+	}
+	const noexec = 0x8 // ST_NOEXEC in statfs(2)
+	var st syscall.Statfs_t
+	if syscall.Statfs(shm, &st) != nil || st.Flags&noexec != 0 || st.Bavail*uint64(st.Bsize) < need {
+		return dir
+	}
+	return shm
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"imagemanager.internal/internal/devmapper"
+)
+
+// build makes the program as the Makefile does; a test binary with the race detector cannot be a guest's init.
+func build(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "uml-run")
+	cmd := exec.Command("go", "build", "-o", path, ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	return path
+}
+
+func exitCodeOf(t *testing.T, err error) int {
+	t.Helper()
+	var exit *exec.ExitError
+	if err == nil {
+		return 0
+	}
+	if !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return exit.ExitCode()
+}
+
+func TestRuns(t *testing.T) {
+	program := build(t)
+	leaks := exitLeak
+	if devmapper.Probe() == nil { // natively there is nothing to look for: the machine is not ours
+		leaks = 0
+	}
+	for name, c := range map[string]struct {
+		script, out, errOut string
+		code                int
+	}{
+		"output and exit code": {`echo to stdout; echo to stderr >&2; exit 3`, "to stdout\n", "to stderr", 3},
+		"bytes as they are":    {`printf 'a\r\nb\tc\n\000'`, "a\r\nb\tc\n\x00", "", 0},
+		"a thin pool's target": {`dmsetup targets | grep -o thin-pool`, "thin-pool\n", "", 0},
+		"killed":               {`kill -9 $$`, "", "", 128 + 9},
+		"not found":            {`exec /no/such/program`, "", "", 127},
+		"a loop left behind":   {`truncate -s 1M $TMPDIR/x; losetup /dev/loop0 $TMPDIR/x; [ "$TMPDIR" = /tmp ] && losetup -d /dev/loop0; true`, "", "", leaks},
+		"a process left":       {`sleep 5 >/dev/null 2>&1 & true`, "", "", leaks},
+	} {
+		cmd := exec.Command(program, "--", "/bin/sh", "-c", c.script)
+		var out, errOut bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &errOut
+		code := exitCodeOf(t, cmd.Run())
+		if code != c.code || out.String() != c.out || !strings.Contains(errOut.String(), c.errOut) {
+			t.Errorf("%s: exit code %d, want %d; output %q, want %q; standard error %q", name, code, c.code, out.String(), c.out, errOut.String())
+		}
+		if code == exitLeak && !strings.Contains(errOut.String(), "left behind: ") {
+			t.Errorf("%s: what was left is not named: %s", name, errOut.String())
+		}
+	}
+}
+
+// SIGINT reaches the program, and nothing of the run stays: no process, no file.
+func TestInterrupt(t *testing.T) {
+	program, tmp := build(t), t.TempDir()
+	cmd := exec.Command(program, "/bin/sh", "-c", `trap 'echo interrupted; exit 5' INT; echo ready; while :; do sleep 0.1; done`)
+	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	limit := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+	defer limit.Stop()
+	var seen []byte
+	buf := make([]byte, 100)
+	for !bytes.Contains(seen, []byte("ready\n")) {
+		n, err := out.Read(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen = append(seen, buf[:n]...)
+	}
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	n, _ := out.Read(buf) // the end of the output is no error
+	if got := string(buf[:n]); got != "interrupted\n" {
+		t.Errorf("after SIGINT the program said %q", got)
+	}
+	if code := exitCodeOf(t, cmd.Wait()); code != 5 {
+		t.Errorf("exit code %d, want the program's 5", code)
+	}
+	if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
+		t.Errorf("left in %s: %v %v", tmp, left, err)
+	}
+}
