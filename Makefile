@@ -38,12 +38,13 @@ $(CACHE)/debian-minbase.tar:
 	@mv $@.part $@
 
 .PHONY: test
-test: test-host test-uml ## all tests: unit, conformance, end to end, user-mode-linux
+test: build ## all tests: unit, conformance, end to end, user-mode-linux
+	@$(MAKE) --no-print-directory -j2 test-host test-uml
 	@echo "all tests passed"
 
 .PHONY: test-host
 test-host: setup ## the tests that any machine can run, with the race detector
-	go test -race ./...
+	CIM_REQUIRE_TOOLS=1 go test -race ./...
 
 .PHONY: test-uml
 test-uml: build ## the tests that need a real thin pool, in user-mode-linux (natively where root has dm-thin)
@@ -58,6 +59,11 @@ $(GOLANGCI):
 	@mkdir -p $(CACHE)
 	GOBIN=$(CACHE) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 	@mv $(CACHE)/golangci-lint $@
+
+.PHONY: bench
+bench: build ## the benchmarks; compare ratios within one run
+	go test -run '^$$' -bench . -benchtime 1s ./internal/archive ./internal/download
+	go test -run '^$$' -bench . -benchtime 200x -exec "$(UML)" ./internal/devmapper
 
 .PHONY: clean
 clean: ## remove what was built; the cached image and linter stay

@@ -33,12 +33,14 @@ type config struct {
 	Listen   string `envconfig:"LISTEN_ADDR" default:"127.0.0.1:9090" desc:"address of /metrics, /healthz, /readyz; empty: none"`
 	LogLevel string `envconfig:"LOG_LEVEL" default:"info" desc:"debug, info, warn, error"`
 
-	Policy      string `envconfig:"IMAGE_POLICY" default:"strict" desc:"strict, distro or trusted: what archives may contain"`
-	DeviceSize  size   `envconfig:"DEVICE_SIZE" default:"20GiB" desc:"virtual size of an image's thin device, at most 100GB"`
-	MaxImage    size   `envconfig:"MAX_IMAGE_SIZE" default:"10GiB" desc:"largest archive, and largest sum of its files"`
-	MaxFile     size   `envconfig:"MAX_FILE_SIZE" default:"1GiB" desc:"largest file in an archive"`
-	MaxEntries  int    `envconfig:"MAX_ENTRIES" default:"100000" desc:"most entries in an archive"`
-	MaxAttempts int    `envconfig:"MAX_ATTEMPTS" default:"10" desc:"failures in a row before an image is given up"`
+	Policy      string            `envconfig:"IMAGE_POLICY" default:"strict" desc:"strict, distro or trusted: what archives may contain"`
+	Policies    map[string]string `envconfig:"IMAGE_POLICIES" desc:"policies of key prefixes: images/debian/:distro,images/own/:trusted"`
+	DeviceSize  size              `envconfig:"DEVICE_SIZE" default:"20GiB" desc:"virtual size of an image's thin device, at most 100GB"`
+	MaxImage    size              `envconfig:"MAX_IMAGE_SIZE" default:"10GiB" desc:"largest archive, and largest sum of its files"`
+	MaxFile     size              `envconfig:"MAX_FILE_SIZE" default:"1GiB" desc:"largest file in an archive"`
+	MaxEntries  int               `envconfig:"MAX_ENTRIES" default:"100000" desc:"most entries in an archive"`
+	Violations  size              `envconfig:"VIOLATIONS_SIZE" default:"10GiB" desc:"how much of archives that were refused as attacks is kept; 0: none"`
+	MaxAttempts int               `envconfig:"MAX_ATTEMPTS" default:"10" desc:"failures in a row before an image is given up"`
 
 	Downloads       int           `envconfig:"MAX_DOWNLOADS" default:"5" desc:"downloads at once"`
 	Unpacks         int           `envconfig:"MAX_UNPACKS" default:"2" desc:"unpacks at once"`
@@ -144,6 +146,12 @@ func (c config) checkCommon() []error {
 	if _, err := archive.ParsePolicy(c.Policy); err != nil {
 		bad(true, "IMAGE_POLICY: %w", err)
 	}
+	for prefix, policy := range c.Policies {
+		if _, err := archive.ParsePolicy(policy); err != nil || policy == "" {
+			bad(true, "IMAGE_POLICIES: policy %q of %q is not strict, distro or trusted", policy, prefix)
+		}
+	}
+	bad(c.Violations < 0, "VIOLATIONS_SIZE %d is negative", c.Violations)
 	if _, err := zerolog.ParseLevel(c.LogLevel); err != nil {
 		bad(true, "LOG_LEVEL %q is not debug, info, warn or error", c.LogLevel)
 	}
@@ -173,8 +181,13 @@ func (c config) checkCommon() []error {
 func (c config) pipeline() pipeline.Config {
 	limits := archive.DefaultLimits()
 	limits.ImageBytes, limits.FileBytes, limits.Entries = int64(c.MaxImage), int64(c.MaxFile), c.MaxEntries
+	policies := map[string]archive.Policy{}
+	for prefix, policy := range c.Policies {
+		policies[prefix] = archive.Policy(policy)
+	}
 	return pipeline.Config{
-		Bucket: c.Bucket, Prefix: c.Prefix,
+		Bucket: c.Bucket, Prefix: c.Prefix, Policies: policies,
+		ManifestDir: filepath.Join(c.StateDir, "manifests"), ViolationDir: filepath.Join(c.StateDir, "violations"), ViolationBytes: int64(c.Violations),
 		Downloads: c.Downloads, Unpacks: c.Unpacks, Activations: c.Activations,
 		DownloadTimeout: c.DownloadTimeout, UnpackTimeout: c.UnpackTimeout, ActivateTimeout: c.ActivateTimeout,
 		Policy: archive.Policy(c.Policy), Limits: limits, DeviceBytes: int64(c.DeviceSize),

@@ -2,7 +2,7 @@
 //
 // `consumer run` is the daemon; the other commands are for the operator beside it. Exit codes: 0 success, 1 failure, 2 wrong usage
 // or configuration, 3 the machine or the pool is not as it must be, 4 another instance holds the state directory, 5 not found,
-// 130 interrupted.
+// 6 an image is not what was sealed, 130 interrupted.
 package main
 
 import (
@@ -43,6 +43,7 @@ func commands() []command {
 		{"snapshots", "", "every active snapshot", cmdSnapshots},
 		{"history", "<key|image>", "the journal of an image", cmdHistory},
 		{"snapshot", "<key|image>", "make one more snapshot of an image", cmdSnapshot},
+		{"verify", "<key|image>", "read an image's device and compare it with its seal; --all for every image", cmdVerify},
 		{"submit", "<key>", "enqueue an object by hand", cmdSubmit},
 		{"backfill", "", "compare the bucket with the journal and enqueue what is missing", cmdBackfill},
 		{"quarantine list", "", "messages that nothing came of", cmdQuarantineList},
@@ -51,6 +52,8 @@ func commands() []command {
 		{"quarantine drop", "<id>", "forget it", cmdQuarantineDrop},
 		{"pool create", "", "make the thin pool", cmdPoolCreate},
 		{"pool status", "", "space and health of the thin pool", cmdPoolStatus},
+		{"pool grow", "", "make the pool larger, while it is in use", cmdPoolGrow},
+		{"pool repair", "", "detach the pool, check its metadata, and rebuild or enlarge them", cmdPoolRepair},
 		{"pool detach", "", "deactivate every device and the pool; the data stays", cmdPoolDetach},
 		{"demo", "[archive.tar]", "upload images and watch what becomes of them", cmdDemo},
 	}
@@ -98,10 +101,12 @@ func report(err error, w io.Writer) int {
 	case errors.Is(err, errLocked):
 		return 4
 	case errors.Is(err, devmapper.ErrUnavailable), errors.Is(err, devmapper.ErrForeign), errors.Is(err, devmapper.ErrNoSuperblock),
-		errors.Is(err, devmapper.ErrHasSuperblock), errors.Is(err, devmapper.ErrReadOnly), errors.Is(err, errNoPool):
+		errors.Is(err, devmapper.ErrHasSuperblock), errors.Is(err, devmapper.ErrReadOnly), errors.Is(err, devmapper.ErrDamaged), errors.Is(err, errNoPool):
 		return 3
 	case errors.Is(err, store.ErrNotFound):
 		return 5
+	case errors.Is(err, errVerify):
+		return 6
 	case errors.Is(err, context.Canceled):
 		return 130
 	}
@@ -117,7 +122,7 @@ func printHelp(w io.Writer) error {
 	if err := printEnvironment(w); err != nil {
 		return err
 	}
-	fmt.Fprint(w, "\nExit codes: 0 success, 1 failure, 2 usage or configuration, 3 machine or pool, 4 already running, 5 not found, 130 interrupted.\n")
+	fmt.Fprint(w, "\nExit codes: 0 success, 1 failure, 2 usage or configuration, 3 machine or pool, 4 already running, 5 not found,\n6 an image is not what was sealed, 130 interrupted.\n")
 	return nil
 }
 

@@ -43,9 +43,15 @@ func TestVerdicts(t *testing.T) {
 // checkPaths compares the finished tree with the paths that it is to have, and not.
 func checkPaths(t *testing.T, c images.Case, plan *Plan) {
 	t.Helper()
-	has := map[string]bool{}
+	has, size := map[string]bool{}, int64(0)
 	for _, r := range manifestOf(plan, make([]*[32]byte, plan.tree.count), nil).Records {
 		has[strings.TrimPrefix(r.Path(), rootfsName+"/")] = true
+		if r.First == nil {
+			size += r.Size
+		}
+	}
+	if size != plan.Bytes {
+		t.Errorf("%d bytes planned, the files have %d", plan.Bytes, size)
 	}
 	for _, want := range strings.Fields(c.Has) {
 		path, absent := strings.CutPrefix(want, "!")

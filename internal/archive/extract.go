@@ -19,7 +19,7 @@ const (
 
 // Extract writes the plan's tree to rootfs/ below root, an open directory of an empty file system that nobody else sees, best a
 // detached mount with nosymfollow, nodev, nosuid and noexec. It decides nothing: it writes what Check has judged. It returns the
-// manifest of what it wrote; nothing is synchronised.
+// manifest of what it wrote, which is for the caller to synchronise.
 //
 // No symbolic link is ever followed: the kernel sees single names only, relative to the descriptor of a directory that was made
 // here. progress may be nil; it is called with the bytes written so far, by several goroutines, one at a time.
@@ -39,7 +39,7 @@ func Extract(ctx context.Context, src io.ReaderAt, plan *Plan, root *os.File, pr
 	w.crew = crew
 	w.early.fd = int(root.Fd())
 	err = crew.finish(inner, w.all(inner, plan.root, int(root.Fd())))
-	w.early.wait()
+	err = errors.Join(err, w.early.wait())
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, fmt.Errorf("%w: %w", ErrChanged, err)
@@ -60,8 +60,8 @@ type writer struct {
 	crew *crew
 
 	early writeBack
-	made map[id]id // the name under which a file with several names was made
-	top  int       // descriptor of rootfs/
+	made  map[id]id // the name under which a file with several names was made
+	top   int       // descriptor of rootfs/
 
 	mu       sync.Mutex
 	written  int64

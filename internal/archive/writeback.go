@@ -1,6 +1,8 @@
 package archive
 
 import (
+	"errors"
+	"fmt"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -10,7 +12,8 @@ import (
 const writeBackEvery = 32 << 20
 
 // writeBack has the kernel write small files back while more are being made; else it begins only when all are there, and the disk
-// idles meanwhile. It promises nothing: an error comes back from the caller's own sync.
+// idles meanwhile. Its errors count: the kernel reports a failed write once for an open file, so that the caller's own sync on the
+// same descriptor would not see it again. Source: Documentation/filesystems/vfs.rst, "Handling errors during writeback".
 type writeBack struct {
 	fd int // of the file system
 
@@ -18,6 +21,7 @@ type writeBack struct {
 	running sync.WaitGroup
 	busy    bool
 	pending int64
+	err     error
 }
 
 // add counts a file. Large ones do not count: the kernel is quick to write those back by itself, and waiting for it slows them down.
@@ -32,12 +36,18 @@ func (b *writeBack) add(size int64) {
 	}
 	b.pending, b.busy = 0, true
 	b.running.Go(func() {
-		_ = unix.Syncfs(b.fd) // see above
+		err := unix.Syncfs(b.fd)
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		b.busy = false
+		b.busy, b.err = false, errors.Join(b.err, err)
 	})
 }
 
-// wait returns when nothing is under way.
-func (b *writeBack) wait() { b.running.Wait() }
+// wait returns when nothing is under way, with what went wrong.
+func (b *writeBack) wait() error {
+	b.running.Wait()
+	if b.err != nil {
+		return fmt.Errorf("early write-back: %w", b.err)
+	}
+	return nil
+}

@@ -44,13 +44,14 @@ var prezeroedSince = [3]int{1, 47, 0}
 
 // mkfsOptions are mke2fs's. The older program leaves the inode tables to be zeroed by the kernel at the first mount, which
 // MountBuild keeps it from doing. Without resize_inode there is nothing to grow into: devices never grow. hash_seed is set so
-// that equal trees make equal images.
+// that equal trees make equal images. Block size and inode ratio are fixed: mke2fs would choose smaller blocks on a small device, in
+// which a symlink of more than 1 KiB does not fit.
 func mkfsOptions(version [3]int, uuid string) []string {
 	extended := "nodiscard,assume_storage_prezeroed=1,hash_seed=" + uuid
 	if !atLeast(version, prezeroedSince) {
 		extended = "nodiscard,lazy_itable_init=1,lazy_journal_init=1,hash_seed=" + uuid
 	}
-	return []string{"-t", filesystem, "-q", "-F", "-m", "0", "-U", uuid, "-E", extended, "-O", "^resize_inode"}
+	return []string{"-t", filesystem, "-q", "-F", "-m", "0", "-b", "4096", "-i", "16384", "-U", uuid, "-E", extended, "-O", "^resize_inode"}
 }
 
 func atLeast(v, least [3]int) bool {

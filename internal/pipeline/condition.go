@@ -104,14 +104,21 @@ func (p *Pipeline) poolRoom() error {
 	freeData := 1 - float64(s.UsedData)/float64(s.TotalData)
 	freeMetadata := 1 - float64(s.UsedMetadata)/float64(s.TotalMetadata)
 	switch {
-	case s.NeedsCheck:
-		return fmt.Errorf("%w: metadata needs a check: stop the daemon, run `consumer pool detach`, then thin_check", devmapper.ErrReadOnly)
+	case cannotChange(s) != nil:
+		return cannotChange(s)
 	case s.Mode == devmapper.ModeOutOfDataSpace || freeData < p.cfg.MinFreeData:
-		return fmt.Errorf("%w: %.1f %% of its data is free, %.1f %% is the reserve: add space or remove images", errPoolLow, 100*freeData, 100*p.cfg.MinFreeData)
-	case s.Mode != devmapper.ModeReadWrite:
-		return fmt.Errorf("%w: pool is %s", devmapper.ErrReadOnly, s.Mode)
+		return fmt.Errorf("%w: %.1f %% of its data is free, %.1f %% is the reserve: `consumer pool grow --data-size` adds space", errPoolLow, 100*freeData, 100*p.cfg.MinFreeData)
 	case freeMetadata < p.cfg.MinFreeMetadata:
-		return fmt.Errorf("%w: %.1f %% of its metadata is free, %.1f %% is the reserve", errPoolLow, 100*freeMetadata, 100*p.cfg.MinFreeMetadata)
+		return fmt.Errorf("%w: %.1f %% of its metadata is free, %.1f %% is the reserve: `consumer pool grow --metadata-size` adds space", errPoolLow, 100*freeMetadata, 100*p.cfg.MinFreeMetadata)
 	}
 	return nil
+}
+
+// cannotChange says why a pool takes no changes at all, and what to do; nil if it does.
+func cannotChange(s devmapper.Status) error {
+	if !s.NeedsCheck && (s.Mode == devmapper.ModeReadWrite || s.Mode == devmapper.ModeOutOfDataSpace) {
+		return nil
+	}
+	return fmt.Errorf("%w: it is %s, needs a check: %t, metadata %d of %d bytes: stop the daemon and run `consumer pool repair`",
+		devmapper.ErrReadOnly, s.Mode, s.NeedsCheck, s.UsedMetadata, s.TotalMetadata)
 }

@@ -49,7 +49,7 @@ func (p *Pipeline) intake(ctx, work context.Context, out chan<- *Job) {
 		failures = 0
 		p.condition.polled(time.Now())
 		for _, m := range msgs {
-			if ctx.Err() != nil { // a poll that was drained while stopping
+			if ctx.Err() != nil || !p.admit() { // a poll that was drained while stopping, or during which the pool filled up
 				p.settle(work, p.deliver(m), abandoned)
 				continue
 			}

@@ -86,11 +86,24 @@ func (p *Pipeline) conclude(ctx context.Context, job *Job, j judgement) outcome 
 	case retry:
 		log.Warn().Dur("again_in_ms", j.delay).Msg(j.text)
 	case violation:
-		log.Error().Str("security_violation", j.class).Msg(j.text)
+		p.metrics.violation(j.class)
+		securityViolation(log.Error(), j, img).Msg(j.text)
 	default:
 		log.Error().Msg(j.text)
 	}
 	return outcome{verdict: j.verdict, delay: j.delay, reason: j.text, attempts: img.Failures}
+}
+
+// securityViolation is the one line about a refused attack: which rule, which entry, where in which archive.
+func securityViolation(line *zerolog.Event, j judgement, img store.Image) *zerolog.Event {
+	line = line.Str("security_violation", j.class)
+	if r := j.rejection; r != nil {
+		line = line.Str("entry", r.Entry).Int("entry_index", r.Index).Int64("offset", r.Offset).Int("more", r.More)
+	}
+	if img.Blob != nil {
+		line = line.Str("sha256", img.Blob.SHA256)
+	}
+	return line
 }
 
 // undone records that an attempt was rolled back without a verdict.

@@ -24,6 +24,7 @@ type Metrics struct {
 	receive   *prometheus.CounterVec
 	settle    *prometheus.CounterVec
 	margin    prometheus.Histogram
+	attacks   *prometheus.CounterVec
 	poolBytes *prometheus.GaugeVec
 }
 
@@ -48,13 +49,14 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Namespace: namespace, Name: "heartbeat_margin_seconds", Help: "What was left of a message's lease when it was extended.",
 			Buckets: []float64{0, 1, 2.5, 5, 10, 20, 30, 60, 300, 3600},
 		}),
+		attacks:   counter("security_violations_total", "Archives refused as attacks.", "rule"),
 		poolBytes: gauge("pool_bytes", "Space of the thin pool.", "space", "state"),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: namespace, Name: "stage_duration_seconds", Help: "Time of a stage that was done.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800},
 		}, []string{"stage"}),
 	}
-	reg.MustRegister(m.jobs, m.duration, m.events, m.failures, m.messages, m.ignores, m.handoffs, m.receive, m.settle, m.margin, m.poolBytes)
+	reg.MustRegister(m.jobs, m.duration, m.events, m.failures, m.messages, m.ignores, m.handoffs, m.receive, m.settle, m.margin, m.attacks, m.poolBytes)
 	for _, st := range []store.Stage{store.Download, store.Unpack, store.Activate} {
 		m.jobs.WithLabelValues(string(st))
 		m.duration.WithLabelValues(string(st))
@@ -76,6 +78,7 @@ func (m *Metrics) failure(st store.Stage, j judgement) {
 	m.failures.WithLabelValues(string(st), string(j.verdict), j.class).Inc()
 }
 
+func (m *Metrics) violation(rule string)     { m.attacks.WithLabelValues(rule).Inc() }
 func (m *Metrics) message(result string)     { m.messages.WithLabelValues(result).Inc() }
 func (m *Metrics) ignored(reason string)     { m.ignores.WithLabelValues(reason).Inc() }
 func (m *Metrics) handoff(how string)        { m.handoffs.WithLabelValues(how).Inc() }

@@ -8,6 +8,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,6 +33,7 @@ type Config struct {
 	DownloadTimeout, UnpackTimeout, ActivateTimeout time.Duration
 
 	Policy      archive.Policy
+	Policies    map[string]archive.Policy // by key prefix; the longest that fits wins over Policy
 	Limits      archive.Limits
 	DeviceBytes int64 // virtual size of every image's thin device
 
@@ -40,6 +42,10 @@ type Config struct {
 	Grace       time.Duration // how long running stages may go on after a stop
 
 	MinFreeData, MinFreeMetadata float64 // fractions of the pool; below, nothing new is taken
+
+	ManifestDir    string // manifests of sealed trees
+	ViolationDir   string // archives refused as attacks
+	ViolationBytes int64  // all of them together
 
 	KeepForeign     bool          // events about another bucket or prefix are buried, not dropped
 	BackfillAtStart bool          // compare the bucket with the journal when Run starts
@@ -105,6 +111,17 @@ func (c Config) check() error {
 		errs = append(errs, errors.New("device size, attempts and backoff must be positive"))
 	}
 	return errors.Join(errs...)
+}
+
+// policy is the one that applies to a key.
+func (c Config) policy(key string) archive.Policy {
+	policy, longest := c.Policy, -1
+	for prefix, p := range c.Policies {
+		if strings.HasPrefix(key, prefix) && len(prefix) > longest {
+			policy, longest = p, len(prefix)
+		}
+	}
+	return policy
 }
 
 // graceful returns a context that ends the grace period after ctx does. The function returned ends it at once.

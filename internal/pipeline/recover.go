@@ -29,7 +29,7 @@ func (p *Pipeline) Recover(ctx context.Context) (Recovered, error) {
 	if err := p.Pool.ResumeSuspended(); err != nil { // readers of a suspended device cannot even be killed
 		return r, err
 	}
-	thins, err := p.thinIDs()
+	truth, err := p.look()
 	if err != nil {
 		return r, err
 	}
@@ -47,66 +47,74 @@ func (p *Pipeline) Recover(ctx context.Context) (Recovered, error) {
 	}
 	for i := len(devices) - 1; i >= 0; i-- { // snapshots before their origins
 		d := devices[i]
-		if err := p.recoverDevice(ctx, byImage[d.Image], d, thins, &r); err != nil {
+		if err := p.recoverDevice(ctx, byImage[d.Image], d, truth, &r); err != nil {
 			return r, fmt.Errorf("device %d of image %d: %w", d.ID, d.Image, err)
 		}
-		delete(thins, devmapper.ID(d.ID))
+		delete(truth.thins, devmapper.ID(d.ID))
 	}
-	for id := range thins {
+	for id := range truth.thins {
 		r.Foreign = append(r.Foreign, fmt.Sprintf("thin device %d", id))
 	}
-	if err := p.recoverBlobs(byImage, &r); err != nil {
+	if err := errors.Join(p.recoverBlobs(byImage, &r), p.recoverManifests(byImage)); err != nil {
 		return r, err
 	}
 	p.Log.Info().Interface("recovered", r).Msg("journal, pool and blobs agree")
 	return r, nil
 }
 
-func (p *Pipeline) thinIDs() (map[devmapper.ID]bool, error) {
-	list, err := p.Pool.Thins()
+// poolTruth is what the pool holds, whatever the journal says.
+type poolTruth struct {
+	thins  map[devmapper.ID]bool
+	active map[devmapper.ID]bool // whole, under our UUIDs
+}
+
+// look reads the pool. One that takes no changes is an error: nothing could be rolled back.
+func (p *Pipeline) look() (poolTruth, error) {
+	t := poolTruth{map[devmapper.ID]bool{}, map[devmapper.ID]bool{}}
+	s, err := p.Pool.Status()
+	if err == nil {
+		err = cannotChange(s)
+	}
 	if err != nil {
-		return nil, err
+		return t, err
 	}
-	ids := map[devmapper.ID]bool{}
-	for _, t := range list {
-		ids[t.ID] = true
+	thins, err := p.Pool.Thins()
+	if err != nil {
+		return t, err
 	}
-	return ids, nil
+	for _, th := range thins {
+		t.thins[th.ID] = true
+	}
+	active, err := p.Pool.Active()
+	for _, a := range active {
+		t.active[a.ID] = !a.HalfCreated
+	}
+	return t, err
 }
 
 // recoverDevice decides about one row of the journal.
-func (p *Pipeline) recoverDevice(ctx context.Context, job *Job, d store.Device, thins map[devmapper.ID]bool, r *Recovered) error {
+func (p *Pipeline) recoverDevice(ctx context.Context, job *Job, d store.Device, truth poolTruth, r *Recovered) error {
 	switch {
 	case job.image.State.Refused():
 		r.RolledBack++
 		return p.drop(ctx, d)
-	case d.State == store.Sealed && thins[devmapper.ID(d.ID)]:
+	case d.State == store.Sealed && truth.thins[devmapper.ID(d.ID)]:
 		r.RolledOn++
 		return p.rollForward(ctx, job, d)
 	case d.State != store.Ready:
 		r.RolledBack++
 		return p.drop(ctx, d)
-	case !thins[devmapper.ID(d.ID)]:
+	case !truth.thins[devmapper.ID(d.ID)]:
 		r.Lost++
 		return p.lose(ctx, job, d)
 	case d.Kind == store.ImageDevice:
 		return p.Pool.Deactivate(devmapper.ID(d.ID)) // an origin is never active
 	}
-	return p.recoverSnapshot(d, r)
-}
-
-func (p *Pipeline) recoverSnapshot(d store.Device, r *Recovered) error {
-	active, err := p.Pool.Active()
-	if err != nil {
-		return err
-	}
-	for _, a := range active {
-		if a.ID == devmapper.ID(d.ID) && !a.HalfCreated {
-			return nil
-		}
+	if truth.active[devmapper.ID(d.ID)] {
+		return nil
 	}
 	r.Reactivated++
-	_, err = p.Pool.Activate(devmapper.ID(d.ID), devmapper.KindSnapshot, d.Bytes, false)
+	_, err := p.Pool.Activate(devmapper.ID(d.ID), devmapper.KindSnapshot, d.Bytes, false)
 	return err
 }
 
@@ -157,7 +165,11 @@ func (p *Pipeline) recoverBlobs(images map[int64]*Job, r *Recovered) error {
 			continue
 		}
 		r.Blobs++
-		errs = append(errs, p.Downloader.Remove(name))
+		if img.State.Refused() {
+			errs = append(errs, p.discardBlob(images[id]))
+		} else {
+			errs = append(errs, p.Downloader.Remove(name))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -59,25 +59,24 @@ func (p *Pipeline) unpack(ctx context.Context, job *Job) error {
 
 // plan judges the archive and the room for it.
 func (p *Pipeline) plan(ctx context.Context, job *Job, src *os.File) (*archive.Plan, error) {
-	plan, err := archive.Check(ctx, src, job.image.Blob.Size, archive.Options{Policy: p.cfg.Policy, Limits: p.cfg.Limits})
+	plan, err := archive.Check(ctx, src, job.image.Blob.Size, archive.Options{Policy: p.cfg.policy(job.image.Key), Limits: p.cfg.Limits})
 	if err != nil {
 		return nil, err
 	}
-	need := plan.DeviceBytes()
-	if need > p.cfg.DeviceBytes {
+	if need := plan.DeviceBytes(); need > p.cfg.DeviceBytes {
 		return nil, fmt.Errorf("%w: it needs about %d bytes of %d: raise DEVICE_SIZE", errTooSmall, need, p.cfg.DeviceBytes)
 	}
 	s, err := p.Pool.Status()
 	if err != nil {
 		return nil, err
 	}
-	if free := s.TotalData - s.UsedData; need > free {
+	if need, free := plan.PoolBytes(), s.TotalData-s.UsedData; need > free {
 		return nil, fmt.Errorf("%w: the image needs about %d bytes, %d are free", errPoolLow, need, free)
 	}
 	const most = 20
 	for i, a := range plan.Adjustments {
 		if i == most {
-			p.logJob(job).Info().Int("more", len(plan.Adjustments)-most).Msg("further entries adjusted")
+			p.logJob(job).Info().Int("more", plan.Adjusted-most).Msg("further entries adjusted")
 			break
 		}
 		p.logJob(job).Info().Str("entry", a.Entry).Str("reason", string(a.Reason)).Str("from", a.From).Str("to", a.To).Msg("entry adjusted by policy")
@@ -120,12 +119,12 @@ func (p *Pipeline) fill(ctx context.Context, job *Job, d *store.Device, src *os.
 	if err := p.advance(ctx, job, d, store.Filled, nil); err != nil {
 		return nil, err
 	}
-	if err := readBack(ctx, path, written); err != nil {
+	if err := errors.Join(readBack(ctx, path, written), p.saveManifest(written)); err != nil {
 		return nil, err
 	}
 	return &store.Tree{
 		Device: d.ID, Shape: string(plan.Shape), Policy: string(plan.Policy), Digest: written.Digest(),
-		Entries: plan.Entries, Files: len(written.Records), Bytes: plan.Bytes, Changed: len(plan.Adjustments),
+		Entries: plan.Entries, Files: len(written.Records), Bytes: plan.Bytes, Changed: plan.Adjusted,
 	}, nil
 }
 
@@ -143,13 +142,8 @@ func (p *Pipeline) extract(ctx context.Context, job *Job, path string, src *os.F
 }
 
 // readBack compares what the device holds with what was meant to be written.
-func readBack(ctx context.Context, path string, written *archive.Manifest) (err error) {
-	m, err := devmapper.MountDetached(path, devmapper.MountInspect)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, m.Close()) }()
-	found, err := archive.ReadManifest(ctx, m.Root())
+func readBack(ctx context.Context, path string, written *archive.Manifest) error {
+	found, err := readTree(ctx, path)
 	if err != nil {
 		return err
 	}
@@ -228,13 +222,4 @@ func (p *Pipeline) drop(ctx context.Context, d store.Device) error {
 		return err
 	}
 	return p.Store.SetDevice(ctx, d.ID, store.Gone)
-}
-
-// discard removes everything that was made for an image that is refused or given up.
-func (p *Pipeline) discard(ctx context.Context, job *Job) {
-	err := p.dropDevices(ctx, job, func(store.Device) bool { return true })
-	err = errors.Join(err, p.Downloader.Remove(blobName(job.image.ID)))
-	if err != nil {
-		p.logJob(job).Error().Err(err).Msg("clean-up incomplete; the next start finishes it")
-	}
 }

@@ -46,6 +46,8 @@ type judgement struct {
 	class   string
 	text    string
 	delay   time.Duration
+
+	rejection *archive.Rejection // violation: which entry
 }
 
 // judge is the one place with an opinion on errors. What it does not know is retried; attempts are bounded.
@@ -56,6 +58,7 @@ func (p *Pipeline) judge(job *Job, err error) judgement {
 		v = retry
 	}
 	j := judgement{verdict: v, class: class, text: err.Error()}
+	errors.As(err, &j.rejection)
 	if v != retry {
 		return j
 	}
@@ -91,6 +94,7 @@ var classes = []struct {
 	{devmapper.ErrReadOnly, retry, "pool_read_only"},
 	{devmapper.ErrNotFound, retry, "device_lost"},
 	{devmapper.ErrBusy, retry, "device_busy"},
+	{devmapper.ErrExists, retry, "device_exists"},
 	{store.ErrFenced, retry, "fenced"},
 	{syscall.ENOSPC, retry, "disk_full"},
 	{syscall.EIO, retry, "io"},

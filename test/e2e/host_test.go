@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -66,6 +67,12 @@ func needPool(t *testing.T) {
 // newHost makes the bucket, the queue and the pool. env overrides the daemon's settings.
 func newHost(t *testing.T, env ...string) *host {
 	t.Helper()
+	return newSizedHost(t, "2GiB", env...)
+}
+
+// newSizedHost is newHost with a pool of that size.
+func newSizedHost(t *testing.T, size string, env ...string) *host {
+	t.Helper()
 	needPool(t)
 	h := &host{t: t, dir: t.TempDir()}
 	var err error
@@ -81,7 +88,7 @@ func newHost(t *testing.T, env ...string) *host {
 	})
 	h.url = srv.URL
 	h.makeQueue()
-	h.install(poolName(t), env)
+	h.install(poolName(t), size, env)
 	return h
 }
 
@@ -89,12 +96,12 @@ func newHost(t *testing.T, env ...string) *host {
 func (h *host) another(name string, env ...string) *host {
 	h.t.Helper()
 	more := &host{t: h.t, dir: h.t.TempDir(), emu: h.emu, url: h.url, s3: h.s3, sqs: h.sqs, queue: h.queue}
-	more.install(name, env)
+	more.install(name, "2GiB", env)
 	return more
 }
 
 // install makes the machine's state directory and pool.
-func (h *host) install(pool string, env []string) {
+func (h *host) install(pool, size string, env []string) {
 	h.t.Helper()
 	h.env = append(os.Environ(),
 		"AWS_ENDPOINT_URL="+h.url, "AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x", "S3_BUCKET="+bucket, "SQS_QUEUE_URL="+h.queue,
@@ -106,7 +113,7 @@ func (h *host) install(pool string, env []string) {
 		h.t.Fatal(err)
 	}
 	h.t.Cleanup(h.end)
-	h.consumer("pool", "create", "--name", pool, "--data-size", "2GiB", "--thins", "100")
+	h.consumer("pool", "create", "--name", pool, "--data-size", size, "--thins", "100")
 	if h.store, err = store.OpenExisting(h.t.Context(), filepath.Join(h.dir, "state", "consumer.db")); err != nil {
 		h.t.Fatal(err)
 	}
@@ -123,12 +130,24 @@ func poolName(t *testing.T) string {
 	}, name)[:min(len(name), 24)]
 }
 
+// plainBodies is what cmd/consumer does for the same reason: see there.
+type plainBodies struct{ aws.HTTPClient }
+
+func (c plainBodies) Do(r *http.Request) (*http.Response, error) {
+	if r.Body != nil && r.Body != http.NoBody {
+		r = r.WithContext(r.Context())
+		r.Body = struct{ io.ReadCloser }{r.Body}
+	}
+	return c.HTTPClient.Do(r)
+}
+
 func (h *host) makeQueue() {
 	h.t.Helper()
 	ctx := h.t.Context()
 	cfg, err := config.LoadDefaultConfig(ctx, config.WithRegion("us-east-1"), config.WithHTTPClient(awshttp.NewBuildableClient()),
 		config.WithCredentialsProvider(credentials.NewStaticCredentialsProvider("x", "x", "")), config.WithBaseEndpoint(h.url))
 	h.check(err)
+	cfg.HTTPClient = plainBodies{cfg.HTTPClient}
 	h.s3 = s3.NewFromConfig(cfg, func(o *s3.Options) { o.UsePathStyle = true })
 	h.sqs = sqs.NewFromConfig(cfg)
 	q, err := h.sqs.CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: aws.String("images")})

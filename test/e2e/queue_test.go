@@ -282,11 +282,11 @@ func TestStopReturnsTheRest(t *testing.T) {
 
 // A stream of duplicates is answered from the journal in flat memory. CIM_DUPLICATES sets how many.
 func TestDuplicatesInFlatMemory(t *testing.T) {
-	n := 3000
+	n := 900
 	if v, err := strconv.Atoi(os.Getenv("CIM_DUPLICATES")); err == nil {
 		n = v
 	}
-	h := newHost(t, "LOG_LEVEL=error", "SQS_VISIBILITY=60s")
+	h := newHost(t, "LOG_LEVEL=info", "SQS_VISIBILITY=60s")
 	body := rootfs("hello", 3)
 	h.start()
 	h.put("images/a.tar", body)

@@ -2,8 +2,10 @@ package emulator_test
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
@@ -84,6 +86,25 @@ func TestClockDelay(t *testing.T) {
 	}
 	clock.Advance(10 * time.Second)
 	w.one(q, 30)
+	if a := w.attributes(q); a["ApproximateNumberOfMessagesDelayed"] != "0" || a["ApproximateNumberOfMessagesNotVisible"] != "1" {
+		t.Errorf("received: %v", a)
+	}
+}
+
+// A handle is of one queue, and cannot be made up.
+func TestForgedHandles(t *testing.T) {
+	w := emulated(t, emulator.Config{})
+	q, other := w.newQueue(nil), w.newQueue(nil)
+	w.send(q, "a")
+	raw, err := base64.StdEncoding.DecodeString(*w.one(q, 300).ReceiptHandle)
+	w.check(err)
+	for place := range raw {
+		forged := slices.Clone(raw)
+		forged[place] ^= 1
+		failed[*types.ReceiptHandleIsInvalid](t, w.extend(q, aws.String(base64.StdEncoding.EncodeToString(forged)), 0))
+	}
+	failed[*types.ReceiptHandleIsInvalid](t, w.extend(other, aws.String(base64.StdEncoding.EncodeToString(raw)), 0))
+	w.check(w.extend(q, aws.String(base64.StdEncoding.EncodeToString(raw)), 0))
 }
 
 // poll receives in the background, for up to 20 seconds; the channel gives what came, and is closed after an error.

@@ -123,7 +123,7 @@ func TestNotifications(t *testing.T) {
 		},
 		"only what the filter lets through": func(t *testing.T, w *world) {
 			b, q := w.notified(prefix("images/"), suffix(".tar"))
-			for _, key := range []string{"images", "other/x.tar", "images/x.zip", "IMAGES/x.tar", "images%2Fx.tar"} {
+			for _, key := range []string{"images", "other/x.tar", "images/x.zip", "IMAGES/x.tar", "images%2Fx.tar", "other/images/x.tar"} {
 				w.put(b, key, "x")
 			}
 			w.put(b, "images/last.tar", "x")
