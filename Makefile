@@ -10,7 +10,7 @@ GOLANGCI := $(CACHE)/golangci-lint-$(GOLANGCI_VERSION)
 IMAGE ?= $(CACHE)/debian-minbase.tar
 UML := $(CURDIR)/bin/uml-run
 # Packages whose tests need a real thin pool; the rest runs on any machine.
-KERNEL := ./internal/devmapper/... ./internal/archive/... ./test/e2e/...
+KERNEL := ./test/e2e ./internal/archive/... ./internal/devmapper
 
 .PHONY: help
 help: ## print this
@@ -38,8 +38,7 @@ $(CACHE)/debian-minbase.tar:
 	@mv $@.part $@
 
 .PHONY: test
-test: build ## all tests: unit, conformance, end to end, user-mode-linux
-	@$(MAKE) --no-print-directory -j2 test-host test-uml
+test: test-host test-uml ## all tests: unit, conformance, end to end, user-mode-linux
 	@echo "all tests passed"
 
 .PHONY: test-host
@@ -49,7 +48,7 @@ test-host: setup ## the tests that any machine can run, with the race detector
 .PHONY: test-uml
 test-uml: build ## the tests that need a real thin pool, in user-mode-linux (natively where root has dm-thin)
 	go build -tags failpoint -o bin/consumer-failpoint ./cmd/consumer
-	CIM_REQUIRE_DM=1 CONSUMER_BIN=$(CURDIR)/bin/consumer-failpoint go test -count=1 -p 1 -exec "$(UML)" $(KERNEL)
+	CIM_REQUIRE_DM=1 CONSUMER_BIN=$(CURDIR)/bin/consumer-failpoint go test -count=1 -p 2 -exec "$(UML)" $(KERNEL)
 
 .PHONY: lint
 lint: $(GOLANGCI) ## golangci-lint, pinned
