@@ -115,7 +115,8 @@ func (s *system) openPipeline(ctx context.Context, reg prometheus.Registerer) (*
 		return nil, err
 	}
 	metrics := pipeline.NewMetrics(reg)
-	down, err := download.New(s3c, download.Config{Dir: filepath.Join(s.cfg.StateDir, "blobs"), MaxBytes: int64(s.cfg.MaxImage)})
+	source := download.NewRegional(s3c)
+	down, err := download.New(source, download.Config{Dir: filepath.Join(s.cfg.StateDir, "blobs"), MaxBytes: int64(s.cfg.MaxImage)})
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +124,7 @@ func (s *system) openPipeline(ctx context.Context, reg prometheus.Registerer) (*
 		Store:      s.store,
 		Queue:      queue.New(sqsc, s.cfg.queue(metrics.Queue())),
 		Downloader: down,
-		Bucket:     download.NewBucket(s3c, s.cfg.Bucket, s.cfg.Prefix),
+		Bucket:     download.NewBucket(source, s.cfg.Bucket, s.cfg.Prefix),
 		Pool:       s.pool,
 		Log:        s.log,
 		Metrics:    metrics,

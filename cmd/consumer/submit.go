@@ -24,7 +24,7 @@ func (s *system) openSubmitter(ctx context.Context) (*pipeline.Submitter, error)
 		return nil, err
 	}
 	return &pipeline.Submitter{
-		Store: s.store, Bucket: download.NewBucket(s3c, s.cfg.Bucket, s.cfg.Prefix), Name: s.cfg.Bucket, Prefix: s.cfg.Prefix,
+		Store: s.store, Bucket: download.NewBucket(download.NewRegional(s3c), s.cfg.Bucket, s.cfg.Prefix), Name: s.cfg.Bucket, Prefix: s.cfg.Prefix,
 	}, nil
 }
 

@@ -84,7 +84,7 @@ func (p *Pipeline) Ready() error {
 // admit tells whether new work may be taken: the pool must be writable and have its reserve of data and metadata. While not,
 // messages stay in the queue.
 func (p *Pipeline) admit() bool {
-	why := p.poolRoom()
+	why := p.room()
 	if p.condition.pause(why) {
 		if why != nil {
 			p.Log.Error().Err(why).Msg("intake paused")

@@ -68,6 +68,7 @@ type Pipeline struct {
 	Parts
 	cfg     Config
 	table   []stage
+	room    func() error // nil: the pool has room for new work; else why not, and what to do
 	metrics *Metrics
 
 	permits chan struct{} // one for each message held; buffered: its length is the number held
@@ -95,7 +96,7 @@ func New(cfg Config, parts Parts) (*Pipeline, error) {
 		parked:  map[int64]time.Time{},
 		wake:    make(chan struct{}, 1),
 	}
-	p.table = p.stages()
+	p.table, p.room = p.stages(), p.poolRoom
 	return p, nil
 }
 

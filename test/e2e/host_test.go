@@ -27,19 +27,19 @@ import (
 	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	sqstypes "github.com/aws/aws-sdk-go-v2/service/sqs/types"
+	"github.com/google/uuid"
 
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/store"
 	"imagemanager.internal/test/emulator"
 )
 
-const bucket = "images-bucket"
-
 // host is one machine: a state directory, a pool, a daemon; and the S3 and SQS it talks to.
 type host struct {
 	t      *testing.T
 	dir    string
-	emu    *emulator.Server
+	emu    *emulator.Server // nil when the tests run against another S3 and SQS
+	bucket string
 	url    string
 	s3     *s3.Client
 	sqs    *sqs.Client
@@ -74,28 +74,44 @@ func newHost(t *testing.T, env ...string) *host {
 func newSizedHost(t *testing.T, size string, env ...string) *host {
 	t.Helper()
 	needPool(t)
-	h := &host{t: t, dir: t.TempDir()}
-	var err error
-	if h.emu, err = emulator.New(emulator.Config{Dir: t.TempDir()}); err != nil {
-		t.Fatal(err)
+	h := &host{t: t, dir: t.TempDir(), bucket: "e2e-" + uuid.NewString(), url: os.Getenv("E2E_ENDPOINT_URL")}
+	if h.url == "" {
+		h.emulate()
 	}
-	srv := httptest.NewServer(h.emu)
-	t.Cleanup(func() {
-		if err := h.emu.Close(); err != nil {
-			t.Error(err)
-		}
-		srv.Close()
-	})
-	h.url = srv.URL
 	h.makeQueue()
 	h.install(poolName(t), size, env)
 	return h
 }
 
+// emulate starts an S3 and SQS of the test's own.
+func (h *host) emulate() {
+	var err error
+	h.emu, err = emulator.New(emulator.Config{Dir: h.t.TempDir()})
+	h.check(err)
+	srv := httptest.NewServer(h.emu)
+	h.t.Cleanup(func() {
+		if err := h.emu.Close(); err != nil {
+			h.t.Error(err)
+		}
+		srv.Close()
+	})
+	h.url = srv.URL
+}
+
+// faulty returns the emulator, for tests that make it fail. Another S3 and SQS cannot be made to: the test is skipped there, and only
+// there.
+func (h *host) faulty() *emulator.Server {
+	h.t.Helper()
+	if h.emu == nil {
+		h.t.Skip("E2E_ENDPOINT_URL is set: only the emulator fails on demand")
+	}
+	return h.emu
+}
+
 // another makes one more machine with a pool of its own, on the same queue.
 func (h *host) another(name string, env ...string) *host {
 	h.t.Helper()
-	more := &host{t: h.t, dir: h.t.TempDir(), emu: h.emu, url: h.url, s3: h.s3, sqs: h.sqs, queue: h.queue}
+	more := &host{t: h.t, dir: h.t.TempDir(), emu: h.emu, bucket: h.bucket, url: h.url, s3: h.s3, sqs: h.sqs, queue: h.queue}
 	more.install(name, "2GiB", env)
 	return more
 }
@@ -104,7 +120,7 @@ func (h *host) another(name string, env ...string) *host {
 func (h *host) install(pool, size string, env []string) {
 	h.t.Helper()
 	h.env = append(os.Environ(),
-		"AWS_ENDPOINT_URL="+h.url, "AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x", "S3_BUCKET="+bucket, "SQS_QUEUE_URL="+h.queue,
+		"AWS_ENDPOINT_URL="+h.url, "AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x", "S3_BUCKET="+h.bucket, "SQS_QUEUE_URL="+h.queue,
 		"STATE_DIR="+filepath.Join(h.dir, "state"), "LISTEN_ADDR=127.0.0.1:0", "LOG_LEVEL=debug",
 		"DEVICE_SIZE=256MiB", "SQS_WAIT=1s", "SQS_VISIBILITY=10s", "RETRY_BACKOFF=1ms", "SHUTDOWN_GRACE=1s")
 	h.env = append(h.env, env...)
@@ -150,15 +166,15 @@ func (h *host) makeQueue() {
 	cfg.HTTPClient = plainBodies{cfg.HTTPClient}
 	h.s3 = s3.NewFromConfig(cfg, func(o *s3.Options) { o.UsePathStyle = true })
 	h.sqs = sqs.NewFromConfig(cfg)
-	q, err := h.sqs.CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: aws.String("images")})
+	q, err := h.sqs.CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: aws.String(h.bucket)})
 	h.check(err)
 	h.queue = *q.QueueUrl
-	_, err = h.s3.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: aws.String(bucket)})
+	_, err = h.s3.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: aws.String(h.bucket)})
 	h.check(err)
 	a, err := h.sqs.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: q.QueueUrl, AttributeNames: []sqstypes.QueueAttributeName{"QueueArn"}})
 	h.check(err)
 	_, err = h.s3.PutBucketNotificationConfiguration(ctx, &s3.PutBucketNotificationConfigurationInput{
-		Bucket: aws.String(bucket),
+		Bucket: aws.String(h.bucket),
 		NotificationConfiguration: &s3types.NotificationConfiguration{QueueConfigurations: []s3types.QueueConfiguration{{
 			QueueArn: aws.String(a.Attributes["QueueArn"]), Events: []s3types.Event{"s3:ObjectCreated:*"},
 		}}},
@@ -290,7 +306,7 @@ func (h *host) end() {
 
 func (h *host) put(key string, body []byte) {
 	h.t.Helper()
-	_, err := h.s3.PutObject(h.t.Context(), &s3.PutObjectInput{Bucket: aws.String(bucket), Key: aws.String(key), Body: bytes.NewReader(body)})
+	_, err := h.s3.PutObject(h.t.Context(), &s3.PutObjectInput{Bucket: aws.String(h.bucket), Key: aws.String(key), Body: bytes.NewReader(body)})
 	h.check(err)
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -196,6 +197,23 @@ func TestReboot(t *testing.T) {
 	}
 	h.stop()
 	h.whole()
+}
+
+// SIGHUP changes between the configured log level and debug.
+func TestLogLevel(t *testing.T) {
+	h := newHost(t, "LOG_LEVEL=info")
+	h.start()
+	h.running()
+	for i, level := range []string{"debug", "info"} {
+		h.check(h.daemon.Process.Signal(syscall.SIGHUP))
+		h.logged("log level changed", i+1)
+		text, err := os.ReadFile(h.log.Name())
+		h.check(err)
+		if !bytes.Contains(text, []byte(`"log_level":"`+level+`"`)) {
+			t.Errorf("after %d signals the level is not %s", i+1, level)
+		}
+	}
+	h.stop()
 }
 
 // One daemon a state directory, and a configuration that lists all its problems.

@@ -53,10 +53,10 @@ func TestFaultMatrix(t *testing.T) {
 		{name: "through EventBridge", delivery: emulator.Delivery{Envelope: emulator.EventBridge}},
 		{name: "through EventBridge and SNS", delivery: emulator.Delivery{Envelope: emulator.EventBridgeInSNS}},
 	} {
-		h.emu.Clear()
-		h.emu.Deliver(c.delivery)
+		h.faulty().Clear()
+		h.faulty().Deliver(c.delivery)
 		for _, f := range c.faults {
-			h.emu.Fault(f)
+			h.faulty().Fault(f)
 		}
 		key := "images/" + c.name + ".tar"
 		h.put(key, rootfs("hello", 40))
@@ -81,7 +81,7 @@ func TestFaultMatrix(t *testing.T) {
 // deadLetterQueue makes one more queue and returns its URL.
 func (h *host) deadLetterQueue() string {
 	h.t.Helper()
-	q, err := h.sqs.CreateQueue(h.t.Context(), &sqs.CreateQueueInput{QueueName: aws.String("dead")})
+	q, err := h.sqs.CreateQueue(h.t.Context(), &sqs.CreateQueueInput{QueueName: aws.String(h.bucket + "-dead")})
 	h.check(err)
 	return *q.QueueUrl
 }
@@ -96,7 +96,7 @@ func (h *host) send(body string) {
 func TestQuarantine(t *testing.T) {
 	h := newHost(t, "MAX_ATTEMPTS=3")
 	h.start()
-	h.emu.Fault(emulator.Fault{Op: "GetObject", Status: 500})
+	h.faulty().Fault(emulator.Fault{Op: "GetObject", Status: 500})
 	h.put("images/a.tar", rootfs("hello", 3))
 	h.send("{this is no notification")
 	if img := h.ends("images/a.tar"); img.State != store.Dead || img.Failures != 3 {
@@ -108,7 +108,7 @@ func TestQuarantine(t *testing.T) {
 	if len(list) != 2 {
 		t.Fatalf("in quarantine: %+v, want the broken message and the failed image's", list)
 	}
-	h.emu.Clear()
+	h.faulty().Clear()
 	for _, q := range list {
 		if strings.Contains(q.Body, "images/a.tar") {
 			if q.Attempts != 3 || q.Reason == "" {
@@ -131,7 +131,7 @@ func TestDeadLetter(t *testing.T) {
 	dlq := h.deadLetterQueue()
 	h.env = append(h.env, "MAX_ATTEMPTS=2", "SQS_DEAD_LETTER_URL="+dlq)
 	h.start()
-	h.emu.Fault(emulator.Fault{Op: "GetObject", Status: 500})
+	h.faulty().Fault(emulator.Fault{Op: "GetObject", Status: 500})
 	h.put("images/a.tar", rootfs("hello", 3))
 	h.ends("images/a.tar")
 	h.drained()
@@ -154,12 +154,12 @@ func TestDeadLetter(t *testing.T) {
 func TestLeaseLost(t *testing.T) {
 	h := newHost(t)
 	h.start()
-	h.emu.Fault(emulator.Fault{Op: "GetObject", Times: 1, Rate: 20_000})
+	h.faulty().Fault(emulator.Fault{Op: "GetObject", Times: 1, Rate: 20_000})
 	h.put("images/a.tar", rootfs("hello", 60))
 	h.reaches("images/a.tar", "begun download")
-	h.emu.Fault(emulator.Fault{Op: "ChangeMessageVisibilityBatch", Times: 1, Entries: -1, Status: 400, Code: "ReceiptHandleIsInvalid"})
+	h.faulty().Fault(emulator.Fault{Op: "ChangeMessageVisibilityBatch", Times: 1, Entries: -1, Status: 400, Code: "ReceiptHandleIsInvalid"})
 	h.reaches("images/a.tar", "undone download")
-	h.emu.Expire("images")
+	h.faulty().Expire(h.bucket)
 	img := h.active("images/a.tar")
 	h.drained()
 	if img.Failures != 0 {
@@ -173,11 +173,11 @@ func TestLeaseLost(t *testing.T) {
 func TestOverwrittenAndDeleted(t *testing.T) {
 	h := newHost(t)
 	h.put("images/a.tar", rootfs("old", 3))
-	h.emu.Deliver(emulator.Delivery{Lose: true}) // the newer event never comes
+	h.faulty().Deliver(emulator.Delivery{Lose: true}) // the newer event never comes
 	h.put("images/a.tar", rootfs("new", 3))
-	h.emu.Clear()
+	h.faulty().Clear()
 	h.put("images/gone.tar", rootfs("gone", 3))
-	_, err := h.s3.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: aws.String(bucket), Key: aws.String("images/gone.tar")})
+	_, err := h.s3.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: aws.String(h.bucket), Key: aws.String("images/gone.tar")})
 	h.check(err)
 	h.start()
 	if img := h.ends("images/gone.tar"); img.State != store.Vanished || img.Failures != 2 {
@@ -202,13 +202,13 @@ func TestOverwrittenAndDeleted(t *testing.T) {
 // Objects whose events were lost are found by a backfill, or submitted by hand; beside live events nothing is done twice.
 func TestBackfillAndSubmit(t *testing.T) {
 	h := newHost(t)
-	h.emu.Deliver(emulator.Delivery{Lose: true})
+	h.faulty().Deliver(emulator.Delivery{Lose: true})
 	for i := range 5 {
 		h.put(fmt.Sprintf("images/%d.tar", i), rootfs("hello", 3))
 	}
 	h.put("other/x.tar", rootfs("hello", 3))
 	h.put("images/folder/", nil)
-	h.emu.Clear()
+	h.faulty().Clear()
 	h.start()
 	h.running()
 	h.consumer("submit", "images/3.tar")
@@ -242,7 +242,7 @@ func TestBackfillAndSubmit(t *testing.T) {
 // The daemon itself compares the bucket with the journal when it starts, if it is told to.
 func TestBackfillAtStart(t *testing.T) {
 	h := newHost(t, "BACKFILL_AT_START=true")
-	h.emu.Deliver(emulator.Delivery{Lose: true})
+	h.faulty().Deliver(emulator.Delivery{Lose: true})
 	h.put("images/a.tar", rootfs("hello", 3))
 	h.start()
 	h.active("images/a.tar")
@@ -253,7 +253,7 @@ func TestBackfillAtStart(t *testing.T) {
 // A stop gives back at once what was not started.
 func TestStopReturnsTheRest(t *testing.T) {
 	h := newHost(t, "SHUTDOWN_GRACE=0s", "SQS_VISIBILITY=600s")
-	h.emu.Fault(emulator.Fault{Op: "GetObject", Rate: 20_000})
+	h.faulty().Fault(emulator.Fault{Op: "GetObject", Rate: 20_000})
 	for i := range 12 {
 		h.put(fmt.Sprintf("images/%02d.tar", i), rootfs("hello", 60))
 	}
@@ -270,7 +270,7 @@ func TestStopReturnsTheRest(t *testing.T) {
 			t.Errorf("%s messages are invisible after the stop", a.Attributes["ApproximateNumberOfMessagesNotVisible"])
 		}
 	}
-	h.emu.Clear()
+	h.faulty().Clear()
 	h.start()
 	for i := range 12 {
 		h.active(fmt.Sprintf("images/%02d.tar", i))
@@ -292,7 +292,7 @@ func TestDuplicatesInFlatMemory(t *testing.T) {
 	h.put("images/a.tar", body)
 	img := h.active("images/a.tar")
 	h.drained()
-	record := fmt.Sprintf(`{"Records":[{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":%q},"object":{"key":"images/a.tar","eTag":%q}}}]}`, bucket, md5Hex(body))
+	record := fmt.Sprintf(`{"Records":[{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":%q},"object":{"key":"images/a.tar","eTag":%q}}}]}`, h.bucket, md5Hex(body))
 	burst := func(n int) {
 		var wg sync.WaitGroup
 		for range 4 {
@@ -345,15 +345,15 @@ func (h *host) rss() int {
 // With the queue missing the daemon says so, once for a while, and is ready again when the queue is there.
 func TestQueueMissing(t *testing.T) {
 	h := newHost(t)
-	h.emu.Fault(emulator.Fault{Op: "ReceiveMessage", Status: http.StatusBadRequest, Code: "AWS.SimpleQueueService.NonExistentQueue"})
+	h.faulty().Fault(emulator.Fault{Op: "ReceiveMessage", Status: http.StatusBadRequest, Code: "AWS.SimpleQueueService.NonExistentQueue"})
 	h.start()
-	h.eventually("several polls failed", func() bool { return h.emu.Calls("ReceiveMessage") >= 4 })
+	h.eventually("several polls failed", func() bool { return h.faulty().Calls("ReceiveMessage") >= 4 })
 	text, err := os.ReadFile(h.log.Name())
 	h.check(err)
 	if n := strings.Count(string(text), "cannot receive messages"); n != 1 {
 		t.Errorf("said %d times that messages cannot be received, want once in ten seconds", n)
 	}
-	h.emu.Clear()
+	h.faulty().Clear()
 	h.put("images/a.tar", rootfs("hello", 3))
 	h.active("images/a.tar")
 	h.drained()

@@ -69,27 +69,37 @@ func TestDistro(t *testing.T) {
 	h.whole()
 }
 
-// Messages that name no image of ours end without one: deleted, or left to the redrive policy when they make no sense.
+// Messages that name no image of ours end without one: deleted, or, where they are about another bucket or prefix, kept aside.
 func TestForeignMessages(t *testing.T) {
 	h := newHost(t)
 	h.start()
-	for _, body := range []string{
+	for _, text := range []string{
 		`{"Service":"Amazon S3","Event":"s3:TestEvent","Time":"2026-11-01T10:00:00.000Z","Bucket":"images-bucket","RequestId":"R1","HostId":"H1"}`,
 		`{"Records":[{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":"another"},"object":{"key":"images/x.tar","eTag":"e"}}}]}`,
 		`{"Records":[{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":"images-bucket"},"object":{"key":"other/x.tar","eTag":"e"}}}]}`,
 		`{"Records":[{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectRemoved:Delete","s3":{"bucket":{"name":"images-bucket"},"object":{"key":"images/x.tar","eTag":"e"}}}]}`,
 		`{"Records":[]}`,
 	} {
-		_, err := h.sqs.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: aws.String(h.queue), MessageBody: aws.String(body)})
-		h.check(err)
+		h.send(strings.ReplaceAll(text, "images-bucket", h.bucket))
 	}
 	h.drained()
+	h.kept(2)
 	images, err := h.store.Images(t.Context())
 	h.check(err)
 	if len(images) != 0 {
 		t.Errorf("images made of nothing: %+v", images)
 	}
 	h.stop()
+}
+
+// kept checks how many messages are in quarantine: foreign ones are, unless they are to be dropped.
+func (h *host) kept(want int) {
+	h.t.Helper()
+	list, err := h.store.QuarantinedAll(h.t.Context())
+	h.check(err)
+	if len(list) != want {
+		h.t.Errorf("%d messages in quarantine, want %d: %+v", len(list), want, list)
+	}
 }
 
 // Several records in one message: it is deleted when all are terminal, one of them refused.
@@ -100,7 +110,7 @@ func TestSeveralRecords(t *testing.T) {
 		key := fmt.Sprintf("images/%d.tar", i)
 		h.put(key, body)
 		records = append(records, fmt.Sprintf(`{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":%q},"object":{"key":%q,"eTag":%q}}}`,
-			bucket, key, md5Hex(body)))
+			h.bucket, key, md5Hex(body)))
 	}
 	_, err := h.sqs.PurgeQueue(t.Context(), &sqs.PurgeQueueInput{QueueUrl: aws.String(h.queue)})
 	h.check(err)

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -213,6 +214,7 @@ func runProgram(dir, scratch string) (int, error) {
 		return 0, fmt.Errorf("%s: %w", s.Args[0], err)
 	}
 	go obey(pid)
+	go beAlive()
 	return reap(pid)
 }
 
@@ -248,6 +250,15 @@ func obey(pid int) {
 		}
 	}
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+}
+
+// beAlive shows the host that the kernel runs: timers fire, processes are scheduled, files are written.
+func beAlive() {
+	for range time.Tick(time.Second) {
+		if err := os.WriteFile(filepath.Join(shared, aliveName), []byte("yes"), 0o600); err != nil {
+			fmt.Fprintf(os.Stderr, "uml-run: guest: %v\n", err)
+		}
+	}
 }
 
 func reap(pid int) (int, error) {

@@ -8,6 +8,9 @@
 // SIGINT and SIGTERM reach the program. Whatever of device-mapper devices, loop devices, mounts or processes it leaves in the guest is
 // printed and makes the run fail with exit code 70; exit code 71 means that the guest did not run the program to its end.
 //
+// A guest whose kernel has stopped altogether, as user-mode-linux 6.1 does once in a while on a busy machine, is killed after a minute,
+// and the program is run again in a new one, once. A program that hangs is left to its own time-outs.
+//
 // In the guest TMPDIR and HOME lie on an ext4, and CIM_SCRATCH_DISKS names empty block devices, separated by commas.
 // CIM_UML_MEMORY sets the guest's memory (default 2G), CIM_UML_CONSOLE=1 shows the kernel's messages.
 package main
@@ -35,6 +38,7 @@ const (
 	kernel    = "linux.uml"
 	specName  = "spec.json"
 	codeName  = "exit-code"
+	aliveName = "alive"       // touched every second by a guest that is well
 	specVar   = "CIM_UML_DIR" // names, to the guest's init, the directory that it shares with the host
 	scratchGB = 32            // sparse
 )
@@ -85,8 +89,19 @@ func run(args []string) (int, error) {
 	if err := prepare(dir, args); err != nil {
 		return 0, err
 	}
+	code, err := boot(dir, signals)
+	if !errors.Is(err, errStopped) {
+		return code, err
+	}
+	fmt.Fprintf(os.Stderr, "uml-run: %v; once more in a new guest\n", err)
+	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700), prepare(dir, args)); err != nil {
+		return 0, err
+	}
 	return boot(dir, signals)
 }
+
+// errStopped says that nothing at all went on in the guest.
+var errStopped = errors.New("the guest's kernel stopped")
 
 // native becomes the program.
 func native(args []string) (int, error) {
@@ -165,19 +180,30 @@ func boot(dir string, signals <-chan os.Signal) (int, error) {
 	}
 	ended := make(chan error, 1) // buffered: one result
 	go func() { ended <- cmd.Wait() }()
-	err = forward(signals, ours, ended)
-	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // helpers of a kernel that died
+	err = forward(signals, ours, ended, filepath.Join(dir, aliveName))
+	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // a kernel that does not end, and what is left of one that died
+	if errors.Is(err, errStopped) {
+		<-ended
+		return 0, err
+	}
 	return exitCode(dir, err)
 }
 
-// forward sends signals to the guest until it has ended. A guest that does not obey a third signal within ten seconds is killed.
-func forward(signals <-chan os.Signal, to *os.File, ended <-chan error) error {
+// forward sends signals to the guest until it has ended, or is to be killed: when it does not obey a third signal within ten seconds,
+// or its kernel has stopped.
+func forward(signals <-chan os.Signal, to *os.File, ended <-chan error, alive string) error {
 	var patience <-chan time.Time
-	n := 0
+	n, began := 0, time.Now()
+	look := time.NewTicker(5 * time.Second)
+	defer look.Stop()
 	for {
 		select {
 		case err := <-ended:
 			return err
+		case <-look.C:
+			if silence := silentSince(alive, began); silence > time.Minute {
+				return fmt.Errorf("%w: nothing heard of it for %s", errStopped, silence.Round(time.Second))
+			}
 		case <-patience:
 			return errors.New("the guest did not obey; killed")
 		case s := <-signals:
@@ -189,6 +215,14 @@ func forward(signals <-chan os.Signal, to *os.File, ended <-chan error) error {
 			}
 		}
 	}
+}
+
+// silentSince tells how long the guest has not touched its file, counted from its start when it never did.
+func silentSince(alive string, began time.Time) time.Duration {
+	if info, err := os.Stat(alive); err == nil && info.ModTime().After(began) {
+		began = info.ModTime()
+	}
+	return time.Since(began)
 }
 
 // exitCode reads what the guest's init wrote last.

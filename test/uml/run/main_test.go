@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -104,5 +106,67 @@ func TestInterrupt(t *testing.T) {
 	}
 	if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
 		t.Errorf("left in %s: %v %v", tmp, left, err)
+	}
+}
+
+// A guest that is silent is told from one that never spoke and from one that is well.
+func TestSilence(t *testing.T) {
+	alive := filepath.Join(t.TempDir(), aliveName)
+	began := time.Now().Add(-time.Hour)
+	if s := silentSince(alive, began); s < time.Hour {
+		t.Errorf("never heard of since an hour, said to be silent for %s", s)
+	}
+	for age, want := range map[time.Duration]bool{0: false, 2 * time.Minute: true, 2 * time.Hour: true} {
+		if err := os.WriteFile(alive, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		at := time.Now().Add(-age)
+		if err := os.Chtimes(alive, at, at); err != nil {
+			t.Fatal(err)
+		}
+		if s := silentSince(alive, began); (s > time.Minute) != want {
+			t.Errorf("touched %s ago, said to be silent for %s", age, s)
+		}
+	}
+}
+
+// A guest whose kernel stops is killed and the program run again: here the first guest's kernel is stopped by a signal.
+func TestStoppedKernel(t *testing.T) {
+	if devmapper.Probe() == nil {
+		return // natively there is no guest
+	}
+	program, tmp := build(t), t.TempDir()
+	cmd := exec.Command(program, "/bin/sh", "-c", `echo started; sleep 3; echo finished`)
+	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
+	var errOut bytes.Buffer
+	cmd.Stderr = &errOut
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 100)
+	if _, err := out.Read(buf); err != nil {
+		t.Fatal(err)
+	}
+	kernels, err := exec.Command("pgrep", "-P", strconv.Itoa(cmd.Process.Pid)).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(kernels)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(-pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	rest, err := io.ReadAll(out)
+	if code := exitCodeOf(t, cmd.Wait()); code != 0 || err != nil || !strings.Contains(string(rest), "finished") {
+		t.Errorf("exit code %d, output %q, %v", code, rest, err)
+	}
+	if !strings.Contains(errOut.String(), "once more in a new guest") {
+		t.Errorf("said nothing of it: %s", errOut.String())
 	}
 }

@@ -1,0 +1,150 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+
+	"imagemanager.internal/internal/queue"
+	"imagemanager.internal/internal/store"
+)
+
+// roughQueue hands out messages of every kind, fails in every way, and counts what is held. It stops handing out after some.
+type roughQueue struct {
+	t     *testing.T
+	cap   int
+	total int
+	done  func()
+
+	mu     sync.Mutex
+	r      *rand.Rand
+	sent   int
+	held   map[string]bool // by receipt handle
+	bodies []string
+}
+
+func (q *roughQueue) ReceiveMessage(_ context.Context, in *sqs.ReceiveMessageInput, _ ...func(*sqs.Options)) (*sqs.ReceiveMessageOutput, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if free := q.cap - len(q.held); int(in.MaxNumberOfMessages) > min(10, free) {
+		q.t.Errorf("asked for %d messages with %d permits free", in.MaxNumberOfMessages, free)
+	}
+	switch {
+	case q.sent >= q.total && len(q.held) == 0:
+		q.done()
+		return &sqs.ReceiveMessageOutput{}, nil
+	case q.r.IntN(20) == 0:
+		return nil, &net.OpError{Op: "dial", Err: errors.New("refused")}
+	case q.sent >= q.total || q.r.IntN(5) == 0:
+		return &sqs.ReceiveMessageOutput{}, nil
+	}
+	out := &sqs.ReceiveMessageOutput{}
+	for range 1 + q.r.IntN(int(in.MaxNumberOfMessages)) {
+		q.sent++
+		handle := fmt.Sprint("h", q.sent)
+		q.held[handle] = true
+		out.Messages = append(out.Messages, types.Message{
+			MessageId: aws.String(fmt.Sprint("m", q.sent)), ReceiptHandle: aws.String(handle), Body: aws.String(q.bodies[q.r.IntN(len(q.bodies))]),
+		})
+	}
+	return out, nil
+}
+
+func (q *roughQueue) DeleteMessageBatch(_ context.Context, in *sqs.DeleteMessageBatchInput, _ ...func(*sqs.Options)) (*sqs.DeleteMessageBatchOutput, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	out := &sqs.DeleteMessageBatchOutput{}
+	for _, e := range in.Entries {
+		delete(q.held, *e.ReceiptHandle)
+		out.Successful = append(out.Successful, types.DeleteMessageBatchResultEntry{Id: e.Id})
+	}
+	return out, nil
+}
+
+func (q *roughQueue) ChangeMessageVisibilityBatch(_ context.Context, in *sqs.ChangeMessageVisibilityBatchInput, _ ...func(*sqs.Options)) (*sqs.ChangeMessageVisibilityBatchOutput, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	out := &sqs.ChangeMessageVisibilityBatchOutput{}
+	for _, e := range in.Entries {
+		delete(q.held, *e.ReceiptHandle) // given back; this queue does not deliver it again
+		out.Successful = append(out.Successful, types.ChangeMessageVisibilityBatchResultEntry{Id: e.Id})
+	}
+	return out, nil
+}
+
+func (*roughQueue) SendMessage(context.Context, *sqs.SendMessageInput, ...func(*sqs.Options)) (*sqs.SendMessageOutput, error) {
+	return nil, errors.New("no dead-letter queue here")
+}
+
+func (*roughQueue) GetQueueAttributes(context.Context, *sqs.GetQueueAttributesInput, ...func(*sqs.Options)) (*sqs.GetQueueAttributesOutput, error) {
+	return nil, errors.New("not asked for")
+}
+
+// Permits are conserved: through any mix of full, partial, empty and failed polls, of messages that make sense or none, of one record
+// or several, and of stages that succeed, fail and are retried, no more is asked for than there is room for, and in the end every
+// permit is back.
+func TestPermitsAreConserved(t *testing.T) {
+	for seed := range uint64(5) {
+		synctest.Test(t, func(t *testing.T) { conserved(t, seed) })
+	}
+}
+
+func conserved(t *testing.T, seed uint64) {
+	p := newPipeline(t)
+	p.room = func() error { return nil }
+	ctx, stop := context.WithCancel(t.Context())
+	record := `{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":"b"},"object":{"key":"%s","eTag":"e"}}}`
+	q := &roughQueue{t: t, cap: cap(p.permits), total: 200, done: stop, r: rand.New(rand.NewPCG(seed, 2)), held: map[string]bool{}}
+	q.bodies = []string{"{", `{"Records":[]}`, `{"Event":"s3:TestEvent","Bucket":"b"}`, `{"Records":[` + fmt.Sprintf(record, "other/x.tar") + `]}`}
+	for i := range 12 {
+		one := fmt.Sprintf(record, fmt.Sprintf("images/%d.tar", i))
+		q.bodies = append(q.bodies, `{"Records":[`+one+`]}`, `{"Records":[`+one+`,`+fmt.Sprintf(record, "images/x.tar")+`]}`)
+	}
+	p.Queue = queue.New(q, queue.Config{URL: "http://127.0.0.1/q", Wait: time.Second})
+	var mu sync.Mutex
+	r := rand.New(rand.NewPCG(seed, 3))
+	fake(p, map[store.Stage]*gauge{}, func(context.Context, *Job, store.Stage) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if r.IntN(4) == 0 {
+			return errors.New("a stage fails")
+		}
+		return nil
+	})
+	for i := range p.table {
+		p.table[i].holds = func(context.Context, *Job) error { return nil }
+	}
+	if err := p.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if len(p.permits) != 0 || len(p.jobs) != 0 || len(q.held) != 0 {
+		t.Errorf("seed %d: %d permits, %d jobs, %d messages left", seed, len(p.permits), len(p.jobs), len(q.held))
+	}
+}
+
+// With no permit free there is no call to the queue at all.
+func TestNoPermitNoPoll(t *testing.T) {
+	p := newPipeline(t)
+	for range cap(p.permits) {
+		p.permits <- struct{}{}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if n := p.acquire(ctx); n != 0 {
+		t.Errorf("%d permits acquired of none", n)
+	}
+	<-p.permits
+	if n := p.acquire(t.Context()); n != 1 {
+		t.Errorf("%d permits acquired of one", n)
+	}
+}
