@@ -93,6 +93,10 @@ func report(err error, w io.Writer) int {
 	if err == nil || errors.Is(err, flag.ErrHelp) {
 		return 0
 	}
+	if errors.Is(err, context.Canceled) {
+		fmt.Fprintln(w, "consumer: interrupted")
+		return 130
+	}
 	fmt.Fprintf(w, "consumer: %v\n", err)
 	var usage *usageError
 	switch {
@@ -107,8 +111,6 @@ func report(err error, w io.Writer) int {
 		return 5
 	case errors.Is(err, errVerify):
 		return 6
-	case errors.Is(err, context.Canceled):
-		return 130
 	}
 	return 1
 }

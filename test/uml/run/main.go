@@ -183,7 +183,7 @@ func boot(dir string, signals <-chan os.Signal) (int, error) {
 	err = forward(signals, ours, ended, filepath.Join(dir, aliveName))
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // a kernel that does not end, and what is left of one that died
 	if errors.Is(err, errStopped) {
-		<-ended
+		<-ended //nolint:errcheck // it was killed
 		return 0, err
 	}
 	return exitCode(dir, err)

@@ -1,0 +1,231 @@
+// Package docs holds the pages in docs/ against the code: what they name must be there, and what an operator must know must be named.
+package docs
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/pipeline"
+)
+
+const root = "../.."
+
+func read(t *testing.T, rel string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, rel))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// pages returns the text of every page by its path.
+func pages(t *testing.T) map[string]string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
+	if err != nil || len(files) < 4 {
+		t.Fatalf("pages: %v %v", files, err)
+	}
+	all := map[string]string{}
+	for _, f := range files {
+		rel := "docs/" + filepath.Base(f)
+		all[rel] = read(t, rel)
+	}
+	return all
+}
+
+// The table of rules stands between these lines of the page.
+const (
+	rulesBegin = "<!-- The rules: from archive.Rules(); test/docs prints this table when it is out of date. -->\n"
+	rulesEnd   = "<!-- End of the rules. -->\n"
+)
+
+// ruleTable renders the rules as the page has them.
+func ruleTable() string {
+	var b strings.Builder
+	b.WriteString("| code | when | strict | distro | trusted | violation |\n|---|---|---|---|---|---|\n")
+	for _, r := range archive.Rules() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s | %s |\n", r.Reason, strings.ReplaceAll(r.When, "|", `\|`), r.Strict, r.Distro, r.Trusted,
+			map[bool]string{true: "yes", false: ""}[r.Violation])
+	}
+	return b.String()
+}
+
+func TestSecurityHasTheRules(t *testing.T) {
+	_, rest, found := strings.Cut(read(t, "docs/security.md"), rulesBegin)
+	table, _, closed := strings.Cut(rest, rulesEnd)
+	if !found || !closed || strings.TrimSpace(table) != strings.TrimSpace(ruleTable()) {
+		t.Errorf("docs/security.md does not have this table, or has another one; paste it:\n%s%s%s", rulesBegin, ruleTable(), rulesEnd)
+	}
+}
+
+// names is a Registerer that only notes what the metrics are called.
+type names map[string]bool
+
+var fqName = regexp.MustCompile(`fqName: "([^"]+)"`)
+
+func (n names) Register(c prometheus.Collector) error {
+	descs := make(chan *prometheus.Desc)
+	go func() {
+		defer close(descs)
+		c.Describe(descs)
+	}()
+	for d := range descs {
+		m := fqName.FindStringSubmatch(d.String())
+		if m == nil {
+			return fmt.Errorf("no name in %s", d)
+		}
+		n[m[1]] = true
+	}
+	return nil
+}
+
+func (n names) MustRegister(all ...prometheus.Collector) {
+	for _, c := range all {
+		if err := n.Register(c); err != nil {
+			n[err.Error()] = true // a name that no page has
+		}
+	}
+}
+
+func (names) Unregister(prometheus.Collector) bool { return false }
+
+// metricName finds metrics in a page; a histogram may be named by one of its series.
+var metricName = regexp.MustCompile(`\bimagemanager_[a-z_]+`)
+
+// Operators find every metric on the page, and no page names one that does not exist.
+func TestMetricsAreDocumented(t *testing.T) {
+	registered := names{}
+	pipeline.NewMetrics(registered)
+	if len(registered) < 10 {
+		t.Fatalf("only %d metrics: %v", len(registered), registered)
+	}
+	operating := metricName.FindAllString(read(t, "docs/operating.md"), -1)
+	for name := range registered {
+		if !slices.Contains(operating, name) {
+			t.Errorf("docs/operating.md does not name %s", name)
+		}
+	}
+	for page, text := range pages(t) {
+		for _, name := range metricName.FindAllString(text, -1) {
+			series := regexp.MustCompile(`_(bucket|count|sum)$`).ReplaceAllString(name, "")
+			if !registered[name] && !registered[series] {
+				t.Errorf("%s names %s, which is not registered", page, name)
+			}
+		}
+	}
+}
+
+// settings returns the variables of cmd/consumer/config.go, from the envconfig tags of its struct.
+func settings(t *testing.T) map[string]bool {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, "cmd", "consumer", "config.go"), nil, parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]bool{}
+	ast.Inspect(file, func(n ast.Node) bool {
+		field, ok := n.(*ast.Field)
+		if !ok || field.Tag == nil {
+			return true
+		}
+		tag, err := strconv.Unquote(field.Tag.Value)
+		if err != nil {
+			t.Error(err)
+		}
+		if name := reflect.StructTag(tag).Get("envconfig"); name != "" {
+			all[name] = true
+		}
+		return true
+	})
+	if len(all) < 20 {
+		t.Fatalf("only %d settings: %v", len(all), all)
+	}
+	return all
+}
+
+// settingName finds what looks like a variable: words of capitals, alone or with a value.
+var settingName = regexp.MustCompile("`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)[`=]")
+
+// kernelFlag is a flag of a system call, which looks like a setting.
+var kernelFlag = regexp.MustCompile("^(O|RESOLVE)_")
+
+// Every setting that a page mentions exists.
+func TestSettingsExist(t *testing.T) {
+	known, mentioned := settings(t), 0
+	for page, text := range pages(t) {
+		for _, m := range settingName.FindAllStringSubmatch(text, -1) {
+			mentioned++
+			if !known[m[1]] && !kernelFlag.MatchString(m[1]) {
+				t.Errorf("%s mentions %s, which is no setting", page, m[1])
+			}
+		}
+	}
+	if mentioned < 20 {
+		t.Errorf("only %d mentions of settings found: this test does not see them", mentioned)
+	}
+}
+
+var (
+	pathName = regexp.MustCompile("`((?:internal|cmd|test|localstack|docs)/[A-Za-z0-9_./-]+)`")
+	testName = regexp.MustCompile("`(Test[A-Z][A-Za-z0-9]*)`")
+	linkName = regexp.MustCompile(`\]\(([^):#]+)\)`)
+)
+
+// Files, tests and other pages that a page refers to exist: a claim that something is tested names the test.
+func TestReferencesExist(t *testing.T) {
+	tests := allTests(t)
+	for page, text := range pages(t) {
+		for _, m := range pathName.FindAllStringSubmatch(text, -1) {
+			if _, err := os.Stat(filepath.Join(root, m[1])); err != nil {
+				t.Errorf("%s: %v", page, err)
+			}
+		}
+		for _, m := range linkName.FindAllStringSubmatch(text, -1) {
+			if _, err := os.Stat(filepath.Join(root, "docs", m[1])); err != nil {
+				t.Errorf("%s: %v", page, err)
+			}
+		}
+		for _, m := range testName.FindAllStringSubmatch(text, -1) {
+			if !tests[m[1]] {
+				t.Errorf("%s: there is no %s", page, m[1])
+			}
+		}
+	}
+}
+
+// allTests returns the names of the tree's tests.
+func allTests(t *testing.T) map[string]bool {
+	t.Helper()
+	declared, all := regexp.MustCompile(`(?m)^func (Test[A-Z]\w*)\(`), map[string]bool{}
+	for _, top := range []string{"cmd", "internal", "test"} {
+		err := filepath.WalkDir(filepath.Join(root, top), func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			for _, m := range declared.FindAllSubmatch(text, -1) {
+				all[string(m[1])] = true
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return all
+}
