@@ -2,9 +2,12 @@ package archive
 
 import (
 	"bytes"
+	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -63,4 +66,55 @@ func BenchmarkReadManifest(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkConfinement is what confinement costs: it writes and reads the same trees with and without, in turns.
+func BenchmarkConfinement(b *testing.B) {
+	free := func(work func()) error { work(); return b.Context().Err() }
+	for name, data := range trees() {
+		b.Run(name, func(b *testing.B) {
+			dir := b.TempDir()
+			root := newDisk(b, 1<<30).mount(dir)
+			plan, err := judgeBytes(b, data, Strict)
+			check(b, err)
+			took := func(write, read confinement) (writing, reading time.Duration) {
+				start := time.Now()
+				_, err := extract(b.Context(), write, bytes.NewReader(data), plan, root, nil)
+				check(b, err)
+				writing = time.Since(start)
+				start = time.Now()
+				_, err = readManifest(b.Context(), read, root)
+				check(b, err)
+				reading = time.Since(start)
+				check(b, errors.Join(os.RemoveAll(dir+"/"+rootfsName), unix.Syncfs(int(root.Fd()))))
+				return writing, reading
+			}
+			var with, without [2][]time.Duration
+			confined := func() {
+				w, r := took(only(toWrite(Strict), 0), only(reading, listing))
+				with[0], with[1] = append(with[0], w), append(with[1], r)
+			}
+			unconfined := func() {
+				w, r := took(free, free)
+				without[0], without[1] = append(without[0], w), append(without[1], r)
+			}
+			for turn := 0; b.Loop(); turn++ {
+				first, second := confined, unconfined
+				if turn%2 == 1 {
+					first, second = unconfined, confined
+				}
+				first()
+				second()
+			}
+			for i, what := range []string{"write", "read"} {
+				b.ReportMetric(float64(median(with[i]))/float64(median(without[i])), what+"-ratio")
+				b.ReportMetric(float64(median(without[i]).Milliseconds()), what+"-free-ms")
+			}
+		})
+	}
+}
+
+func median(list []time.Duration) time.Duration {
+	slices.Sort(list)
+	return list[len(list)/2]
 }

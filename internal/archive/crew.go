@@ -11,12 +11,15 @@ const (
 	crewSize = 2
 	// bufferSize is what is read and written at once. It also bounds how long a cancelled copy goes on.
 	bufferSize = 1 << 20
+	// queued is how many jobs wait. A goroutine that is bound to its thread is slow to wake, and this way seldom has to be; each job
+	// holds a descriptor, so they are few.
+	queued = 32
 )
 
 // buffers are one worker's: one is hashed while the other is filled.
 type buffers [2][]byte
 
-// crew runs jobs in a fixed number of goroutines.
+// crew runs jobs in a fixed number of goroutines, each confined.
 type crew struct {
 	jobs   chan func(context.Context, *buffers) error
 	cancel context.CancelCauseFunc
@@ -24,25 +27,39 @@ type crew struct {
 }
 
 // startCrew returns a crew and the context that ends with the first failure. Every job that was accepted is run, also after that, so
-// that it can give back what it holds.
-func startCrew(ctx context.Context) (context.Context, *crew) {
+// that it can give back what it holds. Where a worker cannot be confined, the context has ended by then and no job is accepted.
+func startCrew(ctx context.Context, in confinement) (context.Context, *crew) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	c := &crew{jobs: make(chan func(context.Context, *buffers) error), cancel: cancel}
+	c := &crew{jobs: make(chan func(context.Context, *buffers) error, queued), cancel: cancel}
+	var confined sync.WaitGroup
+	confined.Add(crewSize)
 	for range crewSize {
 		c.wg.Go(func() {
-			b := buffers{make([]byte, bufferSize), make([]byte, bufferSize)}
-			for job := range c.jobs {
-				if err := job(ctx, &b); err != nil {
-					cancel(err)
-				}
+			err := in(func() { confined.Done(); c.work(ctx) })
+			if err != nil {
+				cancel(err)
+				confined.Done()
 			}
 		})
 	}
+	confined.Wait()
 	return ctx, c
+}
+
+func (c *crew) work(ctx context.Context) {
+	b := buffers{make([]byte, bufferSize), make([]byte, bufferSize)}
+	for job := range c.jobs {
+		if err := job(ctx, &b); err != nil {
+			c.cancel(err)
+		}
+	}
 }
 
 // do hands a job over. When it returns an error the job will not be run.
 func (c *crew) do(ctx context.Context, job func(context.Context, *buffers) error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	select {
 	case c.jobs <- job:
 		return nil

@@ -22,20 +22,33 @@ const (
 // manifest of what it wrote, which is for the caller to synchronise.
 //
 // No symbolic link is ever followed: the kernel sees single names only, relative to the descriptor of a directory that was made
-// here. progress may be nil; it is called with the bytes written so far, by several goroutines, one at a time.
+// here. progress may be nil; it is called with the bytes written so far, by several goroutines, one at a time. They, and those that
+// read src, run on threads that keep only the capabilities that writing a tree takes.
 //
 // It needs root's rights. Errors are ErrChanged, the cause of ctx, and errno of the file system; whatever was written stays, for the
 // caller to throw away.
 func Extract(ctx context.Context, src io.ReaderAt, plan *Plan, root *os.File, progress func(done int64)) (*Manifest, error) {
-	if !plan.stamp.same(src) {
+	return extract(ctx, only(toWrite(plan.Policy), 0), src, plan, root, progress)
+}
+
+func extract(ctx context.Context, in confinement, src io.ReaderAt, plan *Plan, root *os.File, progress func(int64)) (m *Manifest, err error) {
+	w := &writer{src: src, tree: plan.tree, root: plan.root, sums: make([]*[32]byte, plan.tree.count), progress: progress, made: map[id]id{}}
+	if refused := in(func() { m, err = w.write(ctx, in, plan, root) }); refused != nil {
+		return nil, fmt.Errorf("confine the writer: %w", refused)
+	}
+	return m, err
+}
+
+// write is called where it is confined, and confines its crew.
+func (w *writer) write(ctx context.Context, in confinement, plan *Plan, root *os.File) (*Manifest, error) {
+	if !plan.stamp.same(w.src) {
 		return nil, ErrChanged
 	}
-	w := &writer{src: src, tree: plan.tree, root: plan.root, sums: make([]*[32]byte, plan.tree.count), progress: progress, made: map[id]id{}}
 	config, err := w.config(ctx, plan, root)
 	if err != nil {
 		return nil, err
 	}
-	inner, crew := startCrew(ctx)
+	inner, crew := startCrew(ctx, in)
 	w.crew = crew
 	w.early.fd = int(root.Fd())
 	err = crew.finish(inner, w.all(inner, plan.root, int(root.Fd())))
@@ -45,7 +58,7 @@ func Extract(ctx context.Context, src io.ReaderAt, plan *Plan, root *os.File, pr
 		return nil, fmt.Errorf("%w: %w", ErrChanged, err)
 	case err != nil:
 		return nil, err
-	case !plan.stamp.same(src):
+	case !plan.stamp.same(w.src):
 		return nil, ErrChanged
 	}
 	return manifestOf(plan, w.sums, config), nil

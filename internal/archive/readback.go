@@ -22,13 +22,26 @@ const (
 )
 
 // ReadManifest reads a mounted tree back: everything below root, an open directory, but an empty lost+found. No symbolic link is
-// followed, and nothing is opened but directories and regular files. Errors are the cause of ctx and errno.
+// followed, and nothing is opened but directories and regular files, by threads that keep no capabilities but those to read what
+// nobody may and to see all attributes. Errors are the cause of ctx and errno.
 func ReadManifest(ctx context.Context, root *os.File) (*Manifest, error) {
+	return readManifest(ctx, only(reading, listing), root)
+}
+
+func readManifest(ctx context.Context, in confinement, root *os.File) (m *Manifest, err error) {
+	if refused := in(func() { m, err = readTree(ctx, in, root) }); refused != nil {
+		return nil, fmt.Errorf("confine the reader: %w", refused)
+	}
+	return m, err
+}
+
+// readTree is called where it is confined, and confines its crew.
+func readTree(ctx context.Context, in confinement, root *os.File) (*Manifest, error) {
 	fd, err := openDir(int(root.Fd()), "") // with an offset of its own
 	if err != nil {
 		return nil, fmt.Errorf("read back: %w", err)
 	}
-	inner, crew := startCrew(ctx)
+	inner, crew := startCrew(ctx, in)
 	r := &reader{crew: crew, first: map[uint64]*Record{}}
 	err = crew.finish(inner, errors.Join(r.dir(inner, fd, nil), unix.Close(fd)))
 	if err != nil {
@@ -205,8 +218,13 @@ func readLink(at int, name string) (string, error) {
 	return string(buf[:n]), nil
 }
 
-// readXattrs returns a file's attributes by name.
-func readXattrs(fd int) ([]Xattr, error) {
+// readXattrs returns a file's attributes by name, also those that only an administrator sees.
+func readXattrs(fd int) (list []Xattr, err error) {
+	err = raised(listing, func() error { list, err = listXattrs(fd); return err })
+	return list, err
+}
+
+func listXattrs(fd int) ([]Xattr, error) {
 	size, err := unix.Flistxattr(fd, nil)
 	if size == 0 || errors.Is(err, unix.EOPNOTSUPP) {
 		return nil, nil

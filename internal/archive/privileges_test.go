@@ -1,0 +1,482 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/test/images"
+)
+
+// status is what the kernel says of a thread (proc_pid_status(5)).
+type status struct {
+	permitted, effective, inheritable, ambient capabilities
+	noNewPrivs                                 string
+}
+
+func parseStatus(text []byte) (s status) {
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ":\t")
+		for field, to := range map[string]*capabilities{"CapPrm": &s.permitted, "CapEff": &s.effective, "CapInh": &s.inheritable, "CapAmb": &s.ambient} {
+			if name == field {
+				set, err := strconv.ParseUint(value, 16, 64)
+				if err != nil {
+					set = 1 << 63 // equal to nothing
+				}
+				*to = capabilities(set)
+			}
+		}
+		if name == "NoNewPrivs" {
+			s.noNewPrivs = value
+		}
+	}
+	return s
+}
+
+// ownStatus is the calling thread's.
+func ownStatus(t testing.TB) status {
+	t.Helper()
+	text, err := os.ReadFile("/proc/thread-self/status")
+	check(t, err)
+	return parseStatus(text)
+}
+
+// confined counts the process's threads that are like want.
+func confined(t testing.TB, want status) (n int) {
+	t.Helper()
+	tasks, err := filepath.Glob("/proc/self/task/*/status")
+	check(t, err)
+	for _, path := range tasks {
+		if text, err := os.ReadFile(path); err == nil && parseStatus(text) == want { // it may have ended
+			n++
+		}
+	}
+	return n
+}
+
+// eventually waits for what other threads do: nothing tells when the kernel has ended one.
+func eventually(what func() bool) bool {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); runtime.Gosched() {
+		if what() {
+			return true
+		}
+	}
+	return false
+}
+
+// hooked calls a function in each read, which is done by the threads that write.
+type hooked struct {
+	io.ReaderAt
+	hook func()
+}
+
+func (h *hooked) ReadAt(p []byte, off int64) (int, error) {
+	h.hook()
+	return h.ReaderAt.ReadAt(p, off)
+}
+
+// While a tree is written there are three threads that touch it, the one that makes the names and the crew, and each has exactly what
+// the policy takes.
+func TestWritersCapabilities(t *testing.T) {
+	root := newDisk(t, 64<<20).detached(0)
+	b := images.Tar(images.Root(withBodies(numberedFiles(20, "usr/%05d"), 10)...)...)
+	for policy, set := range map[Policy]capabilities{
+		Strict:  1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_FOWNER,
+		Distro:  1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_FOWNER,
+		Trusted: 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID | 1<<unix.CAP_SETFCAP,
+	} {
+		want := status{permitted: set, effective: set, noNewPrivs: "1"}
+		plan, err := judgeBytes(t, b, policy)
+		check(t, err)
+		var once sync.Once
+		src := &hooked{bytes.NewReader(b), func() {
+			if s := ownStatus(t); s != want {
+				t.Errorf("%s: a thread that reads the archive has %+v", policy, s)
+			}
+			once.Do(func() {
+				if !eventually(func() bool { return confined(t, want) == 1+crewSize }) {
+					t.Errorf("%s: %d threads have %+v", policy, confined(t, want), want)
+				}
+			})
+		}}
+		dir := mkdirOn(t, root, string(policy))
+		_, err = Extract(t.Context(), src, plan, dir, func(int64) {
+			if s := ownStatus(t); s != want {
+				t.Errorf("%s: a thread that writes has %+v", policy, s)
+			}
+		})
+		check(t, err)
+	}
+}
+
+// mkdirOn makes and opens a directory on a disk.
+func mkdirOn(t testing.TB, root *os.File, name string) *os.File {
+	t.Helper()
+	check(t, mkdirAt(int(root.Fd()), name))
+	fd, err := openDir(int(root.Fd()), name)
+	check(t, err)
+	f := os.NewFile(uintptr(fd), name)
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// While a tree is read back, the threads that do it have what reading takes, and more for no longer than one call.
+func TestReadersCapabilities(t *testing.T) {
+	needRoot(t)
+	root := openTemp(t)
+	check(t, mkdirAt(int(root.Fd()), "d"))
+	for i := range crewSize { // one large hole for each worker
+		f, err := os.Create(fmt.Sprintf("%s/%d", root.Name(), i))
+		check(t, err)
+		check(t, errors.Join(f.Truncate(1<<40), f.Close()))
+	}
+	want := status{permitted: 1<<unix.CAP_DAC_READ_SEARCH | 1<<unix.CAP_SYS_ADMIN, effective: 1 << unix.CAP_DAC_READ_SEARCH, noNewPrivs: "1"}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	var done sync.WaitGroup
+	done.Go(func() {
+		if _, err := ReadManifest(ctx, root); !errors.Is(err, errStop) {
+			t.Errorf("ended with %v", err)
+		}
+	})
+	if !eventually(func() bool { return confined(t, want) == 1+crewSize }) {
+		t.Errorf("%d threads have %+v", confined(t, want), want)
+	}
+	cancel(errStop)
+	done.Wait()
+}
+
+// What a hole in the policy could ask of the writer beyond a tree of files, the kernel refuses; what it has to do works.
+func TestWritersRights(t *testing.T) {
+	root := newDisk(t, 64<<20).mount(t.TempDir()) // without nodev
+	at := int(root.Fd())
+	check(t, unix.Mkdir(root.Name()+"/away", 0o700))
+	for name, c := range map[string]struct {
+		call func() error
+		want error
+	}{
+		"device":            {func() error { return unix.Mknodat(at, "null", unix.S_IFCHR|0o600, 0x103) }, unix.EPERM},
+		"block device":      {func() error { return unix.Mknodat(at, "disk", unix.S_IFBLK|0o600, 0x800) }, unix.EPERM},
+		"trusted attribute": {func() error { return unix.Fsetxattr(at, "trusted.overlay.opaque", []byte("y"), 0) }, unix.EPERM},
+		"capability":        {func() error { return unix.Setxattr(root.Name()+"/away", capability, fileCapability, 0) }, unix.EPERM},
+		"mount":             {func() error { return unix.Mount("none", root.Name()+"/away", "tmpfs", 0, "") }, unix.EPERM},
+		"unmount":           {func() error { return unix.Unmount(root.Name(), unix.MNT_DETACH) }, unix.EPERM},
+		"detached mount":    {func() error { fd, err := unix.Fsopen("ext4", 0); unix.Close(fd); return err }, unix.EPERM},
+		"chroot":            {func() error { return unix.Chroot(root.Name()) }, unix.EPERM},
+		"immutable":         {func() error { return unix.IoctlSetPointerInt(at, unix.FS_IOC_SETFLAGS, 0x10) }, unix.EPERM},
+		"other user":        {func() error { _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, 1, 1, 1); return errnoOf(e) }, unix.EPERM},
+		"back again": {func() error {
+			return threadCaps{permitted: writing | 1<<unix.CAP_MKNOD, effective: writing}.set()
+		}, unix.EPERM},
+		"owner":          {func() error { return unix.Fchownat(at, "away", 5, 6, 0) }, nil},
+		"mode":           {func() error { return unix.Fchmodat(at, "away", 0o755, 0) }, nil},
+		"user attribute": {func() error { return unix.Fsetxattr(at, "user.x", []byte("y"), 0) }, nil},
+		"syncfs":         {func() error { return unix.Syncfs(at) }, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var err error
+			check(t, only(toWrite(Distro), 0)(func() { err = c.call() }))
+			if !errors.Is(err, c.want) {
+				t.Errorf("%v instead of %v", err, c.want)
+			}
+		})
+	}
+}
+
+func errnoOf(e syscall.Errno) error {
+	if e == 0 {
+		return nil
+	}
+	return e
+}
+
+// fileCapability is cap_net_raw=ep in revision 2 (linux/capability.h).
+var fileCapability = []byte{1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+
+// A program that a confined thread executed would gain nothing, root though it is: that is no_new_privs.
+func TestNothingGainedByExecution(t *testing.T) {
+	needRoot(t)
+	var out []byte
+	var err error
+	check(t, only(toWrite(Strict), 0)(func() { out, err = exec.CommandContext(t.Context(), "cat", "/proc/self/status").Output() }))
+	check(t, err)
+	if s := parseStatus(out); s.effective&^writing != 0 || s.permitted&^writing != 0 || s.noNewPrivs != "1" {
+		t.Errorf("a child has %+v", s)
+	}
+}
+
+// What a thread could hand to a program goes too: the inheritable and the ambient set.
+func TestNothingToInherit(t *testing.T) {
+	needRoot(t)
+	check(t, only(^capabilities(0), 0)(func() {
+		c, err := getCaps()
+		c.inheritable = c.permitted
+		err = errors.Join(err, c.set(), unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, unix.CAP_CHOWN, 0, 0))
+		if s := ownStatus(t); err != nil || s.inheritable == 0 || s.ambient == 0 {
+			t.Errorf("nothing to take away: %+v, %v", s, err)
+		}
+		err = reduce(writing, 0)
+		if s := ownStatus(t); err != nil || s != (status{permitted: writing, effective: writing, noNewPrivs: "1"}) {
+			t.Errorf("left are %+v, %v", s, err)
+		}
+	}))
+}
+
+// A thread that cannot be confined does nothing, and the error says so.
+func TestNotConfined(t *testing.T) {
+	refuse := func(func()) error { return errStop }
+	b := images.Tar(images.Root()...)
+	plan, err := judgeBytes(t, b, Strict)
+	check(t, err)
+	root := openTemp(t)
+	var calls atomic.Int64
+	refuseCrew := func(work func()) error { // the first to ask makes the names
+		if calls.Add(1) > 1 {
+			return errStop
+		}
+		work()
+		return nil
+	}
+	if _, err := extract(t.Context(), refuse, bytes.NewReader(b), plan, root, nil); !errors.Is(err, errStop) {
+		t.Errorf("writer: %v", err)
+	}
+	if _, err := readManifest(t.Context(), refuse, root); !errors.Is(err, errStop) {
+		t.Errorf("reader: %v", err)
+	}
+	if list, err := os.ReadDir(root.Name()); len(list) > 0 || err != nil {
+		t.Errorf("written anyway: %v, %v", list, err)
+	}
+	if _, err := extract(t.Context(), refuseCrew, bytes.NewReader(b), plan, root, nil); !errors.Is(err, errStop) {
+		t.Errorf("crew: %v", err)
+	}
+}
+
+// Nothing is kept that is not needed: without any one of them a tree is not written, or not read back, as it should be.
+func TestEveryCapabilityIsNeeded(t *testing.T) {
+	disk := newDisk(t, 64<<20).detached(0)
+	b := images.Tar(images.Root(
+		images.Entry{Name: "usr/read-only", Body: "x", Mode: 0o444, UID: 7, GID: 8, PAX: []string{"SCHILY.xattr.user.x=y"}},
+		images.Entry{Name: "usr/setgid", Body: "x", Mode: 0o2755, UID: 7, GID: 8},
+		images.Entry{Name: "usr/capable", Body: "x", Mode: 0o755, PAX: []string{"SCHILY.xattr." + capability + "=" + string(fileCapability)}},
+		images.Entry{Name: "usr/closed", Type: '5', Mode: 0o100, UID: 7},
+		images.Entry{Name: "usr/closed/x", Body: "x", Mode: 0o200, UID: 7},
+	)...)
+	plan, err := judgeBytes(t, b, Trusted)
+	check(t, err)
+	full := toWrite(Trusted)
+	attempt := func(name string, write, read, list capabilities) error {
+		dir := mkdirOn(t, disk, name)
+		written, err := extract(t.Context(), only(write, 0), bytes.NewReader(b), plan, dir, nil)
+		if err != nil {
+			return err
+		}
+		check(t, unix.Fsetxattr(int(dir.Fd()), "user.x", []byte("not of the tree"), 0))
+		fd, err := openDir(int(dir.Fd()), "rootfs/usr")
+		check(t, err)
+		defer unix.Close(fd)
+		found, err := readManifest(t.Context(), only(read, list), dir)
+		if err != nil {
+			return err
+		}
+		if diff := written.Diff(found, 3); len(diff) > 0 {
+			return fmt.Errorf("differs: %s", strings.Join(diff, "; "))
+		}
+		check(t, unix.Fsetxattr(fd, "trusted.planted", []byte("x"), 0))
+		found, err = readManifest(t.Context(), only(read, list), dir)
+		check(t, err)
+		if found.Digest() == written.Digest() {
+			return errors.New("a planted trusted attribute is not seen")
+		}
+		return nil
+	}
+	check(t, attempt("all", full, reading, listing))
+	for n := range 64 {
+		if one := capabilities(1) << n; full&one != 0 {
+			err := attempt(fmt.Sprint("write without ", n), full&^one, reading, listing)
+			t.Logf("write without capability %d: %v", n, err)
+			if err == nil {
+				t.Errorf("writing does not need capability %d", n)
+			}
+		}
+	}
+	for name, err := range map[string]error{
+		"reading": attempt("no reading", full, 0, listing),
+		"listing": attempt("no listing", full, reading, 0),
+	} {
+		t.Logf("read back without %s: %v", name, err)
+		if err == nil {
+			t.Errorf("reading back does not need %s", name)
+		}
+	}
+}
+
+// However many trees are written and read at once, and whatever threads the runtime makes meanwhile: goroutines elsewhere keep all
+// they had, and afterwards no thread is left that has less. That includes the main thread, which cannot end.
+func TestNoThreadIsLeft(t *testing.T) {
+	needRoot(t)
+	before := ownStatus(t)
+	b := images.Tar(images.Root(images.Entry{Name: "var/x", Body: strings.Repeat("x", 3*bufferSize)})...) // hashed elsewhere
+	var trees sync.WaitGroup
+	var stop atomic.Bool
+	for range 6 {
+		trees.Go(func() {
+			for range 15 {
+				dir := t.TempDir()
+				root, err := os.Open(dir)
+				check(t, err)
+				compare(t, extractBytes(t, b, Strict, root), root)
+				check(t, root.Close())
+			}
+		})
+	}
+	var others sync.WaitGroup
+	others.Go(func() {
+		for !stop.Load() {
+			threadsHave(t, before, 20)
+		}
+	})
+	trees.Wait()
+	stop.Store(true)
+	others.Wait()
+	threadsHave(t, before, 50)
+	all := func() bool { return confined(t, before) == threads(t) }
+	if !eventually(all) {
+		t.Errorf("%d of %d threads have what they had: %+v", confined(t, before), threads(t), before)
+	}
+}
+
+func threads(t testing.TB) int {
+	t.Helper()
+	tasks, err := os.ReadDir("/proc/self/task")
+	check(t, err)
+	return len(tasks)
+}
+
+// threadsHave holds n threads at once, for which the runtime has to make new ones, and looks at each.
+func threadsHave(t testing.TB, want status, n int) {
+	var here, done sync.WaitGroup
+	here.Add(n)
+	for range n {
+		done.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			here.Done()
+			here.Wait()
+			if s := ownStatus(t); s != want {
+				t.Errorf("a goroutine elsewhere is on a thread with %+v", s)
+			}
+		})
+	}
+	done.Wait()
+}
+
+// Work that would come to the main thread goes to another, and the main thread keeps what it had.
+func TestMainThreadIsSpared(t *testing.T) {
+	before, times := ownStatus(t), 0
+	onMainThread(t, func() {
+		for range 200 {
+			var done sync.WaitGroup
+			done.Go(func() { // whichever goroutine only starts is as likely to be here as this one
+				if unix.Gettid() == unix.Getpid() {
+					times++
+				}
+			})
+			done.Wait()
+			check(t, only(0, 0)(func() {
+				if unix.Gettid() == unix.Getpid() {
+					t.Error("confined on the main thread")
+				}
+			}))
+		}
+	})
+	if times == 0 {
+		t.Error("no goroutine came to the main thread: nothing is shown")
+	}
+	t.Logf("%d of 200 goroutines came to the main thread", times)
+	text, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/status", os.Getpid()))
+	check(t, err)
+	if s := parseStatus(text); s != before {
+		t.Errorf("the main thread has %+v", s)
+	}
+}
+
+// onMainThread calls do in a goroutine that is on the main thread when do begins: all other threads are held until it is found.
+func onMainThread(t *testing.T, do func()) {
+	t.Helper()
+	var found atomic.Bool
+	var held sync.WaitGroup
+	release := make(chan struct{})
+	for n := 0; n < 200 && !found.Load(); n++ {
+		here := make(chan struct{})
+		held.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			main := unix.Gettid() == unix.Getpid()
+			if main {
+				found.Store(true)
+			}
+			close(here)
+			if !main {
+				<-release
+				return
+			}
+			runtime.UnlockOSThread()
+			do()
+			runtime.LockOSThread()
+		})
+		<-here
+	}
+	close(release)
+	held.Wait()
+	if !found.Load() {
+		t.Fatal("no goroutine came to the main thread")
+	}
+}
+
+// Without any capability to begin with, a tree of one's own is written and read back all the same.
+func TestWithoutPrivileges(t *testing.T) {
+	if os.Getenv("ARCHIVE_TEST_NOBODY") != "" {
+		if s := ownStatus(t); s.permitted != 0 {
+			t.Fatalf("the test has %+v", s)
+		}
+		b := images.Tar(images.Root()...)
+		plan, err := judgeBytes(t, b, Strict)
+		check(t, err)
+		root := os.NewFile(3, "root")
+		written, err := Extract(t.Context(), bytes.NewReader(b), plan, root, nil)
+		check(t, err)
+		found, err := ReadManifest(t.Context(), root)
+		check(t, err)
+		t.Logf("written %d, read %d", len(written.Records), len(found.Records))
+		if len(found.Records) != len(written.Records) {
+			t.Errorf("%d written, %d read back", len(written.Records), len(found.Records))
+		}
+		return
+	}
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestWithoutPrivileges$", "-test.v")
+	cmd.Dir, cmd.Env = "/", []string{"ARCHIVE_TEST_NOBODY=1"}
+	root := openTemp(t)
+	cmd.ExtraFiles = []*os.File{root} // its parents are root's
+	if os.Geteuid() == 0 {
+		check(t, root.Chown(65534, 65534))
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- PASS: TestWithoutPrivileges") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
