@@ -118,3 +118,10 @@ func median(list []time.Duration) time.Duration {
 	slices.Sort(list)
 	return list[len(list)/2]
 }
+
+// BenchmarkOnly is what one confined thread costs, from its start to its end.
+func BenchmarkOnly(b *testing.B) {
+	for b.Loop() {
+		check(b, only(toWrite(Strict), 0)(func() {}))
+	}
+}

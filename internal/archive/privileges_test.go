@@ -236,6 +236,22 @@ func TestNothingToInherit(t *testing.T) {
 	}))
 }
 
+// The reserve is in effect for one call and not after it, whatever that returns.
+func TestRaised(t *testing.T) {
+	needRoot(t)
+	check(t, only(reading, listing)(func() {
+		err := raised(listing, func() error {
+			if s := ownStatus(t); s.effective != reading|listing {
+				t.Errorf("within: %+v", s)
+			}
+			return errStop
+		})
+		if s := ownStatus(t); !errors.Is(err, errStop) || s.effective != reading {
+			t.Errorf("after it: %+v, %v", s, err)
+		}
+	}))
+}
+
 // A thread that cannot be confined does nothing, and the error says so.
 func TestNotConfined(t *testing.T) {
 	refuse := func(func()) error { return errStop }
@@ -262,6 +278,40 @@ func TestNotConfined(t *testing.T) {
 	}
 	if _, err := extract(t.Context(), refuseCrew, bytes.NewReader(b), plan, root, nil); !errors.Is(err, errStop) {
 		t.Errorf("crew: %v", err)
+	}
+	ctx, crew := startCrew(t.Context(), refuse)
+	for range queued / 2 {
+		if err := crew.do(ctx, nil); !errors.Is(err, errStop) {
+			t.Errorf("a job was accepted that nobody will run: %v", err)
+		}
+	}
+	if err := crew.finish(ctx, nil); !errors.Is(err, errStop) {
+		t.Errorf("crew: %v", err)
+	}
+}
+
+// Files that wait for a worker when an extraction is cancelled are not read any more.
+func TestCancelQueued(t *testing.T) {
+	b := images.Tar(images.Root(withBodies(numberedFiles(500, "usr/%05d"), 10)...)...)
+	plan, err := judgeBytes(t, b, Strict)
+	check(t, err)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	root := openTemp(t)
+	var reads atomic.Int64
+	src := &hooked{bytes.NewReader(b), func() {
+		reads.Add(1)
+		waiting := func() bool {
+			list, err := os.ReadDir(root.Name() + "/rootfs/usr")
+			return err == nil && len(list) > queued
+		}
+		if !eventually(waiting) {
+			t.Error("no files wait")
+		}
+		cancel(errStop)
+	}}
+	_, err = Extract(ctx, src, plan, root, nil)
+	if !errors.Is(err, errStop) || reads.Load() > crewSize {
+		t.Errorf("%d files read, ended with %v", reads.Load(), err)
 	}
 }
 
@@ -321,129 +371,6 @@ func TestEveryCapabilityIsNeeded(t *testing.T) {
 		if err == nil {
 			t.Errorf("reading back does not need %s", name)
 		}
-	}
-}
-
-// However many trees are written and read at once, and whatever threads the runtime makes meanwhile: goroutines elsewhere keep all
-// they had, and afterwards no thread is left that has less. That includes the main thread, which cannot end.
-func TestNoThreadIsLeft(t *testing.T) {
-	needRoot(t)
-	before := ownStatus(t)
-	b := images.Tar(images.Root(images.Entry{Name: "var/x", Body: strings.Repeat("x", 3*bufferSize)})...) // hashed elsewhere
-	var trees sync.WaitGroup
-	var stop atomic.Bool
-	for range 6 {
-		trees.Go(func() {
-			for range 15 {
-				dir := t.TempDir()
-				root, err := os.Open(dir)
-				check(t, err)
-				compare(t, extractBytes(t, b, Strict, root), root)
-				check(t, root.Close())
-			}
-		})
-	}
-	var others sync.WaitGroup
-	others.Go(func() {
-		for !stop.Load() {
-			threadsHave(t, before, 20)
-		}
-	})
-	trees.Wait()
-	stop.Store(true)
-	others.Wait()
-	threadsHave(t, before, 50)
-	all := func() bool { return confined(t, before) == threads(t) }
-	if !eventually(all) {
-		t.Errorf("%d of %d threads have what they had: %+v", confined(t, before), threads(t), before)
-	}
-}
-
-func threads(t testing.TB) int {
-	t.Helper()
-	tasks, err := os.ReadDir("/proc/self/task")
-	check(t, err)
-	return len(tasks)
-}
-
-// threadsHave holds n threads at once, for which the runtime has to make new ones, and looks at each.
-func threadsHave(t testing.TB, want status, n int) {
-	var here, done sync.WaitGroup
-	here.Add(n)
-	for range n {
-		done.Go(func() {
-			runtime.LockOSThread()
-			defer runtime.UnlockOSThread()
-			here.Done()
-			here.Wait()
-			if s := ownStatus(t); s != want {
-				t.Errorf("a goroutine elsewhere is on a thread with %+v", s)
-			}
-		})
-	}
-	done.Wait()
-}
-
-// Work that would come to the main thread goes to another, and the main thread keeps what it had.
-func TestMainThreadIsSpared(t *testing.T) {
-	before, times := ownStatus(t), 0
-	onMainThread(t, func() {
-		for range 200 {
-			var done sync.WaitGroup
-			done.Go(func() { // whichever goroutine only starts is as likely to be here as this one
-				if unix.Gettid() == unix.Getpid() {
-					times++
-				}
-			})
-			done.Wait()
-			check(t, only(0, 0)(func() {
-				if unix.Gettid() == unix.Getpid() {
-					t.Error("confined on the main thread")
-				}
-			}))
-		}
-	})
-	if times == 0 {
-		t.Error("no goroutine came to the main thread: nothing is shown")
-	}
-	t.Logf("%d of 200 goroutines came to the main thread", times)
-	text, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/status", os.Getpid()))
-	check(t, err)
-	if s := parseStatus(text); s != before {
-		t.Errorf("the main thread has %+v", s)
-	}
-}
-
-// onMainThread calls do in a goroutine that is on the main thread when do begins: all other threads are held until it is found.
-func onMainThread(t *testing.T, do func()) {
-	t.Helper()
-	var found atomic.Bool
-	var held sync.WaitGroup
-	release := make(chan struct{})
-	for n := 0; n < 200 && !found.Load(); n++ {
-		here := make(chan struct{})
-		held.Go(func() {
-			runtime.LockOSThread()
-			defer runtime.UnlockOSThread()
-			main := unix.Gettid() == unix.Getpid()
-			if main {
-				found.Store(true)
-			}
-			close(here)
-			if !main {
-				<-release
-				return
-			}
-			runtime.UnlockOSThread()
-			do()
-			runtime.LockOSThread()
-		})
-		<-here
-	}
-	close(release)
-	held.Wait()
-	if !found.Load() {
-		t.Fatal("no goroutine came to the main thread")
 	}
 }
 

@@ -60,7 +60,7 @@ func (p *Pipeline) snapshot(ctx context.Context, job *Job) error {
 		if errors.Is(err, devmapper.ErrNotFound) {
 			return p.originLost(ctx, origin, err)
 		}
-		return err
+		return p.taken(ctx, d, err)
 	}
 	if err := p.advance(ctx, job, &d, store.Created, nil); err != nil {
 		return err

@@ -13,12 +13,11 @@ import (
 
 // condition remembers what an operator asks first: is it taking work, and if not, why.
 type condition struct {
-	mu       sync.Mutex
-	paused   error // why intake takes nothing, nil when it does
-	lastPoll time.Time
-	pollErr  error
-	logged   map[queue.Class]time.Time
-	ended    map[verdict]int // jobs since the start
+	mu      sync.Mutex
+	paused  error // why intake takes nothing, nil when it does
+	pollErr error // of the last poll
+	logged  map[queue.Class]time.Time
+	ended   map[verdict]int // jobs since the start
 }
 
 // count notes how a job ended.
@@ -50,10 +49,10 @@ func (c *condition) pause(why error) (changed bool) {
 	return changed
 }
 
-func (c *condition) polled(at time.Time) {
+func (c *condition) polled() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.lastPoll, c.pollErr = at, nil
+	c.pollErr = nil
 }
 
 // failed notes a failed poll and tells whether it is time for a log line of its class.

@@ -47,7 +47,7 @@ func (p *Pipeline) intake(ctx, work context.Context, out chan<- *Job) {
 			continue
 		}
 		failures = 0
-		p.condition.polled(time.Now())
+		p.condition.polled()
 		for _, m := range msgs {
 			if ctx.Err() != nil || !p.admit() { // a poll that was drained while stopping, or during which the pool filled up
 				p.settle(work, p.deliver(m), abandoned)

@@ -54,6 +54,9 @@ func (p *Pipeline) Recover(ctx context.Context) (Recovered, error) {
 	}
 	for id := range truth.thins {
 		r.Foreign = append(r.Foreign, fmt.Sprintf("thin device %d", id))
+		if err := p.Store.SkipDevices(ctx, int64(id)); err != nil { // it is not to be taken for one of ours
+			return r, err
+		}
 	}
 	if err := errors.Join(p.recoverBlobs(byImage, &r), p.recoverManifests(byImage)); err != nil {
 		return r, err

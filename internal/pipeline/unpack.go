@@ -91,7 +91,7 @@ func (p *Pipeline) makeDevice(ctx context.Context, job *Job) (store.Device, erro
 		return d, err
 	}
 	if err := p.Pool.CreateThin(devmapper.ID(d.ID)); err != nil {
-		return d, err
+		return d, p.taken(ctx, d, err)
 	}
 	if err := p.advance(ctx, job, &d, store.Created, nil); err != nil {
 		return d, err
@@ -180,6 +180,15 @@ func (p *Pipeline) imageDevice(ctx context.Context, job *Job) (store.Device, err
 		}
 	}
 	return store.Device{}, fmt.Errorf("%w: device %d", errLost, job.image.Tree.Device)
+}
+
+// taken forgets a reserved id that the pool has already: that device is somebody else's and not ours to remove. Other errors it returns
+// as they are.
+func (p *Pipeline) taken(ctx context.Context, d store.Device, err error) error {
+	if !errors.Is(err, devmapper.ErrExists) {
+		return err
+	}
+	return errors.Join(fmt.Errorf("thin device %d is in the pool already and not in the journal: %w", d.ID, err), p.Store.SetDevice(ctx, d.ID, store.Gone))
 }
 
 // dropDevices removes the image's devices that match, newest first: a snapshot before its origin.

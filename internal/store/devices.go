@@ -15,6 +15,9 @@ const (
 	deviceInsert  = `INSERT INTO devices (image_id, kind, state, origin, bytes, fs_uuid, updated_at) VALUES (?, ?, ?, nullif(?, 0), ?, ?, ?)`
 	deviceUpdate  = `UPDATE devices SET state = ?, updated_at = ? WHERE id = ?`
 
+	deviceSequence = `INSERT INTO sqlite_sequence (name, seq) SELECT 'devices', 0 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'devices')`
+	deviceSkip     = `UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'devices'`
+
 	snapshotColumns = `s.device_id, s.image_id, i.key, s.path, s.state, s.created_at`
 	snapshotsAll    = `SELECT ` + snapshotColumns + ` FROM snapshots s JOIN images i ON i.id = s.image_id WHERE s.state = 'active' ORDER BY s.device_id`
 	snapshotsOf     = `SELECT ` + snapshotColumns + ` FROM snapshots s JOIN images i ON i.id = s.image_id WHERE s.state = 'active' AND s.image_id = ? ORDER BY s.device_id`
@@ -80,6 +83,20 @@ func (s *Store) snapshots(ctx context.Context, query string, args ...any) ([]Sna
 		list = append(list, sn)
 	}
 	return list, rows.Err()
+}
+
+// SkipDevices makes the ids handed out from now on larger than id. The pool may have devices that the journal does not know: somebody
+// else's, or those of a journal that is newer than this one, restored from a backup.
+func (s *Store) SkipDevices(ctx context.Context, id int64) error {
+	return s.tx(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, deviceSequence); err != nil {
+			return fmt.Errorf("skip device ids: %w", err)
+		}
+		if _, err := tx.ExecContext(ctx, deviceSkip, id); err != nil {
+			return fmt.Errorf("skip device ids: %w", err)
+		}
+		return nil
+	})
 }
 
 func insertDevice(ctx context.Context, tx *sql.Tx, d Device, now time.Time) (int64, error) {

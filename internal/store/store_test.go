@@ -87,7 +87,7 @@ func TestQueriesPrepare(t *testing.T) {
 		"imageByID": imageByID, "imageByObject": imageByObject, "imagesByKey": imagesByKey, "imagesPending": imagesPending,
 		"imagesAll": imagesAll, "imageCounts": imageCounts, "imageKnown": imageKnown, "imageInsert": imageInsert, "imageUpdate": imageUpdate,
 		"eventInsert": eventInsert, "eventsOf": eventsOf, "eventsAfter": eventsAfter, "devicesKept": devicesKept, "devicesOf": devicesOf,
-		"deviceInsert": deviceInsert, "deviceUpdate": deviceUpdate, "snapshotsAll": snapshotsAll, "snapshotsOf": snapshotsOf,
+		"deviceInsert": deviceInsert, "deviceUpdate": deviceUpdate, "deviceSequence": deviceSequence, "deviceSkip": deviceSkip, "snapshotsAll": snapshotsAll, "snapshotsOf": snapshotsOf,
 		"snapshotInsert": snapshotInsert, "snapshotGone": snapshotGone, "poolSelect": poolSelect, "poolInsert": poolInsert, "poolReady": poolReady,
 		"quarantineAll": quarantineAll, "quarantineOne": quarantineOne, "quarantineInsert": quarantineInsert, "quarantineDelete": quarantineDelete,
 		"backfillSelect": backfillSelect, "backfillUpsert": backfillUpsert, "imagesUntouched": imagesUntouched,
@@ -266,6 +266,21 @@ func TestReopenedAfterTheEnd(t *testing.T) {
 		img, err = s.Reopen(t.Context(), img.ID, Download, "asked for again")
 		if ok != (err == nil) || ok && (img.State != Pending || img.Stage != Download || img.Failures != 0) {
 			t.Errorf("%s: reopened to %+v, %v", verdict, img.Progress, err)
+		}
+	}
+}
+
+// Ids that the pool has without the journal's knowledge are not handed out, whether or not the journal has handed out any.
+func TestSkipDevices(t *testing.T) {
+	s := newStore(t)
+	ctx := t.Context()
+	for i, skip := range []int64{41, 7, 99} {
+		if err := s.SkipDevices(ctx, skip); err != nil {
+			t.Fatal(err)
+		}
+		img := run(t, s, object(i))
+		if want := []int64{42, 44, 100}[i]; img.Tree.Device != want {
+			t.Errorf("after skipping to %d: device %d, want %d", skip, img.Tree.Device, want)
 		}
 	}
 }

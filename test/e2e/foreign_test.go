@@ -1,0 +1,46 @@
+package e2e
+
+import (
+	"slices"
+	"testing"
+
+	"imagemanager.internal/internal/devmapper"
+)
+
+// Thin devices in the pool that the journal does not know are reported, never touched, and their ids are not handed out: neither those
+// there at the start, nor one that appears while the daemon runs, where its next id would be.
+func TestForeignDevices(t *testing.T) {
+	h := newHost(t)
+	row, err := h.store.Pool(t.Context())
+	h.check(err)
+	pool, err := devmapper.Open(devmapper.Config{Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata, BlockSize: row.BlockSize})
+	h.check(err)
+	defer pool.Close()
+	h.check(pool.CreateThin(3))
+	h.start()
+	h.running()
+	h.check(pool.CreateThin(4))
+	for _, key := range []string{"images/a.tar", "images/b.tar"} {
+		h.put(key, rootfs("hello", 3))
+		h.active(key)
+	}
+	h.drained()
+	h.stop()
+	thins, err := pool.Thins()
+	h.check(err)
+	for _, foreign := range []devmapper.ID{3, 4} {
+		if !slices.ContainsFunc(thins, func(th devmapper.Thin) bool { return th.ID == foreign }) {
+			t.Errorf("the foreign device %d is gone", foreign)
+		}
+	}
+	devices, err := h.store.Devices(t.Context())
+	h.check(err)
+	for _, d := range devices {
+		if d.ID <= 4 {
+			t.Errorf("device %d of the journal is a foreign one", d.ID)
+		}
+	}
+	h.check(pool.Delete(3))
+	h.check(pool.Delete(4))
+	h.whole()
+}
