@@ -131,6 +131,17 @@ func (s *system) openPipeline(ctx context.Context, reg prometheus.Registerer) (*
 	})
 }
 
+// openBeside wires a pipeline for one command about the pool, beside a running daemon or without one, but not beside its recovery.
+func (s *system) openBeside(ctx context.Context) (*pipeline.Pipeline, error) {
+	if err := s.lockState("pool.lock"); err != nil {
+		return nil, err
+	}
+	if err := s.openPool(ctx); err != nil {
+		return nil, err
+	}
+	return s.openPipeline(ctx, prometheus.NewRegistry())
+}
+
 // clients makes the AWS clients. A custom endpoint is addressed path-style: virtual hosts of localhost do not resolve.
 func (s *system) clients(ctx context.Context) (*s3.Client, *sqs.Client, error) {
 	web := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {

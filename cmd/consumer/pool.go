@@ -154,21 +154,27 @@ func cmdPoolDetach(ctx context.Context, args []string, out io.Writer) (err error
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	if err := errors.Join(s.lockState("daemon.lock"), s.lockState("pool.lock")); err != nil {
-		return err
-	}
-	row, err := s.store.Pool(ctx)
-	if errors.Is(err, store.ErrNotFound) {
-		return errNoPool
-	}
+	row, err := s.detach(ctx)
 	if err != nil {
-		return err
-	}
-	if err := devmapper.Detach(poolConfig(row)); err != nil {
 		return err
 	}
 	fmt.Fprintf(out, "pool %s detached; its data stays in %s\n", row.Name, row.Data)
 	return nil
+}
+
+// detach takes the pool off the machine, while no daemon runs.
+func (s *system) detach(ctx context.Context) (store.Pool, error) {
+	if err := errors.Join(s.lockState("daemon.lock"), s.lockState("pool.lock")); err != nil {
+		return store.Pool{}, err
+	}
+	row, err := s.store.Pool(ctx)
+	if errors.Is(err, store.ErrNotFound) {
+		return row, errNoPool
+	}
+	if err != nil {
+		return row, err
+	}
+	return row, devmapper.Detach(poolConfig(row))
 }
 
 // printPool shows the pool's row and what the kernel says of it.

@@ -59,17 +59,11 @@ func cmdPoolRepair(ctx context.Context, args []string, out io.Writer) (err error
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	if err := errors.Join(noArgs(fs), s.lockState("daemon.lock"), s.lockState("pool.lock")); err != nil {
+	if err := noArgs(fs); err != nil {
 		return err
 	}
-	row, err := s.store.Pool(ctx)
-	if errors.Is(err, store.ErrNotFound) {
-		return errNoPool
-	}
+	row, err := s.detach(ctx)
 	if err != nil {
-		return err
-	}
-	if err := devmapper.Detach(poolConfig(row)); err != nil {
 		return err
 	}
 	r, err := devmapper.RepairMetadata(ctx, poolConfig(row), int64(metadata))

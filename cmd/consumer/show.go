@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/docker/go-units"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"imagemanager.internal/internal/store"
 )
@@ -217,13 +216,7 @@ func cmdSnapshot(ctx context.Context, args []string, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		if err := s.lockState("pool.lock"); err != nil {
-			return err
-		}
-		if err := s.openPool(ctx); err != nil {
-			return err
-		}
-		p, err := s.openPipeline(ctx, prometheus.NewRegistry())
+		p, err := s.openBeside(ctx)
 		if err != nil {
 			return err
 		}

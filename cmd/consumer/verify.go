@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"imagemanager.internal/internal/pipeline"
 	"imagemanager.internal/internal/store"
 )
@@ -33,13 +31,7 @@ func cmdVerify(ctx context.Context, args []string, out io.Writer) (err error) {
 		}
 		ids = append(ids, images[len(images)-1].ID)
 	}
-	if err := s.lockState("pool.lock"); err != nil {
-		return err
-	}
-	if err := s.openPool(ctx); err != nil {
-		return err
-	}
-	p, err := s.openPipeline(ctx, prometheus.NewRegistry())
+	p, err := s.openBeside(ctx)
 	if err != nil {
 		return err
 	}

@@ -68,7 +68,7 @@ func (p *Pipeline) trickle(ctx, work context.Context, out chan<- *Job) {
 	}
 }
 
-// trickleOnce sends what is there now and tells whether there was anything.
+// trickleOnce sends what is there now and tells whether any attempt was made.
 func (p *Pipeline) trickleOnce(ctx, work context.Context, out chan<- *Job) (sent bool) {
 	images, err := p.Store.Untouched(ctx)
 	if err != nil && ctx.Err() == nil {
@@ -82,7 +82,7 @@ func (p *Pipeline) trickleOnce(ctx, work context.Context, out chan<- *Job) (sent
 		p.dispatch(ctx, work, job, out)
 		select {
 		case <-job.over:
-			sent = true
+			sent = sent || job.attempt.N > 0 // one that could not even begin is not tried again at once
 		case <-ctx.Done():
 			return sent
 		}
