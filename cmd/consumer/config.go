@@ -60,6 +60,9 @@ type config struct {
 	BackfillAtStart bool          `envconfig:"BACKFILL_AT_START" default:"false" desc:"compare the bucket with the journal when the daemon starts"`
 	BackfillEvery   time.Duration `envconfig:"BACKFILL_INTERVAL" default:"0s" desc:"and so often; 0: never"`
 
+	ReconcileEvery time.Duration `envconfig:"RECONCILE_INTERVAL" default:"10m" desc:"compare journal, pool and files so often; 0: only at the start"`
+
+	MinFreeDisk     size    `envconfig:"STATE_MIN_FREE" default:"1GiB" desc:"free space under STATE_DIR, and under the pool's files; below, intake pauses"`
 	MinFreeData     float64 `envconfig:"POOL_MIN_FREE_DATA" default:"10" desc:"percent of the pool's data; below, intake pauses"`
 	MinFreeMetadata float64 `envconfig:"POOL_MIN_FREE_METADATA" default:"25" desc:"percent of the pool's metadata; below, intake pauses"`
 }
@@ -172,6 +175,8 @@ func (c config) checkCommon() []error {
 	bad(c.MaxImage < 1 || int64(c.MaxImage) > most.ImageBytes, "MAX_IMAGE_SIZE %s is outside 1..%s", c.MaxImage.String(), units.BytesSize(float64(most.ImageBytes)))
 	bad(c.MaxFile < 1 || int64(c.MaxFile) > most.FileBytes, "MAX_FILE_SIZE %s is outside 1..%s", c.MaxFile.String(), units.BytesSize(float64(most.FileBytes)))
 	bad(c.MaxEntries < 1 || c.MaxEntries > most.Entries, "MAX_ENTRIES %d is outside 1..%d", c.MaxEntries, most.Entries)
+	bad(c.ReconcileEvery < 0, "RECONCILE_INTERVAL %s is negative", c.ReconcileEvery)
+	bad(c.MinFreeDisk < 0, "STATE_MIN_FREE %s is negative", c.MinFreeDisk.String())
 	bad(c.MinFreeData < 0 || c.MinFreeData > 90, "POOL_MIN_FREE_DATA %g is outside 0..90", c.MinFreeData)
 	bad(c.MinFreeMetadata < 0 || c.MinFreeMetadata > 90, "POOL_MIN_FREE_METADATA %g is outside 0..90", c.MinFreeMetadata)
 	return problems
@@ -193,6 +198,7 @@ func (c config) pipeline() pipeline.Config {
 		Policy: archive.Policy(c.Policy), Limits: limits, DeviceBytes: int64(c.DeviceSize),
 		MaxAttempts: c.MaxAttempts, Backoff: c.Backoff, Grace: c.Grace,
 		KeepForeign: c.Foreign == "keep", BackfillAtStart: c.BackfillAtStart, BackfillEvery: c.BackfillEvery,
+		StateDir: c.StateDir, MinFreeDisk: int64(c.MinFreeDisk), ReconcileEvery: c.ReconcileEvery,
 		MinFreeData: c.MinFreeData / 100, MinFreeMetadata: c.MinFreeMetadata / 100,
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/pipeline"
 	"imagemanager.internal/internal/store"
 )
 
@@ -44,6 +45,7 @@ func commands() []command {
 		{"history", "<key|image>", "the journal of an image", cmdHistory},
 		{"snapshot", "<key|image>", "make one more snapshot of an image", cmdSnapshot},
 		{"verify", "<key|image>", "read an image's device and compare it with its seal; --all for every image", cmdVerify},
+		{"reconcile", "", "bring journal, pool and files into agreement; --dry-run shows what would be done", cmdReconcile},
 		{"submit", "<key>", "enqueue an object by hand", cmdSubmit},
 		{"backfill", "", "compare the bucket with the journal and enqueue what is missing", cmdBackfill},
 		{"quarantine list", "", "messages that nothing came of", cmdQuarantineList},
@@ -105,7 +107,7 @@ func report(err error, w io.Writer) int {
 	case errors.Is(err, errLocked):
 		return 4
 	case errors.Is(err, devmapper.ErrUnavailable), errors.Is(err, devmapper.ErrForeign), errors.Is(err, devmapper.ErrNoSuperblock),
-		errors.Is(err, devmapper.ErrHasSuperblock), errors.Is(err, devmapper.ErrReadOnly), errors.Is(err, devmapper.ErrDamaged), errors.Is(err, errNoPool):
+		errors.Is(err, devmapper.ErrHasSuperblock), errors.Is(err, devmapper.ErrReadOnly), errors.Is(err, devmapper.ErrDamaged), errors.Is(err, errNoPool), errors.Is(err, pipeline.ErrWrongPool):
 		return 3
 	case errors.Is(err, store.ErrNotFound):
 		return 5

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -120,7 +121,11 @@ func (s *system) openPipeline(ctx context.Context, reg prometheus.Registerer) (*
 	if err != nil {
 		return nil, err
 	}
-	return pipeline.New(s.cfg.pipeline(), pipeline.Parts{
+	cfg := s.cfg.pipeline()
+	if cfg.Disks, err = s.disks(ctx); err != nil {
+		return nil, err
+	}
+	return pipeline.New(cfg, pipeline.Parts{
 		Store:      s.store,
 		Queue:      queue.New(sqsc, s.cfg.queue(metrics.Queue())),
 		Downloader: down,
@@ -128,7 +133,32 @@ func (s *system) openPipeline(ctx context.Context, reg prometheus.Registerer) (*
 		Pool:       s.pool,
 		Log:        s.log,
 		Metrics:    metrics,
+		Exclusive:  s.exclusive,
 	})
+}
+
+// exclusive keeps other commands out of the pool until the function that it returns is called.
+func (s *system) exclusive() (func() error, error) {
+	alone := &system{cfg: s.cfg}
+	if err := alone.lockState("pool.lock"); err != nil {
+		return nil, errors.Join(err, alone.Close())
+	}
+	return alone.Close, nil
+}
+
+// disks are the directories whose file systems must have room: that of the state, and those of the pool's files.
+func (s *system) disks(ctx context.Context) ([]string, error) {
+	row, err := s.store.Pool(ctx)
+	if err != nil {
+		return nil, err
+	}
+	dirs := []string{s.cfg.StateDir}
+	for _, path := range []string{row.Data, row.Metadata} {
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && !slices.Contains(dirs, filepath.Dir(path)) {
+			dirs = append(dirs, filepath.Dir(path))
+		}
+	}
+	return dirs, nil
 }
 
 // openBeside wires a pipeline for one command about the pool, beside a running daemon or without one, but not beside its recovery.

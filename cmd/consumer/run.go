@@ -90,12 +90,12 @@ func (s *system) openDaemon(ctx context.Context) error {
 
 // recoverPool runs recovery while no other command touches the pool.
 func (s *system) recoverPool(ctx context.Context, p *pipeline.Pipeline) error {
-	alone := &system{cfg: s.cfg}
-	if err := alone.lockState("pool.lock"); err != nil {
+	release, err := s.exclusive()
+	if err != nil {
 		return err
 	}
-	_, err := p.Recover(ctx)
-	return errors.Join(err, alone.Close())
+	_, err = p.Recover(ctx)
+	return errors.Join(err, release())
 }
 
 // serveAdmin answers /metrics, /healthz (the process lives) and /readyz (it takes work, or why not).

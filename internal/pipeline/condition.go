@@ -1,20 +1,24 @@
 package pipeline
 
 import (
+	"context"
 	"fmt"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
 
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/queue"
+	"imagemanager.internal/internal/store"
 )
 
 // condition remembers what an operator asks first: is it taking work, and if not, why.
 type condition struct {
 	mu      sync.Mutex
 	paused  error // why intake takes nothing, nil when it does
+	journal error // of the last write to the database, if it cannot be written
 	pollErr error // of the last poll
 	logged  map[queue.Class]time.Time
 	ended   map[verdict]int // jobs since the start
@@ -49,6 +53,19 @@ func (c *condition) pause(why error) (changed bool) {
 	return changed
 }
 
+// unwritable notes that the database cannot be written.
+func (c *condition) unwritable(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.journal = err
+}
+
+func (c *condition) database() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.journal
+}
+
 func (c *condition) polled() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -80,8 +97,21 @@ func (p *Pipeline) Ready() error {
 	return p.condition.pollErr
 }
 
-// admit tells whether new work may be taken: the pool must be writable and have its reserve of data and metadata. While not,
-// messages stay in the queue.
+// watch looks once a second whether the machine is fit for work, and once it was not, whether it is again.
+func (p *Pipeline) watch(ctx context.Context) {
+	for ctx.Err() == nil {
+		if p.condition.database() != nil {
+			if err := p.Store.Probe(ctx); err == nil || !store.Unwritable(err) && !store.Busy(err) {
+				p.condition.unwritable(nil)
+			}
+		}
+		p.admit()
+		wait(ctx, time.Second)
+	}
+}
+
+// admit tells whether new work may be taken: database, disk and pool must be writable and have their reserves. While not, messages
+// stay in the queue.
 func (p *Pipeline) admit() bool {
 	why := p.room()
 	if p.condition.pause(why) {
@@ -92,6 +122,32 @@ func (p *Pipeline) admit() bool {
 		}
 	}
 	return why == nil
+}
+
+// fit says what the machine lacks for any work, and what to do about it.
+func (p *Pipeline) fit() error {
+	if err := p.condition.database(); err != nil {
+		return fmt.Errorf("%w: %w: see to the disk under %s; work goes on by itself once a write succeeds", errDatabase, err, p.cfg.StateDir)
+	}
+	if err := p.diskRoom(); err != nil {
+		return err
+	}
+	return p.poolRoom()
+}
+
+// diskRoom checks the reserve of the file systems that hold our files.
+func (p *Pipeline) diskRoom() error {
+	for _, dir := range p.cfg.Disks {
+		var s syscall.Statfs_t
+		if err := syscall.Statfs(dir, &s); err != nil {
+			return fmt.Errorf("%w: %s: %w", errDiskLow, dir, err)
+		}
+		if free := int64(s.Bavail) * s.Bsize; free < p.cfg.MinFreeDisk { //nolint:gosec // fits
+			return fmt.Errorf("%w: %d MiB are free under %s, %d MiB are the reserve (STATE_MIN_FREE): make room there, or enlarge it",
+				errDiskLow, free>>20, dir, p.cfg.MinFreeDisk>>20)
+		}
+	}
+	return nil
 }
 
 func (p *Pipeline) poolRoom() error {

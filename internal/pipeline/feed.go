@@ -24,11 +24,19 @@ func (p *Pipeline) resume(ctx, work context.Context, out chan<- *Job) {
 	}
 	for ctx.Err() == nil {
 		for _, id := range ids {
+			p.awaitFit(ctx)
 			if job, fresh := p.take(id, nil); fresh {
 				p.dispatch(ctx, work, job, out)
 			}
 		}
 		ids = p.awaitDue(ctx)
+	}
+}
+
+// awaitFit waits until work may be taken, or ctx ends.
+func (p *Pipeline) awaitFit(ctx context.Context) {
+	for ctx.Err() == nil && !p.admit() {
+		wait(ctx, time.Second)
 	}
 }
 

@@ -22,6 +22,8 @@ func (p *Pipeline) source(ctx, work context.Context, running *sync.WaitGroup) <-
 	senders.Go(func() { p.resume(ctx, work, out) })
 	senders.Go(func() { p.trickle(ctx, work, out) })
 	senders.Go(func() { p.backfills(ctx) })
+	senders.Go(func() { p.reconciles(ctx) })
+	senders.Go(func() { p.watch(ctx) })
 	running.Go(func() {
 		senders.Wait()
 		close(out)
@@ -155,6 +157,9 @@ func (p *Pipeline) acceptObject(ctx, work context.Context, d *delivery, o queue.
 		Bucket: o.Bucket, Key: p.key(work, o), VersionID: o.VersionID, ETag: o.ETag, Sequencer: o.Sequencer, Size: o.Size,
 	})
 	if err != nil {
+		if store.Unwritable(err) {
+			p.condition.unwritable(err)
+		}
 		p.Log.Error().Err(err).Str("s3_key", o.Key).Msg("journal cannot be written; message returned")
 		p.settle(work, d, outcome{verdict: retry, delay: backoff(p.cfg.Backoff, 1)})
 		return

@@ -59,25 +59,28 @@ func (p *Pipeline) loadManifest(digest string) (*archive.Manifest, error) {
 	return m, nil
 }
 
-// recoverManifests removes temporary files, and the manifests that no image refers to.
-func (p *Pipeline) recoverManifests(images map[int64]*Job) error {
+// planManifests finds temporary files, and the manifests that no image refers to.
+func (p *Pipeline) planManifests(images map[int64]store.Image) ([]Action, error) {
 	used := map[string]bool{}
-	for _, job := range images {
-		if t := job.image.Tree; t != nil && !job.image.State.Refused() {
+	for _, img := range images {
+		if t := img.Tree; t != nil && !img.State.Refused() {
 			used[filepath.Base(p.manifestPath(t.Digest))] = true
 		}
 	}
 	entries, err := os.ReadDir(p.cfg.ManifestDir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+		return nil, err
 	}
-	var errs []error
+	var plan []Action
 	for _, e := range entries {
 		if !used[e.Name()] {
-			errs = append(errs, os.Remove(filepath.Join(p.cfg.ManifestDir, e.Name())))
+			plan = append(plan, Action{
+				Do: RemoveFile, What: "manifest " + e.Name(), Reason: "no image refers to it", kind: "file",
+				remove: func() error { return os.Remove(filepath.Join(p.cfg.ManifestDir, e.Name())) },
+			})
 		}
 	}
-	return errors.Join(errs...)
+	return plan, nil
 }
 
 // setAside moves an archive that was refused as an attack out of the way, within the budget: the oldest go first. It may be called

@@ -26,6 +26,7 @@ type Metrics struct {
 	margin    prometheus.Histogram
 	attacks   *prometheus.CounterVec
 	poolBytes *prometheus.GaugeVec
+	unclaimed *prometheus.GaugeVec
 }
 
 // NewMetrics registers the pipeline's metrics.
@@ -50,13 +51,14 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Buckets: []float64{0, 1, 2.5, 5, 10, 20, 30, 60, 300, 3600},
 		}),
 		attacks:   counter("security_violations_total", "Archives refused as attacks.", "rule"),
+		unclaimed: gauge("unclaimed", "Things that no row of the journal claims, as of the last reconcile.", "kind"),
 		poolBytes: gauge("pool_bytes", "Space of the thin pool.", "space", "state"),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: namespace, Name: "stage_duration_seconds", Help: "Time of a stage that was done.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800},
 		}, []string{"stage"}),
 	}
-	reg.MustRegister(m.jobs, m.duration, m.events, m.failures, m.messages, m.ignores, m.handoffs, m.receive, m.settle, m.margin, m.attacks, m.poolBytes)
+	reg.MustRegister(m.jobs, m.duration, m.events, m.failures, m.messages, m.ignores, m.handoffs, m.receive, m.settle, m.margin, m.attacks, m.poolBytes, m.unclaimed)
 	for _, st := range []store.Stage{store.Download, store.Unpack, store.Activate} {
 		m.jobs.WithLabelValues(string(st))
 		m.duration.WithLabelValues(string(st))
@@ -83,6 +85,8 @@ func (m *Metrics) message(result string)     { m.messages.WithLabelValues(result
 func (m *Metrics) ignored(reason string)     { m.ignores.WithLabelValues(reason).Inc() }
 func (m *Metrics) handoff(how string)        { m.handoffs.WithLabelValues(how).Inc() }
 func (m *Metrics) receiveError(class string) { m.receive.WithLabelValues(class).Inc() }
+
+func (m *Metrics) leftover(kind string, n int) { m.unclaimed.WithLabelValues(kind).Set(float64(n)) }
 
 func (m *Metrics) pool(s devmapper.Status) {
 	m.poolBytes.WithLabelValues("data", "used").Set(float64(s.UsedData))

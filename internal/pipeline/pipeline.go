@@ -41,7 +41,12 @@ type Config struct {
 	Backoff     time.Duration // before the second attempt; doubles, with full jitter
 	Grace       time.Duration // how long running stages may go on after a stop
 
-	MinFreeData, MinFreeMetadata float64 // fractions of the pool; below, nothing new is taken
+	MinFreeData, MinFreeMetadata float64  // fractions of the pool; below, nothing new is taken
+	Disks                        []string // directories on the file systems that must have room
+	MinFreeDisk                  int64    // bytes on each of them; below, nothing new is taken
+
+	StateDir       string        // for messages
+	ReconcileEvery time.Duration // compare journal, pool and files so often; 0 never
 
 	ManifestDir    string // manifests of sealed trees
 	ViolationDir   string // archives refused as attacks
@@ -61,6 +66,9 @@ type Parts struct {
 	Pool       *devmapper.Pool
 	Log        zerolog.Logger
 	Metrics    *Metrics
+
+	// Exclusive keeps other commands out of the pool until the function that it returns is called. Its error says that one is at work.
+	Exclusive func() (func() error, error)
 }
 
 // Pipeline is one consumer. Make it with New, then Recover, then Run.
@@ -68,13 +76,14 @@ type Pipeline struct {
 	Parts
 	cfg     Config
 	table   []stage
-	room    func() error // nil: the pool has room for new work; else why not, and what to do
+	room    func() error // nil: the machine is fit for new work; else why not, and what to do
 	metrics *Metrics
 
 	permits chan struct{} // one for each message held; buffered: its length is the number held
 
 	mu     sync.Mutex
-	jobs   map[int64]*Job      // by image id: at most one job an image
+	jobs   map[int64]*Job // by image id: at most one job an image
+	held   reservation
 	parked map[int64]time.Time // images without a message, and when their next attempt is due
 	wake   chan struct{}       // buffered by one: a parked image, or one to be resumed, is there
 
@@ -96,7 +105,7 @@ func New(cfg Config, parts Parts) (*Pipeline, error) {
 		parked:  map[int64]time.Time{},
 		wake:    make(chan struct{}, 1),
 	}
-	p.table, p.room = p.stages(), p.poolRoom
+	p.table, p.room = p.stages(), p.fit
 	return p, nil
 }
 

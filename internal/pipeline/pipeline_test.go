@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mattn/go-sqlite3"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
@@ -46,6 +47,7 @@ func newPipeline(t *testing.T) *Pipeline {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.room = func() error { return nil }
 	return p
 }
 
@@ -175,7 +177,7 @@ func TestBackPressure(t *testing.T) {
 	jobs := enqueue(t, p, 20)
 	out := chain(t.Context(), p, &wg, jobs)
 	for begun.Load() < caps { // everything that can start has started
-		time.Sleep(time.Millisecond) //nolint:forbidigo // polls real goroutines that block on SQLite, which synctest cannot see
+		wait(t.Context(), time.Millisecond)
 	}
 	// one more would have had the time of a whole run of the stages to start
 	if _, err := p.Store.Images(t.Context()); err != nil {
@@ -244,14 +246,60 @@ func TestClassify(t *testing.T) {
 		{download.ErrGone, vanished, "object_gone"},
 		{download.ErrChanged, superseded, "superseded"},
 		{download.ErrDenied, retry, "denied"},
-		{fmt.Errorf("%w: %w", devmapper.ErrNoSpace, syscall.ENOSPC), retry, "pool_full"},
-		{syscall.ENOSPC, retry, "disk_full"},
+		{fmt.Errorf("%w: %w", devmapper.ErrNoSpace, syscall.ENOSPC), halt, "pool_full"},
+		{syscall.ENOSPC, halt, "disk_full"},
 		{errors.New("never seen"), retry, "other"},
 	} {
 		if v, class := classify(c.err); v != c.verdict || class != c.class {
 			t.Errorf("%v: %s %s, want %s %s", c.err, v, class, c.verdict, c.class)
 		}
 	}
+}
+
+// While the machine is not fit for work its errors are not counted against an image; once it is, they are.
+func TestHalt(t *testing.T) {
+	p := newPipeline(t)
+	job := enqueue(t, p, 1)[0]
+	fail := func() outcome {
+		t.Helper()
+		if err := p.begin(t.Context(), job, store.Download); err != nil {
+			t.Fatal(err)
+		}
+		return p.conclude(t.Context(), job, p.judge(job, fmt.Errorf("write: %w", syscall.ENOSPC)))
+	}
+	p.room = func() error { return errDiskLow }
+	for range 2 * p.cfg.MaxAttempts {
+		if o := fail(); o.verdict != retry || o.delay <= 0 {
+			t.Fatalf("%+v, want the message to come back later", o)
+		}
+	}
+	if job.image.Failures != 0 || job.image.Running || job.image.State != store.Pending {
+		t.Errorf("after halts: %+v", job.image.Progress)
+	}
+	p.room = func() error { return nil }
+	for i := range p.cfg.MaxAttempts {
+		if o := fail(); (o.verdict == dead) != (i == p.cfg.MaxAttempts-1) {
+			t.Errorf("failure %d: %+v", i+1, o)
+		}
+	}
+}
+
+// A database that cannot be written stops intake until a write succeeds, and says so.
+func TestUnwritableDatabase(t *testing.T) {
+	p := newPipeline(t)
+	p.room = func() error { return p.condition.database() }
+	p.judge(&Job{}, fmt.Errorf("commit: %w", sqlite3.Error{Code: sqlite3.ErrFull}))
+	if p.admit() || p.Ready() == nil {
+		t.Fatal("work is taken although the database cannot be written")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { p.watch(ctx) })
+	for p.Ready() != nil && t.Context().Err() == nil {
+		wait(t.Context(), time.Millisecond)
+	}
+	cancel()
+	wg.Wait()
 }
 
 func TestBackoff(t *testing.T) {

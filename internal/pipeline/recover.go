@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/store"
@@ -21,104 +19,73 @@ type Recovered struct {
 	Foreign     []string `json:"foreign"`     // thin ids and files that are not ours: left alone
 }
 
-// Recover brings journal, pool and blob directory into agreement after a crash, a power cut or a reboot. Nothing else may use the
-// pool meanwhile. It is idempotent: killed at any point, the next run finishes; run twice, the second changes nothing.
+func (r *Recovered) add(a Action) {
+	switch a.Do {
+	case RollBack:
+		r.RolledBack++
+	case RollForward:
+		r.RolledOn++
+	case Reactivate:
+		r.Reactivated++
+	case MakeAgain:
+		r.Lost++
+	case RemoveFile:
+		r.Blobs++
+	case Report:
+		r.Foreign = append(r.Foreign, a.What)
+	case Deactivate:
+	}
+}
+
+// Recover brings journal, pool and files into agreement after a crash, a power cut or a reboot. Nothing else may use the pool
+// meanwhile. It is idempotent: killed at any point, the next run finishes; run twice, the second changes nothing.
 // A device that was not sealed is rolled back, a sealed one is rolled forward; unfinished images are left to Run.
 func (p *Pipeline) Recover(ctx context.Context) (Recovered, error) {
 	var r Recovered
 	if err := p.Pool.ResumeSuspended(); err != nil { // readers of a suspended device cannot even be killed
 		return r, err
 	}
-	truth, err := p.look()
+	plan, err := p.Plan(ctx, true)
 	if err != nil {
 		return r, err
 	}
-	images, err := p.Store.Images(ctx)
-	if err != nil {
-		return r, err
-	}
-	devices, err := p.Store.Devices(ctx)
-	if err != nil {
-		return r, err
-	}
-	byImage := map[int64]*Job{}
-	for _, img := range images {
-		byImage[img.ID] = &Job{image: img}
-	}
-	for i := len(devices) - 1; i >= 0; i-- { // snapshots before their origins
-		d := devices[i]
-		if err := p.recoverDevice(ctx, byImage[d.Image], d, truth, &r); err != nil {
-			return r, fmt.Errorf("device %d of image %d: %w", d.ID, d.Image, err)
+	for _, a := range plan {
+		if err := p.apply(ctx, &Job{image: a.image}, a); err != nil {
+			return r, fmt.Errorf("%s %s: %w", a.Do, a.What, err)
 		}
-		delete(truth.thins, devmapper.ID(d.ID))
+		r.add(a)
 	}
-	for id := range truth.thins {
-		r.Foreign = append(r.Foreign, fmt.Sprintf("thin device %d", id))
-		if err := p.Store.SkipDevices(ctx, int64(id)); err != nil { // it is not to be taken for one of ours
-			return r, err
-		}
+	p.Log.Info().Interface("recovered", r).Msg("journal, pool and files agree")
+	if err := p.survey(ctx); err != nil { // it only measures
+		p.Log.Warn().Err(err).Msg("what is left over cannot be counted")
 	}
-	if err := errors.Join(p.recoverBlobs(byImage, &r), p.recoverManifests(byImage)); err != nil {
-		return r, err
-	}
-	p.Log.Info().Interface("recovered", r).Msg("journal, pool and blobs agree")
 	return r, nil
 }
 
-// poolTruth is what the pool holds, whatever the journal says.
-type poolTruth struct {
-	thins  map[devmapper.ID]bool
-	active map[devmapper.ID]bool // whole, under our UUIDs
-}
-
-// look reads the pool. One that takes no changes is an error: nothing could be rolled back.
-func (p *Pipeline) look() (poolTruth, error) {
-	t := poolTruth{map[devmapper.ID]bool{}, map[devmapper.ID]bool{}}
-	s, err := p.Pool.Status()
-	if err == nil {
-		err = cannotChange(s)
+// apply carries out one action. Each may find its work done.
+func (p *Pipeline) apply(ctx context.Context, job *Job, a Action) error {
+	id := devmapper.ID(a.device.ID)
+	switch a.Do {
+	case RollBack:
+		return p.drop(ctx, a.device)
+	case RollForward:
+		return p.rollForward(ctx, job, a.device)
+	case MakeAgain:
+		return p.lose(ctx, job, a.device)
+	case Reactivate:
+		_, err := p.Pool.Activate(id, devmapper.KindSnapshot, a.device.Bytes, false)
+		return err
+	case Deactivate:
+		return p.Pool.Deactivate(id)
+	case RemoveFile:
+		return a.remove()
+	case Report:
+		if a.foreign == 0 {
+			return nil
+		}
+		return p.Store.SkipDevices(ctx, int64(a.foreign)) // its id is not to be handed out
 	}
-	if err != nil {
-		return t, err
-	}
-	thins, err := p.Pool.Thins()
-	if err != nil {
-		return t, err
-	}
-	for _, th := range thins {
-		t.thins[th.ID] = true
-	}
-	active, err := p.Pool.Active()
-	for _, a := range active {
-		t.active[a.ID] = !a.HalfCreated
-	}
-	return t, err
-}
-
-// recoverDevice decides about one row of the journal.
-func (p *Pipeline) recoverDevice(ctx context.Context, job *Job, d store.Device, truth poolTruth, r *Recovered) error {
-	switch {
-	case job.image.State.Refused():
-		r.RolledBack++
-		return p.drop(ctx, d)
-	case d.State == store.Sealed && truth.thins[devmapper.ID(d.ID)]:
-		r.RolledOn++
-		return p.rollForward(ctx, job, d)
-	case d.State != store.Ready:
-		r.RolledBack++
-		return p.drop(ctx, d)
-	case !truth.thins[devmapper.ID(d.ID)]:
-		r.Lost++
-		return p.lose(ctx, job, d)
-	case d.Kind == store.ImageDevice:
-		return p.Pool.Deactivate(devmapper.ID(d.ID)) // an origin is never active
-	}
-	if truth.active[devmapper.ID(d.ID)] {
-		return nil
-	}
-	r.Reactivated++
-	_, err := p.Pool.Activate(devmapper.ID(d.ID), devmapper.KindSnapshot, d.Bytes, false)
-	return err
+	return fmt.Errorf("no such action: %q", a.Do)
 }
 
 // rollForward finishes an unpack that was cut off after the seal.
@@ -150,29 +117,61 @@ func (p *Pipeline) lose(ctx context.Context, job *Job, d store.Device) error {
 	return p.drop(ctx, d)
 }
 
-// recoverBlobs removes temporary files, and archives of images that do not claim them.
-func (p *Pipeline) recoverBlobs(images map[int64]*Job, r *Recovered) error {
-	names, err := p.Downloader.List()
+// Reconcile is Recover beside running jobs: it leaves alone whatever a job works on, and whatever changed since it looked. The
+// caller keeps other commands out of the pool.
+func (p *Pipeline) Reconcile(ctx context.Context) error {
+	plan, err := p.Plan(ctx, false)
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for _, name := range names {
-		id, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSuffix(name, ".part"), ".tar"), 10, 64)
-		if err != nil || images[id] == nil || !strings.HasPrefix(name, blobName(id)) {
-			r.Foreign = append(r.Foreign, "file "+name)
-			continue
-		}
-		img := images[id].image
-		if whole := img.Blob != nil; !img.State.Refused() && whole == (name == blobName(id)) { // the archive, or the part that will be one
-			continue
-		}
-		r.Blobs++
-		if img.State.Refused() {
-			errs = append(errs, p.discardBlob(images[id]))
-		} else {
-			errs = append(errs, p.Downloader.Remove(name))
+	for _, a := range plan {
+		if err := p.applyIdle(ctx, a); err != nil {
+			errs = append(errs, fmt.Errorf("%s %s: %w", a.Do, a.What, err))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, p.survey(ctx))...)
+}
+
+// applyIdle applies an action to an image that no job works on, and that is still as it was when the plan was made.
+func (p *Pipeline) applyIdle(ctx context.Context, a Action) error {
+	if a.image.ID == 0 {
+		if a.Do != Report {
+			p.Log.Warn().Str("action", string(a.Do)).Str("what", a.What).Msg("reconcile")
+		}
+		return p.apply(ctx, nil, a)
+	}
+	job, fresh := p.take(a.image.ID, nil)
+	if !fresh {
+		return nil
+	}
+	img, err := p.Store.Image(ctx, a.image.ID)
+	if err == nil && img.UpdatedAt.Equal(a.image.UpdatedAt) && !p.changed(ctx, a) {
+		job.image = img
+		p.logJob(job).Warn().Str("action", string(a.Do)).Str("what", a.What).Msg("reconcile")
+		err = p.apply(ctx, job, a)
+	}
+	o := abandoned // to be made again now, and a message that came meanwhile is not to be deleted
+	if err == nil && img.State != store.Pending && job.image.State != store.Pending {
+		o = done
+	}
+	p.finish(ctx, job, o)
+	return err
+}
+
+// changed tells whether the device of an action is no longer what it was.
+func (p *Pipeline) changed(ctx context.Context, a Action) bool {
+	if a.device.ID == 0 {
+		return false
+	}
+	devices, err := p.Store.DevicesOf(ctx, a.image.ID)
+	if err != nil {
+		return true
+	}
+	for _, d := range devices {
+		if d.ID == a.device.ID {
+			return d.State != a.device.State || !d.UpdatedAt.Equal(a.device.UpdatedAt)
+		}
+	}
+	return true
 }

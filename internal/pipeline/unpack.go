@@ -34,6 +34,11 @@ func (p *Pipeline) unpack(ctx context.Context, job *Job) error {
 	if err != nil {
 		return err
 	}
+	release, err := p.reserve(ctx, plan.PoolBytes())
+	if err != nil {
+		return err
+	}
+	defer release()
 	d, err := p.makeDevice(ctx, job)
 	if err != nil {
 		return err
@@ -57,7 +62,7 @@ func (p *Pipeline) unpack(ctx context.Context, job *Job) error {
 	return nil
 }
 
-// plan judges the archive and the room for it.
+// plan judges the archive, and whether it fits its device.
 func (p *Pipeline) plan(ctx context.Context, job *Job, src *os.File) (*archive.Plan, error) {
 	plan, err := archive.Check(ctx, src, job.image.Blob.Size, archive.Options{Policy: p.cfg.policy(job.image.Key), Limits: p.cfg.Limits})
 	if err != nil {
@@ -65,13 +70,6 @@ func (p *Pipeline) plan(ctx context.Context, job *Job, src *os.File) (*archive.P
 	}
 	if need := plan.DeviceBytes(); need > p.cfg.DeviceBytes {
 		return nil, fmt.Errorf("%w: it needs about %d bytes of %d: raise DEVICE_SIZE", errTooSmall, need, p.cfg.DeviceBytes)
-	}
-	s, err := p.Pool.Status()
-	if err != nil {
-		return nil, err
-	}
-	if need, free := plan.PoolBytes(), s.TotalData-s.UsedData; need > free {
-		return nil, fmt.Errorf("%w: the image needs about %d bytes, %d are free", errPoolLow, need, free)
 	}
 	const most = 20
 	for i, a := range plan.Adjustments {

@@ -21,6 +21,10 @@ var (
 	errDiffers = errors.New("read back differently")
 	// errPoolLow says that the pool has no room for this image now.
 	errPoolLow = errors.New("thin pool is low on space")
+	// errDiskLow says that the file system under the archives and the database is nearly full.
+	errDiskLow = errors.New("disk is low on space")
+	// errDatabase says that the journal takes no events.
+	errDatabase = errors.New("database cannot be written")
 	// errTooSmall says that the image cannot fit its device.
 	errTooSmall = errors.New("image does not fit the device")
 	// errLost says that a recorded result is not there any more.
@@ -33,6 +37,7 @@ type verdict string
 const (
 	accepted   verdict = "done"
 	retry      verdict = "retry"
+	halt       verdict = "halt" // the machine's fault and not the image's: it does not count
 	reject     verdict = verdict(store.Rejected)
 	violation  verdict = verdict(store.Violation)
 	superseded verdict = verdict(store.Superseded)
@@ -50,15 +55,25 @@ type judgement struct {
 	rejection *archive.Rejection // violation: which entry
 }
 
-// judge is the one place with an opinion on errors. What it does not know is retried; attempts are bounded.
+// judge is the one place with an opinion on errors. What it does not know is retried; attempts are bounded. Those that failed because
+// the machine is not fit for any work are not counted; one that merely asks for more than there is, is.
 func (p *Pipeline) judge(job *Job, err error) judgement {
 	v, class := classify(err)
+	if store.Unwritable(err) {
+		p.condition.unwritable(err)
+	}
+	if v == halt && p.room() == nil {
+		v = retry
+	}
 	failures := job.image.Failures + 1
 	if v == vanished && failures == 1 { // asked once more before it is believed
 		v = retry
 	}
 	j := judgement{verdict: v, class: class, text: err.Error()}
 	errors.As(err, &j.rejection)
+	if v == halt {
+		j.delay = backoff(p.cfg.Backoff, 1)
+	}
 	if v != retry {
 		return j
 	}
@@ -69,7 +84,7 @@ func (p *Pipeline) judge(job *Job, err error) judgement {
 	return j
 }
 
-// classes is searched from the top; the first sentinel that matches decides.
+// classes is searched from the top; the first sentinel that matches decides. A halt is one only while the machine is not fit.
 var classes = []struct {
 	is      error
 	verdict verdict
@@ -77,7 +92,7 @@ var classes = []struct {
 }{
 	{errTimeout, retry, "timeout"},
 	{errDiffers, retry, "read_back"},
-	{errPoolLow, retry, "pool_low"},
+	{errPoolLow, halt, "pool_low"},
 	{errTooSmall, reject, "device_too_small"},
 	{errLost, retry, "lost"},
 	{download.ErrKey, reject, "bad_key"},
@@ -90,14 +105,15 @@ var classes = []struct {
 	{download.ErrMissing, retry, "blob_missing"},
 	{download.ErrCorrupt, retry, "blob_corrupt"},
 	{archive.ErrChanged, retry, "blob_changed"},
-	{devmapper.ErrNoSpace, retry, "pool_full"},
-	{devmapper.ErrReadOnly, retry, "pool_read_only"},
+	{devmapper.ErrNoSpace, halt, "pool_full"},
+	{devmapper.ErrReadOnly, halt, "pool_read_only"},
 	{devmapper.ErrNotFound, retry, "device_lost"},
 	{devmapper.ErrBusy, retry, "device_busy"},
 	{devmapper.ErrExists, retry, "device_exists"},
 	{store.ErrFenced, retry, "fenced"},
-	{syscall.ENOSPC, retry, "disk_full"},
-	{syscall.EIO, retry, "io"},
+	{syscall.ENOSPC, halt, "disk_full"},
+	{syscall.EIO, halt, "io"},
+	{syscall.EROFS, halt, "io"},
 	{context.DeadlineExceeded, retry, "timeout"},
 }
 
@@ -114,7 +130,10 @@ func classify(err error) (verdict, string) {
 			return c.verdict, c.class
 		}
 	}
-	if store.Busy(err) || store.Unwritable(err) {
+	if store.Unwritable(err) {
+		return halt, "database"
+	}
+	if store.Busy(err) {
 		return retry, "database"
 	}
 	return retry, string(queue.Classify(err))

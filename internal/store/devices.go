@@ -26,6 +26,7 @@ const (
 
 	poolSelect = `SELECT uuid, name, data, metadata, block_size, state, created_at FROM pool`
 	poolInsert = `INSERT INTO pool (one, uuid, name, data, metadata, block_size, state, created_at) VALUES (1, ?, ?, ?, ?, ?, 'creating', ?)`
+	probe      = `UPDATE pool SET state = state`
 	poolReady  = `UPDATE pool SET state = 'ready' WHERE one = 1`
 )
 

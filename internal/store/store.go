@@ -115,6 +115,14 @@ func (s *Store) tx(ctx context.Context, fn func(*sql.Tx) error) error {
 	return nil
 }
 
+// Probe writes to the database without changing anything, as durably as an event.
+func (s *Store) Probe(ctx context.Context) error {
+	return s.tx(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, probe)
+		return err
+	})
+}
+
 // Busy tells whether err is SQLite's word that another connection held the lock for longer than the busy timeout.
 func Busy(err error) bool {
 	var e sqlite3.Error

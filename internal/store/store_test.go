@@ -90,7 +90,7 @@ func TestQueriesPrepare(t *testing.T) {
 		"deviceInsert": deviceInsert, "deviceUpdate": deviceUpdate, "deviceSequence": deviceSequence, "deviceSkip": deviceSkip, "snapshotsAll": snapshotsAll, "snapshotsOf": snapshotsOf,
 		"snapshotInsert": snapshotInsert, "snapshotGone": snapshotGone, "poolSelect": poolSelect, "poolInsert": poolInsert, "poolReady": poolReady,
 		"quarantineAll": quarantineAll, "quarantineOne": quarantineOne, "quarantineInsert": quarantineInsert, "quarantineDelete": quarantineDelete,
-		"backfillSelect": backfillSelect, "backfillUpsert": backfillUpsert, "imagesUntouched": imagesUntouched,
+		"backfillSelect": backfillSelect, "backfillUpsert": backfillUpsert, "imagesUntouched": imagesUntouched, "probe": probe,
 	}
 	for name, q := range queries {
 		stmt, err := s.read.PrepareContext(t.Context(), q)

@@ -20,6 +20,7 @@ func TestForeignDevices(t *testing.T) {
 	h.start()
 	h.running()
 	h.check(pool.CreateThin(4))
+	h.foreign = 2
 	for _, key := range []string{"images/a.tar", "images/b.tar"} {
 		h.put(key, rootfs("hello", 3))
 		h.active(key)

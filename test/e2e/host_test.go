@@ -13,7 +13,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -49,6 +51,8 @@ type host struct {
 	daemon *exec.Cmd
 	log    *os.File
 	began  int64 // where the log of the newest start begins
+
+	foreign int // thin devices that the test put into the pool
 }
 
 // needPool skips where there is no thin pool and nobody insists on one; `make test-uml` does.
@@ -73,13 +77,20 @@ func newHost(t *testing.T, env ...string) *host {
 // newSizedHost is newHost with a pool of that size.
 func newSizedHost(t *testing.T, size string, env ...string) *host {
 	t.Helper()
+	h := bareHost(t)
+	h.install(poolName(t), size, env)
+	return h
+}
+
+// bareHost makes the bucket and the queue, and neither state directory nor pool.
+func bareHost(t *testing.T) *host {
+	t.Helper()
 	needPool(t)
 	h := &host{t: t, dir: t.TempDir(), bucket: "e2e-" + uuid.NewString(), url: os.Getenv("E2E_ENDPOINT_URL")}
 	if h.url == "" {
 		h.emulate()
 	}
 	h.makeQueue()
-	h.install(poolName(t), size, env)
 	return h
 }
 
@@ -122,7 +133,8 @@ func (h *host) install(pool, size string, env []string) {
 	h.env = append(os.Environ(),
 		"AWS_ENDPOINT_URL="+h.url, "AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x", "S3_BUCKET="+h.bucket, "SQS_QUEUE_URL="+h.queue,
 		"STATE_DIR="+filepath.Join(h.dir, "state"), "LISTEN_ADDR=127.0.0.1:0", "LOG_LEVEL=debug",
-		"DEVICE_SIZE=256MiB", "SQS_WAIT=1s", "SQS_VISIBILITY=10s", "RETRY_BACKOFF=1ms", "SHUTDOWN_GRACE=1s")
+		"DEVICE_SIZE=256MiB", "SQS_WAIT=1s", "SQS_VISIBILITY=10s", "RETRY_BACKOFF=1ms", "SHUTDOWN_GRACE=1s",
+		"RECONCILE_INTERVAL=1s")
 	h.env = append(h.env, env...)
 	var err error
 	if h.log, err = os.Create(filepath.Join(h.dir, "daemon.log")); err != nil {
@@ -240,9 +252,7 @@ func (h *host) start(env ...string) {
 func (h *host) running() {
 	h.t.Helper()
 	h.eventually("the daemon runs", func() bool {
-		text, err := os.ReadFile(h.log.Name())
-		h.check(err)
-		return bytes.Contains(text[h.began:], []byte(`"message":"running"`))
+		return bytes.Contains(h.newest(), []byte(`"message":"running"`))
 	})
 }
 
@@ -250,11 +260,53 @@ func (h *host) running() {
 func (h *host) stop() {
 	h.t.Helper()
 	h.running() // before, it does not listen to signals yet
+	h.claimed()
 	h.check(h.daemon.Process.Signal(syscall.SIGTERM))
 	if err := h.daemon.Wait(); err != nil {
 		h.t.Errorf("daemon: %v", err)
 	}
 	h.daemon = nil
+}
+
+// newest returns what the daemon started last has logged.
+func (h *host) newest() []byte {
+	h.t.Helper()
+	text, err := os.ReadFile(h.log.Name())
+	h.check(err)
+	return text[h.began:]
+}
+
+// get asks the running daemon.
+func (h *host) get(path string) (code int, body string) {
+	h.t.Helper()
+	h.running()
+	addr := regexp.MustCompile(`"addr":"([^"]+)"`).FindSubmatch(h.newest())
+	if addr == nil {
+		h.t.Fatal("the log has no address")
+	}
+	req, err := http.NewRequestWithContext(h.t.Context(), http.MethodGet, "http://"+string(addr[1])+path, http.NoBody)
+	h.check(err)
+	resp, err := http.DefaultClient.Do(req)
+	h.check(err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	h.check(err)
+	return resp.StatusCode, string(text)
+}
+
+// claimed checks that the running daemon's gauges know of nothing that no row of the journal claims, but what the test put there.
+func (h *host) claimed() {
+	h.t.Helper()
+	_, text := h.get("/metrics")
+	gauges := regexp.MustCompile(`(?m)^imagemanager_unclaimed\{kind="(\w+)"\} (\d+)$`).FindAllStringSubmatch(text, -1)
+	if len(gauges) != 5 {
+		h.t.Errorf("gauges of what is unclaimed: %q", gauges)
+	}
+	for _, g := range gauges {
+		if n, err := strconv.Atoi(g[2]); err != nil || n != 0 && (g[1] != "thin_device" || n != h.foreign) {
+			h.t.Errorf("unclaimed: %s of kind %s", g[2], g[1])
+		}
+	}
 }
 
 // crashed waits for a daemon that is to kill itself at a failpoint, and tells whether it did. A daemon that was not killed

@@ -1,0 +1,84 @@
+package devmapper
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Stray lists what lies about a pool and is not ours to remove, or only by hand.
+type Stray struct {
+	Devices []string // dm devices with names of ours and other UUIDs
+	Mounts  []string // mounts of images' devices, which nobody should see but through a snapshot
+	Loops   []string // further loop devices of the pool's files
+}
+
+// All returns all of them, described.
+func (s Stray) All() []string { return slices.Concat(s.Devices, s.Mounts, s.Loops) }
+
+// Stray looks for what no other method finds. Mounts are those of this process's mount namespace.
+func (p *Pool) Stray() (Stray, error) {
+	var s Stray
+	all, err := p.ctl.withPrefix("")
+	if err != nil {
+		return s, err
+	}
+	images := map[string]string{}
+	for _, d := range all {
+		id, thin := p.cfg.thinID(d.uuid)
+		switch {
+		case thin && p.cfg.kindOf(d.name, id) == KindImage:
+			images[d.majmin()] = d.name
+		case !thin && d.uuid != p.cfg.poolUUID() && p.cfg.ownsName(d.name):
+			s.Devices = append(s.Devices, fmt.Sprintf("dm device %s of another UUID %q", d.name, d.uuid))
+		}
+	}
+	if s.Mounts, err = mountsOf(images); err != nil {
+		return s, err
+	}
+	for _, path := range []string{p.cfg.Data, p.cfg.Metadata} {
+		more, err := furtherLoops(path)
+		if err != nil {
+			return s, err
+		}
+		s.Loops = append(s.Loops, more...)
+	}
+	return s, nil
+}
+
+// mountsOf finds the mounts of devices, given by major:minor. Source: proc_pid_mountinfo(5).
+func mountsOf(devices map[string]string) ([]string, error) {
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) > 4 && devices[f[2]] != "" {
+			found = append(found, fmt.Sprintf("mount of %s on %s", devices[f[2]], f[4]))
+		}
+	}
+	return found, nil
+}
+
+// furtherLoops names the loop devices of a file, but for the first.
+func furtherLoops(path string) ([]string, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, err
+	}
+	list, err := findLoops(path)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for i, f := range list {
+		if i > 0 {
+			names = append(names, fmt.Sprintf("loop device %s of %s", f.Name(), path))
+		}
+	}
+	return names, closeAll(list)
+}
