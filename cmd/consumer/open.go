@@ -27,6 +27,9 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
+// poolPatience is how long a command waits for another.
+const poolPatience = 10 * time.Second
+
 // errNoPool says what to do before anything else.
 var errNoPool = errors.New("there is no thin pool yet: run `consumer pool create`")
 
@@ -64,11 +67,28 @@ func (s *system) lockState(name string) error {
 	if err != nil {
 		return fmt.Errorf("lock: %w", err)
 	}
-	s.onClose(f.Close)
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return fmt.Errorf("%w: %s", errLocked, f.Name())
+		return errors.Join(fmt.Errorf("%w: %s", errLocked, f.Name()), f.Close())
 	}
+	s.onClose(f.Close)
 	return nil
+}
+
+// lockPool keeps other commands out of the pool. One that is at work, or the daemon's reconciling, is waited for a little.
+func (s *system) lockPool(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, poolPatience)
+	defer cancel()
+	for {
+		err := s.lockState("pool.lock")
+		if !errors.Is(err, errLocked) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 // openStore opens the journal for writing.
@@ -163,7 +183,7 @@ func (s *system) disks(ctx context.Context) ([]string, error) {
 
 // openBeside wires a pipeline for one command about the pool, beside a running daemon or without one, but not beside its recovery.
 func (s *system) openBeside(ctx context.Context) (*pipeline.Pipeline, error) {
-	if err := s.lockState("pool.lock"); err != nil {
+	if err := s.lockPool(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.openPool(ctx); err != nil {

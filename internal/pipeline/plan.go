@@ -133,16 +133,16 @@ func (p *Pipeline) look() (poolTruth, error) {
 	if err != nil {
 		return t, err
 	}
-	thins, err := p.Pool.Thins()
+	active, err := p.Pool.Active() // before the pool is read: what is active is there by then
 	if err != nil {
 		return t, err
 	}
-	for _, th := range thins {
-		t.thins[th.ID] = true
-	}
-	active, err := p.Pool.Active()
 	for _, a := range active {
 		t.active[a.ID] = !a.HalfCreated
+	}
+	thins, err := p.Pool.Thins()
+	for _, th := range thins {
+		t.thins[th.ID] = true
 	}
 	return t, err
 }

@@ -1,0 +1,100 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/store"
+)
+
+// What is taken from under a running daemon it notices by itself, without any message, and makes good: a snapshot that is not active, an
+// image's device that is gone from the pool. What is not ours it reports and leaves.
+func TestReconcile(t *testing.T) {
+	h := newHost(t)
+	pool := h.open()
+	h.start()
+	img := h.first()
+	h.drained()
+	before, err := h.store.SnapshotsOf(t.Context(), img.ID)
+	h.check(err)
+
+	h.check(pool.Deactivate(devmapper.ID(before[0].Device)))
+	h.eventually("the snapshot is active again", func() bool {
+		_, err := os.Stat(before[0].Path)
+		return err == nil
+	})
+	h.serves(img)
+
+	h.check(pool.Delete(devmapper.ID(img.Tree.Device)))
+	var again store.Image
+	h.eventually("the image has another device", func() bool {
+		again, err = h.store.Image(t.Context(), img.ID)
+		h.check(err)
+		return again.State == store.Active && again.Tree.Device != img.Tree.Device
+	})
+	if again.Tree.Digest != img.Tree.Digest {
+		t.Errorf("made again with digest %s, was %s", again.Tree.Digest, img.Tree.Digest)
+	}
+
+	alien := filepath.Join(h.dir, "state", "blobs", "alien")
+	h.check(os.WriteFile(alien, []byte("x"), 0o600))
+	if out := h.consumer("reconcile", "--dry-run"); !strings.Contains(out, "file alien") || !strings.Contains(out, "report") {
+		t.Errorf("reconcile --dry-run: %s", out)
+	}
+	if out, code := h.try("reconcile"); code != 4 || !strings.Contains(out, "--dry-run") {
+		t.Errorf("reconcile beside the daemon: %d %s", code, out)
+	}
+	h.eventually("the gauge counts it", func() bool {
+		_, text := h.get("/metrics")
+		return strings.Contains(text, `imagemanager_unclaimed{kind="file"} 1`)
+	})
+	h.check(os.Remove(alien)) // it is still there
+	h.eventually("the gauge is 0", func() bool {
+		_, text := h.get("/metrics")
+		return strings.Contains(text, `imagemanager_unclaimed{kind="file"} 0`)
+	})
+	h.stop()
+	if out := h.consumer("reconcile"); !strings.Contains(out, "nothing to do") {
+		t.Errorf("reconcile after the daemon: %s", out)
+	}
+	h.whole()
+}
+
+// A pool that was made anew under the journal's feet is refused, though it carries the right name and mark; the right one is taken again.
+func TestWrongPool(t *testing.T) {
+	h := newHost(t)
+	h.start()
+	img := h.first()
+	h.drained()
+	h.stop()
+	h.consumer("pool", "detach")
+	row, err := h.store.Pool(t.Context())
+	h.check(err)
+	right := row.Metadata + ".right"
+	h.check(os.Rename(row.Metadata, right))
+	info, err := os.Stat(right)
+	h.check(err)
+	h.check(os.WriteFile(row.Metadata, nil, 0o600))
+	h.check(os.Truncate(row.Metadata, info.Size()))
+	if out, code := h.try("run"); code != 3 || !strings.Contains(out, "holds no thin pool") {
+		t.Errorf("run without a pool: %d %s", code, out)
+	}
+	pool, err := devmapper.Create(devmapper.Config{Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata, BlockSize: row.BlockSize})
+	h.check(err)
+	h.check(pool.Close())
+	if out, code := h.try("run"); code != 3 || !strings.Contains(out, "has none of its 2 devices") {
+		t.Errorf("run with a new pool: %d %s", code, out)
+	}
+	if now, err := h.store.Image(t.Context(), img.ID); err != nil || now.State != store.Active {
+		t.Errorf("the image is touched: %+v %v", now.Progress, err)
+	}
+	h.consumer("pool", "detach")
+	h.check(os.Rename(right, row.Metadata))
+	h.start()
+	h.stop()
+	h.serves(img)
+	h.whole()
+}

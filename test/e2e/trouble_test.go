@@ -1,0 +1,275 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/store"
+)
+
+// big is a file of so many MiB.
+func big(mib int) entry {
+	return entry{name: "var/big", body: strings.Repeat("0123456789abcdef", mib<<16), mode: 0o644}
+}
+
+// open opens the host's pool.
+func (h *host) open() *devmapper.Pool {
+	h.t.Helper()
+	row, err := h.store.Pool(h.t.Context())
+	h.check(err)
+	pool, err := devmapper.Open(devmapper.Config{Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata, BlockSize: row.BlockSize})
+	h.check(err)
+	h.t.Cleanup(func() { h.check(pool.Close()) })
+	return pool
+}
+
+// pauses waits for /readyz to say why nothing is taken, and checks how long after since that was logged.
+func (h *host) pauses(since time.Time, why string) {
+	h.t.Helper()
+	h.eventually("/readyz says "+why, func() bool {
+		code, text := h.get("/readyz")
+		return code == http.StatusServiceUnavailable && strings.Contains(text, why)
+	})
+	h.t.Logf("/readyz says it %s after the cause", time.Since(since).Round(time.Millisecond))
+}
+
+// resumes waits for /readyz to say that work is taken.
+func (h *host) resumes() {
+	h.t.Helper()
+	h.eventually("/readyz says ok", func() bool {
+		code, _ := h.get("/readyz")
+		return code == http.StatusOK
+	})
+}
+
+// serves checks that the image's snapshot reads as it should.
+func (h *host) serves(img store.Image) {
+	h.t.Helper()
+	snapshots, err := h.store.SnapshotsOf(h.t.Context(), img.ID)
+	h.check(err)
+	if len(snapshots) != 1 {
+		h.t.Fatalf("%d snapshots", len(snapshots))
+	}
+	if got := h.hello(snapshots[0].Path); got != "hello" {
+		h.t.Errorf("the snapshot reads %q", got)
+	}
+}
+
+// uncounted checks that no failure was counted against a key's image.
+func (h *host) uncounted(key string) {
+	h.t.Helper()
+	images, err := h.store.ByKey(h.t.Context(), key)
+	h.check(err)
+	for _, img := range images {
+		events, err := h.store.History(h.t.Context(), img.ID)
+		h.check(err)
+		for _, e := range events {
+			if e.Kind == store.Failed {
+				h.t.Errorf("%s: counted: %s", key, e.Reason)
+			}
+		}
+	}
+}
+
+// A pool whose data run full under an unpack, because somebody else writes, fails the attempt without counting it; intake pauses, the
+// running snapshot serves on, and once the pool is grown the image is made.
+func TestPoolFullInUnpack(t *testing.T) {
+	h := newSizedHost(t, "192MiB")
+	pool := h.open()
+	h.start()
+	img := h.first()
+	h.check(pool.CreateThin(1000))
+	h.foreign = 1
+	path, err := pool.Activate(1000, devmapper.KindSnapshot, 1<<30, false)
+	h.check(err)
+	h.put("images/b.tar", rootfs("world", 1500, big(60)))
+	h.reaches("images/b.tar", "step unpack formatted")
+	h.check(h.daemon.Process.Signal(syscall.SIGSTOP)) // it is not to be faster
+	exhaust(t, path)
+	h.check(h.daemon.Process.Signal(syscall.SIGCONT))
+	since := time.Now()
+	h.pauses(since, "`consumer pool grow --data-size`")
+	h.serves(img)
+	h.reaches("images/b.tar", "undone unpack")
+	h.consumer("pool", "grow", "--data-size", "1GiB")
+	h.active("images/b.tar")
+	h.resumes()
+	h.uncounted("images/b.tar")
+	h.check(pool.Discard(1000))
+	h.check(pool.Deactivate(1000))
+	h.drained()
+	h.check(pool.Delete(1000))
+	h.foreign = manyForeign
+	h.stop()
+	h.consumer("verify", "--all")
+	h.whole()
+}
+
+// first makes an image that is active, and stays so whatever happens.
+func (h *host) first() store.Image {
+	h.t.Helper()
+	h.put("images/a.tar", rootfs("hello", 3))
+	return h.active("images/a.tar")
+}
+
+// exhaust writes to a device until that fails.
+func exhaust(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY|syscall.O_SYNC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	buf := []byte(strings.Repeat("full", 256<<10))
+	for err == nil {
+		_, err = f.Write(buf)
+	}
+	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EIO) {
+		t.Fatal(err)
+	}
+}
+
+// A pool whose metadata run full takes no changes at all. Intake pauses and says so, the running snapshot serves on; `pool repair` on the
+// stopped pool makes room, and the image is made.
+func TestMetadataFull(t *testing.T) {
+	h := bareHost(t)
+	h.install(poolName(t), "8GiB", []string{"POOL_MIN_FREE_METADATA=0"}, "--metadata-size", "2MiB")
+	pool := h.open()
+	h.start()
+	img := h.first()
+	h.drained()
+	exhaustMetadata(h, pool)
+	since := time.Now()
+	h.pauses(since, "`consumer pool repair`")
+	h.serves(img)
+	h.put("images/b.tar", rootfs("world", 3))
+	h.stop()
+	h.consumer("pool", "repair", "--metadata-size", "32MiB")
+	pool = h.open()
+	var err error
+	for id := devmapper.ID(1000); err == nil; id++ {
+		err = pool.Delete(id)
+	}
+	if !errors.Is(err, devmapper.ErrNotFound) {
+		t.Fatal(err)
+	}
+	h.foreign = 0
+	h.start()
+	h.active("images/b.tar")
+	h.uncounted("images/b.tar")
+	h.drained()
+	h.stop()
+	h.serves(img)
+	h.whole()
+}
+
+// exhaustMetadata makes thin devices until the metadata are full.
+func exhaustMetadata(h *host, pool *devmapper.Pool) {
+	h.t.Helper()
+	h.foreign = manyForeign
+	for id := devmapper.ID(1000); ; id++ {
+		err := pool.CreateThin(id)
+		if errors.Is(err, devmapper.ErrReadOnly) {
+			return
+		}
+		h.check(err)
+	}
+}
+
+// smallState gives the host a state directory of its own file system, so small that it can be filled.
+func smallState(h *host) (filler string) {
+	h.t.Helper()
+	disk, _, _ := strings.Cut(os.Getenv("CIM_SCRATCH_DISKS"), ",")
+	if disk == "" {
+		h.t.Fatal("CIM_SCRATCH_DISKS names no disk: run this by bin/uml-run")
+	}
+	dir := filepath.Join(h.dir, "state")
+	h.check(os.Mkdir(dir, 0o700))
+	out, err := exec.CommandContext(h.t.Context(), "mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", disk, "200M").CombinedOutput()
+	if err != nil {
+		h.t.Fatalf("mke2fs: %v: %s", err, out)
+	}
+	h.check(syscall.Mount(disk, dir, "ext4", 0, ""))
+	h.t.Cleanup(func() { h.check(syscall.Unmount(dir, 0)) })
+	return filepath.Join(dir, "filler")
+}
+
+// fillUp writes a file until the file system has only so many bytes left.
+func fillUp(h *host, filler string, leave int64) {
+	h.t.Helper()
+	f, err := os.Create(filler)
+	h.check(err)
+	defer f.Close()
+	for chunk := int64(1 << 20); chunk >= 4<<10; {
+		var s syscall.Statfs_t
+		h.check(syscall.Fstatfs(int(f.Fd()), &s))
+		if int64(s.Bavail)*s.Bsize <= leave+chunk {
+			chunk /= 2
+			continue
+		}
+		if _, err := f.Write(make([]byte, chunk)); err != nil {
+			h.check(f.Sync())
+			return
+		}
+	}
+	h.check(f.Sync())
+}
+
+// A disk that is low on space under archives and database pauses intake before it is full, and once there is room again all goes on.
+func TestDiskLow(t *testing.T) {
+	h := bareHost(t)
+	filler := smallState(h)
+	files := t.TempDir()
+	h.install(poolName(t), "2GiB", []string{"STATE_MIN_FREE=64MiB"}, "--data", filepath.Join(files, "data"), "--metadata", filepath.Join(files, "metadata"))
+	h.start()
+	img := h.first()
+	h.drained()
+	fillUp(h, filler, 32<<20)
+	since := time.Now()
+	h.pauses(since, "STATE_MIN_FREE")
+	h.put("images/b.tar", rootfs("world", 3))
+	h.serves(img)
+	h.check(os.Remove(filler))
+	h.active("images/b.tar")
+	h.resumes()
+	h.uncounted("images/b.tar")
+	h.drained()
+	h.stop()
+	h.whole()
+}
+
+// Without any reserve the disk under archives and database fills up to the last byte in the middle of the work. Nothing is lost, nothing is
+// counted, the snapshot serves on, and once there is room again all goes on by itself.
+func TestDiskFull(t *testing.T) {
+	h := bareHost(t)
+	filler := smallState(h)
+	files := t.TempDir()
+	h.install(poolName(t), "2GiB", []string{"STATE_MIN_FREE=0"}, "--data", filepath.Join(files, "data"), "--metadata", filepath.Join(files, "metadata"))
+	h.start()
+	img := h.first()
+	h.drained()
+	since := time.Now()
+	fillUp(h, filler, 0)
+	for i := range 3 {
+		h.put(fmt.Sprintf("images/b%d.tar", i), rootfs("world", 300))
+	}
+	h.pauses(since, "database cannot be written")
+	h.serves(img)
+	h.check(os.Remove(filler))
+	for i := range 3 {
+		h.active(fmt.Sprintf("images/b%d.tar", i))
+	}
+	h.resumes()
+	h.drained()
+	h.stop()
+	h.whole()
+}
