@@ -273,3 +273,48 @@ func TestDiskFull(t *testing.T) {
 	h.stop()
 	h.whole()
 }
+
+// Two images that fit the pool one at a time are not begun together: the second is put off before its device is made, and nothing runs
+// full. With a larger pool it is made.
+func TestReservation(t *testing.T) {
+	h := newSizedHost(t, "96MiB", "POOL_MIN_FREE_DATA=0", "MAX_ATTEMPTS=1000")
+	h.start()
+	for _, key := range []string{"images/a.tar", "images/b.tar"} {
+		h.put(key, rootfs("hello", 3, big(50)))
+	}
+	h.eventually("one is active and one put off", func() bool { return h.count(store.Active) == 1 && h.failures() > 0 })
+	h.consumer("pool", "grow", "--data-size", "1GiB")
+	h.eventually("both are active", func() bool { return h.count(store.Active) == 2 })
+	h.drained()
+	h.stop()
+	h.whole()
+}
+
+// count counts the images in a state.
+func (h *host) count(st store.State) int {
+	h.t.Helper()
+	counts, err := h.store.Counts(h.t.Context())
+	h.check(err)
+	return counts[st]
+}
+
+// failures counts the failed attempts of all images, which must all say that there is no room for the image.
+func (h *host) failures() int {
+	h.t.Helper()
+	images, err := h.store.Images(h.t.Context())
+	h.check(err)
+	n := 0
+	for _, img := range images {
+		events, err := h.store.History(h.t.Context(), img.ID)
+		h.check(err)
+		for _, e := range events {
+			if e.Kind != store.Failed {
+				continue
+			}
+			if n++; !strings.Contains(e.Reason, "thin pool is low on space: the image needs about") {
+				h.t.Errorf("image %d: %s", img.ID, e.Reason)
+			}
+		}
+	}
+	return n
+}
