@@ -80,7 +80,7 @@ func TestBackupAndRestore(t *testing.T) {
 	if code, says := perform(t, "backup "+file); code != 0 || !strings.Contains(says, "up to event 2") {
 		t.Errorf("backup: %d %s", code, says)
 	}
-	if code, says := perform(t, "backup "+file); code != 1 || !strings.Contains(says, "file exists") {
+	if code, says := perform(t, "backup "+file); code != 1 || !strings.Contains(says, "already exists") {
 		t.Errorf("backup to an existing file: %d %s", code, says)
 	}
 	if code, says := perform(t, "backup --json --force "+file); code != 0 || !strings.Contains(says, `"seq": 2`) {

@@ -44,7 +44,7 @@ func (s *Store) Backup(ctx context.Context, path string, replace bool) (b Backed
 		return b, fmt.Errorf("copy the database: %w", damaged(s.path, err))
 	}
 	if b.Seq, err = checkCopy(ctx, f.Name()); err != nil {
-		return b, err
+		return b, fmt.Errorf("the copy of %s: %w", s.path, err)
 	}
 	info, err := f.Stat()
 	if err != nil {
@@ -120,8 +120,8 @@ func checkCopy(ctx context.Context, path string) (seq int64, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	if err := soundness(ctx, db, "PRAGMA integrity_check(1)"); err != nil {
-		return 0, fmt.Errorf("the copy: %w", err)
+	if err := soundness(ctx, db, "PRAGMA integrity_check(1)", path); err != nil {
+		return 0, err
 	}
 	err = db.QueryRowContext(ctx, "SELECT ifnull(max(seq), 0) FROM events").Scan(&seq)
 	return seq, err

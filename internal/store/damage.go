@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/mattn/go-sqlite3"
 )
@@ -49,17 +50,17 @@ func check(ctx context.Context, path string) (err error) {
 		return fmt.Errorf("open %s: %w", path, err)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	return damaged(path, soundness(ctx, db, "PRAGMA quick_check(1)"))
+	return damaged(path, soundness(ctx, db, "PRAGMA quick_check(1)", path))
 }
 
-// soundness runs a check that answers with one row, ok or what it found.
-func soundness(ctx context.Context, db *sql.DB, pragma string) error {
+// soundness runs a check that answers with one row, ok or what it found. name is that of the file in an error.
+func soundness(ctx context.Context, db *sql.DB, pragma, name string) error {
 	var verdict string
 	if err := db.QueryRowContext(ctx, pragma).Scan(&verdict); err != nil {
 		return fmt.Errorf("check: %w", err)
 	}
 	if verdict != "ok" {
-		return fmt.Errorf("%w: %s", ErrDamaged, verdict)
+		return fmt.Errorf("%w: %s: %s", ErrDamaged, name, strings.ReplaceAll(verdict, "\n", "; "))
 	}
 	return nil
 }
