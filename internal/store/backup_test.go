@@ -122,8 +122,21 @@ func TestBackupRefuses(t *testing.T) {
 	}
 }
 
+// wholeCopy returns what a database with a few images holds.
+func wholeCopy(t *testing.T) []byte {
+	t.Helper()
+	s := newStore(t)
+	for i := range 5 {
+		run(t, s, object(i))
+	}
+	path := filepath.Join(t.TempDir(), "whole.db")
+	must[BackedUp](t)(s.Backup(t.Context(), path, false))
+	return must[[]byte](t)(os.ReadFile(path))
+}
+
 // A damaged database is refused and left as it is, byte for byte: also what is damaged amid the file, which the first look does not see.
 func TestDamaged(t *testing.T) {
+	text := wholeCopy(t)
 	for name, harm := range map[string]func([]byte) []byte{
 		"garbage": func(b []byte) []byte { return bytes.Repeat([]byte("garbage "), len(b)/8) },
 		"header":  func(b []byte) []byte { copy(b, "SQLite format 4"); return b },
@@ -133,13 +146,8 @@ func TestDamaged(t *testing.T) {
 		"tiny":    func([]byte) []byte { return []byte("x") },
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newStore(t)
-			for i := range 20 {
-				run(t, s, object(i))
-			}
 			path := filepath.Join(t.TempDir(), "c.db")
-			must[BackedUp](t)(s.Backup(t.Context(), path, false))
-			harmed := harm(must[[]byte](t)(os.ReadFile(path)))
+			harmed := harm(bytes.Clone(text))
 			if err := os.WriteFile(path, harmed, 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -158,13 +166,7 @@ func TestDamaged(t *testing.T) {
 
 // A damaged database is not backed up as if it were whole.
 func TestDamagedIsNotBackedUp(t *testing.T) {
-	s := newStore(t)
-	for i := range 20 {
-		run(t, s, object(i))
-	}
-	path := filepath.Join(t.TempDir(), "c.db")
-	must[BackedUp](t)(s.Backup(t.Context(), path, false))
-	text := must[[]byte](t)(os.ReadFile(path))
+	path, text := filepath.Join(t.TempDir(), "c.db"), wholeCopy(t)
 	copy(text[len(text)-2048:], bytes.Repeat([]byte{0xff}, 2048))
 	if err := os.WriteFile(path, text, 0o600); err != nil {
 		t.Fatal(err)
