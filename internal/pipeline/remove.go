@@ -115,8 +115,8 @@ func (p *Pipeline) recordRemoval(devices []store.Device, record func() (store.Im
 	err := p.deactivateAll(devices)
 	if err == nil {
 		var img store.Image
-		if img, err = record(); err == nil {
-			return img, nil
+		if img, err = record(); err == nil || errors.Is(err, store.ErrOrder) || errors.Is(err, store.ErrFenced) {
+			return img, err // refused: the daemon was faster, found them inactive, and activates them
 		}
 	}
 	errs := []error{err}

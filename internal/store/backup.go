@@ -82,12 +82,12 @@ func (s *Store) mayWrite(path string, replace bool) error {
 
 // copyTo copies in one step, which is one read transaction: in WAL mode it neither waits for writers nor makes them wait, and sees none of
 // what they write meanwhile (https://www.sqlite.org/c3ref/backup_finish.html).
-func (s *Store) copyTo(ctx context.Context, path string) error {
+func (s *Store) copyTo(ctx context.Context, path string) (err error) {
 	conn, err := s.read.Conn(ctx)
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { err = errors.Join(err, conn.Close()) }()
 	to, err := new(sqlite3.SQLiteDriver).Open(fileURL(path, map[string]string{"mode": "rw", "_journal_mode": "OFF", "_synchronous": "OFF"}))
 	if err != nil {
 		return err
