@@ -60,6 +60,10 @@ func printRemoved(out io.Writer, r pipeline.Removed, snapshot bool, sn store.Sna
 		fmt.Fprintf(out, "%s was removed already\n", what)
 		return nil
 	}
+	if len(r.Devices) == 0 {
+		fmt.Fprintf(out, "%s removed\n", what)
+		return nil
+	}
 	fmt.Fprintf(out, "%s removed, devices %v\n", what, r.Devices)
 	return nil
 }

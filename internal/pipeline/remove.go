@@ -112,8 +112,14 @@ func (p *Pipeline) mayRemove(ctx context.Context, img store.Image, force bool) e
 // inactive nobody can open: there is no moment between the look and the act. If anything is in use nothing is recorded, and the
 // snapshots are as before.
 func (p *Pipeline) recordRemoval(devices []store.Device, record func() (store.Image, error)) (store.Image, error) {
-	err := p.deactivateAll(devices)
+	s, err := p.Pool.Status()
 	if err == nil {
+		err = cannotChange(s)
+	}
+	if err != nil {
+		return store.Image{}, err
+	}
+	if err = p.deactivateAll(devices); err == nil {
 		var img store.Image
 		if img, err = record(); err == nil || errors.Is(err, store.ErrOrder) || errors.Is(err, store.ErrFenced) {
 			return img, err // refused: the daemon was faster, found them inactive, and activates them

@@ -101,6 +101,13 @@ func TestRemove(t *testing.T) {
 	if again := h.active("images/a.tar"); again.ID != a.ID || again.Tree.Digest != b.Tree.Digest {
 		t.Errorf("submitted again: %+v", again)
 	}
+	h.put("images/bad.tar", []byte("no archive"))
+	bad := h.ends("images/bad.tar")
+	h.tells("removed", "rm", "images/bad.tar")
+	h.tells("is pending", "submit", "images/bad.tar") // a second chance for one that was refused
+	if again := h.ends("images/bad.tar"); again.State != store.Rejected || again.Attempt <= bad.Attempt {
+		t.Errorf("submitted again: %+v", again.Progress)
+	}
 	h.stop()
 	h.whole()
 	h.tells("removed, devices", "rm", "--force", fmt.Sprint(b.ID)) // without a daemon
