@@ -1,7 +1,7 @@
 // Command consumer takes container images from an S3 bucket to active device-mapper snapshots.
 //
 // `consumer run` is the daemon; the other commands are for the operator beside it. Exit codes: 0 success, 1 failure, 2 wrong usage
-// or configuration, 3 the machine or the pool is not as it must be, 4 another instance holds the state directory, 5 not found,
+// or configuration, 3 the machine, the pool or the database is not as it must be, 4 another instance holds the state directory, 5 not found,
 // 6 an image is not what was sealed, 130 interrupted.
 package main
 
@@ -46,8 +46,10 @@ func commands() []command {
 		{"snapshot", "<key|image>", "make one more snapshot of an image", cmdSnapshot},
 		{"verify", "<key|image>", "read an image's device and compare it with its seal; --all for every image", cmdVerify},
 		{"reconcile", "", "bring journal, pool and files into agreement; --dry-run shows what would be done", cmdReconcile},
-		{"submit", "<key>", "enqueue an object by hand", cmdSubmit},
+		{"rm", "<key|image|snapshot>", "remove an image, or one snapshot by its path or snapshot:ID", cmdRm},
+		{"submit", "<key>", "enqueue an object by hand; one that was removed, again", cmdSubmit},
 		{"backfill", "", "compare the bucket with the journal and enqueue what is missing", cmdBackfill},
+		{"backup", "<file>", "copy the database, also while the daemon runs", cmdBackup},
 		{"quarantine list", "", "messages that nothing came of", cmdQuarantineList},
 		{"quarantine show", "<id>", "one such message, with its body", cmdQuarantineShow},
 		{"quarantine requeue", "<id>", "send it to the queue once more, and forget it", cmdQuarantineRequeue},
@@ -90,6 +92,10 @@ func dispatch(ctx context.Context, args []string, out io.Writer) error {
 	return &usageError{fmt.Errorf("unknown command %q: see `consumer --help`", args[0])}
 }
 
+// damagedAdvice follows every error about a damaged database, wherever it was noticed.
+const damagedAdvice = "consumer: the database, consumer.db in the state directory, is damaged; nothing was written to it. Stop the daemon, move consumer.db, consumer.db-wal\n" +
+	"and consumer.db-shm away, and put the newest `consumer backup` there as consumer.db; without one, rebuild it with `consumer recover`."
+
 // report prints the error and chooses the exit code.
 func report(err error, w io.Writer) int {
 	if err == nil || errors.Is(err, flag.ErrHelp) {
@@ -100,6 +106,10 @@ func report(err error, w io.Writer) int {
 		return 130
 	}
 	fmt.Fprintf(w, "consumer: %v\n", err)
+	damaged := store.Damaged(err)
+	if damaged {
+		fmt.Fprintln(w, damagedAdvice)
+	}
 	var usage *usageError
 	switch {
 	case errors.As(err, &usage):
@@ -107,7 +117,7 @@ func report(err error, w io.Writer) int {
 	case errors.Is(err, errLocked):
 		return 4
 	case errors.Is(err, devmapper.ErrUnavailable), errors.Is(err, devmapper.ErrForeign), errors.Is(err, devmapper.ErrNoSuperblock),
-		errors.Is(err, devmapper.ErrHasSuperblock), errors.Is(err, devmapper.ErrReadOnly), errors.Is(err, devmapper.ErrDamaged), errors.Is(err, errNoPool), errors.Is(err, pipeline.ErrWrongPool):
+		errors.Is(err, devmapper.ErrHasSuperblock), errors.Is(err, devmapper.ErrReadOnly), errors.Is(err, devmapper.ErrDamaged), errors.Is(err, errNoPool), errors.Is(err, errPoolLost), errors.Is(err, pipeline.ErrWrongPool), damaged:
 		return 3
 	case errors.Is(err, store.ErrNotFound):
 		return 5
@@ -126,7 +136,7 @@ func printHelp(w io.Writer) error {
 	if err := printEnvironment(w); err != nil {
 		return err
 	}
-	fmt.Fprint(w, "\nExit codes: 0 success, 1 failure, 2 usage or configuration, 3 machine or pool, 4 already running, 5 not found,\n6 an image is not what was sealed, 130 interrupted.\n")
+	fmt.Fprint(w, "\nExit codes: 0 success, 1 failure, 2 usage or configuration, 3 machine, pool or database, 4 already running, 5 not found,\n6 an image is not what was sealed, 130 interrupted.\n")
 	return nil
 }
 

@@ -124,7 +124,7 @@ func TestExitCodes(t *testing.T) {
 		0:   {nil, flag.ErrHelp},
 		1:   {errors.New("anything")},
 		2:   {&usageError{errors.New("x")}, fmt.Errorf("x: %w", &usageError{errors.New("y")})},
-		3:   {devmapper.ErrUnavailable, fmt.Errorf("x: %w", devmapper.ErrForeign), errNoPool},
+		3:   {devmapper.ErrUnavailable, fmt.Errorf("x: %w", devmapper.ErrForeign), errNoPool, errPoolLost, fmt.Errorf("x: %w", store.ErrDamaged)},
 		4:   {fmt.Errorf("%w: /x", errLocked)},
 		5:   {fmt.Errorf("x: %w", store.ErrNotFound)},
 		130: {context.Canceled},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -32,6 +33,9 @@ const poolPatience = 10 * time.Second
 
 // errNoPool says what to do before anything else.
 var errNoPool = errors.New("there is no thin pool yet: run `consumer pool create`")
+
+// errPoolLost says how to go on without the pool that the journal names.
+var errPoolLost = errors.New("the thin pool is not there: bring its devices or files back; if they are lost, `consumer pool create --replace` makes a new pool, and the next start every image again")
 
 // system is what a command works with: opened in order, closed in reverse.
 type system struct {
@@ -117,6 +121,9 @@ func (s *system) openPool(ctx context.Context) error {
 		return fmt.Errorf("the pool was not finished: %w", errNoPool)
 	}
 	pool, err := devmapper.Open(poolConfig(row))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, devmapper.ErrNoSuperblock) {
+		return fmt.Errorf("%w: %w", errPoolLost, err)
+	}
 	if err != nil {
 		return err
 	}

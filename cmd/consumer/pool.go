@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/docker/go-units"
 	"github.com/google/uuid"
@@ -21,6 +22,7 @@ type poolOptions struct {
 	dataSize, metadataSize size
 	blockSize              size
 	thins                  int
+	replace                bool
 }
 
 // cmdPoolCreate makes the pool: on sparse files behind loop devices, or on block devices that are given. It is safe to run again:
@@ -36,6 +38,7 @@ func cmdPoolCreate(ctx context.Context, args []string, out io.Writer) (err error
 	fs.Var(&o.metadataSize, "metadata-size", "size of the metadata file to make (default by formula)")
 	fs.Var(&o.blockSize, "block-size", "pool block size, fixed for its life")
 	fs.IntVar(&o.thins, "thins", 10000, "thin devices to size the metadata for")
+	fs.BoolVar(&o.replace, "replace", false, "in the place of a pool that is lost; the next start makes every image again")
 	s, err := openCommand(ctx, fs, args, store.Open)
 	if err != nil {
 		return err
@@ -65,6 +68,12 @@ func (s *system) createPool(ctx context.Context, o poolOptions) error {
 	if err != nil {
 		return err
 	}
+	if row.State == "ready" && o.replace {
+		row, err = s.replacePool(ctx, row, o)
+	}
+	if err != nil {
+		return err
+	}
 	if row.State == "ready" {
 		return s.openPool(ctx)
 	}
@@ -84,6 +93,18 @@ func (s *system) createPool(ctx context.Context, o poolOptions) error {
 }
 
 func (s *system) intendPool(ctx context.Context, o poolOptions) (store.Pool, error) {
+	row, err := s.newPool(o)
+	if err != nil {
+		return row, err
+	}
+	if err := s.store.IntendPool(ctx, row); err != nil {
+		return row, err
+	}
+	return s.store.Pool(ctx)
+}
+
+// newPool is the row of a pool that these options describe. Metadata that hold a pool are refused.
+func (s *system) newPool(o poolOptions) (store.Pool, error) {
 	dir := filepath.Join(s.cfg.StateDir, "pool")
 	if (o.data == "") != (o.metadata == "") {
 		return store.Pool{}, &usageError{errors.New("--data and --metadata go together")}
@@ -96,6 +117,9 @@ func (s *system) intendPool(ctx context.Context, o poolOptions) (store.Pool, err
 		if err != nil {
 			return store.Pool{}, err
 		}
+		if _, err := os.Stat(abs); errors.Is(err, os.ErrNotExist) && strings.HasPrefix(abs, "/dev/") { // not a file in a file system of memory
+			return store.Pool{}, &usageError{fmt.Errorf("there is no device %s", abs)}
+		}
 		*path = abs
 	}
 	used, err := devmapper.HasSuperblock(o.metadata)
@@ -105,11 +129,7 @@ func (s *system) intendPool(ctx context.Context, o poolOptions) (store.Pool, err
 	if used {
 		return store.Pool{}, fmt.Errorf("%w: %s holds the metadata of a pool; give another device, or wipe this one yourself", devmapper.ErrHasSuperblock, o.metadata)
 	}
-	row := store.Pool{UUID: uuid.NewString(), Name: o.name, Data: o.data, Metadata: o.metadata, BlockSize: int64(o.blockSize)}
-	if err := s.store.IntendPool(ctx, row); err != nil {
-		return row, err
-	}
-	return s.store.Pool(ctx)
+	return store.Pool{UUID: uuid.NewString(), Name: o.name, Data: o.data, Metadata: o.metadata, BlockSize: int64(o.blockSize)}, nil
 }
 
 // makeFiles makes the backing files that do not exist yet.

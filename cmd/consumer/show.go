@@ -57,9 +57,15 @@ func printJSON(out io.Writer, v any) error {
 }
 
 // show is a command that reads the journal and prints.
-func show(ctx context.Context, name, argNames string, args []string, out io.Writer, do func(*system, *flag.FlagSet, bool) error) (err error) {
+func show(ctx context.Context, name, argNames string, args []string, out io.Writer, do func(*system, *flag.FlagSet, bool) error) error {
+	return showMore(ctx, name, argNames, args, out, func(*flag.FlagSet) {}, do)
+}
+
+// showMore is show with flags of its own.
+func showMore(ctx context.Context, name, argNames string, args []string, out io.Writer, more func(*flag.FlagSet), do func(*system, *flag.FlagSet, bool) error) (err error) {
 	fs := flags(name, argNames, out)
 	asJSON := jsonFlag(fs)
+	more(fs)
 	s, err := openCommand(ctx, fs, args, store.OpenExisting)
 	if err != nil {
 		return err

@@ -38,7 +38,7 @@ func cmdSubmit(ctx context.Context, args []string, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		img, created, err := sub.Submit(ctx, fs.Arg(0))
+		img, created, err := sub.Resubmit(ctx, fs.Arg(0))
 		if err != nil {
 			return err
 		}

@@ -89,14 +89,15 @@ func (p *Pipeline) undoActivate(ctx context.Context, job *Job) error {
 	})
 }
 
-// snapshotHolds checks that the image's snapshots are active under our UUID.
+// snapshotHolds checks that the image's snapshots are active under our UUID. An active image without any holds: only an operator's removal
+// of its snapshots leaves it so.
 func (p *Pipeline) snapshotHolds(ctx context.Context, job *Job) error {
 	rows, err := p.Store.SnapshotsOf(ctx, job.image.ID)
 	if err != nil {
 		return err
 	}
 	if len(rows) == 0 {
-		return fmt.Errorf("%w: no snapshot recorded", errLost)
+		return nil
 	}
 	active, err := p.Pool.Active()
 	if err != nil {

@@ -131,3 +131,13 @@ func (s *Submitter) Submit(ctx context.Context, key string) (img store.Image, cr
 	img, err = s.Store.Reopen(ctx, img.ID, store.Download, "submitted again")
 	return img, err == nil, err
 }
+
+// Resubmit is Submit by an operator: an image that was removed is made again. Neither a message nor a backfill does that.
+func (s *Submitter) Resubmit(ctx context.Context, key string) (img store.Image, created bool, err error) {
+	img, created, err = s.Submit(ctx, key)
+	if err != nil || img.State != store.Removed {
+		return img, created, err
+	}
+	img, err = s.Store.Resubmit(ctx, img.ID)
+	return img, err == nil, err
+}

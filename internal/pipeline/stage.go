@@ -97,7 +97,7 @@ func (p *Pipeline) step(work context.Context, st stage, job *Job) bool {
 		if lost := st.holds(work, job); lost == nil {
 			return true
 		} else if err := p.reopen(work, job, st.name, lost); err != nil {
-			p.failed(work, st, job, err)
+			p.notReopened(work, job, err)
 			return false
 		}
 	}

@@ -13,7 +13,8 @@ const (
 	backfillUpsert = `INSERT INTO backfill (one, bucket, prefix, token, listed, enqueued, started_at, updated_at) VALUES (1, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (one) DO UPDATE SET bucket = excluded.bucket, prefix = excluded.prefix, token = excluded.token, listed = excluded.listed,
 		enqueued = excluded.enqueued, started_at = excluded.started_at, updated_at = excluded.updated_at`
-	imagesUntouched = `SELECT ` + imageColumns + ` FROM images WHERE state = 'pending' AND attempt = 0 ORDER BY id LIMIT 100`
+	imagesUntouched = `SELECT ` + imageColumns + ` FROM images WHERE state = 'pending' AND (attempt = 0 OR
+		(SELECT kind FROM events WHERE image_id = images.id ORDER BY seq DESC LIMIT 1) IN ('reopened', 'resubmitted')) ORDER BY id LIMIT 100`
 )
 
 // Backfill is how far a comparison of the bucket with the journal has come.
@@ -53,8 +54,8 @@ func (s *Store) SetBackfill(ctx context.Context, b Backfill) error {
 	})
 }
 
-// Untouched returns at most 100 pending images at which no attempt was made yet, oldest first: those that were put into the journal
-// by hand or by a backfill, and those whose message is on its way through intake.
+// Untouched returns at most 100 pending images at which no attempt was made since they were put into the journal, or back into the
+// pipeline, oldest first: by hand, by a backfill, or by a message that is on its way through intake.
 func (s *Store) Untouched(ctx context.Context) ([]Image, error) {
 	return s.images(ctx, imagesUntouched)
 }

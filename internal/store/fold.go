@@ -40,6 +40,13 @@ func (p Progress) apply(e Event) (Progress, error) {
 		return p.begun(e)
 	case Reopened:
 		return p.reopened(e)
+	case Removal:
+		return p.removed(e)
+	case Resubmitted:
+		if p.State != Removed {
+			return p, fmt.Errorf("%w: resubmitted in state %q", ErrOrder, p.State)
+		}
+		return Progress{State: Pending, Stage: Download, Attempt: p.Attempt}, nil
 	case Step, Done, Failed, Undone:
 		if e.Attempt != p.Attempt || !p.Running {
 			return p, fmt.Errorf("%w: %s of attempt %d, current is %d (running: %t)", ErrFenced, e.Kind, e.Attempt, p.Attempt, p.Running)

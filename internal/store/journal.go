@@ -185,6 +185,11 @@ func record(ctx context.Context, tx *sql.Tx, e Event) (Image, error) {
 			return img, err
 		}
 	}
+	if e.Kind == Removal && e.Detail.Device != nil {
+		if _, err := tx.ExecContext(ctx, snapshotGone, e.Detail.Device.ID, string(Deleting)); err != nil {
+			return img, fmt.Errorf("remove snapshot %d: %w", e.Detail.Device.ID, err)
+		}
+	}
 	if sn := e.Detail.Snapshot; sn != nil {
 		if _, err := tx.ExecContext(ctx, snapshotInsert, sn.Device, sn.Image, sn.Path, sn.State, sn.CreatedAt.UnixNano()); err != nil {
 			return img, fmt.Errorf("insert snapshot %d: %w", sn.Device, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 )
@@ -32,12 +33,24 @@ func migrate(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
-func migrateOne(ctx context.Context, db *sql.DB, file string, to int) error {
+func migrateOne(ctx context.Context, db *sql.DB, file string, to int) (err error) {
 	text, err := migrations.ReadFile(file)
 	if err != nil {
 		return err
 	}
-	tx, err := db.BeginTx(ctx, nil)
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	if _, err := conn.ExecContext(ctx, "PRAGMA foreign_keys = OFF"); err != nil { // for tables that are made anew; no effect in a transaction
+		return err
+	}
+	defer func() {
+		_, on := conn.ExecContext(context.WithoutCancel(ctx), "PRAGMA foreign_keys = ON")
+		err = errors.Join(err, on)
+	}()
+	tx, err := conn.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
@@ -45,10 +58,23 @@ func migrateOne(ctx context.Context, db *sql.DB, file string, to int) error {
 	if _, err := tx.ExecContext(ctx, string(text)); err != nil {
 		return err
 	}
+	if err := checkForeignKeys(ctx, tx); err != nil {
+		return err
+	}
 	if _, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", to)); err != nil {
 		return err
 	}
 	return tx.Commit()
+}
+
+// checkForeignKeys makes sure that a migration has left no row without the one that it refers to.
+func checkForeignKeys(ctx context.Context, tx *sql.Tx) error {
+	var table string
+	err := tx.QueryRowContext(ctx, "SELECT \"table\" FROM pragma_foreign_key_check").Scan(&table)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	return errors.Join(fmt.Errorf("rows of table %q refer to nothing", table), err)
 }
 
 func version(ctx context.Context, db *sql.DB) (int, error) {

@@ -33,13 +33,17 @@ var (
 type Store struct {
 	read    *sql.DB // SC-3: WAL, synchronous=NORMAL, 10 open and 5 idle connections
 	journal *sql.DB // one connection with synchronous=FULL: a commit that returned survives a power cut
+	path    string
 	now     func() time.Time
 }
 
-// Open opens or creates the database at path and migrates it to the newest schema.
+// Open opens or creates the database at path and migrates it to the newest schema. One that is damaged is ErrDamaged and left as it is.
 func Open(ctx context.Context, path string) (*Store, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	if err := check(ctx, path); err != nil {
+		return nil, err
 	}
 	s, err := open(path, "rwc")
 	if err != nil {
@@ -61,7 +65,7 @@ func OpenExisting(ctx context.Context, path string) (*Store, error) {
 		return nil, err
 	}
 	if err := checkVersion(ctx, s.read); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), s.Close())
+		return nil, errors.Join(damaged(path, fmt.Errorf("%s: %w", path, err)), s.Close())
 	}
 	return s, nil
 }
@@ -78,19 +82,28 @@ func open(path, mode string) (*Store, error) {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), read.Close())
 	}
 	journal.SetMaxOpenConns(1)
-	return &Store{read: read, journal: journal, now: time.Now}, nil
+	return &Store{read: read, journal: journal, path: path, now: time.Now}, nil
 }
 
 // dsn carries every pragma, so that each connection of a pool has them (https://www.sqlite.org/pragma.html).
 func dsn(path, mode, synchronous string) string {
+	return fileURL(path, map[string]string{
+		"mode":          mode,
+		"_journal_mode": "WAL",
+		"_synchronous":  synchronous,
+		"_cache_size":   "-10000", // KiB: 10 MB
+		"_busy_timeout": "5000",   // ms
+		"_foreign_keys": "1",
+		"_txlock":       "immediate",
+	})
+}
+
+// fileURL names a database file to SQLite, whatever characters its path has.
+func fileURL(path string, options map[string]string) string {
 	q := url.Values{}
-	q.Set("mode", mode)
-	q.Set("_journal_mode", "WAL")
-	q.Set("_synchronous", synchronous)
-	q.Set("_cache_size", "-10000") // KiB: 10 MB
-	q.Set("_busy_timeout", "5000") // ms
-	q.Set("_foreign_keys", "1")
-	q.Set("_txlock", "immediate")
+	for name, value := range options {
+		q.Set(name, value)
+	}
 	return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}).String()
 }
 

@@ -91,6 +91,7 @@ func TestQueriesPrepare(t *testing.T) {
 		"snapshotInsert": snapshotInsert, "snapshotGone": snapshotGone, "poolSelect": poolSelect, "poolInsert": poolInsert, "poolReady": poolReady,
 		"quarantineAll": quarantineAll, "quarantineOne": quarantineOne, "quarantineInsert": quarantineInsert, "quarantineDelete": quarantineDelete,
 		"backfillSelect": backfillSelect, "backfillUpsert": backfillUpsert, "imagesUntouched": imagesUntouched, "probe": probe,
+		"snapshotEver": snapshotEver, "devicesLeft": devicesLeft, "poolReplace": poolReplace,
 	}
 	for name, q := range queries {
 		stmt, err := s.read.PrepareContext(t.Context(), q)
@@ -113,7 +114,7 @@ func TestQueriesPrepare(t *testing.T) {
 func queryConstants(t *testing.T) []string {
 	t.Helper()
 	var names []string
-	for _, file := range []string{"images.go", "devices.go", "quarantine.go", "backfill.go"} {
+	for _, file := range []string{"images.go", "devices.go", "quarantine.go", "backfill.go", "remove.go"} {
 		f := must[*ast.File](t)(parser.ParseFile(token.NewFileSet(), file, nil, 0))
 		ast.Inspect(f, func(n ast.Node) bool {
 			spec, ok := n.(*ast.ValueSpec)
@@ -427,7 +428,7 @@ func walk(t *testing.T, s *Store, r *rand.Rand, steps int) {
 		var err error
 		a := attempts[max(0, len(attempts)-1-r.IntN(3))]
 		d := devices[max(0, len(devices)-1-r.IntN(2))]
-		switch r.IntN(12) {
+		switch r.IntN(15) {
 		case 0:
 			_, _, err = s.Enqueue(ctx, object(r.IntN(3)))
 		case 1, 2, 3:
@@ -452,9 +453,16 @@ func walk(t *testing.T, s *Store, r *rand.Rand, steps int) {
 			_, err = s.HandedOff(ctx, a)
 		case 11:
 			_, err = s.Reopen(ctx, r.Int64N(4), stages[r.IntN(3)], "lost")
+		case 12:
+			_, err = s.Remove(ctx, a, "why")
+		case 13:
+			_, err = s.RemoveSnapshot(ctx, a, d)
+		case 14:
+			_, err = s.Resubmit(ctx, r.Int64N(4))
 		}
 		constraint := err != nil && strings.Contains(err.Error(), "constraint")
-		if err != nil && !constraint && !errors.Is(err, ErrFenced) && !errors.Is(err, ErrOrder) && !errors.Is(err, ErrNotFound) {
+		if err != nil && !constraint && !errors.Is(err, ErrFenced) && !errors.Is(err, ErrOrder) && !errors.Is(err, ErrNotFound) &&
+			!errors.Is(err, ErrLeftovers) {
 			t.Fatal(err)
 		}
 	}

@@ -26,7 +26,8 @@ func (s Stage) next() Stage {
 // State says where an image stands.
 type State string
 
-// The states of an image. All but Pending are terminal; Active is reopened when a result was lost, Dead when it is asked for again.
+// The states of an image. All but Pending are terminal; Active is reopened when a result was lost, Dead when it is asked for again,
+// Removed only when an operator submits it again.
 const (
 	Pending    State = "pending"    // in the pipeline, or waiting for its next attempt
 	Active     State = "active"     // every stage done, a snapshot is active
@@ -35,9 +36,10 @@ const (
 	Superseded State = "superseded" // its key was overwritten before it was fetched; the newer object is an image of its own
 	Vanished   State = "vanished"   // the object was deleted before it was fetched
 	Dead       State = "dead"       // given up after too many attempts; a new message about it is a new chance
+	Removed    State = "removed"    // by an operator; a new message about it changes nothing
 )
 
-// Refused tells whether the image ended without a result: nothing of it is kept.
+// Refused tells whether the image ended without a result, or its results were removed: nothing of it is kept.
 func (s State) Refused() bool { return s != "" && s != Pending && s != Active }
 
 // Kind says what an event records.
@@ -52,6 +54,9 @@ const (
 	Failed   Kind = "failed"   // the attempt ended with a verdict
 	Undone   Kind = "undone"   // the attempt was rolled back without a verdict: shutdown, or a crash before
 	Reopened Kind = "reopened" // the results from this stage on were lost and are made again
+
+	Removal     Kind = "removed"     // an operator removed the image, or the one snapshot that the event names
+	Resubmitted Kind = "resubmitted" // an operator asked for a removed image again
 )
 
 // Object identifies an S3 object: (Bucket, Key, Version) is its identity.

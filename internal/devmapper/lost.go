@@ -1,0 +1,85 @@
+package devmapper
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Lost returns nil if nothing is left of the pool that could be opened, so that another may take its place: none of its devices is active,
+// and its metadata are gone, or hold no pool. It changes nothing. ErrBusy says that the kernel still has devices of it, even where their
+// files were deleted: what they hold can be read until they are detached. ErrHasSuperblock says that its metadata are there. Metadata that
+// cannot be read may be there.
+func Lost(cfg Config) error {
+	if err := cfg.check(); err != nil {
+		return err
+	}
+	ctl, err := openControl()
+	if err != nil {
+		return err
+	}
+	list, err := ctl.withPrefix(cfg.uuidPrefix())
+	if err := errors.Join(err, ctl.close()); err != nil {
+		return err
+	}
+	if len(list) > 0 {
+		return fmt.Errorf("%w: %s and %d more devices of pool %s are active: save what they hold, then `consumer pool detach`", ErrBusy, list[0].name, len(list)-1, cfg.Name)
+	}
+	used, err := HasSuperblock(cfg.Metadata)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("not known whether %s holds the pool: %w", cfg.Metadata, err)
+	case used:
+		return fmt.Errorf("%w: %s: `consumer pool repair` may help; if its data are lost, move it away, or wipe it yourself", ErrHasSuperblock, cfg.Metadata)
+	}
+	return nil
+}
+
+// Empty returns nil if the file or device can take a new pool without the loss of anything: it is not there, or a file without data, or a
+// device that begins with 16 MiB of zeros; else ErrForeign.
+func Empty(path string) error {
+	const head = 16 << 20
+	f, err := openRaw(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.Seek(0, unix.SEEK_DATA) // a block device, or a file system that does not know, says that all is data
+	if errors.Is(err, unix.ENXIO) {
+		return nil
+	}
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return fmt.Errorf("look into %s: %w", path, err)
+	}
+	block := alignedBlock()
+	for at := int64(0); at < head; at += metadataBlock {
+		n, err := f.ReadAt(block, at)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		for _, b := range block[:n] {
+			if b != 0 {
+				return fmt.Errorf("%w: %s is not empty: it may be part of the old pool; move it away, or empty it yourself (blkdiscard --zeroout)", ErrForeign, path)
+			}
+		}
+		if n < len(block) {
+			return nil
+		}
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().IsRegular() { // data further on
+		return errors.Join(fmt.Errorf("%w: %s is not empty: move it away", ErrForeign, path), err)
+	}
+	return nil
+}

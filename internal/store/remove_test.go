@@ -1,0 +1,174 @@
+package store
+
+import (
+	"errors"
+	"path/filepath"
+	"reflect"
+	"testing"
+)
+
+// newest is the fencing token that an operator's removal carries.
+func newest(img Image) Attempt { return Attempt{Image: img.ID, N: img.Attempt} }
+
+// What an operator removed stays removed: whatever else is told of it is refused, until it is submitted again.
+func TestRemove(t *testing.T) {
+	s := newStore(t)
+	ctx := t.Context()
+	img := run(t, s, object(1))
+	cutOff := must[Attempt](t)(s.Begin(ctx, img.ID, Activate)) // as a further snapshot whose process died
+	if _, err := s.Remove(ctx, newest(img), "by hand"); !errors.Is(err, ErrFenced) {
+		t.Errorf("removed although somebody was at it since: %v, want ErrFenced", err)
+	}
+	img = must[Image](t)(s.Image(ctx, img.ID))
+	img = must[Image](t)(s.Remove(ctx, newest(img), "by hand"))
+	if want := (Progress{State: Removed, Attempt: cutOff.N, Reason: "by hand"}); !reflect.DeepEqual(img.Progress, want) || !img.State.Refused() {
+		t.Errorf("removed: %+v, want %+v", img.Progress, want)
+	}
+	if again, created, err := s.Enqueue(ctx, img.Object); err != nil || created || again.State != Removed {
+		t.Errorf("a further message: %+v, created %t, %v", again.Progress, created, err)
+	}
+	for what, write := range map[string]func() error{
+		"Begin":    func() error { _, err := s.Begin(ctx, img.ID, Download); return err },
+		"Snapshot": func() error { _, err := s.Begin(ctx, img.ID, Activate); return err },
+		"Reopen":   func() error { _, err := s.Reopen(ctx, img.ID, Download, "lost"); return err },
+		"Remove":   func() error { _, err := s.Remove(ctx, newest(img), "by hand"); return err },
+		"Reserve": func() error {
+			_, err := s.Reserve(ctx, cutOff, Device{Kind: SnapshotDevice, Bytes: 1, Origin: 1})
+			return err
+		},
+	} {
+		if err := write(); !errors.Is(err, ErrOrder) && !errors.Is(err, ErrFenced) {
+			t.Errorf("%s of a removed image: %v", what, err)
+		}
+	}
+	if _, err := s.Resubmit(ctx, img.ID); !errors.Is(err, ErrLeftovers) {
+		t.Errorf("submitted again with its devices still there: %v, want ErrLeftovers", err)
+	}
+	for _, d := range must[[]Device](t)(s.DevicesOf(ctx, img.ID)) {
+		if err := s.SetDevice(ctx, d.ID, Gone); err != nil {
+			t.Fatal(err)
+		}
+	}
+	img = must[Image](t)(s.Resubmit(ctx, img.ID))
+	if want := (Progress{State: Pending, Stage: Download, Attempt: cutOff.N}); !reflect.DeepEqual(img.Progress, want) {
+		t.Errorf("submitted again: %+v, want %+v", img.Progress, want)
+	}
+	if _, err := s.Remove(ctx, newest(img), "by hand"); !errors.Is(err, ErrOrder) {
+		t.Errorf("removed while pending: %v, want ErrOrder", err)
+	}
+}
+
+// A snapshot is removed without a change to its image, and known afterwards.
+func TestRemoveSnapshot(t *testing.T) {
+	s := newStore(t)
+	ctx := t.Context()
+	img := run(t, s, object(1))
+	sn := must[[]Snapshot](t)(s.SnapshotsOf(ctx, img.ID))[0]
+	for _, found := range []Snapshot{must[Snapshot](t)(s.SnapshotEver(ctx, sn.Device, "")), must[Snapshot](t)(s.SnapshotEver(ctx, 0, sn.Path))} {
+		if found != sn {
+			t.Errorf("found %+v, want %+v", found, sn)
+		}
+	}
+	after := must[Image](t)(s.RemoveSnapshot(ctx, newest(img), Device{ID: sn.Device, Image: img.ID, Kind: SnapshotDevice}))
+	if !reflect.DeepEqual(after.Progress, img.Progress) {
+		t.Errorf("image changed from %+v to %+v", img.Progress, after.Progress)
+	}
+	if left := must[[]Snapshot](t)(s.SnapshotsOf(ctx, img.ID)); len(left) != 0 {
+		t.Errorf("snapshots left: %+v", left)
+	}
+	if d := must[[]Device](t)(s.DevicesOf(ctx, img.ID)); len(d) != 2 || d[1].State != Deleting {
+		t.Errorf("devices: %+v, want the second to be deleting", d)
+	}
+	if gone := must[Snapshot](t)(s.SnapshotEver(ctx, sn.Device, "")); gone.State != "gone" {
+		t.Errorf("the snapshot is %s", gone.State)
+	}
+	if _, err := s.SnapshotEver(ctx, 99, ""); !errors.Is(err, ErrNotFound) {
+		t.Errorf("a snapshot that never was: %v, want ErrNotFound", err)
+	}
+}
+
+// An image that was given up, or removed, and then asked for again is taken up without a message and without a restart.
+func TestUntouchedAgain(t *testing.T) {
+	s := newStore(t)
+	ctx := t.Context()
+	img, _, err := s.Enqueue(ctx, object(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, again := range map[string]func() (Image, error){
+		"reopened":    func() (Image, error) { return s.Reopen(ctx, img.ID, Download, "submitted again") },
+		"resubmitted": func() (Image, error) { return s.Resubmit(ctx, img.ID) },
+	} {
+		a := must[Attempt](t)(s.Begin(ctx, img.ID, Download))
+		img = must[Image](t)(s.Fail(ctx, a, "dead", "why"))
+		if what == "resubmitted" {
+			must[Image](t)(s.Remove(ctx, newest(img), ""))
+		}
+		if list := must[[]Image](t)(s.Untouched(ctx)); len(list) != 0 {
+			t.Errorf("untouched before it is %s: %+v", what, list)
+		}
+		must[Image](t)(again())
+		if list := must[[]Image](t)(s.Untouched(ctx)); len(list) != 1 {
+			t.Errorf("not untouched after it was %s: %+v", what, list)
+		}
+	}
+}
+
+// A database of the first schema is migrated with all it holds, and holds what is new.
+func TestMigrateFromTheFirst(t *testing.T) {
+	ctx := t.Context()
+	path := filepath.Join(t.TempDir(), "c.db")
+	s := must[*Store](t)(open(path, "rwc"))
+	if err := migrateOne(ctx, s.journal, "migrations/001_journal.sql", 1); err != nil {
+		t.Fatal(err)
+	}
+	img := run(t, s, object(1))
+	if _, _, err := s.Enqueue(ctx, object(2)); err != nil {
+		t.Fatal(err)
+	}
+	images, events, devices := must[[]Image](t)(s.Images(ctx)), must[[]Event](t)(s.Since(ctx, 0)), must[[]Device](t)(s.Devices(ctx))
+	if _, err := s.Remove(ctx, newest(img), ""); err == nil {
+		t.Error("the first schema takes a removal: this test shows nothing")
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := OpenExisting(ctx, path); err == nil {
+		t.Error("a command opened the old schema")
+		s.Close()
+	}
+	s = must[*Store](t)(Open(ctx, path))
+	defer s.Close()
+	if now := must[[]Image](t)(s.Images(ctx)); !reflect.DeepEqual(now, images) {
+		t.Errorf("images\n%+v, want\n%+v", now, images)
+	}
+	if now := must[[]Event](t)(s.Since(ctx, 0)); !reflect.DeepEqual(now, events) {
+		t.Errorf("events\n%+v, want\n%+v", now, events)
+	}
+	if now := must[[]Device](t)(s.Devices(ctx)); !reflect.DeepEqual(now, devices) {
+		t.Errorf("devices\n%+v, want\n%+v", now, devices)
+	}
+	must[Image](t)(s.Remove(ctx, newest(img), "by hand"))
+	if next := run(t, s, object(3)); next.ID != 3 {
+		t.Errorf("the next image is %d, want 3", next.ID)
+	}
+	if _, err := s.journal.ExecContext(ctx, "DELETE FROM images WHERE id = 1"); err == nil {
+		t.Error("an image with events was deleted: foreign keys are off")
+	}
+	sameSchema(t, s)
+}
+
+// sameSchema compares a migrated database with a new one.
+func sameSchema(t *testing.T, s *Store) {
+	t.Helper()
+	schema := func(s *Store) (list string) {
+		err := s.read.QueryRowContext(t.Context(), "SELECT group_concat(type || ' ' || name, ', ' ORDER BY name) FROM sqlite_schema").Scan(&list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	if have, want := schema(s), schema(newStore(t)); have != want {
+		t.Errorf("schema\n%s, want\n%s", have, want)
+	}
+}

@@ -1,0 +1,299 @@
+package e2e
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/store"
+)
+
+// snapshots returns the active snapshots of an image.
+func (h *host) snapshots(image int64) []store.Snapshot {
+	h.t.Helper()
+	list, err := h.store.SnapshotsOf(h.t.Context(), image)
+	h.check(err)
+	return list
+}
+
+// image returns the image as it is now.
+func (h *host) image(id int64) store.Image {
+	h.t.Helper()
+	img, err := h.store.Image(h.t.Context(), id)
+	h.check(err)
+	return img
+}
+
+// refused runs a command that must fail and say certain things.
+func (h *host) refused(args []string, says ...string) {
+	h.t.Helper()
+	out, code := h.try(args...)
+	for _, want := range says {
+		if code == 0 || !strings.Contains(out, want) {
+			h.t.Errorf("consumer %s: exit code %d, %s; want a failure that says %q", strings.Join(args, " "), code, out, want)
+		}
+	}
+}
+
+// tells runs a command that must succeed and say something.
+func (h *host) tells(want string, args ...string) {
+	h.t.Helper()
+	if out := h.consumer(args...); !strings.Contains(out, want) {
+		h.t.Errorf("consumer %s: %s; want %q", strings.Join(args, " "), out, want)
+	}
+}
+
+// Beside a running daemon: a snapshot is removed unless it is mounted, an image unless it has snapshots or they may go with it; nothing
+// that is told of them afterwards brings them back, but `consumer submit`.
+func TestRemove(t *testing.T) {
+	h := newHost(t)
+	body := rootfs("hello", 3)
+	h.put("images/a.tar", body)
+	h.put("images/b.tar", body) // the same tree: the manifest is shared
+	h.start()
+	a, b := h.active("images/a.tar"), h.active("images/b.tar")
+	h.consumer("snapshot", "images/a.tar")
+	two := h.snapshots(a.ID)
+	h.refused([]string{"rm", "images/a.tar"}, two[0].Path, two[1].Path, "--force")
+
+	m, err := devmapper.MountDetached(two[1].Path, devmapper.MountInspect)
+	h.check(err)
+	for _, args := range [][]string{{"rm", "--force", "images/a.tar"}, {"rm", two[1].Path}, {"rm", "--force", two[1].Path}} {
+		h.refused(args, "in use", filepath.Base(two[1].Path))
+	}
+	h.check(m.Close())
+	if now := h.snapshots(a.ID); !slices.Equal(now, two) || h.image(a.ID).State != store.Active {
+		t.Errorf("after refusals: %+v, %+v", now, h.image(a.ID).Progress)
+	}
+	for _, sn := range two { // both are active still
+		if got := h.hello(sn.Path); got != "hello" {
+			t.Errorf("%s reads %q", sn.Path, got)
+		}
+	}
+
+	h.tells("removed, devices", "rm", fmt.Sprintf("snapshot:%d", two[1].Device))
+	h.tells("removed already", "rm", two[1].Path)
+	h.tells("removed, devices", "rm", two[0].Path)
+	h.tells(fmt.Sprintf("device %d deleting", two[0].Device), "history", "images/a.tar")
+	h.put("images/a.tar", body)
+	h.drained()
+	if left := h.snapshots(a.ID); len(left) != 0 || h.image(a.ID).State != store.Active {
+		t.Errorf("a further message made %+v of %+v", left, h.image(a.ID).Progress)
+	}
+	h.consumer("snapshot", "images/a.tar")
+
+	h.tells(`"already_removed": false`, "rm", "--force", "--json", "images/a.tar")
+	h.tells("removed already", "rm", "images/a.tar")
+	h.tells("by an operator", "history", "images/a.tar")
+	h.tells("as sealed", "verify", "images/b.tar")
+	h.staysRemoved(a, body)
+
+	h.tells(fmt.Sprintf("image %d is pending", a.ID), "submit", "images/a.tar")
+	if again := h.active("images/a.tar"); again.ID != a.ID || again.Tree.Digest != b.Tree.Digest {
+		t.Errorf("submitted again: %+v", again)
+	}
+	h.put("images/bad.tar", []byte("no archive"))
+	bad := h.ends("images/bad.tar")
+	h.tells("removed", "rm", "images/bad.tar")
+	h.tells("is pending", "submit", "images/bad.tar") // a second chance for one that was refused
+	if again := h.ends("images/bad.tar"); again.State != store.Rejected || again.Attempt <= bad.Attempt {
+		t.Errorf("submitted again: %+v", again.Progress)
+	}
+	h.stop()
+	h.whole()
+	h.tells("removed, devices", "rm", "--force", fmt.Sprint(b.ID)) // without a daemon
+	h.whole()
+}
+
+// staysRemoved tells of a removed image in every way but the operator's.
+func (h *host) staysRemoved(img store.Image, body []byte) {
+	h.t.Helper()
+	before := h.events(img.ID)
+	for range 3 {
+		h.put(img.Key, body)
+	}
+	h.drained()
+	h.tells("0 enqueued", "backfill")
+	h.stop()
+	h.start()
+	h.running()
+	if now := h.image(img.ID); now.State != store.Removed || h.events(img.ID) != before {
+		h.t.Errorf("image %d came back: %+v", img.ID, now.Progress)
+	}
+	if _, err := os.Stat(filepath.Join(h.dir, "state", "blobs", fmt.Sprintf("%d.tar", img.ID))); !errors.Is(err, os.ErrNotExist) {
+		h.t.Errorf("the archive is still there: %v", err)
+	}
+}
+
+// A removal gives the space back: to the pool, and to the file system that the pool's file lies on.
+func TestRemoveFreesSpace(t *testing.T) {
+	h := newHost(t)
+	h.start()
+	h.put("images/a.tar", rootfs("small", 1))
+	h.active("images/a.tar")
+	before := h.used()
+	for i := range 3 {
+		big := entry{name: "var/big", body: strings.Repeat(fmt.Sprintf("%015d\n", i), 1<<20), mode: 0o644} // 16 MiB
+		h.put(fmt.Sprintf("images/big-%d.tar", i), rootfs("big", 1, big))
+		h.active(fmt.Sprintf("images/big-%d.tar", i))
+	}
+	full := h.used()
+	if full < before+48<<20 {
+		t.Errorf("three images of 16 MiB made the file grow from %d to %d bytes", before, full)
+	}
+	for i := range 3 {
+		h.consumer("rm", "--force", fmt.Sprintf("images/big-%d.tar", i))
+	}
+	after := h.used()
+	t.Logf("blocks of data.img: %.1f MiB, with the images %.1f, after their removal %.1f", mib(before), mib(full), mib(after))
+	if after > before+1<<20 {
+		t.Errorf("the file has %d bytes, %d before there were images", after, before)
+	}
+	h.stop()
+	h.whole()
+	if manifests, err := filepath.Glob(filepath.Join(h.dir, "state", "manifests", "*")); err != nil || len(manifests) != 1 {
+		t.Errorf("manifests: %v, %v, want that of the image that is left", manifests, err)
+	}
+}
+
+// used is how many bytes of disk the pool's data file takes.
+func (h *host) used() int64 {
+	h.t.Helper()
+	f, err := os.Open(filepath.Join(h.dir, "state", "pool", "data.img"))
+	h.check(err)
+	defer f.Close()
+	h.check(f.Sync())
+	var st syscall.Stat_t
+	h.check(syscall.Fstat(int(f.Fd()), &st))
+	return st.Blocks * 512
+}
+
+func mib(bytes int64) float64 { return float64(bytes) / (1 << 20) }
+
+// killedAt runs a command that must be killed at a failpoint.
+func (h *host) killedAt(at string, args ...string) {
+	h.t.Helper()
+	cmd := exec.Command(program(h.t), args...)
+	cmd.Env = append(slices.Clone(h.env), "CIM_CRASH_AT="+at)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		h.t.Fatalf("%s %v: not killed: %v, %s", at, args, err, out.String())
+	}
+}
+
+// cut is a removal that is cut off at a point, and then once more.
+type cut struct {
+	image  bool   // else its snapshot
+	at     string // failpoint
+	second string // command that is killed at the same failpoint, when the next device is there
+}
+
+// cuts are all the events of a removal.
+func cuts() []cut {
+	var list []cut
+	for _, when := range []string{"before:", "after:"} {
+		list = append(list, cut{image: true, at: when + "removed::"}, cut{at: when + "removed:activate:deleting"})
+		for _, event := range []string{"device::deleting", "device::gone"} {
+			list = append(list, cut{at: when + event}, cut{true, when + event, "rm"}, cut{true, when + event, "run"})
+		}
+	}
+	return list
+}
+
+// Killed at every event of a removal, and killed again at the same one by the second try or by the daemon's start, the removal is finished by
+// the next start; before its first event it is as if it had never been asked for.
+func TestRemoveKilled(t *testing.T) {
+	h := newHost(t)
+	list := cuts()
+	key := func(i int) string { return fmt.Sprintf("images/%d.tar", i) }
+	for i := range list {
+		h.put(key(i), rootfs("hello", 3))
+	}
+	h.start()
+	for i := range list {
+		h.active(key(i))
+	}
+	h.drained()
+	h.stop()
+	for i, c := range list {
+		h.removeKilled(key(i), c)
+	}
+	t.Logf("%d removals cut off", len(list))
+}
+
+// removeKilled has a removal killed, and then the second command; the next start must finish it.
+func (h *host) removeKilled(key string, c cut) {
+	h.t.Helper()
+	img := h.active(key)
+	rm := []string{"rm", h.snapshots(img.ID)[0].Path}
+	if c.image {
+		rm = []string{"rm", "--force", key}
+	}
+	h.killedAt(c.at, rm...)
+	switch c.second {
+	case "rm":
+		h.killedAt(c.at, rm...)
+	case "run":
+		h.killedAt(c.at, "run")
+	}
+	h.start()
+	h.running()
+	h.kill()
+	h.whole()
+	nothing := strings.HasPrefix(c.at, "before:removed:")
+	left, state := h.snapshots(img.ID), h.image(img.ID).State
+	if kept := len(left) == 1 && state == store.Active; nothing != kept || c.image && !nothing && state != store.Removed {
+		h.t.Errorf("%+v: image %s with the snapshots %+v", c, state, left)
+	}
+	want := map[bool]string{true: "removed, devices", false: "removed already"}[nothing]
+	h.tells(want, rm...)
+}
+
+// Messages about an image that is removed meanwhile neither bring it back nor leave anything of it.
+func TestRemoveUnderMessages(t *testing.T) {
+	h := newHost(t)
+	h.start()
+	body := rootfs("hello", 3)
+	for i := range 8 {
+		key := fmt.Sprintf("images/%d.tar", i)
+		h.put(key, body)
+		img := h.active(key)
+		var putting sync.WaitGroup
+		putting.Go(func() {
+			for range 6 {
+				h.put(key, body)
+			}
+		})
+		h.eventually("the image is removed", func() bool { // refused while a message has found its snapshot inactive and activates it again
+			out, code := h.try("rm", "--force", key)
+			if code != 0 && !strings.Contains(out, "not removed") {
+				t.Errorf("rm: %d %s", code, out)
+			}
+			return code == 0
+		})
+		putting.Wait()
+		h.drained()
+		if now := h.image(img.ID); now.State != store.Removed {
+			t.Errorf("image %d is %+v", img.ID, now.Progress)
+		}
+	}
+	h.stop()
+	h.whole()
+	devices, err := h.store.Devices(t.Context())
+	h.check(err)
+	if len(devices) != 0 {
+		t.Errorf("devices left: %+v", devices)
+	}
+}
