@@ -116,8 +116,8 @@ func (h *host) another(name string, env ...string) *host {
 	return more
 }
 
-// install makes the machine's state directory and pool.
-func (h *host) install(pool, size string, env []string) {
+// install makes the machine's state directory and pool; create are further flags of `pool create`.
+func (h *host) install(pool, size string, env []string, create ...string) {
 	h.t.Helper()
 	h.env = append(os.Environ(),
 		"AWS_ENDPOINT_URL="+h.url, "AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x", "S3_BUCKET="+h.bucket, "SQS_QUEUE_URL="+h.queue,
@@ -129,7 +129,7 @@ func (h *host) install(pool, size string, env []string) {
 		h.t.Fatal(err)
 	}
 	h.t.Cleanup(h.end)
-	h.consumer("pool", "create", "--name", pool, "--data-size", size, "--thins", "100")
+	h.consumer(append([]string{"pool", "create", "--name", pool, "--data-size", size, "--thins", "100"}, create...)...)
 	if h.store, err = store.OpenExisting(h.t.Context(), filepath.Join(h.dir, "state", "consumer.db")); err != nil {
 		h.t.Fatal(err)
 	}

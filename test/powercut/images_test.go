@@ -21,11 +21,11 @@ type image struct {
 // images are made once: the same bytes in every state, so the same identities.
 var images = sync.OnceValue(func() []image {
 	return []image{
-		newImage("a", 20, 0),
-		newImage("large", 60, 3),
+		newImage("a", 10, 0),
+		newImage("large", 20, 2),
 		newRefused("refused"),
-		newImage("b", 20, 0),
-		newImage("c", 40, 1),
+		newImage("b", 10, 0),
+		newImage("c", 20, 0),
 	}
 })
 

@@ -151,8 +151,8 @@ func marked(log []entry, at int, prefix string) []string {
 	return list
 }
 
-// cuts chooses states: each mark of a deletion with what was durable then, which is when most is at stake, and then, spread evenly over
-// the log, one after a flush, a write with FUA or a mark, at random.
+// cuts chooses n states. Up to half of them are the deletions of messages, with what was durable then and nothing more: there most is at
+// stake. The others are spread evenly over the log, each after a flush, a write with FUA or a mark.
 func cuts(log []entry, n int, seed uint64) []cut {
 	r := rand.New(rand.NewPCG(seed, 0))
 	start := slices.IndexFunc(log, func(e entry) bool { return e.mark == markStart })
@@ -160,15 +160,17 @@ func cuts(log []entry, n int, seed uint64) []cut {
 	var points []int
 	for i := start; i < len(log); i++ {
 		if strings.HasPrefix(log[i].mark, markDeleted) {
-			list = append(list, cut{i + 1, "none", seed})
+			list = append(list, cut{i + 1, "none", 0})
 		}
 		if log[i].is(flush | fua | mark) {
 			points = append(points, i+1)
 		}
 	}
+	r.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+	list = list[:min(len(list), n/2)]
 	for i, more := 0, n-len(list); i < more; i++ {
 		low, high := len(points)*i/more, len(points)*(i+1)/more
-		list = append(list, cut{points[low+r.IntN(max(1, high-low))], modes[r.IntN(len(modes))], r.Uint64() % 1000})
+		list = append(list, cut{points[low+r.IntN(max(1, high-low))], modes[r.IntN(len(modes))], r.Uint64N(1000)})
 	}
 	slices.SortStableFunc(list, func(a, b cut) int { return a.at - b.at })
 	return list
