@@ -6,7 +6,7 @@
 // or some 4 KiB blocks. On each such disk the daemon is started again and must come to the end as if nothing had happened; and what it
 // had promised before the cut must be there, above all the image of every message that it had deleted.
 //
-// CIM_POWERCUT_STATES says how many states (default 8). CIM_POWERCUT_SEED repeats a choice, though not the order of the writes, which is a
+// CIM_POWERCUT_STATES says how many states (default 6). CIM_POWERCUT_SEED repeats a choice, though not the order of the writes, which is a
 // little different in every run.
 package powercut
 
@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	defaultStates = 8
+	defaultStates = 6
 	logSize       = 2 << 30 // sparse
 )
 
