@@ -1,0 +1,244 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/internal/store"
+	"imagemanager.internal/test/disks"
+)
+
+// flaky is a disk whose writes fail when it is told so. Reads go on.
+type flaky struct {
+	t    *testing.T
+	name string
+	loop string
+	size int64
+	path string
+}
+
+func newFlaky(t *testing.T, name string, size int64) *flaky {
+	t.Helper()
+	f := &flaky{t: t, name: "flaky-" + name, size: size}
+	f.loop = disks.Loop(t, filepath.Join(t.TempDir(), name), size)
+	f.path = disks.Map(t, f.name, disks.Linear(f.loop, 0, size))
+	return f
+}
+
+func (f *flaky) fail() { f.t.Helper(); disks.Swap(f.t, f.name, disks.FailWrites(f.loop, f.size)) }
+func (f *flaky) heal() { f.t.Helper(); disks.Swap(f.t, f.name, disks.Linear(f.loop, 0, f.size)) }
+
+// newFlakyHost is a host whose pool lies on two flaky disks.
+func newFlakyHost(t *testing.T, env ...string) (h *host, data, metadata *flaky) {
+	t.Helper()
+	needPool(t)
+	h = &host{t: t, dir: t.TempDir(), bucket: "e2e-" + uuid.NewString(), url: os.Getenv("E2E_ENDPOINT_URL")}
+	if h.url == "" {
+		h.emulate()
+	}
+	h.makeQueue()
+	data, metadata = newFlaky(t, "data", 2<<30), newFlaky(t, "metadata", 8<<20)
+	h.install(poolName(t), "2GiB", env, "--data", data.path, "--metadata", metadata.path)
+	return h, data, metadata
+}
+
+// smallFiles is an image of so many files of 64 KiB, each with a text of its own.
+func smallFiles(text string, n int) []byte {
+	var more []entry
+	for i := range n {
+		line := fmt.Sprintf("%s %06d ", text, i)
+		more = append(more, entry{name: fmt.Sprintf("var/%06d", i), body: strings.Repeat(line, 64<<10/len(line)), mode: 0o644})
+	}
+	return rootfs(text, 3, more...)
+}
+
+// kernelSays opens the kernel's log at its end.
+func kernelSays(t *testing.T) *os.File {
+	t.Helper()
+	fd, err := unix.Open("/dev/kmsg", unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.Seek(fd, 0, io.SeekEnd); err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "kmsg")
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// File data that are lost while the archive is still being extracted, on a disk that is well again before the file system is synced,
+// are not forgotten: the attempt fails for that reason, and the next one ends with the whole image.
+func TestDataWritesFail(t *testing.T) {
+	h, data, _ := newFlakyHost(t)
+	h.start()
+	h.running()
+	kernel := kernelSays(t)
+	disks.Swap(t, data.name, disks.FailRange(data.loop, data.size, 12<<20, 24<<20)) // behind mkfs's blocks, before those of 32 MiB of files
+	const key = "images/a.tar"
+	h.put(key, smallFiles(key, 1100))
+	line, lost := make([]byte, 8192), regexp.MustCompile(`I/O error.* writing to inode`)
+	h.eventually("file data are lost", func() bool {
+		n, _ := unix.Read(int(kernel.Fd()), line) // EAGAIN: nothing new
+		return n > 0 && lost.Match(line[:n])
+	})
+	data.heal()
+	h.active(key)
+	reasons := h.failures(key)
+	t.Logf("attempts failed: %q", reasons)
+	if len(reasons) == 0 || !strings.Contains(reasons[0], "early write-back") {
+		t.Error("no attempt failed because of its early write-back")
+	}
+	h.drained()
+	h.stop()
+	h.consumer("verify", "--all")
+	h.whole()
+}
+
+// failures returns the reasons for which attempts at a key's image have failed.
+func (h *host) failures(key string) (reasons []string) {
+	h.t.Helper()
+	images, err := h.store.ByKey(h.t.Context(), key)
+	h.check(err)
+	for _, img := range images {
+		events, err := h.store.History(h.t.Context(), img.ID)
+		h.check(err)
+		for _, e := range events {
+			if e.Kind == store.Failed {
+				reasons = append(reasons, e.Reason)
+			}
+		}
+	}
+	return reasons
+}
+
+// readyz asks the daemon started last.
+func (h *host) readyz() (int, string) {
+	h.t.Helper()
+	text, err := os.ReadFile(h.log.Name())
+	h.check(err)
+	addr := regexp.MustCompile(`"addr":"([^"]+)"`).FindSubmatch(text[h.began:])
+	if addr == nil {
+		return 0, ""
+	}
+	resp, err := http.Get("http://" + string(addr[1]) + "/readyz")
+	h.check(err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	h.check(err)
+	return resp.StatusCode, string(body)
+}
+
+// A pool whose metadata cannot be written, or whose data cannot be flushed, goes read-only in the middle of an image: intake pauses and
+// says what to do, the snapshot that runs is served on, and after the repair the image is finished.
+func TestPoolWritesFail(t *testing.T) {
+	for _, which := range []string{"metadata", "data"} {
+		t.Run(which, func(t *testing.T) { poolWritesFail(t, which) })
+	}
+}
+
+func poolWritesFail(t *testing.T, which string) {
+	h, data, metadata := newFlakyHost(t)
+	disk := map[string]*flaky{"data": data, "metadata": metadata}[which]
+	h.start()
+	h.put("images/first.tar", rootfs("hello", 3))
+	first := h.active("images/first.tar")
+	h.drained()
+	h.put("images/second.tar", smallFiles("second", 400))
+	h.reaches("images/second.tar", "step unpack formatted")
+	disk.fail()
+	h.eventually("the daemon is not ready and names the remedy", func() bool {
+		code, text := h.readyz()
+		return code == http.StatusServiceUnavailable && strings.Contains(text, "consumer pool repair")
+	})
+	h.logged("intake paused", 1)
+	h.put("images/third.tar", rootfs("third", 3))
+	snapshots, err := h.store.SnapshotsOf(t.Context(), first.ID)
+	h.check(err)
+	if got := h.hello(snapshots[0].Path); got != "hello" {
+		t.Errorf("the running snapshot reads %q", got)
+	}
+	if images, err := h.store.ByKey(t.Context(), "images/third.tar"); err != nil || len(images) != 0 {
+		t.Errorf("taken although the pool takes no changes: %+v %v", images, err)
+	}
+	t.Logf("attempts failed: %q", h.failures("images/second.tar"))
+	h.stop()
+	if out, code := h.try("run"); code != 3 || !strings.Contains(out, "consumer pool repair") {
+		t.Errorf("started on a pool that needs a repair: %d %s", code, out)
+	}
+	disk.heal()
+	t.Logf("pool repair: %s", h.consumer("pool", "repair"))
+	h.start()
+	h.active("images/second.tar")
+	h.active("images/third.tar")
+	h.drained()
+	h.stop()
+	h.consumer("verify", "--all")
+	h.whole()
+}
+
+// A state directory that cannot be written any more, in the middle of an image: nothing that was recorded is lost, nothing wrong is, and
+// when its disk is well again all comes to its end.
+func TestStateWritesFail(t *testing.T) {
+	needPool(t)
+	h := &host{t: t, dir: t.TempDir(), bucket: "e2e-" + uuid.NewString(), url: os.Getenv("E2E_ENDPOINT_URL")}
+	if h.url == "" {
+		h.emulate()
+	}
+	h.makeQueue()
+	disk, dir := newFlaky(t, "state", 256<<20), filepath.Join(h.dir, "state")
+	disks.Run(t, "mkfs.ext4", "-q", disk.path)
+	h.check(os.Mkdir(dir, 0o700))
+	mount := func() { t.Helper(); h.check(unix.Mount(disk.path, dir, "ext4", 0, "")) }
+	mount()
+	t.Cleanup(func() { h.check(unix.Unmount(dir, 0)) })
+	data, metadata := newFlaky(t, "data", 1<<30), newFlaky(t, "metadata", 8<<20)
+	h.install(poolName(t), "1GiB", nil, "--data", data.path, "--metadata", metadata.path)
+	h.start()
+	h.put("images/first.tar", rootfs("hello", 3))
+	first := h.active("images/first.tar")
+	h.drained()
+	snapshots, err := h.store.SnapshotsOf(t.Context(), first.ID)
+	h.check(err)
+
+	h.put("images/second.tar", smallFiles("second", 400))
+	h.reaches("images/second.tar", "begun unpack")
+	disk.fail()
+	h.eventually("the daemon says that something is wrong", func() bool {
+		text, err := os.ReadFile(h.log.Name())
+		h.check(err)
+		return bytes.Contains(text[h.began:], []byte(`"level":"error"`))
+	})
+	if got := h.hello(snapshots[0].Path); got != "hello" {
+		t.Errorf("the running snapshot reads %q", got)
+	}
+	code, text := h.readyz()
+	t.Logf("readyz: %d %s", code, text)
+	h.kill()
+	h.check(h.store.Close())
+	h.check(unix.Unmount(dir, 0))
+	disk.heal()
+	disks.Run(t, "fsck.ext4", "-p", disk.path)
+	mount()
+	h.store, err = store.OpenExisting(t.Context(), filepath.Join(dir, "consumer.db"))
+	h.check(err)
+	if img := h.ends("images/first.tar"); img.State != store.Active {
+		t.Errorf("what was recorded is lost: %+v", img)
+	}
+	h.start()
+	h.active("images/second.tar")
+	h.drained()
+	h.stop()
+	h.consumer("verify", "--all")
+	h.whole()
+}

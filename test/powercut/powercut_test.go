@@ -1,0 +1,141 @@
+// Package powercut cuts the power of a host whose disk loses what it was not told to keep.
+//
+// State directory, pool metadata and pool data lie on one disk, under the kernel's log of writes (dm-log-writes), so that there is one
+// order of all writes. The daemon takes images from the queue, snapshots are made, the pool grows. Afterwards the disk is built again
+// as it may have been at many moments: what was flushed until then is there, and of what was not yet flushed nothing, all, some writes,
+// or some 4 KiB blocks. On each such disk the daemon is started again and must come to the end as if nothing had happened; and what it
+// had promised before the cut must be there, above all the image of every message that it had deleted.
+//
+// CIM_POWERCUT_STATES says how many states (default 6). CIM_POWERCUT_SEED repeats a choice, though not the order of the writes, which is a
+// little different in every run.
+package powercut
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/test/disks"
+)
+
+const (
+	defaultStates = 6
+	logSize       = 2 << 30 // sparse
+)
+
+// needPool skips where there is no thin pool and nobody insists on one; `make test-uml` does.
+func needPool(t *testing.T) {
+	t.Helper()
+	err := devmapper.Probe()
+	if err == nil {
+		return
+	}
+	if os.Getenv("CIM_REQUIRE_DM") == "1" {
+		t.Fatalf("a thin pool is required: %v", err)
+	}
+	t.Skipf("needs a thin pool, run by `make test-uml`: %v", err)
+}
+
+// number is a setting of the test.
+func number(t *testing.T, name string, otherwise uint64) uint64 {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	check(t, err)
+	return n
+}
+
+func TestPowerCut(t *testing.T) {
+	needPool(t)
+	dir := t.TempDir()
+	mnt := filepath.Join(dir, "mnt")
+	check(t, os.Mkdir(mnt, 0o700))
+	began := time.Now()
+	logFile := filepath.Join(dir, "log.img")
+	if !t.Run("workload", func(t *testing.T) { workload(t, mnt, filepath.Join(dir, "disk.img"), logFile) }) {
+		return
+	}
+	f, log := openLog(t, logFile)
+	report(t, log, time.Since(began))
+	seed := number(t, "CIM_POWERCUT_SEED", rand.Uint64N(1e6))
+	chosen := cuts(log, int(number(t, "CIM_POWERCUT_STATES", defaultStates)), seed)
+	t.Logf("%d states, seed %d", len(chosen), seed)
+	began = time.Now()
+	for i, c := range chosen {
+		t.Run(strconv.Itoa(i), func(t *testing.T) {
+			t.Logf("%s; marks before: %q", c, marked(log, c.at, ""))
+			disk := filepath.Join(t.TempDir(), "disk.img")
+			rebuild(t, log, f, c, disk)
+			recovers(t, mnt, disk, marked(log, c.at, ""))
+		})
+	}
+	t.Logf("%d states in %s", len(chosen), time.Since(began).Round(time.Millisecond))
+}
+
+// report says what was logged, and that the log is one worth replaying.
+func report(t *testing.T, log []entry, took time.Duration) {
+	t.Helper()
+	writes, flushes, fuas, bytes := 0, 0, 0, int64(0)
+	for _, e := range log {
+		switch {
+		case e.is(flush):
+			flushes++
+		case e.is(fua):
+			fuas++
+		case !e.is(mark | discard):
+			writes++
+		}
+		if !e.is(discard) {
+			bytes += e.size
+		}
+	}
+	t.Logf("workload: %s, %d writes, %d with FUA, %d MiB, %d flushes", took.Round(time.Millisecond), writes, fuas, bytes/mib, flushes)
+	if n := len(marked(log, len(log), markDeleted)); n != len(images()) {
+		t.Fatalf("%d deletions in the log, want %d", n, len(images()))
+	}
+}
+
+// workload is what the host does until its power fails, all of it logged.
+func workload(t *testing.T, mnt, disk, log string) {
+	logged := disks.Map(t, logName, fmt.Sprintf("0 %d log-writes %s %s", diskSize/disks.Sector, disks.Loop(t, disk, diskSize), disks.Loop(t, log, logSize)))
+	h := newHost(t, mnt, logged, dataSize, func(state string) {
+		disks.Run(t, "mkfs.ext4", "-q", "-E", "nodiscard,assume_storage_prezeroed=1", state)
+		writeMark(t, markStart)
+	})
+	h.cloud = newCloud(t, func(key string) { writeMark(t, markDeleted+key) })
+	h.cloud.notify()
+	h.createPool()
+	writeMark(t, markPool)
+	h.openStore()
+	h.cloud.put(images()[:3]...)
+	h.start()
+	h.ends(images()[:3]...)
+	h.stop()
+	h.consumer("snapshot", images()[0].key)
+	writeMark(t, markFurther)
+	writeMark(t, markLarger)
+	disks.Swap(t, dataName, disks.Linear(logged, stateSize+metadataSize, grownSize))
+	h.consumer("pool", "grow", "--data-size", fmt.Sprint(grownSize))
+	h.cloud.put(images()[3:]...)
+	h.start()
+	h.ends(images()...)
+	h.stop()
+}
+
+// rebuild makes the disk of a state.
+func rebuild(t *testing.T, log []entry, from *os.File, c cut, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	check(t, err)
+	defer f.Close()
+	check(t, f.Truncate(diskSize))
+	check(t, c.replay(log, from, f))
+}
