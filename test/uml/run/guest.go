@@ -48,17 +48,17 @@ func start(dir string) (int, error) {
 		return 0, err
 	}
 	os.Stderr = tty
-	return guest(dir)
+	return guest()
 }
 
-func guest(dir string) (int, error) {
+func guest() (int, error) {
 	if err := loadModules(); err != nil {
 		return 0, err
 	}
 	if err := loopbackUp(); err != nil {
 		return 0, fmt.Errorf("network interface lo: %w", err)
 	}
-	s, err := readSpec(dir)
+	s, err := readSpec()
 	if err != nil {
 		return 0, err
 	}
@@ -168,8 +168,8 @@ func loopbackUp() error {
 	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr)
 }
 
-func readSpec(dir string) (s spec, err error) {
-	text, err := os.ReadFile(filepath.Join(dir, specName))
+func readSpec() (s spec, err error) {
+	text, err := os.ReadFile(filepath.Join(shared, specName)) // where the host has it may be hidden by now: /dev/shm is
 	if err != nil {
 		return s, err
 	}
@@ -210,11 +210,11 @@ func runProgram(s spec, scratch string) (int, error) {
 		return 0, err
 	}
 	defer null.Close()
-	env := slices.Concat(s.Env, []string{
+	env := slices.Concat([]string{ // first: of two of a name, the first counts
 		"TMPDIR=" + scratch, "HOME=" + scratch, "CIM_SCRATCH_DISKS=/dev/ubdb,/dev/ubdc", "DM_DISABLE_UDEV=1",
 		"CIM_BOOT=" + strconv.Itoa(s.Boot), "CIM_BOOT_DIR=" + filepath.Join(shared, bootName),
 		"PATH=" + os.Getenv("PATH") + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-	})
+	}, s.Env)
 	pid, err := syscall.ForkExec(s.Args[0], s.Args, &syscall.ProcAttr{
 		Dir: s.Dir, Env: env, Files: []uintptr{null.Fd(), out.Fd(), os.Stderr.Fd()}, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
