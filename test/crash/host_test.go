@@ -39,27 +39,33 @@ func theHost(t *testing.T) *host {
 		h.t = t
 		h.retire()
 	}
-	if w.host == nil {
-		h := openHost(t)
-		if h.store == nil {
-			h.consumer("pool", "create", "--name", w.bucket, "--data-size", "1GiB", "--thins", "200")
-			h.openStore()
-		}
+	h := presentHost(t)
+	if h.store == nil {
+		h.consumer(h.createPool()...)
+		h.openStore()
 	}
-	w.host.t = t
-	return w.host
+	return h
 }
 
-// openHost opens the host of the boot before, or makes a new one that has no pool.
-func openHost(t *testing.T) *host {
+func (h *host) createPool() []string {
+	return []string{"pool", "create", "--name", h.w.bucket, "--data-size", "1GiB", "--thins", "200"}
+}
+
+// presentHost returns the host of this boot, else that of the boot before, else a new one that has no pool.
+func presentHost(t *testing.T) *host {
 	t.Helper()
 	w := theWorld(t)
+	if w.host != nil {
+		w.host.t = t
+		return w.host
+	}
 	dir := func() string { return filepath.Join(os.TempDir(), fmt.Sprintf("crash-%d", book.Hosts)) }
 	if _, err := os.Stat(dir()); err != nil {
 		book.Hosts++
 		book.Keys, book.Deleted = nil, map[string]bool{}
 		book.save()
 		check(t, os.Mkdir(dir(), 0o700))
+		check(t, syncDir(os.TempDir())) // a kernel may be killed before anything else is
 	}
 	h := &host{t: t, w: w, dir: dir()}
 	var err error
@@ -71,6 +77,15 @@ func openHost(t *testing.T) *host {
 		h.openStore()
 	}
 	return h
+}
+
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
 }
 
 func (h *host) database() string { return filepath.Join(h.dir, "state", "consumer.db") }
@@ -218,7 +233,7 @@ func (h *host) stop() {
 // kill ends it as kill -9 does.
 func (h *host) kill() {
 	_ = h.daemon.Process.Kill() // it may have ended
-	<-h.ended
+	_ = <-h.ended               // the error says that it was killed
 	h.daemon = nil
 }
 

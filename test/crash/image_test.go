@@ -41,7 +41,7 @@ func model(t *testing.T) []string {
 	key := fmt.Sprintf("images/%d-model.tar", files)
 	h.w.put(t, key)
 	h.start("CIM_CRASH_TRACE=" + h.traceFile())
-	h.settles(key)
+	h.settles(key, false)
 	h.stop()
 	h.whole()
 	trace := h.trace()
@@ -73,15 +73,19 @@ func (h *host) trace() []string {
 	return strings.Split(strings.TrimSpace(string(text)), "\n")
 }
 
-// settles waits until the key's image is active and its message deleted. A message that was lost with a kill is delivered again, as
-// SQS would do after the visibility time-out, but not before the image is active: recovery does not need it.
-func (h *host) settles(key string) {
+// settles waits until the key's image has ended and its message is deleted. A message that a kill has hidden is delivered again, as
+// SQS does after the visibility time-out, but not before the image is active: recovery does not need it.
+func (h *host) settles(key string, redeliver bool) {
 	h.t.Helper()
-	eventually(h.t, key+" is active", func() bool {
+	want := store.Active
+	if refused(key) {
+		want = store.Rejected
+	}
+	eventually(h.t, key+" ends "+string(want), func() bool {
 		img, ok := h.image(key)
-		return ok && img.State == store.Active
+		return ok && img.State == want
 	})
-	if !h.w.isDeleted(key) && len(book.Kills) > 0 {
+	if redeliver && !h.w.isDeleted(key) {
 		h.w.upload(h.t, key)
 	}
 	eventually(h.t, "the message about "+key+" is deleted", func() bool { return h.w.isDeleted(key) })
@@ -117,17 +121,23 @@ func survives(t *testing.T, key string, kills ...kill) []string {
 		h.w.upload(t, key) // redelivered
 	}
 	h.recovers("CIM_CRASH_TRACE=" + h.traceFile())
-	h.settles(key)
-	h.stop()
-	before := h.whole()
+	h.settles(key, true)
+	h.rests()
 	h.reads(key)
 	trace := h.trace()
+	return trace[:slices.Index(trace, runningPoint)+1]
+}
+
+// rests stops the daemon: all is whole, and one start more changes nothing.
+func (h *host) rests() {
+	h.t.Helper()
+	h.stop()
+	before := h.whole()
 	h.start()
 	h.stop()
 	if after := h.whole(); after != before {
 		h.errorf("a further start changed something:\n%s\n%s", before, after)
 	}
-	return trace[:slices.Index(trace, runningPoint)+1]
 }
 
 // Killed at every point on the way of an image, the daemon finishes it at the next start.
@@ -141,33 +151,39 @@ func once(t *testing.T, how string) {
 	points := model(t)
 	book.each(t, len(points), setting("CIM_CRASH_EVERY", selection), func(t *testing.T, i int) {
 		key := fmt.Sprintf("images/%d-%s-%d.tar", files, how, i)
-		book.Traces[recoveryOf(how, i)] = survives(t, key, kill{how, i + 1})
+		book.Traces[recoveryOf(imageTrace, how, i)] = survives(t, key, kill{how, i + 1})
 	})
 }
 
 // selection is how many cases `make test-uml` leaves out for each that it runs.
 const selection = 25
 
-func recoveryOf(how string, point int) string { return fmt.Sprintf("recovery %s %d", how, point) }
+// recoveryOf names the trace of the recovery from a kill at a point of what the trace is of.
+func recoveryOf(trace, how string, point int) string {
+	return fmt.Sprintf("%s, %s at %d", trace, how, point)
+}
 
 // Killed on the way of an image and then at every point of the recovery from that. Where recoveries pass the same points, the first
 // kills take turns.
 func TestKilledTwice(t *testing.T) {
 	needGuest(t)
 	model(t)
-	pairs := pairs("kill")
+	pairs := pairs(imageTrace, "kill")
 	book.each(t, len(pairs), setting("CIM_CRASH_EVERY", selection), func(t *testing.T, i int) {
-		survives(t, fmt.Sprintf("images/%d-twice-%d.tar", files, i), pairs[i][:]...)
+		survives(t, fmt.Sprintf("images/%d-twice-%d.tar", files, i), pairs[i]...)
 	})
 }
 
 // pairs are the second kills at every point of every distinct recovery, and at least one for each first kill.
-func pairs(how string) (list [][2]kill) {
+func pairs(trace, how string) (list [][]kill) {
 	same := map[string][]int{}
 	var order []string
-	for i := range book.Traces[imageTrace] {
-		name := strings.Join(book.Traces[recoveryOf(how, i)], "\n")
-		if name != "" && same[name] == nil {
+	for i := range book.Traces[trace] {
+		name := strings.Join(book.Traces[recoveryOf(trace, how, i)], "\n")
+		if name == "" { // not among the cases that were selected
+			continue
+		}
+		if same[name] == nil {
 			order = append(order, name)
 		}
 		same[name] = append(same[name], i)
@@ -175,7 +191,7 @@ func pairs(how string) (list [][2]kill) {
 	for _, name := range order {
 		first, n := same[name], strings.Count(name, "\n")+1
 		for i := range max(n, len(first)) {
-			list = append(list, [2]kill{{how, first[i%len(first)] + 1}, {how, i%n + 1}})
+			list = append(list, []kill{{how, first[i%len(first)] + 1}, {how, i%n + 1}})
 		}
 	}
 	return list
@@ -186,7 +202,7 @@ func TestKernelKilledTwice(t *testing.T) {
 	needGuest(t)
 	points := model(t)
 	book.each(t, len(points), setting("CIM_CRASH_EVERY", selection), func(t *testing.T, i int) {
-		recovery := book.Traces[recoveryOf("kernel", i)]
+		recovery := book.Traces[recoveryOf(imageTrace, "kernel", i)]
 		if len(recovery) == 0 {
 			recovery = []string{runningPoint}
 		}

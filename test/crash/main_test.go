@@ -5,7 +5,7 @@
 // to know from one boot to the next is in the ledger, which lies on the host's file system; so is what only S3 and SQS would know: the
 // objects, and which messages were deleted. The emulator of both dies with the kernel. In the next boot it gets the same objects.
 //
-// CIM_CRASH_EVERY=k takes every k-th case (1: all), CIM_CRASH_RANDOM sets the number of kills at random moments, CIM_CRASH_SEED the
+// CIM_CRASH_EVERY=k takes every k-th case (1: all), CIM_CRASH_CASE=n the n-th alone, with -test.run one that failed. CIM_CRASH_RANDOM sets the number of kills at random moments, CIM_CRASH_SEED the
 // moments.
 package crash
 

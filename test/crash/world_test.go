@@ -191,12 +191,17 @@ func (w *world) upload(t *testing.T, key string) {
 	check(t, err)
 }
 
+// refused tells whether the key stands for no archive at all.
+func refused(key string) bool { return strings.HasPrefix(key, "images/refused-") }
+
 // image is a root file system whose etc/hello holds the key.
 func image(key string) []byte {
-	var files int
-	if _, err := fmt.Sscanf(key, "images/%d-", &files); err != nil {
-		return []byte("no archive")
+	if refused(key) {
+		return []byte(key)
 	}
+	var files int
+	_, err := fmt.Sscanf(key, "images/%d-", &files)
+	must(err)
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	add := func(name, body string, kind byte) {
