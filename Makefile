@@ -9,6 +9,9 @@ CACHE := $(CURDIR)/.cache
 GOLANGCI := $(CACHE)/golangci-lint-$(GOLANGCI_VERSION)
 IMAGE ?= $(CACHE)/debian-minbase.tar
 UML := $(CURDIR)/bin/uml-run
+# The crash tests kill the kernel, too.
+CRASH := CIM_UML_REBOOTS=1 CIM_REQUIRE_DM=1 CONSUMER_BIN=$(CURDIR)/bin/consumer-failpoint
+N ?= 500
 # Packages whose tests need a real thin pool; the rest runs on any machine.
 KERNEL := ./test/e2e ./internal/archive/... ./internal/devmapper
 
@@ -49,6 +52,13 @@ test-host: setup ## the tests that any machine can run, with the race detector
 test-uml: build ## the tests that need a real thin pool, in user-mode-linux (natively where root has dm-thin)
 	go build -tags failpoint -o bin/consumer-failpoint ./cmd/consumer
 	CIM_REQUIRE_DM=1 CONSUMER_BIN=$(CURDIR)/bin/consumer-failpoint go test -count=1 -p 2 -exec "$(UML)" $(KERNEL)
+	$(CRASH) go test -count=1 -v -exec "$(UML)" ./test/crash
+
+.PHONY: test-crash
+test-crash: build ## kill the daemon and its kernel at every point, twice, and at N=500 random moments (SEED= for the same again)
+	go build -tags failpoint -o bin/consumer-failpoint ./cmd/consumer
+	go test -c -o bin/crash.test ./test/crash
+	@$(CRASH) CIM_CRASH_EVERY=1 CIM_CRASH_RANDOM=$(N) CIM_CRASH_SEED=$(SEED) $(UML) bin/crash.test
 
 .PHONY: lint
 lint: $(GOLANGCI) ## golangci-lint, pinned

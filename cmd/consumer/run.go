@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/rs/zerolog"
 
+	"imagemanager.internal/internal/failpoint"
 	"imagemanager.internal/internal/pipeline"
 )
 
@@ -49,6 +50,7 @@ func cmdRun(ctx context.Context, args []string, out io.Writer) (err error) {
 	}
 	s.onClose(s.changeLevelOnSIGHUP())
 	s.log.Info().Str("bucket", cfg.Bucket).Str("prefix", cfg.Prefix).Str("queue", cfg.QueueURL).Str("policy", cfg.Policy).Msg("running")
+	failpoint.Here("running")
 	return p.Run(ctx)
 }
 

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/internal/failpoint"
 )
 
 const (
@@ -98,6 +100,7 @@ func (w *writer) all(ctx context.Context, root id, above int) error {
 		return err
 	}
 	w.top = d.fd
+	failpoint.Here("amid", "extract")
 	return w.fill(ctx, d)
 }
 

@@ -9,6 +9,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/internal/failpoint"
 )
 
 const (
@@ -60,6 +62,18 @@ func (d device) majmin() string   { return majmin(d.dev) }
 func (d device) nodePath() string { return mapperDir + d.name }
 
 func majmin(dev uint64) string { return fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev)) }
+
+// change makes one ioctl that changes something. Each is a failpoint of the crash tests, before and after it. what is its name there.
+func (c control) change(cmd uint, what string, r request) (device, error) {
+	kind := "thin"
+	if strings.HasSuffix(r.uuid, poolSuffix) {
+		kind = "pool"
+	}
+	failpoint.Here("before", what, kind)
+	d, _, err := c.call(cmd, r)
+	failpoint.Here("after", what, kind)
+	return d, err
+}
 
 // call makes one ioctl. The answer's data is a copy. The error is the bare errno.
 func (c control) call(cmd uint, r request) (device, []byte, error) {
@@ -151,8 +165,7 @@ func found(d device, _ []byte, err error) (device, error) {
 
 // create makes a device without a table. EBUSY says that the name or the UUID is taken.
 func (c control) create(name, uuid string) (device, error) {
-	d, _, err := c.call(unix.DM_DEV_CREATE, request{name: name, uuid: uuid})
-	return d, err
+	return c.change(unix.DM_DEV_CREATE, "create", request{name: name, uuid: uuid})
 }
 
 // load gives the device a new table of one target, which resume puts in place of the live one.
@@ -161,24 +174,24 @@ func (c control) load(uuid string, t table, readOnly bool) error {
 	if readOnly {
 		r.flags = unix.DM_READONLY_FLAG
 	}
-	_, _, err := c.call(unix.DM_TABLE_LOAD, r)
+	_, err := c.change(unix.DM_TABLE_LOAD, "load", r)
 	return err
 }
 
 // resume puts the loaded table in force and lets I/O go. If a live table is replaced, the kernel suspends, swaps and resumes within
 // this one call: no crash of ours can fall between.
 func (c control) resume(uuid string) error {
-	_, _, err := c.call(unix.DM_DEV_SUSPEND, request{uuid: uuid, event: quietUdev})
+	_, err := c.change(unix.DM_DEV_SUSPEND, "resume", request{uuid: uuid, event: quietUdev})
 	return err
 }
 
 func (c control) suspend(uuid string) error {
-	_, _, err := c.call(unix.DM_DEV_SUSPEND, request{uuid: uuid, flags: unix.DM_SUSPEND_FLAG, event: quietUdev})
+	_, err := c.change(unix.DM_DEV_SUSPEND, "suspend", request{uuid: uuid, flags: unix.DM_SUSPEND_FLAG, event: quietUdev})
 	return err
 }
 
 func (c control) remove(uuid string) error {
-	_, _, err := c.call(unix.DM_DEV_REMOVE, request{uuid: uuid, event: quietUdev})
+	_, err := c.change(unix.DM_DEV_REMOVE, "remove", request{uuid: uuid, event: quietUdev})
 	return err
 }
 
@@ -187,7 +200,8 @@ func (c control) remove(uuid string) error {
 func (c control) message(uuid, msg string) error {
 	payload := make([]byte, 8+len(msg)+1) // struct dm_target_msg: sector 0, then the text and its NUL
 	copy(payload[8:], msg)
-	_, _, err := c.call(unix.DM_TARGET_MSG, request{uuid: uuid, payload: payload})
+	verb, _, _ := strings.Cut(msg, " ")
+	_, err := c.change(unix.DM_TARGET_MSG, verb, request{uuid: uuid, payload: payload})
 	return err
 }
 

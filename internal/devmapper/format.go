@@ -8,6 +8,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/internal/failpoint"
 )
 
 // ownerOf is the mark of a pool in its metadata superblock, in a field that the kernel carries along and leaves to others. It tells a
@@ -76,6 +78,8 @@ func writeFirst(b blockDevice, block []byte) error {
 		return err
 	}
 	defer f.Close()
+	failpoint.Here("before", "superblock")
+	defer failpoint.Here("after", "superblock")
 	if _, err := f.WriteAt(block, 0); err != nil {
 		return err
 	}

@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/internal/failpoint"
 )
 
 // GrowData makes the pool's data larger, to newBytes, while it is in use. A file is extended, sparse; a block device must have been
@@ -80,9 +82,11 @@ func (b *blockDevice) extend(newBytes int64) error {
 	if err := f.Truncate(newBytes); err != nil {
 		return err
 	}
+	failpoint.Here("after", "extend")
 	if err := f.Sync(); err != nil {
 		return err
 	}
+	defer failpoint.Here("after", "capacity")
 	return b.recapacity()
 }
 

@@ -12,6 +12,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/internal/failpoint"
 )
 
 const (
@@ -85,6 +87,7 @@ func attachPair(cfg Config) (metadata, data blockDevice, err error) {
 		metadata.close()
 		return blockDevice{}, data, fmt.Errorf("data device: %w", err)
 	}
+	failpoint.Here("after", "attach")
 	if metadata.dev == data.dev {
 		metadata.close()
 		data.close()

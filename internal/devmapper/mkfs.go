@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/internal/failpoint"
 )
 
 const filesystem = "ext4"
@@ -123,7 +125,11 @@ func runTool(ctx context.Context, path string, args ...string) (string, error) {
 	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
-	err := cmd.Run()
+	err := cmd.Start()
+	if err == nil {
+		failpoint.Here("in", filepath.Base(path)) // it runs
+		err = cmd.Wait()
+	}
 	text := strings.TrimSpace(out.String())
 	if err == nil {
 		return text, nil

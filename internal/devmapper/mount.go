@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/internal/failpoint"
 )
 
 // MountMode says what a mount is for.
@@ -127,6 +129,8 @@ func (m *Mount) Root() *os.File { return m.root }
 // Sync writes everything down to the device and reports what failed since the mount was made, also in the background. When it returns nil, the
 // files and the pool's mapping of their blocks survive a power cut.
 func (m *Mount) Sync() error {
+	failpoint.Here("before", "sync")
+	defer failpoint.Here("after", "sync")
 	var err error
 	conn, cerr := m.root.SyscallConn()
 	if cerr != nil {
@@ -150,6 +154,8 @@ func (m *Mount) Sync() error {
 // starting a process, which has the descriptors until it calls exec; MountDetached, Discard and Deactivate wait for it. It may be
 // called twice.
 func (m *Mount) Close() error {
+	failpoint.Here("before", "unmount")
+	defer failpoint.Here("after", "unmount")
 	err := errors.Join(m.root.Close(), m.mount.Close())
 	if errors.Is(err, os.ErrClosed) {
 		return nil

@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/internal/failpoint"
 )
 
 // CreateThin makes a thin device in the pool, not active. When it returns nil the device survives a power cut. ErrExists, ErrNoSpace,
@@ -213,6 +215,7 @@ func (p *Pool) Discard(id ID) error {
 		if err := discardRange(f, at, min(chunk, b.size-at)); err != nil {
 			return fmt.Errorf("discard %d at %d: %w", id, at, err)
 		}
+		failpoint.Here("after", "discard")
 	}
 	return nil
 }

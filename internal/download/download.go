@@ -24,6 +24,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"imagemanager.internal/internal/failpoint"
 )
 
 const (
@@ -200,9 +202,11 @@ func (d *Downloader) fetchParts(ctx context.Context, dog *watchdog, path string,
 
 // publish gives the complete temporary file its name.
 func publish(path string, blob Blob) (Blob, error) {
+	failpoint.Here("before", "rename", "blob")
 	if err := os.Rename(path+tempSuffix, path); err != nil {
 		return Blob{}, err
 	}
+	failpoint.Here("after", "rename", "blob")
 	blob.Path = path
 	return blob, syncDir(filepath.Dir(path))
 }

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"imagemanager.internal/internal/failpoint"
 )
 
 // partial is a temporary file that is filled from several places at once. Its prefix up to offset is on disk, hashed, and described
@@ -100,6 +102,8 @@ func (p *partial) advance(to int64) error {
 		return err
 	}
 	p.offset = to
+	failpoint.Here("before", "progress", "blob")
+	defer failpoint.Here("after", "progress", "blob")
 	return p.save()
 }
 

@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"syscall"
+
+	"imagemanager.internal/internal/failpoint"
 )
 
 const (
@@ -44,6 +46,7 @@ func spool(ctx context.Context, path string, b body, want checksum) (Blob, error
 	if err := b.copyTo(ctx, io.MultiWriter(f, sum)); err != nil {
 		return Blob{}, err
 	}
+	failpoint.Here("before", "sync", "blob")
 	if err := want.compare(sum.Sum(nil)); err != nil {
 		return Blob{}, err
 	}

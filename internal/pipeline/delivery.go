@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"imagemanager.internal/internal/failpoint"
 	"imagemanager.internal/internal/queue"
 	"imagemanager.internal/internal/store"
 )
@@ -88,7 +89,9 @@ func (p *Pipeline) dispose(ctx context.Context, d *delivery) {
 	case dead:
 		result, err = "buried", p.bury(ctx, d)
 	default:
+		failpoint.Here("before", "delete", "message")
 		err = p.Queue.Delete(ctx, d.msg)
+		failpoint.Here("after", "delete", "message")
 	}
 	if err != nil {
 		result = "unsettled"

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/failpoint"
 	"imagemanager.internal/internal/store"
 )
 
@@ -35,6 +36,7 @@ func (p *Pipeline) saveManifest(m *archive.Manifest) (err error) {
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
+	failpoint.Here("before", "rename", "manifest")
 	if err := os.Rename(f.Name(), p.manifestPath(m.Digest())); err != nil {
 		return err
 	}

@@ -147,7 +147,7 @@ func (s *Store) Pool(ctx context.Context) (Pool, error) {
 
 // IntendPool records the pool that is about to be created.
 func (s *Store) IntendPool(ctx context.Context, p Pool) error {
-	return s.tx(ctx, func(tx *sql.Tx) error {
+	return s.write(ctx, &Event{Kind: "pool", Stage: "creating"}, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, poolInsert, p.UUID, p.Name, p.Data, p.Metadata, p.BlockSize, s.now().UnixNano())
 		if err != nil {
 			return fmt.Errorf("record pool: %w", err)
@@ -158,7 +158,7 @@ func (s *Store) IntendPool(ctx context.Context, p Pool) error {
 
 // PoolCreated records that the pool exists: from now on its metadata is never formatted again.
 func (s *Store) PoolCreated(ctx context.Context) error {
-	return s.tx(ctx, func(tx *sql.Tx) error {
+	return s.write(ctx, &Event{Kind: "pool", Stage: "ready"}, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, poolReady)
 		return err
 	})

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"imagemanager.internal/internal/failpoint"
 )
 
 // Enqueue makes the object an image, or finds the image it already is.
@@ -155,13 +157,22 @@ func (s *Store) write(ctx context.Context, e *Event, fn func(*sql.Tx) error) err
 		if err := fn(tx); err != nil {
 			return err
 		}
-		failpoint("before", *e)
+		e.failpoint("before")
 		return nil
 	})
 	if err == nil {
-		failpoint("after", *e)
+		e.failpoint("after")
 	}
 	return err
+}
+
+// failpoint is named when:kind:stage:device state, such as "after:step:unpack:sealed" or "before:done:download:".
+func (e *Event) failpoint(when string) {
+	var state DeviceState
+	if d := e.Detail.Device; d != nil {
+		state = d.State
+	}
+	failpoint.Here(when, string(e.Kind), string(e.Stage), string(state))
 }
 
 // record appends one event and brings the tables to the fold that includes it.

@@ -28,7 +28,9 @@ var (
 	root = filepath.Join("..", "..")
 	// skipped are directories that are not the tree's own words: what was built, fetched or is given to tests.
 	skipped = []string{".git", ".cache", "bin", "testdata"}
-	leaves  = []string{"internal/queue", "internal/archive", "internal/devmapper", "internal/store", "internal/download"}
+	// failpoint may be passed anywhere: it does nothing but in the crash tests.
+	failpoint = "internal/failpoint"
+	leaves    = []string{"internal/queue", "internal/archive", "internal/devmapper", "internal/store", "internal/download"}
 )
 
 // source is one parsed file.
@@ -111,12 +113,41 @@ func TestStar(t *testing.T) {
 			case !ours || s.isTest() || within(s.dir, "test"):
 			case within(own, "test"):
 				t.Errorf("%s imports %s: nothing but tests imports test/", s.path, im)
+			case own == failpoint:
 			case within(s.dir, leaves...) && !within(own, s.dir):
 				t.Errorf("%s imports %s: leaves do not import each other or the pipeline", s.path, im)
 			case within(s.dir, "internal/pipeline") && !within(own, leaves...):
 				t.Errorf("%s imports %s: the pipeline imports the leaves only", s.path, im)
 			}
 		}
+	}
+}
+
+// The package that anything may import has one function, imports none of ours, and is empty but for the crash tests.
+func TestFailpoint(t *testing.T) {
+	files := 0
+	for _, s := range sources(t) {
+		if s.dir != failpoint || s.isTest() {
+			continue
+		}
+		files++
+		for _, im := range s.imports() {
+			if strings.Contains(strings.SplitN(im, "/", 2)[0], ".") {
+				t.Errorf("%s imports %s: failpoint needs the standard library only", s.path, im)
+			}
+		}
+		for _, decl := range s.file.Decls {
+			fn, ok := decl.(*ast.FuncDecl)
+			switch {
+			case ok && fn.Name.IsExported() && fn.Name.Name != "Here":
+				t.Errorf("%s exports %s: failpoint is Here and nothing else", s.at(fn), fn.Name.Name)
+			case ok && strings.HasSuffix(s.path, "_off.go") && len(fn.Body.List) > 0:
+				t.Errorf("%s does something outside of the crash tests", s.at(fn))
+			}
+		}
+	}
+	if files != 2 {
+		t.Errorf("%d files in %s, want the one of the tag failpoint and the empty one", files, failpoint)
 	}
 }
 

@@ -48,17 +48,21 @@ func start(dir string) (int, error) {
 		return 0, err
 	}
 	os.Stderr = tty
-	return guest(dir)
+	return guest()
 }
 
-func guest(dir string) (int, error) {
+func guest() (int, error) {
 	if err := loadModules(); err != nil {
 		return 0, err
 	}
 	if err := loopbackUp(); err != nil {
 		return 0, fmt.Errorf("network interface lo: %w", err)
 	}
-	scratch, err := mountScratch()
+	s, err := readSpec()
+	if err != nil {
+		return 0, err
+	}
+	scratch, err := mountScratch(s.Boot)
 	if err != nil {
 		return 0, err
 	}
@@ -66,7 +70,7 @@ func guest(dir string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	code, err := runProgram(dir, scratch)
+	code, err := runProgram(s, scratch)
 	if err != nil {
 		return 0, err
 	}
@@ -164,11 +168,22 @@ func loopbackUp() error {
 	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr)
 }
 
-// mountScratch makes a file system on the first disk and mounts it where it hides none of the host's files.
-func mountScratch() (string, error) {
+func readSpec() (s spec, err error) {
+	text, err := os.ReadFile(filepath.Join(shared, specName)) // where the host has it may be hidden by now: /dev/shm is
+	if err != nil {
+		return s, err
+	}
+	return s, json.Unmarshal(text, &s)
+}
+
+// mountScratch mounts the first disk where it hides none of the host's files; at the first boot it makes the file system. After
+// a kernel that was brought down the mount replays its journal.
+func mountScratch(booted int) (string, error) {
 	mkfs := exec.Command("/usr/sbin/mkfs.ext4", "-q", "-F", "-E", "nodiscard,assume_storage_prezeroed=1", "/dev/ubda") //nolint:noctx // quick
-	if text, err := mkfs.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("mkfs.ext4 /dev/ubda: %w: %s", err, text)
+	if booted == 0 {
+		if text, err := mkfs.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("mkfs.ext4 /dev/ubda: %w: %s", err, text)
+		}
 	}
 	for _, dir := range []string{"/mnt", "/media", "/srv", "/opt"} {
 		entries, err := os.ReadDir(dir)
@@ -184,15 +199,7 @@ func mountScratch() (string, error) {
 }
 
 // runProgram runs the program and reaps whatever becomes an orphan until it ends.
-func runProgram(dir, scratch string) (int, error) {
-	text, err := os.ReadFile(filepath.Join(dir, specName))
-	if err != nil {
-		return 0, err
-	}
-	var s spec
-	if err := json.Unmarshal(text, &s); err != nil {
-		return 0, err
-	}
+func runProgram(s spec, scratch string) (int, error) {
 	out, err := rawConsole("/dev/tty1")
 	if err != nil {
 		return 0, err
@@ -203,10 +210,11 @@ func runProgram(dir, scratch string) (int, error) {
 		return 0, err
 	}
 	defer null.Close()
-	env := slices.Concat(s.Env, []string{
+	env := slices.Concat([]string{ // first: of two of a name, the first counts
 		"TMPDIR=" + scratch, "HOME=" + scratch, "CIM_SCRATCH_DISKS=/dev/ubdb,/dev/ubdc", "DM_DISABLE_UDEV=1",
+		"CIM_BOOT=" + strconv.Itoa(s.Boot), "CIM_BOOT_DIR=" + filepath.Join(shared, bootName),
 		"PATH=" + os.Getenv("PATH") + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-	})
+	}, s.Env)
 	pid, err := syscall.ForkExec(s.Args[0], s.Args, &syscall.ProcAttr{
 		Dir: s.Dir, Env: env, Files: []uintptr{null.Fd(), out.Fd(), os.Stderr.Fd()}, Sys: &syscall.SysProcAttr{Setsid: true},
 	})

@@ -11,6 +11,11 @@
 // A guest whose kernel has stopped altogether, as user-mode-linux 6.1 does once in a while on a busy machine, is killed after a minute,
 // and the program is run again in a new one, once. A program that hangs is left to its own time-outs.
 //
+// With CIM_UML_REBOOTS=1 the program may bring its kernel down, as a power cut would, and is run again in a new one: on the same disks,
+// of which the first is mounted again as it was left, with CIM_BOOT=1, 2, … in its environment (0 at first). So that nobody mistakes it
+// for an accident, it makes a file named "down" in the directory CIM_BOOT_DIR before, and what else it writes there lasts from one boot
+// to the next: the directory is the host's. A guest is booted then even where the machine has dm-thin.
+//
 // In the guest TMPDIR and HOME lie on an ext4, and CIM_SCRATCH_DISKS names empty block devices, separated by commas.
 // CIM_UML_MEMORY sets the guest's memory (default 2G), CIM_UML_CONSOLE=1 shows the kernel's messages.
 package main
@@ -39,6 +44,8 @@ const (
 	specName  = "spec.json"
 	codeName  = "exit-code"
 	aliveName = "alive"       // touched every second by a guest that is well
+	bootName  = "boot"        // directory that lasts from one boot to the next
+	downName  = "boot/down"   // made by a program that brings its kernel down
 	specVar   = "CIM_UML_DIR" // names, to the guest's init, the directory that it shares with the host
 	scratchGB = 32            // sparse
 )
@@ -48,7 +55,11 @@ type spec struct {
 	Args []string
 	Env  []string
 	Dir  string // working directory
+	Boot int    // how many kernels ran on these disks before
 }
+
+// reboots tells whether the program may bring its kernel down.
+func reboots() bool { return os.Getenv("CIM_UML_REBOOTS") == "1" }
 
 func main() {
 	args := os.Args[1:]
@@ -72,7 +83,7 @@ func main() {
 }
 
 func run(args []string) (int, error) {
-	if devmapper.Probe() == nil {
+	if !reboots() && devmapper.Probe() == nil {
 		return native(args)
 	}
 	if _, err := exec.LookPath(kernel); err != nil {
@@ -89,15 +100,30 @@ func run(args []string) (int, error) {
 	if err := prepare(dir, args); err != nil {
 		return 0, err
 	}
-	code, err := boot(dir, signals)
-	if !errors.Is(err, errStopped) {
+	code, booted, err := bootAgain(dir, args, signals)
+	if booted > 0 || !errors.Is(err, errStopped) {
 		return code, err
 	}
 	fmt.Fprintf(os.Stderr, "uml-run: %v; once more in a new guest\n", err)
 	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700), prepare(dir, args)); err != nil {
 		return 0, err
 	}
-	return boot(dir, signals)
+	code, _, err = bootAgain(dir, args, signals)
+	return code, err
+}
+
+// bootAgain boots on the same disks for as long as the program brings its kernel down, and tells how often it did.
+func bootAgain(dir string, args []string, signals <-chan os.Signal) (code, booted int, err error) {
+	for {
+		code, err = boot(dir, signals)
+		if err == nil || !reboots() || os.Remove(filepath.Join(dir, downName)) != nil {
+			return code, booted, err
+		}
+		booted++
+		if err := writeSpec(dir, args, booted); err != nil {
+			return 0, booted, err
+		}
+	}
 }
 
 // errStopped says that nothing at all went on in the guest.
@@ -114,22 +140,7 @@ func native(args []string) (int, error) {
 
 // prepare writes what the guest reads: the spec, and sparse files for its disks.
 func prepare(dir string, args []string) error {
-	path, err := exec.LookPath(args[0])
-	if err != nil {
-		return err
-	}
-	if path, err = filepath.Abs(path); err != nil {
-		return err
-	}
-	cwd, err := os.Getwd()
-	if err != nil {
-		return err
-	}
-	text, err := json.Marshal(spec{Args: append([]string{path}, args[1:]...), Env: os.Environ(), Dir: cwd})
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(dir, specName), text, 0o600); err != nil {
+	if err := errors.Join(writeSpec(dir, args, 0), os.Mkdir(filepath.Join(dir, bootName), 0o700)); err != nil {
 		return err
 	}
 	for name, gb := range map[string]int64{"disk0": scratchGB, "disk1": 1, "disk2": 1} {
@@ -142,6 +153,25 @@ func prepare(dir string, args []string) error {
 		}
 	}
 	return nil
+}
+
+func writeSpec(dir string, args []string, booted int) error {
+	path, err := exec.LookPath(args[0])
+	if err != nil {
+		return err
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return err
+	}
+	cwd, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(spec{Args: append([]string{path}, args[1:]...), Env: os.Environ(), Dir: cwd, Boot: booted})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, specName), text, 0o600)
 }
 
 // boot starts the kernel and waits until it powers off. Of its consoles the first is the kernel's own, the second, raw, the
@@ -181,12 +211,25 @@ func boot(dir string, signals <-chan os.Signal) (int, error) {
 	ended := make(chan error, 1) // buffered: one result
 	go func() { ended <- cmd.Wait() }()
 	err = forward(signals, ours, ended, filepath.Join(dir, aliveName))
-	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // a kernel that does not end, and what is left of one that died
+	endGroup(cmd.Process.Pid)
 	if errors.Is(err, errStopped) {
 		<-ended //nolint:errcheck // it was killed
 		return 0, err
 	}
 	return exitCode(dir, err)
+}
+
+// endGroup kills a kernel that does not end, and what is left of one that died. It waits for them, at most some seconds: while they
+// are there they hold the locks of the disks.
+func endGroup(pid int) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for range 2000 {
+		if errors.Is(syscall.Kill(-pid, syscall.SIGKILL), syscall.ESRCH) {
+			return
+		}
+		<-tick.C
+	}
 }
 
 // forward sends signals to the guest until it has ended, or is to be killed: when it does not obey a third signal within ten seconds,

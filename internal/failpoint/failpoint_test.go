@@ -1,0 +1,43 @@
+package failpoint
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+)
+
+// A program with the tag dies where it is told to and names what it passed; one without knows nothing of it.
+func TestHere(t *testing.T) {
+	const all = "first\nsecond\nthird\n"
+	for name, c := range map[string]struct {
+		tags, at, out, trace string
+		killed               bool
+	}{
+		"nowhere":           {"failpoint", "", all, "at:first\nat:second\nat:third\n", false},
+		"by name":           {"failpoint", "at:second", "first\n", "at:first\nat:second\n", true},
+		"by number":         {"failpoint", "#3", "first\nsecond\n", "at:first\nat:second\nat:third\n", true},
+		"a number too high": {"failpoint", "#4", all, "at:first\nat:second\nat:third\n", false},
+		"without the tag":   {"", "#1", all, "", false},
+	} {
+		dir := t.TempDir()
+		program, trace := filepath.Join(dir, "passes"), filepath.Join(dir, "trace")
+		if text, err := exec.Command("go", "build", "-tags", c.tags, "-o", program, "./testdata/passes").CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, text)
+		}
+		cmd := exec.Command(program)
+		cmd.Env = append(os.Environ(), "CIM_CRASH_AT="+c.at, "CIM_CRASH_TRACE="+trace)
+		out, err := cmd.Output()
+		var exit *exec.ExitError
+		killed := errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL
+		if err != nil && !killed {
+			t.Fatal(err)
+		}
+		passed, _ := os.ReadFile(trace) // none without the tag
+		if string(out) != c.out || string(passed) != c.trace || killed != c.killed {
+			t.Errorf("%s: printed %q, passed %q, killed %t; want %q, %q, %t", name, out, passed, killed, c.out, c.trace, c.killed)
+		}
+	}
+}

@@ -1,0 +1,211 @@
+package crash
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"imagemanager.internal/internal/store"
+)
+
+// The names of traces.
+const (
+	imageTrace  = "image"
+	createTrace = "pool create"
+	growTrace   = "pool grow"
+)
+
+// files in the image that is killed again and again.
+const files = 20
+
+// kill is one kill of a case: the n-th passage of a start, of the process or of the kernel under it.
+type kill struct {
+	how string
+	n   int
+}
+
+func (k kill) env() []string {
+	return []string{"CIM_CRASH_HOW=" + k.how, fmt.Sprintf("CIM_CRASH_AT=#%d", k.n)}
+}
+
+// model returns what the daemon passes from its start until an image is active and its message deleted.
+func model(t *testing.T) []string {
+	t.Helper()
+	if trace := book.Traces[imageTrace]; trace != nil {
+		return trace
+	}
+	h := theHost(t)
+	key := fmt.Sprintf("images/%d-model.tar", files)
+	h.w.put(t, key)
+	h.start("CIM_CRASH_TRACE=" + h.traceFile())
+	h.settles(key, false)
+	h.stop()
+	h.whole()
+	trace := h.trace()
+	h.retire()
+	if len(trace) < 60 || !slices.Contains(trace, runningPoint) {
+		h.check(fmt.Errorf("only %d points: %v: build CONSUMER_BIN with -tags failpoint", len(trace), trace))
+	}
+	book.Traces[imageTrace] = trace
+	book.save()
+	if testing.Verbose() {
+		for i, point := range trace {
+			fmt.Printf("%4d  %s\n", i+1, point)
+		}
+	}
+	return trace
+}
+
+// runningPoint is where recovery ends.
+const runningPoint = "running"
+
+func (h *host) traceFile() string { return filepath.Join(h.dir, "trace") }
+
+// trace returns what the start with traceFile has passed, and forgets it.
+func (h *host) trace() []string {
+	h.t.Helper()
+	text, err := os.ReadFile(h.traceFile())
+	h.check(err)
+	h.check(os.Remove(h.traceFile()))
+	return strings.Split(strings.TrimSpace(string(text)), "\n")
+}
+
+// settles waits until the key's image has ended and its message is deleted. A message that a kill has hidden is delivered again, as
+// SQS does after the visibility time-out, but not before the image is active: recovery does not need it.
+func (h *host) settles(key string, redeliver bool) {
+	h.t.Helper()
+	want := store.Active
+	if refused(key) {
+		want = store.Rejected
+	}
+	eventually(h.t, key+" ends "+string(want), func() bool {
+		img, ok := h.image(key)
+		return ok && img.State == want
+	})
+	if redeliver && !h.w.isDeleted(key) {
+		h.w.upload(h.t, key)
+	}
+	eventually(h.t, "the message about "+key+" is deleted", func() bool { return h.w.isDeleted(key) })
+}
+
+// survives runs one case: the daemon takes an image and is killed, is killed again while it recovers, and is left to finish. What is
+// there then is whole, and one start more changes nothing. It returns what the last recovery passed.
+func survives(t *testing.T, key string, kills ...kill) []string {
+	t.Helper()
+	h := theHost(t)
+	if book.Step == 0 {
+		h.w.put(t, key)
+	}
+	for i, k := range kills {
+		if book.Step > i { // it was that kill that brought the boot before to its end
+			continue
+		}
+		book.Step = i + 1
+		book.Kills[k.how]++
+		book.save() // a kernel's death ends this program here
+		h.start(k.env()...)
+		if h.dies(func() bool { return h.isRunning() && (i > 0 || h.w.isDeleted(key)) }) {
+			h.acknowledged()
+			continue
+		}
+		book.Kills[k.how]--
+		if book.Missed++; i == 0 || book.Missed > 5+len(book.Recovery)/20 {
+			h.errorf("kill %d, %+v: not reached", i+1, k)
+		}
+	}
+	h.acknowledged()
+	if _, ok := h.image(key); !ok {
+		h.w.upload(t, key) // redelivered
+	}
+	h.recovers("CIM_CRASH_TRACE=" + h.traceFile())
+	h.settles(key, true)
+	h.rests()
+	h.reads(key)
+	trace := h.trace()
+	return trace[:slices.Index(trace, runningPoint)+1]
+}
+
+// rests stops the daemon: all is whole, and one start more changes nothing.
+func (h *host) rests() {
+	h.t.Helper()
+	h.stop()
+	before := h.whole()
+	h.start()
+	h.stop()
+	if after := h.whole(); after != before {
+		h.errorf("a further start changed something:\n%s\n%s", before, after)
+	}
+}
+
+// Killed at every point on the way of an image, the daemon finishes it at the next start.
+func TestKilledOnce(t *testing.T) { once(t, "kill") }
+
+// The same with the whole kernel: what was not synced is gone.
+func TestKernelKilledOnce(t *testing.T) { once(t, "kernel") }
+
+func once(t *testing.T, how string) {
+	needGuest(t)
+	points := model(t)
+	book.each(t, len(points), setting("CIM_CRASH_EVERY", selection), func(t *testing.T, i int) {
+		key := fmt.Sprintf("images/%d-%s-%d.tar", files, how, i)
+		book.Traces[recoveryOf(imageTrace, how, i)] = survives(t, key, kill{how, i + 1})
+	})
+}
+
+// selection is how many cases `make test-uml` leaves out for each that it runs.
+const selection = 25
+
+// recoveryOf names the trace of the recovery from a kill at a point of what the trace is of.
+func recoveryOf(trace, how string, point int) string {
+	return fmt.Sprintf("%s, %s at %d", trace, how, point)
+}
+
+// Killed on the way of an image and then at every point of the recovery from that. Where recoveries pass the same points, the first
+// kills take turns.
+func TestKilledTwice(t *testing.T) {
+	needGuest(t)
+	model(t)
+	pairs := pairs(imageTrace, "kill")
+	book.each(t, len(pairs), setting("CIM_CRASH_EVERY", selection), func(t *testing.T, i int) {
+		survives(t, fmt.Sprintf("images/%d-twice-%d.tar", files, i), pairs[i]...)
+	})
+}
+
+// pairs are the second kills at every point of every distinct recovery, and at least one for each first kill.
+func pairs(trace, how string) (list [][]kill) {
+	same := map[string][]int{}
+	var order []string
+	for i := range book.Traces[trace] {
+		name := strings.Join(book.Traces[recoveryOf(trace, how, i)], "\n")
+		if name == "" { // not among the cases that were selected
+			continue
+		}
+		if same[name] == nil {
+			order = append(order, name)
+		}
+		same[name] = append(same[name], i)
+	}
+	for _, name := range order {
+		first, n := same[name], strings.Count(name, "\n")+1
+		for i := range max(n, len(first)) {
+			list = append(list, []kill{{how, first[i%len(first)] + 1}, {how, i%n + 1}})
+		}
+	}
+	return list
+}
+
+// The same with kernels, once for each first point, the second taking turns through the recovery.
+func TestKernelKilledTwice(t *testing.T) {
+	needGuest(t)
+	points := model(t)
+	book.each(t, len(points), setting("CIM_CRASH_EVERY", selection), func(t *testing.T, i int) {
+		recovery := book.Traces[recoveryOf(imageTrace, "kernel", i)]
+		if len(recovery) == 0 {
+			recovery = []string{runningPoint}
+		}
+		survives(t, fmt.Sprintf("images/%d-kernels-%d.tar", files, i), kill{"kernel", i + 1}, kill{"kernel", i%len(recovery) + 1})
+	})
+}

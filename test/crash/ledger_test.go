@@ -1,0 +1,158 @@
+package crash
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+)
+
+// book is the one ledger of this program; nil where there is no guest.
+var book *ledger
+
+// ledger is what lasts from one boot to the next.
+type ledger struct {
+	dir   string
+	world *world // of this boot
+
+	Next     map[string]int      // by test: the case it is at
+	Step     int                 // of the case in hand: how many of its kills are done
+	Hosts    int                 // how many state directories were made
+	Keys     []string            // of the present host: the objects in its bucket
+	Deleted  map[string]bool     // of the present host: the objects whose message the daemon has deleted
+	Missed   int                 // second kills at points that were not reached
+	Traces   map[string][]string // by name: what a run without a kill, or a recovery, passes
+	Cases    int
+	Kills    map[string]int // by how
+	Recovery []time.Duration
+	Seed     int64
+	Failures []string
+}
+
+const (
+	ledgerName    = "ledger.json"
+	interruptName = "interrupted"
+	mostFailures  = 10
+)
+
+func openLedger(dir string) (*ledger, error) {
+	l := &ledger{dir: dir, Next: map[string]int{}, Deleted: map[string]bool{}, Traces: map[string][]string{}, Kills: map[string]int{}}
+	text, err := os.ReadFile(filepath.Join(dir, ledgerName))
+	if errors.Is(err, fs.ErrNotExist) {
+		l.Seed = int64(setting("CIM_CRASH_SEED", int(time.Now().UnixNano()%1_000_000)))
+		return l, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return l, json.Unmarshal(text, l)
+}
+
+// save writes the ledger to the host's disk: once it returns, no kernel of a guest can lose it.
+func (l *ledger) save() {
+	text, err := json.Marshal(l)
+	part := filepath.Join(l.dir, ledgerName+".part")
+	if err == nil {
+		err = os.WriteFile(part, text, 0o600)
+	}
+	if err == nil {
+		err = os.Rename(part, filepath.Join(l.dir, ledgerName))
+	}
+	if err != nil {
+		panic(err) //nolint:forbidigo // nothing that this program finds out from here on would be worth anything
+	}
+}
+
+func (l *ledger) interrupt() {
+	_ = os.WriteFile(filepath.Join(l.dir, interruptName), nil, 0o600) // the user will ask again
+}
+
+func (l *ledger) interrupted() bool {
+	_, err := os.Stat(filepath.Join(l.dir, interruptName))
+	return err == nil
+}
+
+// each runs the cases of a test that have not been run, each a subtest, and is where it was after a reboot. With stride it takes every
+// so manieth.
+func (l *ledger) each(t *testing.T, n, stride int, do func(t *testing.T, i int)) {
+	if only := setting("CIM_CRASH_CASE", -1); only >= 0 {
+		n = min(n, only+1)
+		l.Next[t.Name()] = max(only, l.Next[t.Name()])
+	}
+	if l.Next[t.Name()] >= n {
+		return
+	}
+	shown := time.Now()
+	for i := l.Next[t.Name()]; i < n; i = l.Next[t.Name()] {
+		if l.interrupted() || len(l.Failures) >= mostFailures {
+			t.Errorf("ended at case %d of %d", i, n)
+			return
+		}
+		if t.Run(fmt.Sprint(i), func(t *testing.T) { do(t, i) }); t.Failed() && l.world != nil && l.world.host != nil {
+			l.world.abandon(t)
+		}
+		l.Next[t.Name()] += stride
+		l.Step = 0
+		l.Cases++
+		l.save()
+		if time.Since(shown) > 15*time.Second || l.Next[t.Name()] >= n {
+			shown = time.Now()
+			fmt.Printf("%s  %s: %d of %d, kills %d + %d kernels, %d failures\n", shown.Format(time.TimeOnly), t.Name(), min(l.Next[t.Name()], n), n,
+				l.Kills["kill"], l.Kills["kernel"], len(l.Failures))
+		}
+	}
+	if w := l.world; w != nil && w.host != nil {
+		w.host.t = t
+		w.host.retire()
+	}
+}
+
+// failed notes a failure, for the boots to come.
+func (l *ledger) failed(t *testing.T, text string) {
+	l.Failures = append(l.Failures, t.Name()+": "+text)
+	l.save()
+}
+
+func (l *ledger) print() {
+	r := slices.Clone(l.Recovery)
+	slices.Sort(r)
+	at := func(percent int) time.Duration {
+		if len(r) == 0 {
+			return 0
+		}
+		return r[min(len(r)*percent/100, len(r)-1)].Round(time.Millisecond)
+	}
+	fmt.Printf(`
+  points of an image              %d
+  points of a recovery            at most %d
+  points of pool create, grow     %d, %d
+  cases                           %d
+  kills of the process            %d
+  kills of the kernel             %d
+  second kills that came too late %d
+  recoveries                      %d
+  time to recover                 p50 %s, p99 %s
+  seed                            %d
+  invariant failures              %d
+`, len(l.Traces[imageTrace]), l.longest(), len(l.Traces[createTrace]), len(l.Traces[growTrace]), l.Cases, l.Kills["kill"], l.Kills["kernel"], l.Missed,
+		len(r), at(50), at(99), l.Seed, len(l.Failures))
+	for _, f := range l.Failures {
+		fmt.Println("  FAILED", f)
+	}
+}
+
+// longest is the length of the longest recovery.
+func (l *ledger) longest() int {
+	most := 0
+	for name, trace := range l.Traces {
+		if name != imageTrace && name != createTrace && name != growTrace {
+			most = max(most, len(trace))
+		}
+	}
+	return most
+}

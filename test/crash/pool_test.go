@@ -1,0 +1,146 @@
+package crash
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"imagemanager.internal/internal/devmapper"
+)
+
+// dieAt runs a command that is killed at each of the points, one run after the other.
+func (h *host) dieAt(kills []kill, args ...string) {
+	h.t.Helper()
+	for i, k := range kills {
+		if book.Step > i { // it was that kill that brought the boot before to its end
+			continue
+		}
+		book.Step = i + 1
+		book.Kills[k.how]++
+		book.save()
+		if out, code := h.try(k.env(), args...); code != -1 {
+			h.errorf("kill %d, %+v: not reached: exit code %d, %s", i+1, k, code, out)
+		}
+	}
+}
+
+// traced runs a command that must succeed and returns what it passed.
+func (h *host) traced(args ...string) []string {
+	h.t.Helper()
+	began := time.Now()
+	if out, code := h.try([]string{"CIM_CRASH_TRACE=" + h.traceFile()}, args...); code != 0 {
+		h.check(fmt.Errorf("consumer %s: exit code %d: %s", strings.Join(args, " "), code, out))
+	}
+	book.Recovery = append(book.Recovery, time.Since(began))
+	return h.trace()
+}
+
+// works runs one image over the pool.
+func (h *host) works(key string) {
+	h.t.Helper()
+	h.w.put(h.t, key)
+	h.start()
+	h.settles(key, true)
+	h.rests()
+	h.reads(key)
+}
+
+// created runs one case: `pool create` is killed, and run again, which is all that an operator has to do.
+func created(t *testing.T, kills ...kill) []string {
+	t.Helper()
+	w := theWorld(t)
+	if h := w.host; h != nil && book.Step == 0 {
+		h.t = t
+		h.retire()
+	}
+	h := presentHost(t)
+	h.dieAt(kills, h.createPool()...)
+	trace := h.traced(h.createPool()...)
+	if h.store == nil {
+		h.openStore()
+	}
+	h.works(fmt.Sprintf("images/%d-new.tar", files))
+	return trace
+}
+
+// Killed at every point of its creation, the pool is made by the next try.
+func TestPoolCreateKilled(t *testing.T) {
+	needGuest(t)
+	if book.Traces[createTrace] == nil {
+		book.Traces[createTrace] = created(t)
+		presentHost(t).retire()
+		book.save()
+	}
+	overPoints(t, createTrace, created)
+}
+
+// The second time at every point of the next try.
+func TestPoolCreateKilledTwice(t *testing.T) {
+	needGuest(t)
+	pairs := pairs(createTrace, "kill")
+	book.each(t, len(pairs), setting("CIM_CRASH_EVERY", selection), func(t *testing.T, i int) { created(t, pairs[i]...) })
+}
+
+// overPoints kills what the trace is of at each of its points, once the process and once the kernel.
+func overPoints(t *testing.T, trace string, killed func(*testing.T, ...kill) []string) {
+	t.Helper()
+	n := len(book.Traces[trace])
+	book.each(t, 2*n, setting("CIM_CRASH_EVERY", selection), func(t *testing.T, i int) {
+		how := []string{"kill", "kernel"}[i/n]
+		book.Traces[recoveryOf(trace, how, i%n)] = killed(t, kill{how, i%n + 1})
+	})
+}
+
+// grown runs one case: `pool grow` is killed; the daemon starts nevertheless, and grow run again does what is left to do.
+func grown(t *testing.T, kills ...kill) []string {
+	t.Helper()
+	h := theHost(t)
+	if len(book.Keys) == 0 {
+		h.works(fmt.Sprintf("images/%d-old.tar", files))
+	}
+	size := int64(1<<30) + int64(1+book.Next[testOf(t)])<<26
+	args := []string{"pool", "grow", "--data-size", fmt.Sprint(size)}
+	h.dieAt(kills, args...)
+	if len(kills) > 0 {
+		h.recovers()
+		h.rests()
+	}
+	trace := h.traced(args...)
+	row, err := h.store.Pool(t.Context())
+	h.check(err)
+	pool, err := devmapper.Open(devmapper.Config{Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata, BlockSize: row.BlockSize})
+	h.check(err)
+	defer pool.Close()
+	if s, err := pool.Status(); err != nil || s.TotalData != size {
+		h.errorf("the pool has %d bytes, not %d: %v", s.TotalData, size, err)
+	}
+	h.whole()
+	return trace
+}
+
+// testOf is the name of the test that a case is of.
+func testOf(t *testing.T) string {
+	name, _, _ := strings.Cut(t.Name(), "/")
+	return name
+}
+
+// Killed at every point of its growth, the pool serves on, and grows by the next try.
+func TestPoolGrowKilled(t *testing.T) {
+	needGuest(t)
+	if book.Traces[growTrace] == nil {
+		book.Traces[growTrace] = grown(t)
+		presentHost(t).retire()
+		book.save()
+	}
+	overPoints(t, growTrace, grown)
+}
+
+// The second time at every point of the next try: the same ones.
+func TestPoolGrowKilledTwice(t *testing.T) {
+	needGuest(t)
+	n := len(book.Traces[growTrace])
+	book.each(t, n*n, setting("CIM_CRASH_EVERY", selection), func(t *testing.T, i int) {
+		grown(t, kill{"kill", i/n + 1}, kill{"kill", i%n + 1})
+	})
+}

@@ -1,0 +1,126 @@
+package crash
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+)
+
+const (
+	killsPerRound  = 10
+	roundsPerHost  = 5
+	kernelsPerKill = 25 // one in so many
+)
+
+// Killed at random moments with several images in flight, ten times in a row, the kernel once in a while: the start after it finishes
+// all of them. The moments depend on CIM_CRASH_SEED and on the machine.
+func TestRandomKills(t *testing.T) {
+	needGuest(t)
+	book.each(t, setting("CIM_CRASH_RANDOM", killsPerRound), 1, randomly)
+}
+
+func randomly(t *testing.T, i int) {
+	r := rand.New(rand.NewPCG(uint64(book.Seed), uint64(i))) //nolint:gosec // the same again for the same seed
+	kernel, part := r.IntN(kernelsPerKill) == 0, r.Float64()
+	h := theRoundsHost(t, i)
+	if book.Step == 0 {
+		if i%killsPerRound == 0 {
+			h.putRound(i / killsPerRound)
+		}
+		h.start()
+		h.runsFor(time.Duration(part * 3 * float64(usualRecovery())))
+		how := map[bool]string{true: "kernel", false: "kill"}[kernel]
+		book.Kills[how]++
+		book.Step = 1
+		book.save()
+		if kernel {
+			h.killKernel()
+		}
+		h.kill()
+	}
+	h.acknowledged()
+	if i%killsPerRound == killsPerRound-1 {
+		h.endRound()
+	}
+}
+
+// theRoundsHost is a new host every few rounds.
+func theRoundsHost(t *testing.T, i int) *host {
+	t.Helper()
+	w := theWorld(t)
+	if w.host != nil && book.Step == 0 && i%(killsPerRound*roundsPerHost) == 0 {
+		w.host.t = t
+		w.host.retire()
+	}
+	h := presentHost(t)
+	if h.store == nil {
+		h.consumer(h.createPool()...)
+		h.openStore()
+	}
+	return h
+}
+
+// putRound uploads images that take their time in different stages: the largest is downloaded in parts, one is refused.
+func (h *host) putRound(round int) {
+	h.t.Helper()
+	for n, name := range []string{"images/5-a", "images/20-b", "images/20-c", "images/200-d", "images/700-e", "images/refused-f"} {
+		if n == 4 && round%2 == 1 {
+			continue
+		}
+		h.w.put(h.t, fmt.Sprintf("%s-%d.tar", name, round))
+	}
+}
+
+// endRound lets the daemon finish.
+func (h *host) endRound() {
+	h.t.Helper()
+	for _, key := range book.Keys {
+		if _, ok := h.image(key); !ok {
+			h.w.upload(h.t, key) // redelivered
+		}
+	}
+	h.recovers()
+	for _, key := range book.Keys {
+		h.settles(key, true)
+	}
+	h.rests()
+	for _, key := range book.Keys {
+		if !refused(key) {
+			h.reads(key)
+		}
+	}
+}
+
+// runsFor lets the daemon run for so long.
+func (h *host) runsFor(d time.Duration) {
+	h.t.Helper()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case err := <-h.ended:
+		h.ended <- err
+		h.check(fmt.Errorf("the daemon ended by itself: %w", err))
+	}
+}
+
+// usualRecovery is the median of the recoveries so far, on this machine as loaded as it is.
+func usualRecovery() time.Duration {
+	if len(book.Recovery) == 0 {
+		return time.Second
+	}
+	r := slices.Clone(book.Recovery)
+	slices.Sort(r)
+	return r[len(r)/2]
+}
+
+// killKernel brings the kernel down under everything.
+func (h *host) killKernel() {
+	h.t.Helper()
+	h.check(os.WriteFile(filepath.Join(os.Getenv("CIM_BOOT_DIR"), "down"), []byte("at random"), 0o600))
+	h.check(os.WriteFile("/proc/sysrq-trigger", []byte("c"), 0))
+}
