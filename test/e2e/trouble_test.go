@@ -67,16 +67,8 @@ func (h *host) serves(img store.Image) {
 // uncounted checks that no failure was counted against a key's image.
 func (h *host) uncounted(key string) {
 	h.t.Helper()
-	images, err := h.store.ByKey(h.t.Context(), key)
-	h.check(err)
-	for _, img := range images {
-		events, err := h.store.History(h.t.Context(), img.ID)
-		h.check(err)
-		for _, e := range events {
-			if e.Kind == store.Failed {
-				h.t.Errorf("%s: counted: %s", key, e.Reason)
-			}
-		}
+	for _, reason := range h.failures(key) {
+		h.t.Errorf("%s: counted: %s", key, reason)
 	}
 }
 
@@ -282,7 +274,7 @@ func TestReservation(t *testing.T) {
 	for _, key := range []string{"images/a.tar", "images/b.tar"} {
 		h.put(key, rootfs("hello", 3, big(50)))
 	}
-	h.eventually("one is active and one put off", func() bool { return h.count(store.Active) == 1 && h.failures() > 0 })
+	h.eventually("one is active and one put off", func() bool { return h.count(store.Active) == 1 && h.putOff() > 0 })
 	h.consumer("pool", "grow", "--data-size", "1GiB")
 	h.eventually("both are active", func() bool { return h.count(store.Active) == 2 })
 	h.drained()
@@ -298,23 +290,14 @@ func (h *host) count(st store.State) int {
 	return counts[st]
 }
 
-// failures counts the failed attempts of all images, which must all say that there is no room for the image.
-func (h *host) failures() int {
+// putOff counts the failed attempts of both images, which must all say that there is no room for the image.
+func (h *host) putOff() int {
 	h.t.Helper()
-	images, err := h.store.Images(h.t.Context())
-	h.check(err)
-	n := 0
-	for _, img := range images {
-		events, err := h.store.History(h.t.Context(), img.ID)
-		h.check(err)
-		for _, e := range events {
-			if e.Kind != store.Failed {
-				continue
-			}
-			if n++; !strings.Contains(e.Reason, "thin pool is low on space: the image needs about") {
-				h.t.Errorf("image %d: %s", img.ID, e.Reason)
-			}
+	reasons := append(h.failures("images/a.tar"), h.failures("images/b.tar")...)
+	for _, reason := range reasons {
+		if !strings.Contains(reason, "thin pool is low on space: the image needs about") {
+			h.t.Error(reason)
 		}
 	}
-	return n
+	return len(reasons)
 }

@@ -108,7 +108,7 @@ func (h *host) env() []string {
 	return append(os.Environ(),
 		"AWS_ENDPOINT_URL="+url, "AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x", "S3_BUCKET="+bucket, "SQS_QUEUE_URL="+queue,
 		"STATE_DIR="+h.stateDir(), "LISTEN_ADDR=", "LOG_LEVEL=debug", "DEVICE_SIZE=64MiB",
-		"SQS_WAIT=1s", "SQS_DRAIN=50ms", "SQS_VISIBILITY=10s", "RETRY_BACKOFF=1ms", "SHUTDOWN_GRACE=1s")
+		"SQS_WAIT=1s", "SQS_DRAIN=50ms", "SQS_VISIBILITY=10s", "RETRY_BACKOFF=1ms", "SHUTDOWN_GRACE=1s", "STATE_MIN_FREE=0")
 }
 
 // program is the consumer that the Makefile built.
