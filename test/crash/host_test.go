@@ -233,7 +233,7 @@ func (h *host) stop() {
 // kill ends it as kill -9 does.
 func (h *host) kill() {
 	_ = h.daemon.Process.Kill() // it may have ended
-	_ = <-h.ended               // the error says that it was killed
+	<-h.ended                   //nolint:errcheck // it was killed
 	h.daemon = nil
 }
 
