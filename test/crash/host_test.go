@@ -29,7 +29,7 @@ type host struct {
 }
 
 // imagesPerHost is when a host gives way to a new one: a start looks at every image.
-const imagesPerHost = 12
+const imagesPerHost = 8
 
 // theHost returns the present host; a new one, with a pool, if there is none or it has become full.
 func theHost(t *testing.T) *host {
@@ -233,7 +233,7 @@ func (h *host) stop() {
 // kill ends it as kill -9 does.
 func (h *host) kill() {
 	_ = h.daemon.Process.Kill() // it may have ended
-	<-h.ended                   //nolint:errcheck // it says that it was killed
+	<-h.ended                   //nolint:errcheck // it was killed
 	h.daemon = nil
 }
 

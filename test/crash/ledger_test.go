@@ -87,6 +87,12 @@ func (l *ledger) each(t *testing.T, n, stride int, do func(t *testing.T, i int))
 	if l.Next[t.Name()] >= n {
 		return
 	}
+	defer func() {
+		if w := l.world; w != nil && w.host != nil {
+			w.host.t = t
+			w.host.retire()
+		}
+	}()
 	shown := time.Now()
 	for i := l.Next[t.Name()]; i < n; i = l.Next[t.Name()] {
 		if l.interrupted() || len(l.Failures) >= mostFailures {
@@ -105,10 +111,6 @@ func (l *ledger) each(t *testing.T, n, stride int, do func(t *testing.T, i int))
 			fmt.Printf("%s  %s: %d of %d, kills %d + %d kernels, %d failures\n", shown.Format(time.TimeOnly), t.Name(), min(l.Next[t.Name()], n), n,
 				l.Kills["kill"], l.Kills["kernel"], len(l.Failures))
 		}
-	}
-	if w := l.world; w != nil && w.host != nil {
-		w.host.t = t
-		w.host.retire()
 	}
 }
 

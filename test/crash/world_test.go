@@ -236,7 +236,7 @@ func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
+	tick := time.NewTicker(20 * time.Millisecond) // the guest has one CPU, for the daemon too
 	defer tick.Stop()
 	for !cond() {
 		select {
