@@ -10,7 +10,7 @@ GOLANGCI := $(CACHE)/golangci-lint-$(GOLANGCI_VERSION)
 IMAGE ?= $(CACHE)/debian-minbase.tar
 UML := $(CURDIR)/bin/uml-run
 # Packages whose tests need a real thin pool; the rest runs on any machine.
-KERNEL := ./test/e2e ./internal/archive/... ./internal/devmapper
+KERNEL := ./test/e2e ./test/powercut ./test/disks ./internal/archive/... ./internal/devmapper
 
 .PHONY: help
 help: ## print this
