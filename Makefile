@@ -13,7 +13,7 @@ UML := $(CURDIR)/bin/uml-run
 CRASH := CIM_UML_REBOOTS=1 CIM_REQUIRE_DM=1 CONSUMER_BIN=$(CURDIR)/bin/consumer-failpoint
 N ?= 500
 # Packages whose tests need a real thin pool; the rest runs on any machine.
-KERNEL := ./test/e2e ./internal/archive/... ./internal/devmapper
+KERNEL := ./test/e2e ./test/powercut ./test/disks ./internal/archive/... ./internal/devmapper
 
 .PHONY: help
 help: ## print this
