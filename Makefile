@@ -34,10 +34,11 @@ build: setup ## build bin/consumer, bin/emulator and bin/uml-run
 demo: build $(IMAGE) ## upload a real Debian image and watch it become a snapshot (IMAGE=path/to.tar for another)
 	@$(UML) -- $(CURDIR)/bin/consumer demo "$$(realpath "$(IMAGE)")"
 
-$(CACHE)/debian-minbase.tar:
+$(CACHE)/debian-python3-gcc.tar: MORE := --include=python3,gcc
+$(CACHE)/debian-minbase.tar $(CACHE)/debian-python3-gcc.tar:
 	@./test/setup.sh mmdebstrap debian-archive-keyring
 	@mkdir -p $(CACHE)
-	mmdebstrap --quiet --format=tar --variant=minbase --aptopt='Acquire::Check-Valid-Until "false"' bookworm $@.part
+	mmdebstrap --quiet --format=tar --variant=minbase $(MORE) --aptopt='Acquire::Check-Valid-Until "false"' bookworm $@.part
 	@mv $@.part $@
 
 .PHONY: test
@@ -51,7 +52,7 @@ test-host: setup ## the tests that any machine can run, with the race detector
 .PHONY: test-uml
 test-uml: build ## the tests that need a real thin pool, in user-mode-linux (natively where root has dm-thin)
 	go build -tags failpoint -o bin/consumer-failpoint ./cmd/consumer
-	CIM_REQUIRE_DM=1 CONSUMER_BIN=$(CURDIR)/bin/consumer-failpoint go test -count=1 -p 2 -exec "$(UML)" $(KERNEL)
+	CIM_REQUIRE_DM=1 CONSUMER_BIN=$(CURDIR)/bin/consumer-failpoint go test -count=1 -p 2 -timeout 30m -exec "$(UML)" $(KERNEL)
 	$(CRASH) go test -count=1 -v -exec "$(UML)" ./test/crash
 
 .PHONY: test-crash
@@ -59,6 +60,12 @@ test-crash: build ## kill the daemon and its kernel at every point, twice, and a
 	go build -tags failpoint -o bin/consumer-failpoint ./cmd/consumer
 	go test -c -o bin/crash.test ./test/crash
 	@$(CRASH) CIM_CRASH_EVERY=1 CIM_CRASH_RANDOM=$(N) CIM_CRASH_SEED=$(SEED) $(UML) bin/crash.test
+
+.PHONY: test-debian
+test-debian: build $(CACHE)/debian-minbase.tar $(CACHE)/debian-python3-gcc.tar ## real Debian images, plain and in layers, against GNU tar (minutes)
+	go build -tags failpoint -o bin/consumer-failpoint ./cmd/consumer
+	CIM_REQUIRE_DM=1 CONSUMER_BIN=$(CURDIR)/bin/consumer-failpoint CIM_DEBIAN_IMAGES=$(CACHE)/debian-minbase.tar:$(CACHE)/debian-python3-gcc.tar \
+		go test -count=1 -v -timeout 1h -exec "$(UML)" -run '^TestDebianImages$$' ./test/e2e
 
 .PHONY: lint
 lint: $(GOLANGCI) ## golangci-lint, pinned

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"bytes"
+	"os"
 	"slices"
 	"testing"
 
@@ -39,6 +41,13 @@ func TestForeignDevices(t *testing.T) {
 	for _, d := range devices {
 		if d.ID <= 4 {
 			t.Errorf("device %d of the journal is a foreign one", d.ID)
+		}
+	}
+	text, err := os.ReadFile(h.log.Name())
+	h.check(err)
+	for says, want := range map[string]bool{`"foreign":["thin device 3"]`: true, "thin device 3 is in the pool already": false, "thin device 4 is in the pool already": true} {
+		if bytes.Contains(text, []byte(says)) != want {
+			t.Errorf("the log says %s: %t, want %t", says, !want, want)
 		}
 	}
 	h.check(pool.Delete(3))

@@ -15,6 +15,7 @@ const blockSize = 512
 // Link is set, else a regular file; mode 0755 for directories and 0644 for others; the size of Body.
 type Entry struct {
 	Name, Link, Body string
+	From             string // file that has the data; Size is its size, and only Write copies it
 	Type             byte
 	Mode, UID, GID   int64
 	Size             int64              // declared instead of len(Body)

@@ -128,15 +128,24 @@ func formatCases() []Case {
 	} {
 		list = append(list, refused(fmt.Sprintf("%s %x", f.name, f.magic), "compressed:"+f.name, pad(f.magic)).says("decompress it before upload"))
 	}
-	for _, f := range []struct{ name, magic string }{{"squashfs", "hsqs"}, {"cpio", "070701"}, {"elf", "\x7fELF"}, {"qcow2", "QFI\xfb"}} {
+	for _, f := range []struct{ name, magic string }{
+		{"squashfs", "hsqs"},
+		{"cpio", "070701"},
+		{"elf", "\x7fELF"},
+		{"qcow2", "QFI\xfb"},
+		{"ar", "!<arch>\n"},
+		{"rpm", "\xed\xab\xee\xdb\x03\x00"},
+	} {
 		list = append(list, refused(f.name, "format_"+f.name, pad(f.magic)).says(f.name))
 	}
+	erofs := make([]byte, 64<<10)
+	copy(erofs[1024:], "\xe2\xe1\xf5\xe0")
 	ext4 := make([]byte, 64<<10)
 	copy(ext4[1080:], "\x53\xef")
 	iso := make([]byte, 64<<10)
 	copy(iso[32769:], "CD001")
 	return append(list,
-		refused("ext4", "format_ext4", ext4), refused("iso9660", "format_iso9660", iso),
+		refused("erofs", "format_erofs", erofs), refused("ext4", "format_ext4", ext4), refused("iso9660", "format_iso9660", iso),
 		refused("text", "format_unknown", []byte(strings.Repeat("this is no tar\n", 100))), refused("a few bytes", "format_unknown", []byte("x")),
 		good("name that begins like bzip2", "flat", before(Entry{Name: "BZh91AY", Body: "x"})),
 	)

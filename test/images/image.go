@@ -13,6 +13,7 @@ import (
 // encoded, so that all digests above it are right.
 type Image struct {
 	Layers   [][]byte // lowest first
+	Files    []File   // further layers, which lie in files, above the others; their archive is for Write
 	DiffIDs  []string // instead of the layers' own
 	Media    string   // type of the layers, OCI's by default
 	Config   func(Object)
@@ -63,8 +64,8 @@ func edited(o Object, edit func(Object)) []byte {
 func (im Image) config() []byte {
 	ids := im.DiffIDs
 	if ids == nil {
-		for _, l := range im.Layers {
-			ids = append(ids, "sha256:"+Sum(l))
+		for _, l := range im.layers() {
+			ids = append(ids, "sha256:"+l.SHA256)
 		}
 	}
 	return edited(Object{
@@ -81,9 +82,9 @@ func (im Image) OCI() []Entry {
 		media = mediaLayer
 	}
 	blobs, layers := []Entry{blob(config)}, []Object{}
-	for _, l := range im.Layers {
-		layers = append(layers, descriptor(media, l))
-		blobs = append(blobs, blob(l))
+	for _, l := range im.layers() {
+		layers = append(layers, Object{"mediaType": media, "digest": "sha256:" + l.SHA256, "size": l.Size})
+		blobs = append(blobs, l.entry("blobs/sha256/"+l.SHA256))
 	}
 	manifest := edited(Object{"schemaVersion": 2, "mediaType": mediaManifest, "config": descriptor(mediaConfig, config), "layers": layers}, im.Manifest)
 	index := edited(Object{"schemaVersion": 2, "mediaType": mediaIndex, "manifests": []Object{descriptor(mediaManifest, manifest)}}, im.Index)
@@ -96,8 +97,8 @@ func (im Image) OCI() []Entry {
 func (im Image) Docker25() []Entry {
 	config := im.config()
 	var names []string
-	for _, l := range im.Layers {
-		names = append(names, "blobs/sha256/"+Sum(l))
+	for _, l := range im.layers() {
+		names = append(names, "blobs/sha256/"+l.SHA256)
 	}
 	return append(im.OCI(), manifestJSON("blobs/sha256/"+Sum(config), names))
 }
@@ -108,16 +109,16 @@ func (im Image) Docker() []Entry {
 	list := []Entry{{Name: Sum(config) + ".json", Body: string(config)}}
 	seen := map[string]string{}
 	var names []string
-	for i, l := range im.Layers {
-		dir := Sum(fmt.Append(nil, i, Sum(l)))
+	for i, l := range im.layers() {
+		dir := Sum(fmt.Append(nil, i, l.SHA256))
 		names = append(names, dir+"/layer.tar")
 		list = append(list, Entry{Name: dir + "/"}, Entry{Name: dir + "/VERSION", Body: "1.0"}, Entry{Name: dir + "/json", Body: "{}"})
-		if first := seen[Sum(l)]; first != "" {
+		if first := seen[l.SHA256]; first != "" {
 			list = append(list, Entry{Name: dir + "/layer.tar", Link: "../" + first + "/layer.tar"})
 			continue
 		}
-		seen[Sum(l)] = dir
-		list = append(list, Entry{Name: dir + "/layer.tar", Body: string(l)})
+		seen[l.SHA256] = dir
+		list = append(list, l.entry(dir+"/layer.tar"))
 	}
 	return append(list, manifestJSON(Sum(config)+".json", names), Entry{Name: "repositories", Body: "{}"})
 }

@@ -4,7 +4,9 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"testing"
 )
@@ -116,6 +118,32 @@ func TestLicences(t *testing.T) {
 		licences, err := filepath.Glob(d + "/[LC][IO][CP][EY]*")
 		if err != nil || len(licences) == 0 {
 			t.Errorf("%s has no licence", d)
+		}
+	}
+}
+
+// An image whose layers lie in files is the same, to the byte, as one in memory.
+func TestLayersInFiles(t *testing.T) {
+	im := two()
+	var files Image
+	for i, l := range im.Layers {
+		path := filepath.Join(t.TempDir(), fmt.Sprint(i))
+		if err := os.WriteFile(path, append(l, byte(i)), 0o600); err != nil { // not a whole number of blocks
+			t.Fatal(err)
+		}
+		im.Layers[i] = append(l, byte(i))
+		f, err := LayerFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files.Files = append(files.Files, f)
+	}
+	for form, lists := range map[string][2][]Entry{
+		"docker": {im.Docker(), files.Docker()}, "docker 25": {im.Docker25(), files.Docker25()}, "oci": {im.OCI(), files.OCI()},
+	} {
+		var b bytes.Buffer
+		if err := Write(&b, lists[1]...); err != nil || !bytes.Equal(b.Bytes(), Tar(lists[0]...)) {
+			t.Errorf("%s: written from files it differs; %v", form, err)
 		}
 	}
 }

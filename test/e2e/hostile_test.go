@@ -1,0 +1,279 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/store"
+	"imagemanager.internal/test/images"
+)
+
+// upload is an archive under a policy, and what must become of it.
+type upload struct {
+	name, key string
+	body      []byte
+	reason    string // the code of the rule that refuses it; empty where the image must be active
+}
+
+// state is how the image must end.
+func (u upload) state() store.State {
+	if u.reason == "" {
+		return store.Active
+	}
+	rules := archive.Rules()
+	i := slices.IndexFunc(rules, func(r archive.Rule) bool { return string(r.Reason) == u.reason })
+	if i >= 0 && rules[i].Violation {
+		return store.Violation
+	}
+	return store.Rejected
+}
+
+// hostileUploads is every test archive under the strict policy, and under the others where they judge differently. What other projects
+// test with is no root file system, which the rule on the layout refuses; what has no other fault comes once more as layers above one.
+func hostileUploads(t *testing.T) []upload {
+	t.Helper()
+	var all []upload
+	add := func(name, policy, reason string, body []byte) {
+		key := fmt.Sprintf("images/%s/%04d.tar", policy, len(all))
+		all = append(all, upload{name: name + " under " + policy, key: key, body: body, reason: reason})
+	}
+	for _, c := range images.Cases() {
+		for _, policy := range []string{"strict", "distro", "trusted"} {
+			if policy == "strict" || c.Outcome(policy) != c.Strict {
+				add(c.Group+"/"+c.Name, policy, c.Outcome(policy), c.Bytes)
+			}
+		}
+	}
+	corpus, err := images.Corpus()
+	if err != nil || len(corpus) < 200 {
+		t.Fatalf("corpus of %d archives: %v", len(corpus), err)
+	}
+	var faultless [][]byte
+	for _, c := range corpus {
+		reason := c.Strict
+		if reason == "" {
+			reason = string(archive.Layout)
+		}
+		add(c.Name, "strict", reason, c.Bytes)
+		if c.Distro == "" {
+			faultless = append(faultless, c.Bytes)
+		}
+	}
+	for few := range slices.Chunk(faultless, 6) { // few, so that little is hidden by what lies above
+		im := images.Image{Layers: slices.Concat([][]byte{images.Tar(images.Root()...)}, few)}
+		add("corpus in layers", "distro", "", images.Tar(im.OCI()...))
+	}
+	return all
+}
+
+// Acceptance test 7 to full depth: every archive of test/images, and every one of the corpus, goes the whole way from the bucket to its
+// end, under one daemon whose policy is chosen by the key; afterwards everything that is there belongs to an active image, and nothing
+// outside of the devices has changed.
+func TestHostileArchives(t *testing.T) {
+	uploads := hostileUploads(t)
+	const aside = 256 << 10
+	h := newSizedHost(t, "8GiB", "IMAGE_POLICIES=images/distro/:distro,images/trusted/:trusted", "DEVICE_SIZE=64MiB", "LOG_LEVEL=info",
+		fmt.Sprintf("VIOLATIONS_SIZE=%d", aside))
+	s := newSentinel(t)
+	t.Chdir(s.inside()) // of the daemon, too: a name that is not taken relative to the device's root lands in the sentinel
+	h.start()
+	for _, u := range uploads {
+		h.put(u.key, u.body)
+	}
+	h.eventuallyWithin(20*len(uploads), "the queue is empty", h.isDrained)
+	h.stop()
+	h.judged(uploads)
+	h.keptAside(uploads, aside)
+	h.whole()
+	h.wholeManifests()
+	h.soundSnapshots()
+	s.unchanged()
+}
+
+// judged compares each image's end, in the journal and in the log, with what must have become of it.
+func (h *host) judged(uploads []upload) {
+	h.t.Helper()
+	list, err := h.store.Images(h.t.Context())
+	h.check(err)
+	images := map[string]store.Image{}
+	for _, img := range list {
+		images[img.Key] = img
+	}
+	if len(list) != len(uploads) || len(images) != len(uploads) {
+		h.t.Errorf("%d images of %d keys, want %d", len(list), len(images), len(uploads))
+	}
+	verdicts, ends := h.verdicts(), map[store.State]int{}
+	for _, u := range uploads {
+		img, state := images[u.key], u.state()
+		ends[state]++
+		if img.State != state || !strings.Contains(img.Reason, u.reason) || u.reason == "" && img.Reason != "" {
+			h.t.Errorf("%s (%s) ended %s: %q, want %s: %s", u.name, u.key, img.State, img.Reason, state, u.reason)
+		}
+		if want := (logged{rule: u.reason, violation: state == store.Violation}); state != store.Active && verdicts[u.key] != want {
+			h.t.Errorf("%s (%s): logged %+v, want %+v", u.name, u.key, verdicts[u.key], want)
+		}
+	}
+	h.t.Logf("%d archives ended: %v", len(uploads), ends)
+}
+
+// logged is what the log says of a refusal.
+type logged struct {
+	rule      string
+	violation bool
+}
+
+// verdicts returns the last refusal in the log by key.
+func (h *host) verdicts() map[string]logged {
+	h.t.Helper()
+	text, err := os.ReadFile(h.log.Name())
+	h.check(err)
+	found := map[string]logged{}
+	for line := range bytes.Lines(text) {
+		var l struct {
+			Event, Reason string
+			Key           string `json:"s3_key"`
+			Violation     string `json:"security_violation"`
+		}
+		if json.Unmarshal(line, &l) == nil && l.Event == string(store.Failed) {
+			found[l.Key] = logged{rule: l.Reason, violation: l.Violation == l.Reason}
+		}
+	}
+	return found
+}
+
+// keptAside checks what is kept of attacks: within the budget, under its hash, and nothing but attacks.
+func (h *host) keptAside(uploads []upload, budget int64) {
+	h.t.Helper()
+	attacks, all := map[string]bool{}, int64(0)
+	for _, u := range uploads {
+		if u.state() == store.Violation {
+			attacks[sha256Hex(u.body)+".tar"] = true
+			all += int64(len(u.body))
+		}
+	}
+	if all < 2*budget {
+		h.t.Errorf("attacks of %d bytes do not try a budget of %d", all, budget)
+	}
+	files, err := os.ReadDir(filepath.Join(h.dir, "state", "violations"))
+	h.check(err)
+	size := int64(0)
+	for _, f := range files {
+		body, err := os.ReadFile(filepath.Join(h.dir, "state", "violations", f.Name()))
+		h.check(err)
+		size += int64(len(body))
+		if !attacks[f.Name()] || f.Name() != sha256Hex(body)+".tar" {
+			h.t.Errorf("kept aside: %s, which was no attack or has another hash", f.Name())
+		}
+	}
+	if len(files) == 0 || size > budget {
+		h.t.Errorf("%d archives of %d bytes are kept aside within %d", len(files), size, budget)
+	}
+}
+
+// wholeManifests checks that the manifests are those of the active images.
+func (h *host) wholeManifests() {
+	h.t.Helper()
+	list, err := h.store.Images(h.t.Context())
+	h.check(err)
+	want := map[string]bool{}
+	for _, img := range list {
+		if img.State == store.Active {
+			want[strings.TrimPrefix(img.Tree.Digest, "sha256:")] = true
+		}
+	}
+	files, err := os.ReadDir(filepath.Join(h.dir, "state", "manifests"))
+	h.check(err)
+	for _, f := range files {
+		if !want[f.Name()] {
+			h.t.Errorf("manifest %s belongs to no image", f.Name())
+		}
+		delete(want, f.Name())
+	}
+	for name := range want {
+		h.t.Errorf("manifest %s is missing", name)
+	}
+}
+
+// soundSnapshots checks that every active image has one snapshot, nobody else has any, and that its file system is clean.
+func (h *host) soundSnapshots() {
+	h.t.Helper()
+	list, err := h.store.Images(h.t.Context())
+	h.check(err)
+	for _, img := range list {
+		rows, err := h.store.SnapshotsOf(h.t.Context(), img.ID)
+		h.check(err)
+		devices, err := h.store.DevicesOf(h.t.Context(), img.ID)
+		h.check(err)
+		if active := img.State == store.Active; active != (len(rows) == 1) || active != (len(devices) == 2) || !active && len(rows)+len(devices) > 0 {
+			h.t.Errorf("%s is %s and has %d snapshots, %d devices", img.Key, img.State, len(rows), len(devices))
+		}
+		for _, r := range rows {
+			if out, err := exec.CommandContext(h.t.Context(), "e2fsck", "-fn", r.Path).CombinedOutput(); err != nil {
+				h.t.Errorf("%s: e2fsck: %v\n%s", img.Key, err, out)
+			}
+		}
+	}
+}
+
+// sentinel is a tree beside the devices. Whatever leaves a device by a relative name lands here.
+type sentinel struct {
+	t      *testing.T
+	dir    string
+	before string
+}
+
+func newSentinel(t *testing.T) *sentinel {
+	t.Helper()
+	s := &sentinel{t: t, dir: t.TempDir()}
+	for _, d := range []string{"", "a", "a/b", "a/b/c"} {
+		for _, sub := range []string{"etc/cron.d", "usr/bin", "var", "tmp", "rootfs/etc"} {
+			must(os.MkdirAll(filepath.Join(s.dir, d, sub), 0o751))
+		}
+		for _, f := range []string{"x", "etc/passwd", "etc/hello", "usr/bin/tool", "rootfs/etc/hello"} {
+			must(os.WriteFile(filepath.Join(s.dir, d, f), []byte("sentinel"), 0o640))
+		}
+	}
+	s.before = s.state()
+	return s
+}
+
+// inside is a directory deep in the tree.
+func (s *sentinel) inside() string { return filepath.Join(s.dir, "a/b/c") }
+
+// state is the tree's digest, and what files of the machine look like that hostile archives aim at.
+func (s *sentinel) state() string {
+	s.t.Helper()
+	root, err := os.Open(s.dir)
+	must(err)
+	defer root.Close()
+	m, err := archive.ReadManifest(s.t.Context(), root)
+	must(err)
+	state := m.Digest()
+	for _, p := range []string{"/etc/passwd", "/etc/shadow", "/etc/cron.d", "/etc/hello", "/etc/x", "/tmp/moo", "/tmp/x", "/x"} {
+		var st unix.Stat_t
+		err := unix.Lstat(p, &st)
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			s.t.Fatal(err)
+		}
+		state += fmt.Sprintf("\n%s %v %d %d %o %v", p, err, st.Ino, st.Size, st.Mode, st.Mtim)
+	}
+	return state
+}
+
+func (s *sentinel) unchanged() {
+	s.t.Helper()
+	if now := s.state(); now != s.before {
+		s.t.Errorf("something outside of the devices has changed:\n%s\nbefore:\n%s", now, s.before)
+	}
+}
