@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -53,15 +53,19 @@ func Empty(path string) error {
 		return err
 	}
 	defer f.Close()
-	_, err = f.Seek(0, unix.SEEK_DATA) // a block device, or a file system that does not know, says that all is data
-	if errors.Is(err, unix.ENXIO) {
-		return nil
-	}
-	if err == nil {
-		_, err = f.Seek(0, io.SeekStart)
-	}
+	foreign := fmt.Errorf("%w: %s is not empty: it may be part of the old pool; move it away, or empty the device yourself (blkdiscard --zeroout)", ErrForeign, path)
+	info, err := f.Stat()
 	if err != nil {
-		return fmt.Errorf("look into %s: %w", path, err)
+		return err
+	}
+	if info.Mode().IsRegular() {
+		switch _, err := f.Seek(0, unix.SEEK_DATA); {
+		case errors.Is(err, unix.ENXIO):
+			return nil
+		case err != nil:
+			return fmt.Errorf("look into %s: %w", path, err)
+		}
+		return foreign
 	}
 	block := alignedBlock()
 	for at := int64(0); at < head; at += metadataBlock {
@@ -69,17 +73,9 @@ func Empty(path string) error {
 		if err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
-		for _, b := range block[:n] {
-			if b != 0 {
-				return fmt.Errorf("%w: %s is not empty: it may be part of the old pool; move it away, or empty it yourself (blkdiscard --zeroout)", ErrForeign, path)
-			}
+		if slices.ContainsFunc(block[:n], func(b byte) bool { return b != 0 }) {
+			return foreign
 		}
-		if n < len(block) {
-			return nil
-		}
-	}
-	if info, err := os.Stat(path); err != nil || info.Mode().IsRegular() { // data further on
-		return errors.Join(fmt.Errorf("%w: %s is not empty: move it away", ErrForeign, path), err)
 	}
 	return nil
 }

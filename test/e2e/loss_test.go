@@ -42,7 +42,8 @@ func TestPoolLost(t *testing.T) {
 	h.refused(replace, data, "not empty") // the metadata alone are away
 	h.refused(append(replace, "--data", "/dev/no-such-disk", "--metadata", metadata), "no device")
 	h.check(os.Rename(metadata+".away", metadata))
-	if row, err := h.store.Pool(t.Context()); err != nil || row.State != "ready" || row.Name == "another" {
+	row, err := h.store.Pool(t.Context())
+	if err != nil || row.State != "ready" || row.Name == "another" {
 		t.Fatalf("after refusals: %+v, %v", row, err)
 	}
 	h.start() // it is the same as ever
@@ -55,6 +56,9 @@ func TestPoolLost(t *testing.T) {
 	h.check(os.Remove(filepath.Join(h.dir, "state", "blobs", "2.tar")))
 	h.consumer(replace...)
 	h.refused(replace, "not lost")
+	if now, err := h.store.Pool(t.Context()); err != nil || now.UUID == row.UUID || now.State != "ready" {
+		t.Errorf("the new pool is %+v, %v: should the old one come back, it would be taken for it", now, err)
+	}
 	h.start()
 	h.running() // before, the journal still says that all is well
 	for _, key := range keys[:2] {
