@@ -84,19 +84,9 @@ func (s *system) createPool(ctx context.Context, o poolOptions) error {
 }
 
 func (s *system) intendPool(ctx context.Context, o poolOptions) (store.Pool, error) {
-	dir := filepath.Join(s.cfg.StateDir, "pool")
-	if (o.data == "") != (o.metadata == "") {
-		return store.Pool{}, &usageError{errors.New("--data and --metadata go together")}
-	}
-	if o.data == "" {
-		o.data, o.metadata = filepath.Join(dir, "data.img"), filepath.Join(dir, "metadata.img")
-	}
-	for _, path := range []*string{&o.data, &o.metadata} {
-		abs, err := filepath.Abs(*path)
-		if err != nil {
-			return store.Pool{}, err
-		}
-		*path = abs
+	var err error
+	if o.data, o.metadata, err = s.poolPaths(o); err != nil {
+		return store.Pool{}, err
 	}
 	used, err := devmapper.HasSuperblock(o.metadata)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -90,6 +90,7 @@ func TestQueriesPrepare(t *testing.T) {
 		"deviceInsert": deviceInsert, "deviceUpdate": deviceUpdate, "deviceSequence": deviceSequence, "deviceSkip": deviceSkip, "snapshotsAll": snapshotsAll, "snapshotsOf": snapshotsOf,
 		"snapshotInsert": snapshotInsert, "snapshotGone": snapshotGone, "poolSelect": poolSelect, "poolInsert": poolInsert, "poolReady": poolReady,
 		"quarantineAll": quarantineAll, "quarantineOne": quarantineOne, "quarantineInsert": quarantineInsert, "quarantineDelete": quarantineDelete,
+		"rebuildEmpty": rebuildEmpty, "rebuildImage": rebuildImage, "rebuildDevice": rebuildDevice, "imageSequence": imageSequence, "imageSkip": imageSkip,
 		"backfillSelect": backfillSelect, "backfillUpsert": backfillUpsert, "imagesUntouched": imagesUntouched,
 	}
 	for name, q := range queries {
@@ -113,7 +114,7 @@ func TestQueriesPrepare(t *testing.T) {
 func queryConstants(t *testing.T) []string {
 	t.Helper()
 	var names []string
-	for _, file := range []string{"images.go", "devices.go", "quarantine.go", "backfill.go"} {
+	for _, file := range []string{"images.go", "devices.go", "quarantine.go", "backfill.go", "rebuild.go"} {
 		f := must[*ast.File](t)(parser.ParseFile(token.NewFileSet(), file, nil, 0))
 		ast.Inspect(f, func(n ast.Node) bool {
 			spec, ok := n.(*ast.ValueSpec)
