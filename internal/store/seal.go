@@ -123,9 +123,11 @@ var (
 
 // check finds what no seal of ours says.
 func (s Seal) check() error {
+	_, offset := s.CreatedAt.Zone()
 	for what, wrong := range map[string]bool{
 		"pool":    !plainID.MatchString(s.PoolUUID) || !plainID.MatchString(s.PoolName),
-		"image":   s.Image < 1 || s.Image > MaxImage || s.CreatedAt.Year() < 1970 || s.CreatedAt.Year() > 2262, // Unix nanoseconds in 64 bits
+		"image":   s.Image < 1 || s.Image > MaxImage,
+		"time":    s.CreatedAt.Year() < 1970 || s.CreatedAt.Year() > 2261 || offset != 0, // Unix nanoseconds in 64 bits
 		"object":  s.Bucket == "" || s.Key == "" || s.ObjectSize < 0,
 		"archive": !hexSum.MatchString(s.ArchiveSHA256) || s.ArchiveSize < 0,
 		"device":  s.Device < 1 || s.Device > maxDevice || s.DeviceBytes < sectorSize || s.DeviceBytes%sectorSize != 0 || !plainID.MatchString(s.FSUUID),

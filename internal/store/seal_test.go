@@ -11,7 +11,7 @@ import (
 
 func someSeal(n int64) Seal {
 	return SealOf(Pool{UUID: "0b7cf2ea-3d4b-4f0a-9f0e-7b7d1f4a2c11", Name: "images"},
-		Image{ID: n, Object: Object{Bucket: "b", Key: "images/ä <&>\u2028.tar", VersionID: "v", ETag: "e" + strings.Repeat("x", int(n)), Sequencer: "s", Size: 9}, CreatedAt: time.Unix(1700000000, 123).UTC()},
+		Image{ID: n, Object: Object{Bucket: "b", Key: "images/ä <&>\u2028.tar", VersionID: strings.Repeat("v", int(n)), ETag: "e", Sequencer: "s", Size: 9}, CreatedAt: time.Unix(1700000000, 123).UTC()},
 		Blob{SHA256: strings.Repeat("ab", 32), Size: 10240},
 		Device{ID: 10 * n, Bytes: 256 << 20, FSUUID: "5a1e7c3a-7a52-4a4e-9d3f-0c0f1d2e3b4a"},
 		Tree{Device: 10 * n, Shape: "bundle", Policy: "strict", Digest: "sha256:" + strings.Repeat("0f", 32), Entries: 12, Files: 11, Bytes: 99, Changed: 1})
@@ -91,6 +91,7 @@ func TestSealIsStrict(t *testing.T) {
 		"no shape":          replace(`"shape": "bundle"`, `"shape": ""`),
 		"path as UUID":      replace(`"fs_uuid": "5a`, `"fs_uuid": "../5a`),
 		"too long":          replace(`"sequencer": "s"`, `"sequencer": "`+strings.Repeat("s", maxSeal)+`"`),
+		"other time zone":   replace(`.000000123Z"`, `.000000123+01:00"`),
 		"before the epoch":  replace(`"created_at": "2023`, `"created_at": "1023`),
 	} {
 		if s, err := ParseSeal([]byte(bad)); !errors.Is(err, ErrSeal) {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/store"
 )
@@ -387,4 +388,76 @@ func (h *host) killInSurvey(args []string) {
 	if err := cmd.Wait(); err == nil {
 		h.t.Error("recover was faster than the kill")
 	}
+}
+
+// Verify compares the seal record with the journal; an image without one, as earlier versions made them, is what it is. A record of
+// another pool is none to rebuild from.
+func TestSealRecord(t *testing.T) {
+	h := newHost(t)
+	h.start()
+	h.put("images/a.tar", rootfs("hello", 3))
+	img := h.active("images/a.tar")
+	h.drained()
+	h.stop()
+	d := img.Tree.Device
+	h.reseal(d, func(s *store.Seal) { s.Key = "images/other.tar" })
+	if out, code := h.try("verify", "images/a.tar"); code != 6 || !strings.Contains(out, "seal record: key is images/other.tar, should be images/a.tar") {
+		t.Errorf("another key: exit code %d, %s", code, out)
+	}
+	h.reseal(d, func(s *store.Seal) { s.Key = "images/a.tar" })
+	if out := h.consumer("verify", "images/a.tar"); !strings.Contains(out, "agrees") {
+		t.Errorf("the key as it was: %s", out)
+	}
+	h.reseal(d, func(s *store.Seal) { s.PoolUUID = "another" })
+	h.loseDatabase()
+	out, code := h.try("recover", "--dry-run", "--json", "--name", poolName(t))
+	if found, _ := h.found(out); code != 7 || !strings.Contains(found[d], "sealed in the pool another") {
+		t.Errorf("sealed in another pool: exit code %d, %s", code, out)
+	}
+	if _, code := h.try("recover", "--name", poolName(t)); code != 7 {
+		t.Errorf("recover: exit code %d, want 7", code)
+	}
+	h.reopen()
+	if images, err := h.store.Images(t.Context()); err != nil || len(images) != 0 {
+		t.Errorf("rebuilt: %+v, %v", images, err)
+	}
+}
+
+// A device without a seal record is valid, and verify says so.
+func TestNoSealRecord(t *testing.T) {
+	h := newHost(t)
+	h.start()
+	h.put("images/a.tar", rootfs("hello", 3))
+	img := h.active("images/a.tar")
+	h.drained()
+	h.stop()
+	h.reseal(img.Tree.Device, nil)
+	if out := h.consumer("verify", "images/a.tar"); !strings.Contains(out, "as sealed") || !strings.Contains(out, "none") {
+		t.Errorf("verify: %s", out)
+	}
+	h.whole()
+}
+
+// reseal changes the seal record of an image's device, or with nil removes it.
+func (h *host) reseal(device int64, change func(*store.Seal)) {
+	h.t.Helper()
+	pool := h.pool()
+	path, err := pool.Activate(devmapper.ID(device), devmapper.KindImage, 256<<20, false)
+	h.check(err)
+	m, err := devmapper.MountDetached(path, devmapper.MountBuild)
+	h.check(err)
+	record, err := archive.ReadSeal(m.Root())
+	h.check(err)
+	root, err := os.OpenRoot("/proc/self/fd/" + mustJSON(m.Root().Fd()))
+	h.check(err)
+	h.check(root.Remove("seal.json"))
+	if change != nil {
+		seal, err := store.ParseSeal(record)
+		h.check(err)
+		change(&seal)
+		record, err = seal.Encode()
+		h.check(err)
+		h.check(archive.WriteSeal(m.Root(), record))
+	}
+	h.check(errors.Join(m.Sync(), root.Close(), m.Close(), pool.Deactivate(devmapper.ID(device))))
 }
