@@ -40,7 +40,7 @@ type Found struct {
 	seal   store.Seal
 	sealed bool   // there is a seal
 	fsUUID string // as the file system has it
-	inUse  bool   // mounted by somebody: the seal could not be read
+	inUse  bool   // by somebody: it is not mounted to read its seal
 	blob   *store.Blob
 }
 
@@ -71,6 +71,8 @@ func (p *Pipeline) Survey(ctx context.Context, pool store.Pool, keep bool) ([]Fo
 	for i, th := range thins {
 		f := &found[i]
 		f.Device = int64(th.ID)
+		a, is := active[th.ID]
+		f.inUse = is && a.Kind != devmapper.KindImage && a.Open > 0
 		err := p.expose(th.ID, active, func(path string) error { return p.examine(ctx, f, pool, path, keep) })
 		if err != nil {
 			return nil, fmt.Errorf("thin device %d: %w", th.ID, err)
@@ -110,13 +112,13 @@ func (p *Pipeline) examine(ctx context.Context, f *Found, pool store.Pool, path 
 	case f.inUse: // settleFound decides
 	case f.seal.PoolUUID != pool.UUID:
 		f.unproven(fmt.Errorf("it was sealed in the pool %s", f.seal.PoolUUID))
-	case f.seal.PoolName != pool.Name:
-		return fmt.Errorf("%w: the pool was named %s when device %d was sealed, not %s: give it its name", devmapper.ErrForeign, f.seal.PoolName, f.Device, pool.Name)
 	case f.seal.Device != f.Device: // a snapshot
 	case f.seal.FSUUID != f.fsUUID:
 		f.unproven(fmt.Errorf("its file system is %s, sealed was %s", f.fsUUID, f.seal.FSUUID))
 	case written.Digest() != f.seal.Digest:
 		f.unproven(fmt.Errorf("its tree is %s, sealed was %s", written.Digest(), f.seal.Digest))
+	case f.seal.PoolName != pool.Name: // snapshots would come back under other paths
+		return fmt.Errorf("%w: the pool was named %s when device %d was sealed, not %s: give it its name", devmapper.ErrForeign, f.seal.PoolName, f.Device, pool.Name)
 	default:
 		f.Is = FoundImage
 		if keep {
@@ -128,7 +130,7 @@ func (p *Pipeline) examine(ctx context.Context, f *Found, pool store.Pool, path 
 
 // readSealed reads the seal of a device and, of an image's, the tree.
 func (p *Pipeline) readSealed(ctx context.Context, f *Found, path string) (tree *archive.Manifest, err error) {
-	if f.fsUUID, err = devmapper.FilesystemUUID(path); err != nil {
+	if f.fsUUID, err = devmapper.FilesystemUUID(path); err != nil || f.inUse {
 		return nil, err
 	}
 	m, err := devmapper.MountDetached(path, devmapper.MountInspect)
@@ -192,8 +194,8 @@ func either(a, b *Found) *Found {
 	return b
 }
 
-// becomeSnapshot finds the image by the very seal that a snapshot has from it. Of one that is mounted the seal cannot be read: it has
-// its image's file system UUID, which is nobody else's.
+// becomeSnapshot finds the image by the very seal that a snapshot has from it. Of one that is in use the seal is not read: it has its
+// image's file system UUID, which is nobody else's.
 func (f *Found) becomeSnapshot(images map[int64]*Found) {
 	image := images[f.seal.Device]
 	if f.inUse {
