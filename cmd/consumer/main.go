@@ -2,7 +2,7 @@
 //
 // `consumer run` is the daemon; the other commands are for the operator beside it. Exit codes: 0 success, 1 failure, 2 wrong usage
 // or configuration, 3 the machine, the pool or the database is not as it must be, 4 another instance holds the state directory, 5 not found,
-// 6 an image is not what was sealed, 130 interrupted.
+// 6 an image is not what was sealed, 7 recover left devices of the pool alone, 130 interrupted.
 package main
 
 import (
@@ -54,6 +54,7 @@ func commands() []command {
 		{"quarantine show", "<id>", "one such message, with its body", cmdQuarantineShow},
 		{"quarantine requeue", "<id>", "send it to the queue once more, and forget it", cmdQuarantineRequeue},
 		{"quarantine drop", "<id>", "forget it", cmdQuarantineDrop},
+		{"recover", "", "rebuild a lost database from the pool; --dry-run only looks", cmdRecover},
 		{"pool create", "", "make the thin pool", cmdPoolCreate},
 		{"pool status", "", "space and health of the thin pool", cmdPoolStatus},
 		{"pool grow", "", "make the pool larger, while it is in use", cmdPoolGrow},
@@ -117,12 +118,14 @@ func report(err error, w io.Writer) int {
 	case errors.Is(err, errLocked):
 		return 4
 	case errors.Is(err, devmapper.ErrUnavailable), errors.Is(err, devmapper.ErrForeign), errors.Is(err, devmapper.ErrNoSuperblock),
-		errors.Is(err, devmapper.ErrHasSuperblock), errors.Is(err, devmapper.ErrReadOnly), errors.Is(err, devmapper.ErrDamaged), errors.Is(err, errNoPool), errors.Is(err, errPoolLost), errors.Is(err, pipeline.ErrWrongPool), damaged:
+		errors.Is(err, devmapper.ErrHasSuperblock), errors.Is(err, devmapper.ErrReadOnly), errors.Is(err, devmapper.ErrDamaged), errors.Is(err, devmapper.ErrUnidentified), errors.Is(err, errNoPool), errors.Is(err, errPoolLost), errors.Is(err, pipeline.ErrWrongPool), damaged:
 		return 3
 	case errors.Is(err, store.ErrNotFound):
 		return 5
 	case errors.Is(err, errVerify):
 		return 6
+	case errors.Is(err, errLeftAlone):
+		return 7
 	}
 	return 1
 }
@@ -136,7 +139,7 @@ func printHelp(w io.Writer) error {
 	if err := printEnvironment(w); err != nil {
 		return err
 	}
-	fmt.Fprint(w, "\nExit codes: 0 success, 1 failure, 2 usage or configuration, 3 machine, pool or database, 4 already running, 5 not found,\n6 an image is not what was sealed, 130 interrupted.\n")
+	fmt.Fprint(w, "\nExit codes: 0 success, 1 failure, 2 usage or configuration, 3 machine, pool or database, 4 already running, 5 not found,\n6 an image is not what was sealed, 7 recover left devices of the pool alone, 130 interrupted.\n")
 	return nil
 }
 

@@ -105,22 +105,14 @@ func (s *system) intendPool(ctx context.Context, o poolOptions) (store.Pool, err
 
 // newPool is the row of a pool that these options describe. Metadata that hold a pool are refused.
 func (s *system) newPool(o poolOptions) (store.Pool, error) {
-	dir := filepath.Join(s.cfg.StateDir, "pool")
-	if (o.data == "") != (o.metadata == "") {
-		return store.Pool{}, &usageError{errors.New("--data and --metadata go together")}
+	var err error
+	if o.data, o.metadata, err = s.poolPaths(o); err != nil {
+		return store.Pool{}, err
 	}
-	if o.data == "" {
-		o.data, o.metadata = filepath.Join(dir, "data.img"), filepath.Join(dir, "metadata.img")
-	}
-	for _, path := range []*string{&o.data, &o.metadata} {
-		abs, err := filepath.Abs(*path)
-		if err != nil {
-			return store.Pool{}, err
+	for _, path := range []string{o.data, o.metadata} {
+		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) && strings.HasPrefix(path, "/dev/") { // not a file in a file system of memory
+			return store.Pool{}, &usageError{fmt.Errorf("there is no device %s", path)}
 		}
-		if _, err := os.Stat(abs); errors.Is(err, os.ErrNotExist) && strings.HasPrefix(abs, "/dev/") { // not a file in a file system of memory
-			return store.Pool{}, &usageError{fmt.Errorf("there is no device %s", abs)}
-		}
-		*path = abs
 	}
 	used, err := devmapper.HasSuperblock(o.metadata)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {

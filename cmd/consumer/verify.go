@@ -59,9 +59,9 @@ func verify(ctx context.Context, p *pipeline.Pipeline, ids []int64, out io.Write
 	if asJSON {
 		return errors.Join(append(errs, printJSON(out, results))...)
 	}
-	t := newTable(out, "IMAGE", "KEY", "DEVICE", "RESULT", "TREE")
+	t := newTable(out, "IMAGE", "KEY", "DEVICE", "RESULT", "SEAL RECORD", "TREE")
 	for _, v := range results {
-		t.row(fmt.Sprint(v.Image), quoted(v.Key), fmt.Sprint(v.Device), map[bool]string{true: "as sealed", false: "DIFFERS"}[v.Same], v.Sealed)
+		t.row(fmt.Sprint(v.Image), quoted(v.Key), fmt.Sprint(v.Device), map[bool]string{true: "as sealed", false: "DIFFERS"}[v.Same], v.Seal, v.Sealed)
 	}
 	errs = append(errs, t.flush())
 	for _, v := range results {

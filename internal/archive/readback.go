@@ -21,8 +21,8 @@ const (
 	selinux = "security.selinux"
 )
 
-// ReadManifest reads a mounted tree back: everything below root, an open directory, but an empty lost+found. No symbolic link is
-// followed, and nothing is opened but directories and regular files, by threads that keep no capabilities but those to read what
+// ReadManifest reads a mounted tree back: everything below root, an open directory, but an empty lost+found and the seal record. No
+// symbolic link is followed, and nothing is opened but directories and regular files, by threads that keep no capabilities but those to read what
 // nobody may and to see all attributes. Errors are the cause of ctx and errno.
 func ReadManifest(ctx context.Context, root *os.File) (*Manifest, error) {
 	return readManifest(ctx, only(reading, listing), root)
@@ -82,6 +82,9 @@ func (r *reader) entry(ctx context.Context, dir int, parent *Record, name string
 	var st unix.Stat_t
 	if err := retry(func() error { return unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) }); err != nil {
 		return err
+	}
+	if parent == nil && name == sealName && isSeal(&st) {
+		return nil
 	}
 	rec := &Record{
 		Parent: parent, Name: strings.Clone(name), Type: typeOf(st.Mode), Mode: uint16(st.Mode & 0o7777), UID: st.Uid, GID: st.Gid,

@@ -7,17 +7,33 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 
 	"imagemanager.internal/internal/failpoint"
 )
 
 // ownerOf is the mark of a pool in its metadata superblock, in a field that the kernel carries along and leaves to others. It tells a
-// swapped or restored metadata file from ours while no pool is active, when there is no dm UUID to ask.
-func (c Config) ownerOf() (owner [16]byte) {
+// swapped or restored metadata file from ours while no pool is active, when there is no dm UUID to ask; and it tells the UUID when
+// nothing else does, see Identify. It is the UUID itself, of a UUID that is none a hash.
+func (c Config) ownerOf() [16]byte {
+	if id, ok := markable(c.UUID); ok {
+		return id
+	}
+	return c.hashedOwner()
+}
+
+// hashedOwner is the mark that earlier versions made. It is replaced when the pool is activated next.
+func (c Config) hashedOwner() (owner [16]byte) {
 	sum := sha256.Sum256([]byte(c.poolUUID()))
 	copy(owner[:], sum[:])
 	return owner
+}
+
+// markable returns the bytes of a random UUID in its canonical form.
+func markable(text string) (id uuid.UUID, ok bool) {
+	id, err := uuid.Parse(text)
+	return id, err == nil && id.String() == text && id.Version() == 4 && id.Variant() == uuid.RFC4122
 }
 
 // format makes an empty pool on the devices and marks it as ours. It is not active afterwards.
@@ -95,15 +111,16 @@ func (p *Pool) checkSuperblock(metadata blockDevice) (superblock, error) {
 	if sb.blockSize != p.cfg.BlockSize {
 		return sb, fmt.Errorf("%w: the pool on %s has blocks of %d bytes, not %d", ErrForeign, metadata.source, sb.blockSize, p.cfg.BlockSize)
 	}
-	if sb.owner != p.cfg.ownerOf() && sb.owner != [16]byte{} {
+	if sb.owner != p.cfg.ownerOf() && sb.owner != p.cfg.hashedOwner() && sb.owner != [16]byte{} {
 		return sb, fmt.Errorf("%w: the pool on %s is another one, with other thin devices", ErrForeign, metadata.source)
 	}
 	return sb, nil
 }
 
-// revive activates a pool that is not active. One without a mark, as a crash within format or a repair leaves it, is marked first.
+// revive activates a pool that is not active. One without a mark, as a crash within format or a repair leaves it, or with an earlier
+// version's, is marked first.
 func (p *Pool) revive(sb superblock, metadata, data blockDevice) error {
-	if sb.owner == [16]byte{} {
+	if sb.owner != p.cfg.ownerOf() {
 		if err := p.ctl.remove(p.cfg.poolUUID()); err != nil && !errors.Is(err, unix.ENXIO) {
 			return fmt.Errorf("remove half-created pool: %w", err)
 		}

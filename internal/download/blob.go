@@ -117,3 +117,6 @@ func checkName(name string) error {
 	}
 	return nil
 }
+
+// Path is where the blob of that name lies, or would.
+func (d *Downloader) Path(name string) string { return filepath.Join(d.cfg.Dir, name) }

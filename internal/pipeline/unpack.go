@@ -110,7 +110,7 @@ func (p *Pipeline) fill(ctx context.Context, job *Job, d *store.Device, src *os.
 	if err != nil {
 		return nil, err
 	}
-	written, err := p.extract(ctx, job, path, src, plan)
+	written, tree, err := p.extract(ctx, job, *d, path, src, plan)
 	if err != nil {
 		return nil, err
 	}
@@ -120,23 +120,28 @@ func (p *Pipeline) fill(ctx context.Context, job *Job, d *store.Device, src *os.
 	if err := errors.Join(readBack(ctx, path, written), p.saveManifest(written)); err != nil {
 		return nil, err
 	}
-	return &store.Tree{
-		Device: d.ID, Shape: string(plan.Shape), Policy: string(plan.Policy), Digest: written.Digest(),
-		Entries: plan.Entries, Files: len(written.Records), Bytes: plan.Bytes, Changed: plan.Adjusted,
-	}, nil
+	return tree, nil
 }
 
-func (p *Pipeline) extract(ctx context.Context, job *Job, path string, src *os.File, plan *archive.Plan) (_ *archive.Manifest, err error) {
+// extract writes the tree and its seal record, durably.
+func (p *Pipeline) extract(ctx context.Context, job *Job, d store.Device, path string, src *os.File, plan *archive.Plan) (_ *archive.Manifest, _ *store.Tree, err error) {
 	m, err := devmapper.MountDetached(path, devmapper.MountBuild)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
 	written, err := archive.Extract(ctx, src, plan, m.Root(), p.progress(job, plan.Bytes))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return written, m.Sync()
+	tree := &store.Tree{
+		Device: d.ID, Shape: string(plan.Shape), Policy: string(plan.Policy), Digest: written.Digest(),
+		Entries: plan.Entries, Files: len(written.Records), Bytes: plan.Bytes, Changed: plan.Adjusted,
+	}
+	if err := p.writeSeal(ctx, m.Root(), job.image, d, tree); err != nil {
+		return nil, nil, err
+	}
+	return written, tree, m.Sync()
 }
 
 // readBack compares what the device holds with what was meant to be written.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/devmapper"
@@ -18,6 +19,7 @@ type Verified struct {
 	Sealed      string   `json:"sealed"` // digest of the tree
 	Found       string   `json:"found"`
 	Same        bool     `json:"same"`
+	Seal        string   `json:"seal"` // the record on the device: agrees with the journal, differs, or none
 	Differences []string `json:"differences"`
 }
 
@@ -39,32 +41,54 @@ func (p *Pipeline) Verify(ctx context.Context, image int64) (v Verified, err err
 		return v, err
 	}
 	defer func() { err = errors.Join(err, p.Pool.Deactivate(devmapper.ID(d.ID))) }()
-	found, err := readTree(ctx, path)
+	var found *archive.Manifest
+	err = inspect(path, func(root *os.File) (err error) {
+		if found, err = archive.ReadManifest(ctx, root); err != nil {
+			return fmt.Errorf("device %d cannot be read: %w", d.ID, err)
+		}
+		var lines []string
+		v.Seal, lines, err = p.compareSeal(ctx, root, img, d)
+		v.Differences = append(v.Differences, lines...)
+		return err
+	})
 	if err != nil {
-		return v, fmt.Errorf("device %d cannot be read: %w", d.ID, err)
+		return v, err
 	}
 	v.Found = found.Digest()
-	if v.Same = v.Found == v.Sealed; v.Same {
-		return v, nil
+	v.Same = v.Found == v.Sealed && v.Seal != sealDiffers
+	if v.Found != v.Sealed {
+		v.Differences = append(p.nameDifferences(v.Sealed, found), v.Differences...)
 	}
-	sealed, err := p.loadManifest(v.Sealed)
-	if err != nil {
-		v.Differences = append(v.Differences, "the digest differs; what differs cannot be named: "+err.Error())
-		return v, nil
-	}
-	const most = 100
-	v.Differences = sealed.Diff(found, most)
 	return v, nil
 }
 
+// nameDifferences compares a tree with the manifest of its seal.
+func (p *Pipeline) nameDifferences(digest string, found *archive.Manifest) []string {
+	sealed, err := p.loadManifest(digest)
+	if err != nil {
+		return []string{"the digest differs; what differs cannot be named: " + err.Error()}
+	}
+	const most = 100
+	return sealed.Diff(found, most)
+}
+
 // readTree reads everything that a device holds.
-func readTree(ctx context.Context, path string) (_ *archive.Manifest, err error) {
+func readTree(ctx context.Context, path string) (found *archive.Manifest, err error) {
+	err = inspect(path, func(root *os.File) (err error) {
+		found, err = archive.ReadManifest(ctx, root)
+		return err
+	})
+	return found, err
+}
+
+// inspect calls look with the root of a device's file system, mounted read-only.
+func inspect(path string, look func(root *os.File) error) (err error) {
 	m, err := devmapper.MountDetached(path, devmapper.MountInspect)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
-	return archive.ReadManifest(ctx, m.Root())
+	return look(m.Root())
 }
 
 // Sealed returns the ids of the images that can be verified.

@@ -92,6 +92,7 @@ func TestQueriesPrepare(t *testing.T) {
 		"quarantineAll": quarantineAll, "quarantineOne": quarantineOne, "quarantineInsert": quarantineInsert, "quarantineDelete": quarantineDelete,
 		"backfillSelect": backfillSelect, "backfillUpsert": backfillUpsert, "imagesUntouched": imagesUntouched, "probe": probe,
 		"snapshotEver": snapshotEver, "devicesLeft": devicesLeft, "poolReplace": poolReplace,
+		"rebuildEmpty": rebuildEmpty, "rebuildImage": rebuildImage, "rebuildDevice": rebuildDevice, "imageSequence": imageSequence, "imageSkip": imageSkip,
 	}
 	for name, q := range queries {
 		stmt, err := s.read.PrepareContext(t.Context(), q)
@@ -114,7 +115,7 @@ func TestQueriesPrepare(t *testing.T) {
 func queryConstants(t *testing.T) []string {
 	t.Helper()
 	var names []string
-	for _, file := range []string{"images.go", "devices.go", "quarantine.go", "backfill.go", "remove.go"} {
+	for _, file := range []string{"images.go", "devices.go", "quarantine.go", "backfill.go", "remove.go", "rebuild.go"} {
 		f := must[*ast.File](t)(parser.ParseFile(token.NewFileSet(), file, nil, 0))
 		ast.Inspect(f, func(n ast.Node) bool {
 			spec, ok := n.(*ast.ValueSpec)

@@ -1,0 +1,223 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/pipeline"
+	"imagemanager.internal/internal/store"
+)
+
+// errLeftAlone says that the pool has devices which are in no journal now.
+var errLeftAlone = errors.New("devices of the pool are not proven and left alone")
+
+// rebuilding is added to the name of the database while it is not complete.
+const rebuilding = ".recovering"
+
+// cmdRecover makes a lost database anew from what the pool's devices say of themselves. Killed anywhere, it is run again: the database
+// gets its name when all of it is there.
+func cmdRecover(ctx context.Context, args []string, out io.Writer) (err error) {
+	flags := flags("recover", "", out)
+	var o poolOptions
+	asJSON := jsonFlag(flags)
+	dry := flags.Bool("dry-run", false, "look, and change neither the pool nor the state directory")
+	uuid := flags.String("uuid", "", "the pool's UUID, where nothing else tells it")
+	flags.StringVar(&o.name, "name", "images", "name of the pool, part of every device's name")
+	flags.StringVar(&o.data, "data", "", "block device or file with the pool's data (default STATE_DIR/pool/data.img)")
+	flags.StringVar(&o.metadata, "metadata", "", "block device or file with the pool's metadata (default STATE_DIR/pool/metadata.img)")
+	s, err := openWithoutStore(flags, args)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	if err := errors.Join(s.lockState("daemon.lock"), s.lockState("pool.lock")); err != nil {
+		return err
+	}
+	if err := noDatabase(databasePath(s.cfg.StateDir)); err != nil {
+		return err
+	}
+	row, attached, err := s.openLostPool(o, *uuid)
+	if err != nil {
+		return err
+	}
+	p, err := s.openPipeline(ctx, prometheus.NewRegistry())
+	if err != nil {
+		return err
+	}
+	found, err := s.recover(ctx, p, row, *dry)
+	if err != nil || *dry {
+		err = errors.Join(err, s.leaveAsFound(row, attached))
+	}
+	if err != nil {
+		return err
+	}
+	files, err := p.Unclaimed(found)
+	if err != nil {
+		return err
+	}
+	return printFound(out, recovered{row, found, files, *dry}, *asJSON)
+}
+
+// openWithoutStore is openCommand for a state directory whose database is lost.
+func openWithoutStore(flags *flag.FlagSet, args []string) (*system, error) {
+	cfg, err := loadConfig(flags, args)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(append(cfg.checkCommon(), noArgs(flags))...); err != nil {
+		return nil, &usageError{err}
+	}
+	return &system{cfg: cfg, log: newLogger(cfg.LogLevel, os.Stderr, stderrIsTerminal())}, nil
+}
+
+// noDatabase refuses to go on where there is one, or a part of one that SQLite would take for the new one's.
+func noDatabase(path string) error {
+	var errs []error
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		if _, err := os.Lstat(path + suffix); !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, errors.Join(fmt.Errorf("there is a database: if it is damaged, move %s away first", path+suffix), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// openLostPool attaches the pool under the UUID that it had, so that no other owner can have it, and tells whether it was not active.
+func (s *system) openLostPool(o poolOptions, uuid string) (row store.Pool, attached bool, err error) {
+	if err := devmapper.Probe(); err != nil {
+		return row, false, err
+	}
+	if o.data, o.metadata, err = s.poolPaths(o); err != nil {
+		return row, false, err
+	}
+	cfg, active, err := devmapper.Identify(devmapper.Config{Name: o.name, UUID: uuid, Data: o.data, Metadata: o.metadata})
+	if errors.Is(err, devmapper.ErrUnidentified) {
+		err = fmt.Errorf("%w: give it with --uuid", err)
+	}
+	if err != nil {
+		return row, false, err
+	}
+	if s.pool, err = devmapper.Open(cfg); err != nil {
+		return row, false, err
+	}
+	s.onClose(s.pool.Close)
+	return store.Pool{UUID: cfg.UUID, Name: cfg.Name, Data: cfg.Data, Metadata: cfg.Metadata, BlockSize: cfg.BlockSize}, !active, nil
+}
+
+// poolPaths is where the pool lies, or is to lie.
+func (s *system) poolPaths(o poolOptions) (data, metadata string, err error) {
+	if (o.data == "") != (o.metadata == "") {
+		return "", "", &usageError{errors.New("--data and --metadata go together")}
+	}
+	if o.data == "" {
+		dir := filepath.Join(s.cfg.StateDir, "pool")
+		return filepath.Join(dir, "data.img"), filepath.Join(dir, "metadata.img"), nil
+	}
+	data, err = filepath.Abs(o.data)
+	metadata, merr := filepath.Abs(o.metadata)
+	return data, metadata, errors.Join(err, merr)
+}
+
+// leaveAsFound takes the pool off the machine again, if it was not there before.
+func (s *system) leaveAsFound(row store.Pool, attached bool) error {
+	if !attached {
+		return nil
+	}
+	return devmapper.Detach(poolConfig(row))
+}
+
+// recover surveys the pool and, unless dry, makes the database.
+func (s *system) recover(ctx context.Context, p *pipeline.Pipeline, row store.Pool, dry bool) ([]pipeline.Found, error) {
+	found, err := p.Survey(ctx, row, !dry)
+	if err != nil || dry {
+		return found, err
+	}
+	path := databasePath(s.cfg.StateDir)
+	for _, suffix := range []string{"", "-wal", "-shm"} { // what a kill left
+		if err := os.Remove(path + rebuilding + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return found, err
+		}
+	}
+	if p.Store, err = store.Open(ctx, path+rebuilding); err != nil {
+		return found, err
+	}
+	if err := errors.Join(p.Rebuild(ctx, row, found), p.Store.Close()); err != nil {
+		return found, err
+	}
+	return found, publish(path+rebuilding, path)
+}
+
+// publish gives the complete database its name, durably. A link, unlike a renaming, replaces nothing.
+func publish(from, to string) error {
+	if info, err := os.Stat(from + "-wal"); err == nil && info.Size() > 0 {
+		return fmt.Errorf("%s holds what %s does not: the database was not closed", info.Name(), from)
+	}
+	if err := os.Link(from, to); err != nil {
+		return err
+	}
+	if err := os.Remove(from); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(to))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return syscall.Fsync(int(dir.Fd()))
+}
+
+// recovered is what recover prints.
+type recovered struct {
+	Pool     store.Pool       `json:"pool"`
+	Devices  []pipeline.Found `json:"devices"`
+	Archives []string         `json:"unclaimed_archives"` // of images that are not among the devices
+	DryRun   bool             `json:"dry_run"`
+}
+
+// printFound shows what every device of the pool is. The error says that some are nothing that the journal has now.
+func printFound(out io.Writer, r recovered, asJSON bool) error {
+	is := map[string]int{}
+	for _, f := range r.Devices {
+		is[f.Is]++
+	}
+	var err error
+	if asJSON {
+		err = printJSON(out, r)
+	} else {
+		err = r.table(out)
+		fmt.Fprintf(out, "pool %s (%s): %d images, %d snapshots; %s\n", r.Pool.Name, r.Pool.UUID, is[pipeline.FoundImage], is[pipeline.FoundSnapshot],
+			map[bool]string{true: "nothing was written", false: "the database is rebuilt. `consumer backfill` finds the images that the pool does not have"}[r.DryRun])
+	}
+	if n := is[pipeline.FoundUnproven]; err == nil && n > 0 {
+		err = fmt.Errorf("%d %w", n, errLeftAlone)
+	}
+	return err
+}
+
+func (r recovered) table(out io.Writer) error {
+	t := newTable(out, "DEVICE", "IS", "IMAGE", "KEY", "ARCHIVE", "PATH", "WHY")
+	for _, f := range r.Devices {
+		image, archive := "-", "-"
+		if f.Image != 0 {
+			image = fmt.Sprint(f.Image)
+		}
+		if f.Is == pipeline.FoundImage {
+			archive = map[bool]string{true: "yes", false: "no"}[f.Archive]
+		}
+		t.row(fmt.Sprint(f.Device), f.Is, image, dash(quoted(f.Key)), archive, dash(f.Path), dash(oneLine(f.Why)))
+	}
+	err := t.flush()
+	for _, path := range r.Archives {
+		fmt.Fprintf(out, "%s is no such image's archive; it is left alone\n", path)
+	}
+	return err
+}

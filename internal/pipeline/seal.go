@@ -1,0 +1,63 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+
+	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/store"
+)
+
+// A sealed device carries a record of what it is, beside the tree: what Survey makes a lost journal from.
+
+// The results of comparing a seal record with the journal.
+const (
+	sealAgrees  = "agrees"
+	sealNone    = "none" // sealed by a version that wrote no records
+	sealDiffers = "differs"
+)
+
+// writeSeal writes the record of a tree that has just been written below root.
+func (p *Pipeline) writeSeal(ctx context.Context, root *os.File, img store.Image, d store.Device, tree *store.Tree) error {
+	pool, err := p.Store.Pool(ctx)
+	if err != nil {
+		return err
+	}
+	record, err := store.SealOf(pool, img, *img.Blob, d, *tree).Encode()
+	if err != nil {
+		return err
+	}
+	return archive.WriteSeal(root, record)
+}
+
+// compareSeal says how the record below root agrees with the journal, and names what does not.
+func (p *Pipeline) compareSeal(ctx context.Context, root *os.File, img store.Image, d store.Device) (result string, differences []string, err error) {
+	pool, err := p.Store.Pool(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	record, err := archive.ReadSeal(root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return sealNone, nil, nil
+	}
+	var found store.Seal
+	if err == nil {
+		found, err = store.ParseSeal(record)
+	}
+	if err != nil {
+		return sealDiffers, []string{"seal record: " + err.Error()}, nil //nolint:nilerr // it is the result: the device does not hold what was sealed
+	}
+	archived := store.Blob{SHA256: found.ArchiveSHA256, Size: found.ArchiveSize}
+	if img.Blob != nil { // else the archive was lost since, and nobody knows better
+		archived = *img.Blob
+	}
+	for _, line := range store.SealOf(pool, img, archived, d, *img.Tree).Differs(found) {
+		differences = append(differences, "seal record: "+line)
+	}
+	if differences != nil {
+		return sealDiffers, differences, nil
+	}
+	return sealAgrees, nil, nil
+}
