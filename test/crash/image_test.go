@@ -155,8 +155,8 @@ func once(t *testing.T, how string) {
 	})
 }
 
-// selection is how many cases `make test-uml` leaves out for each that it runs.
-const selection = 25
+// selection: `make test-uml` runs one case of so many.
+const selection = 40
 
 // recoveryOf names the trace of the recovery from a kill at a point of what the trace is of.
 func recoveryOf(trace, how string, point int) string {
