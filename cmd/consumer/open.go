@@ -175,11 +175,14 @@ func (s *system) exclusive() (func() error, error) {
 
 // disks are the directories whose file systems must have room: that of the state, and those of the pool's files.
 func (s *system) disks(ctx context.Context) ([]string, error) {
+	dirs := []string{s.cfg.StateDir}
+	if s.store == nil { // it is being made anew
+		return dirs, nil
+	}
 	row, err := s.store.Pool(ctx)
 	if err != nil {
 		return nil, err
 	}
-	dirs := []string{s.cfg.StateDir}
 	for _, path := range []string{row.Data, row.Metadata} {
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && !slices.Contains(dirs, filepath.Dir(path)) {
 			dirs = append(dirs, filepath.Dir(path))

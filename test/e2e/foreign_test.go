@@ -22,7 +22,7 @@ func TestForeignDevices(t *testing.T) {
 	h.start()
 	h.running()
 	h.check(pool.CreateThin(4))
-	h.foreign = 2
+	h.unclaimed["thin_device"] = 2
 	for _, key := range []string{"images/a.tar", "images/b.tar"} {
 		h.put(key, rootfs("hello", 3))
 		h.active(key)

@@ -52,7 +52,7 @@ type host struct {
 	log    *os.File
 	began  int64 // where the log of the newest start begins
 
-	foreign int // thin devices that the test put into the pool
+	unclaimed map[string]int // by kind: what the test put there, and no row of the journal claims
 }
 
 // manyForeign: more or less of them, while the daemon looks.
@@ -133,6 +133,7 @@ func (h *host) another(name string, env ...string) *host {
 // install makes the machine's state directory and pool; args are for `pool create`.
 func (h *host) install(pool, size string, env []string, args ...string) {
 	h.t.Helper()
+	h.unclaimed = map[string]int{}
 	h.env = append(os.Environ(),
 		"AWS_ENDPOINT_URL="+h.url, "AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x", "S3_BUCKET="+h.bucket, "SQS_QUEUE_URL="+h.queue,
 		"STATE_DIR="+filepath.Join(h.dir, "state"), "LISTEN_ADDR=127.0.0.1:0", "LOG_LEVEL=debug",
@@ -297,19 +298,20 @@ func (h *host) get(path string) (code int, body string) {
 	return resp.StatusCode, string(text)
 }
 
-// claimed checks that the running daemon's gauges know of nothing that no row of the journal claims, but what the test put there.
+// claimed waits until the running daemon's gauges know of nothing that no row of the journal claims, but what the test put there: they
+// are as of its last reconcile.
 func (h *host) claimed() {
 	h.t.Helper()
-	_, text := h.get("/metrics")
-	gauges := regexp.MustCompile(`(?m)^imagemanager_unclaimed\{kind="(\w+)"\} (\d+)$`).FindAllStringSubmatch(text, -1)
-	if len(gauges) != 5 {
-		h.t.Errorf("gauges of what is unclaimed: %q", gauges)
-	}
-	for _, g := range gauges {
-		if n, err := strconv.Atoi(g[2]); err != nil || n != 0 && (g[1] != "thin_device" || h.foreign != manyForeign && n != h.foreign) {
-			h.t.Errorf("unclaimed: %s of kind %s", g[2], g[1])
+	h.eventually("the gauges of what is unclaimed are right", func() bool {
+		_, text := h.get("/metrics")
+		gauges := regexp.MustCompile(`(?m)^imagemanager_unclaimed\{kind="(\w+)"\} (\d+)$`).FindAllStringSubmatch(text, -1)
+		wrong := len(gauges) != 5
+		for _, g := range gauges {
+			want := h.unclaimed[g[1]]
+			wrong = wrong || want != manyForeign && g[2] != strconv.Itoa(want)
 		}
-	}
+		return !wrong
+	})
 }
 
 // crashed waits for a daemon that is to kill itself at a failpoint, and tells whether it did. A daemon that was not killed

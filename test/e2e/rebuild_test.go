@@ -218,6 +218,7 @@ func TestRebuiltFromThePool(t *testing.T) {
 		t.Errorf("the damaged image came back on device %d", img.Tree.Device)
 	}
 	h.drained()
+	h.unclaimed["thin_device"], h.unclaimed["file"] = 4, len(archives)
 	h.stop()
 	h.consumer("verify", "--all")
 	for _, lost := range archives {

@@ -80,7 +80,7 @@ func TestPoolFullInUnpack(t *testing.T) {
 	h.start()
 	img := h.first()
 	h.check(pool.CreateThin(1000))
-	h.foreign = 1
+	h.unclaimed["thin_device"] = 1
 	path, err := pool.Activate(1000, devmapper.KindSnapshot, 1<<30, false)
 	h.check(err)
 	h.put("images/b.tar", rootfs("world", 1500, big(60)))
@@ -100,7 +100,7 @@ func TestPoolFullInUnpack(t *testing.T) {
 	h.check(pool.Deactivate(1000))
 	h.drained()
 	h.check(pool.Delete(1000))
-	h.foreign = manyForeign
+	h.unclaimed["thin_device"] = manyForeign
 	h.stop()
 	h.consumer("verify", "--all")
 	h.whole()
@@ -154,7 +154,7 @@ func TestMetadataFull(t *testing.T) {
 	if !errors.Is(err, devmapper.ErrNotFound) {
 		t.Fatal(err)
 	}
-	h.foreign = 0
+	h.unclaimed["thin_device"] = 0
 	h.start()
 	h.active("images/b.tar")
 	h.uncounted("images/b.tar")
@@ -167,7 +167,7 @@ func TestMetadataFull(t *testing.T) {
 // exhaustMetadata makes thin devices until the metadata are full.
 func exhaustMetadata(h *host, pool *devmapper.Pool) {
 	h.t.Helper()
-	h.foreign = manyForeign
+	h.unclaimed["thin_device"] = manyForeign
 	for id := devmapper.ID(1000); ; id++ {
 		err := pool.CreateThin(id)
 		if errors.Is(err, devmapper.ErrReadOnly) {
