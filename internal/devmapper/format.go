@@ -118,7 +118,7 @@ func (p *Pool) checkSuperblock(metadata blockDevice) (superblock, error) {
 }
 
 // revive activates a pool that is not active. One without a mark, as a crash within format or a repair leaves it, or with an earlier
-// version's, is marked first.
+// version's, is marked first, and a metadata snapshot that a power cut left half-made is struck out.
 func (p *Pool) revive(sb superblock, metadata, data blockDevice) error {
 	if sb.owner != p.cfg.ownerOf() {
 		if err := p.ctl.remove(p.cfg.poolUUID()); err != nil && !errors.Is(err, unix.ENXIO) {
@@ -127,6 +127,9 @@ func (p *Pool) revive(sb superblock, metadata, data blockDevice) error {
 		if err := stamp(metadata, p.cfg.ownerOf()); err != nil {
 			return err
 		}
+	}
+	if err := p.strikeUncounted(sb, metadata); err != nil {
+		return err
 	}
 	return p.start(metadata, data)
 }

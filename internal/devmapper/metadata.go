@@ -27,6 +27,8 @@ const (
 	offMagic         = 32
 	offFlags         = 4
 	offOwner         = 16 // uuid[16], which the kernel keeps and does not use
+	offHeldRoot      = 56
+	offBitmapRoot    = 192 + 16 // in the root of the metadata's space map
 	offDetailsRoot   = 328
 	offDataBlockSize = 336
 )
@@ -45,7 +47,9 @@ type Thin struct {
 // superblock is what is used of a metadata superblock.
 type superblock struct {
 	detailsRoot uint64
-	blockSize   int64 // of data, bytes
+	heldRoot    uint64 // block of the metadata snapshot, 0 if there is none
+	bitmapRoot  uint64 // block of the index of the metadata's space map
+	blockSize   int64  // of data, bytes
 	needsCheck  bool
 	owner       [16]byte // ours, see ownerOf; zero if nobody's
 }
@@ -70,6 +74,8 @@ func parseSuperblock(block []byte) (superblock, error) {
 	}
 	sb := superblock{
 		detailsRoot: binary.LittleEndian.Uint64(block[offDetailsRoot:]),
+		heldRoot:    binary.LittleEndian.Uint64(block[offHeldRoot:]),
+		bitmapRoot:  binary.LittleEndian.Uint64(block[offBitmapRoot:]),
 		blockSize:   int64(binary.LittleEndian.Uint32(block[offDataBlockSize:])) * sector,
 		needsCheck:  binary.LittleEndian.Uint32(block[offFlags:])&flagNeedsCheck != 0,
 	}
