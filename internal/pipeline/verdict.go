@@ -114,6 +114,7 @@ var classes = []struct {
 	{syscall.ENOSPC, halt, "disk_full"},
 	{syscall.EIO, halt, "io"},
 	{syscall.EROFS, halt, "io"},
+	{syscall.EINVAL, retry, "invalid"}, // a device-mapper request that the kernel refuses
 	{context.DeadlineExceeded, retry, "timeout"},
 }
 

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 
 	"imagemanager.internal/internal/store"
@@ -41,12 +40,7 @@ func (f *flaky) heal() { f.t.Helper(); disks.Swap(f.t, f.name, disks.Linear(f.lo
 // newFlakyHost is a host whose pool lies on two flaky disks.
 func newFlakyHost(t *testing.T, env ...string) (h *host, data, metadata *flaky) {
 	t.Helper()
-	needPool(t)
-	h = &host{t: t, dir: t.TempDir(), bucket: "e2e-" + uuid.NewString(), url: os.Getenv("E2E_ENDPOINT_URL")}
-	if h.url == "" {
-		h.emulate()
-	}
-	h.makeQueue()
+	h = bareHost(t)
 	data, metadata = newFlaky(t, "data", 2<<30), newFlaky(t, "metadata", 8<<20)
 	h.install(poolName(t), "2GiB", env, "--data", data.path, "--metadata", metadata.path)
 	return h, data, metadata
@@ -173,12 +167,7 @@ func poolWritesFail(t *testing.T, which string) {
 // A state directory that cannot be written any more, in the middle of an image: nothing that was recorded is lost, nothing wrong is, and
 // when its disk is well again all comes to its end.
 func TestStateWritesFail(t *testing.T) {
-	needPool(t)
-	h := &host{t: t, dir: t.TempDir(), bucket: "e2e-" + uuid.NewString(), url: os.Getenv("E2E_ENDPOINT_URL")}
-	if h.url == "" {
-		h.emulate()
-	}
-	h.makeQueue()
+	h := bareHost(t)
 	disk, dir := newFlaky(t, "state", 256<<20), filepath.Join(h.dir, "state")
 	disks.Run(t, "mkfs.ext4", "-q", disk.path)
 	h.check(os.Mkdir(dir, 0o700))

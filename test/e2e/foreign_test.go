@@ -13,11 +13,7 @@ import (
 // there at the start, nor one that appears while the daemon runs, where its next id would be.
 func TestForeignDevices(t *testing.T) {
 	h := newHost(t)
-	row, err := h.store.Pool(t.Context())
-	h.check(err)
-	pool, err := devmapper.Open(devmapper.Config{Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata, BlockSize: row.BlockSize})
-	h.check(err)
-	defer pool.Close()
+	pool := h.pool()
 	h.check(pool.CreateThin(3))
 	h.start()
 	h.running()

@@ -14,7 +14,7 @@ import (
 // image's device that is gone from the pool. What is not ours it reports and leaves.
 func TestReconcile(t *testing.T) {
 	h := newHost(t)
-	pool := h.open()
+	pool := h.pool()
 	h.start()
 	img := h.first()
 	h.drained()

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -14,22 +13,12 @@ import (
 
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/store"
+	"imagemanager.internal/test/disks"
 )
 
 // big is a file of so many MiB.
 func big(mib int) entry {
 	return entry{name: "var/big", body: strings.Repeat("0123456789abcdef", mib<<16), mode: 0o644}
-}
-
-// open opens the host's pool.
-func (h *host) open() *devmapper.Pool {
-	h.t.Helper()
-	row, err := h.store.Pool(h.t.Context())
-	h.check(err)
-	pool, err := devmapper.Open(devmapper.Config{Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata, BlockSize: row.BlockSize})
-	h.check(err)
-	h.t.Cleanup(func() { h.check(pool.Close()) })
-	return pool
 }
 
 // pauses waits for /readyz to say why nothing is taken, and checks how long after since that was logged.
@@ -76,7 +65,7 @@ func (h *host) uncounted(key string) {
 // running snapshot serves on, and once the pool is grown the image is made.
 func TestPoolFullInUnpack(t *testing.T) {
 	h := newSizedHost(t, "192MiB")
-	pool := h.open()
+	pool := h.pool()
 	h.start()
 	img := h.first()
 	h.check(pool.CreateThin(1000))
@@ -135,7 +124,7 @@ func exhaust(t *testing.T, path string) {
 func TestMetadataFull(t *testing.T) {
 	h := bareHost(t)
 	h.install(poolName(t), "8GiB", []string{"POOL_MIN_FREE_METADATA=0"}, "--metadata-size", "2MiB")
-	pool := h.open()
+	pool := h.pool()
 	h.start()
 	img := h.first()
 	h.drained()
@@ -146,7 +135,7 @@ func TestMetadataFull(t *testing.T) {
 	h.put("images/b.tar", rootfs("world", 3))
 	h.stop()
 	h.consumer("pool", "repair", "--metadata-size", "32MiB")
-	pool = h.open()
+	pool = h.pool()
 	var err error
 	for id := devmapper.ID(1000); err == nil; id++ {
 		err = pool.Delete(id)
@@ -177,22 +166,18 @@ func exhaustMetadata(h *host, pool *devmapper.Pool) {
 	}
 }
 
-// smallState gives the host a state directory of its own file system, so small that it can be filled.
-func smallState(h *host) (filler string) {
-	h.t.Helper()
-	disk, _, _ := strings.Cut(os.Getenv("CIM_SCRATCH_DISKS"), ",")
-	if disk == "" {
-		h.t.Fatal("CIM_SCRATCH_DISKS names no disk: run this by bin/uml-run")
-	}
-	dir := filepath.Join(h.dir, "state")
+// smallHost is a host whose state directory is a file system of its own, so small that it can be filled, and does not hold the pool.
+func smallHost(t *testing.T, env ...string) (h *host, filler string) {
+	t.Helper()
+	h = bareHost(t)
+	files, dir := t.TempDir(), filepath.Join(h.dir, "state")
+	disk := disks.Loop(t, filepath.Join(files, "state"), 200<<20)
+	disks.Run(t, "mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", disk)
 	h.check(os.Mkdir(dir, 0o700))
-	out, err := exec.CommandContext(h.t.Context(), "mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", disk, "200M").CombinedOutput()
-	if err != nil {
-		h.t.Fatalf("mke2fs: %v: %s", err, out)
-	}
 	h.check(syscall.Mount(disk, dir, "ext4", 0, ""))
-	h.t.Cleanup(func() { h.check(syscall.Unmount(dir, 0)) })
-	return filepath.Join(dir, "filler")
+	t.Cleanup(func() { h.check(syscall.Unmount(dir, 0)) })
+	h.install(poolName(t), "2GiB", env, "--data", filepath.Join(files, "data"), "--metadata", filepath.Join(files, "metadata"))
+	return h, filepath.Join(dir, "filler")
 }
 
 // fillUp writes a file until the file system has only so many bytes left.
@@ -218,10 +203,7 @@ func fillUp(h *host, filler string, leave int64) {
 
 // A disk that is low on space under archives and database pauses intake before it is full, and once there is room again all goes on.
 func TestDiskLow(t *testing.T) {
-	h := bareHost(t)
-	filler := smallState(h)
-	files := t.TempDir()
-	h.install(poolName(t), "2GiB", []string{"STATE_MIN_FREE=64MiB"}, "--data", filepath.Join(files, "data"), "--metadata", filepath.Join(files, "metadata"))
+	h, filler := smallHost(t, "STATE_MIN_FREE=64MiB")
 	h.start()
 	img := h.first()
 	h.drained()
@@ -242,10 +224,7 @@ func TestDiskLow(t *testing.T) {
 // Without any reserve the disk under archives and database fills up to the last byte in the middle of the work. Nothing is lost, nothing is
 // counted, the snapshot serves on, and once there is room again all goes on by itself.
 func TestDiskFull(t *testing.T) {
-	h := bareHost(t)
-	filler := smallState(h)
-	files := t.TempDir()
-	h.install(poolName(t), "2GiB", []string{"STATE_MIN_FREE=0"}, "--data", filepath.Join(files, "data"), "--metadata", filepath.Join(files, "metadata"))
+	h, filler := smallHost(t, "STATE_MIN_FREE=0")
 	h.start()
 	img := h.first()
 	h.drained()
