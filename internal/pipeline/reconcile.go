@@ -38,8 +38,8 @@ func (p *Pipeline) reconcileOnce(ctx context.Context) (err error) {
 // leftovers are the kinds of things that can be left over.
 var leftovers = []string{"thin_device", "dm_device", "mount", "loop_device", "file"}
 
-// survey counts what no row of the journal claims, after everything was done about it.
-func (p *Pipeline) survey(ctx context.Context) error {
+// countLeftovers counts what no row of the journal claims, after everything was done about it.
+func (p *Pipeline) countLeftovers(ctx context.Context) error {
 	plan, err := p.Plan(ctx, false)
 	if err != nil {
 		return err

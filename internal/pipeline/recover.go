@@ -56,7 +56,7 @@ func (p *Pipeline) Recover(ctx context.Context) (Recovered, error) {
 		r.add(a)
 	}
 	p.Log.Info().Interface("recovered", r).Msg("journal, pool and files agree")
-	if err := p.survey(ctx); err != nil { // it only measures
+	if err := p.countLeftovers(ctx); err != nil { // it only measures
 		p.Log.Warn().Err(err).Msg("what is left over cannot be counted")
 	}
 	return r, nil
@@ -130,7 +130,7 @@ func (p *Pipeline) Reconcile(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("%s %s: %w", a.Do, a.What, err))
 		}
 	}
-	return errors.Join(append(errs, p.survey(ctx))...)
+	return errors.Join(append(errs, p.countLeftovers(ctx))...)
 }
 
 // applyIdle applies an action to an image that no job works on, and that is still as it was when the plan was made.
