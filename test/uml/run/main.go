@@ -14,7 +14,8 @@
 // With CIM_UML_REBOOTS=1 the program may bring its kernel down, as a power cut would, and is run again in a new one: on the same disks,
 // of which the first is mounted again as it was left, with CIM_BOOT=1, 2, … in its environment (0 at first). So that nobody mistakes it
 // for an accident, it makes a file named "down" in the directory CIM_BOOT_DIR before, and what else it writes there lasts from one boot
-// to the next: the directory is the host's. A guest is booted then even where the machine has dm-thin.
+// to the next: the directory is the host's. A guest is booted then even where the machine has dm-thin. A kernel that has stopped is one
+// more power cut to such a program, up to ten times.
 //
 // In the guest TMPDIR and HOME lie on an ext4, and CIM_SCRATCH_DISKS names empty block devices, separated by commas.
 // CIM_UML_MEMORY sets the guest's memory (default 2G), CIM_UML_CONSOLE=1 shows the kernel's messages.
@@ -100,28 +101,34 @@ func run(args []string) (int, error) {
 	if err := prepare(dir, args); err != nil {
 		return 0, err
 	}
-	code, booted, err := bootAgain(dir, args, signals)
-	if booted > 0 || !errors.Is(err, errStopped) {
+	code, err := bootAgain(dir, args, signals)
+	if reboots() || !errors.Is(err, errStopped) {
 		return code, err
 	}
 	fmt.Fprintf(os.Stderr, "uml-run: %v; once more in a new guest\n", err)
 	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700), prepare(dir, args)); err != nil {
 		return 0, err
 	}
-	code, _, err = bootAgain(dir, args, signals)
-	return code, err
+	return bootAgain(dir, args, signals)
 }
 
-// bootAgain boots on the same disks for as long as the program brings its kernel down, and tells how often it did.
-func bootAgain(dir string, args []string, signals <-chan os.Signal) (code, booted int, err error) {
-	for {
-		code, err = boot(dir, signals)
-		if err == nil || !reboots() || os.Remove(filepath.Join(dir, downName)) != nil {
-			return code, booted, err
+// bootAgain boots on the same disks for as long as the program brings its kernel down.
+func bootAgain(dir string, args []string, signals <-chan os.Signal) (int, error) {
+	stopped := 0
+	for booted := 1; ; booted++ {
+		code, err := boot(dir, signals)
+		meant := os.Remove(filepath.Join(dir, downName)) == nil
+		switch {
+		case err == nil || !reboots():
+			return code, err
+		case errors.Is(err, errStopped) && stopped < 10:
+			stopped++
+			fmt.Fprintf(os.Stderr, "uml-run: %v; booted again on the same disks\n", err)
+		case !meant:
+			return code, err
 		}
-		booted++
 		if err := writeSpec(dir, args, booted); err != nil {
-			return 0, booted, err
+			return 0, err
 		}
 	}
 }
