@@ -119,7 +119,7 @@ func TestQuarantine(t *testing.T) {
 			h.consumer("quarantine", "drop", fmt.Sprint(q.ID))
 		}
 	}
-	h.active("images/a.tar")
+	h.eventually("the image that was dead is active", func() bool { return h.count(store.Active) == 1 })
 	h.drained()
 	h.stop()
 	h.whole()
