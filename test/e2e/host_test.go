@@ -530,16 +530,22 @@ func mustJSON(v any) string {
 // hello returns what a snapshot's /etc/hello holds.
 func (h *host) hello(snapshot string) string {
 	h.t.Helper()
-	m, err := devmapper.MountDetached(snapshot, devmapper.MountInspect)
+	text, err := readHello(snapshot)
 	h.check(err)
+	return text
+}
+
+func readHello(snapshot string) (string, error) {
+	m, err := devmapper.MountDetached(snapshot, devmapper.MountInspect)
+	if err != nil {
+		return "", err
+	}
 	defer m.Close()
 	root, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", m.Root().Fd()))
-	h.check(err)
+	if err != nil {
+		return "", err
+	}
 	defer root.Close()
-	f, err := root.Open("rootfs/etc/hello")
-	h.check(err)
-	defer f.Close()
-	text, err := io.ReadAll(f)
-	h.check(err)
-	return string(text)
+	text, err := root.ReadFile("rootfs/etc/hello")
+	return string(text), err
 }
