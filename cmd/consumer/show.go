@@ -56,7 +56,7 @@ func printJSON(out io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
-// show is a command that reads the journal and prints.
+// show is a command that opens the journal and prints.
 func show(ctx context.Context, name, argNames string, args []string, out io.Writer, do func(*system, *flag.FlagSet, bool) error) error {
 	return showMore(ctx, name, argNames, args, out, func(*flag.FlagSet) {}, do)
 }

@@ -15,6 +15,7 @@ import (
 type outcome struct {
 	verdict  verdict
 	delay    time.Duration // retry: before the message is visible again
+	left     bool          // retry: without a message the image is not taken up again
 	reason   string        // dead: for whoever finds the message in the dead-letter queue
 	attempts int           // dead
 }

@@ -166,11 +166,12 @@ func (p *Pipeline) finish(work context.Context, job *Job, o outcome) {
 	p.mu.Lock()
 	delete(p.jobs, job.image.ID)
 	waiting := job.deliveries
-	if len(waiting) == 0 && o.verdict == retry {
+	park := len(waiting) == 0 && o.verdict == retry && !o.left
+	if park {
 		p.parked[job.image.ID] = time.Now().Add(o.delay)
 	}
 	p.mu.Unlock()
-	if len(waiting) == 0 && o.verdict == retry {
+	if park {
 		p.nudge()
 	}
 	defer close(job.over)

@@ -302,6 +302,36 @@ func TestUnwritableDatabase(t *testing.T) {
 	wg.Wait()
 }
 
+// An image that reconcile has looked after goes on as before: only what was lost is made again at once, and none is taken up without
+// its message that was not before.
+func TestAfterReconcile(t *testing.T) {
+	pending, active := store.Image{}, store.Image{}
+	pending.State, active.State = store.Pending, store.Active
+	for name, c := range map[string]struct {
+		do            Do
+		before, after store.Image
+		due           time.Time
+		err           error
+		verdict       verdict
+		parked        bool
+	}{
+		"terminal":            {Reactivate, active, active, time.Time{}, nil, accepted, false},
+		"lost":                {MakeAgain, active, pending, time.Time{}, nil, retry, true},
+		"waits for a message": {RollBack, pending, pending, time.Time{}, nil, retry, false},
+		"waits for its time":  {RollBack, pending, pending, time.Now().Add(time.Hour), nil, retry, true},
+		"failed":              {Reactivate, active, active, time.Time{}, errLost, retry, false},
+	} {
+		p := newPipeline(t)
+		o := afterwards(Action{Do: c.do}, c.before, c.after, c.due, c.err)
+		job, _ := p.take(1, nil)
+		p.finish(t.Context(), job, o)
+		due, parked := p.parked[1]
+		if o.verdict != c.verdict || parked != c.parked || !c.due.IsZero() && time.Until(due) < 50*time.Minute {
+			t.Errorf("%s: %+v, parked %t until %s", name, o, parked, due)
+		}
+	}
+}
+
 func TestBackoff(t *testing.T) {
 	for failures := range 100 {
 		for range 50 {

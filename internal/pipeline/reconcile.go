@@ -38,11 +38,12 @@ func (p *Pipeline) reconcileOnce(ctx context.Context) (err error) {
 // leftovers are the kinds of things that can be left over.
 var leftovers = []string{"thin_device", "dm_device", "mount", "loop_device", "file"}
 
-// countLeftovers counts what no row of the journal claims, after everything was done about it.
-func (p *Pipeline) countLeftovers(ctx context.Context) error {
-	plan, err := p.Plan(ctx, false)
-	if err != nil {
-		return err
+// countLeftovers counts what no row of the journal claims, after everything that the plan says was done about it.
+func (p *Pipeline) countLeftovers(ctx context.Context, plan []Action) (err error) {
+	if len(plan) > 0 {
+		if plan, err = p.Plan(ctx, false); err != nil {
+			return err
+		}
 	}
 	count := map[string]int{}
 	for _, a := range plan {
@@ -63,6 +64,13 @@ func (p *Pipeline) countLeftovers(ctx context.Context) error {
 		p.metrics.leftover(kind, count[kind])
 	}
 	return nil
+}
+
+// dueOf is when an image that failed without a message is taken up again; zero if it is not waiting for that.
+func (p *Pipeline) dueOf(image int64) time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.parked[image]
 }
 
 // working tells whether a job works on the image.

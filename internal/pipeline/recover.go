@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/store"
@@ -56,7 +57,7 @@ func (p *Pipeline) Recover(ctx context.Context) (Recovered, error) {
 		r.add(a)
 	}
 	p.Log.Info().Interface("recovered", r).Msg("journal, pool and files agree")
-	if err := p.countLeftovers(ctx); err != nil { // it only measures
+	if err := p.countLeftovers(ctx, plan); err != nil { // it only measures
 		p.Log.Warn().Err(err).Msg("what is left over cannot be counted")
 	}
 	return r, nil
@@ -130,7 +131,7 @@ func (p *Pipeline) Reconcile(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("%s %s: %w", a.Do, a.What, err))
 		}
 	}
-	return errors.Join(append(errs, p.countLeftovers(ctx))...)
+	return errors.Join(append(errs, p.countLeftovers(ctx, plan))...)
 }
 
 // applyIdle applies an action to an image that no job works on, and that is still as it was when the plan was made.
@@ -141,6 +142,7 @@ func (p *Pipeline) applyIdle(ctx context.Context, a Action) error {
 		}
 		return p.apply(ctx, nil, a)
 	}
+	due := p.dueOf(a.image.ID)
 	job, fresh := p.take(a.image.ID, nil)
 	if !fresh {
 		return nil
@@ -151,12 +153,22 @@ func (p *Pipeline) applyIdle(ctx context.Context, a Action) error {
 		p.logJob(job).Warn().Str("action", string(a.Do)).Str("what", a.What).Msg("reconcile")
 		err = p.apply(ctx, job, a)
 	}
-	o := abandoned // to be made again now, and a message that came meanwhile is not to be deleted
-	if err == nil && img.State != store.Pending && job.image.State != store.Pending {
-		o = done
-	}
-	p.finish(ctx, job, o)
+	p.finish(ctx, job, afterwards(a, img, job.image, due, err))
 	return err
+}
+
+// afterwards is the outcome for the messages that came while an action had the image. What was lost is to be made again now. An image that
+// waited goes on waiting: for its time, or for its message, which another host may have by now.
+func afterwards(a Action, before, after store.Image, due time.Time, err error) outcome {
+	switch {
+	case err == nil && before.State != store.Pending && after.State != store.Pending:
+		return done
+	case a.Do == MakeAgain || a.Do == RollForward:
+		return abandoned
+	case due.IsZero():
+		return outcome{verdict: retry, left: true}
+	}
+	return outcome{verdict: retry, delay: max(time.Until(due), 0)}
 }
 
 // changed tells whether the device of an action is no longer what it was.
