@@ -120,7 +120,7 @@ func (s *system) openPool(ctx context.Context) error {
 	case row.State != "ready":
 		return fmt.Errorf("the pool was not finished: %w", errNoPool)
 	}
-	pool, err := devmapper.Open(poolConfig(row))
+	pool, err := devmapper.Open(ctx, poolConfig(row))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, devmapper.ErrNoSuperblock) {
 		return fmt.Errorf("%w: %w", errPoolLost, err)
 	}

@@ -82,7 +82,7 @@ func (s *system) createPool(ctx context.Context, o poolOptions) error {
 	}
 	pool, err := devmapper.Create(poolConfig(row))
 	if errors.Is(err, devmapper.ErrHasSuperblock) { // ours: the intent was recorded when there was none
-		pool, err = devmapper.Open(poolConfig(row))
+		pool, err = devmapper.Open(ctx, poolConfig(row))
 	}
 	if err != nil {
 		return err

@@ -46,7 +46,7 @@ func cmdRecover(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err := noDatabase(databasePath(s.cfg.StateDir)); err != nil {
 		return err
 	}
-	row, attached, err := s.openLostPool(o, *uuid)
+	row, attached, err := s.openLostPool(ctx, o, *uuid)
 	if err != nil {
 		return err
 	}
@@ -92,7 +92,7 @@ func noDatabase(path string) error {
 }
 
 // openLostPool attaches the pool under the UUID that it had, so that no other owner can have it, and tells whether it was not active.
-func (s *system) openLostPool(o poolOptions, uuid string) (row store.Pool, attached bool, err error) {
+func (s *system) openLostPool(ctx context.Context, o poolOptions, uuid string) (row store.Pool, attached bool, err error) {
 	if err := devmapper.Probe(); err != nil {
 		return row, false, err
 	}
@@ -106,7 +106,7 @@ func (s *system) openLostPool(o poolOptions, uuid string) (row store.Pool, attac
 	if err != nil {
 		return row, false, err
 	}
-	if s.pool, err = devmapper.Open(cfg); err != nil {
+	if s.pool, err = devmapper.Open(ctx, cfg); err != nil {
 		return row, false, err
 	}
 	s.onClose(s.pool.Close)

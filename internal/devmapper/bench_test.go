@@ -10,7 +10,7 @@ import (
 func idle(b *testing.B, n int) *Pool {
 	b.Helper()
 	cfg := newConfig(b, 4<<30, 256*mib)
-	p := opened(b, Create, cfg)
+	p := created(b, cfg)
 	path := newImage(b, p)
 	fill(b, path, 8*mib)
 	check(b, p.Deactivate(1))
@@ -83,7 +83,7 @@ func gone(p *Pool, id ID) error {
 }
 
 func BenchmarkFilesystem(b *testing.B) {
-	p := opened(b, Create, newConfig(b, 4<<30, 64*mib))
+	p := created(b, newConfig(b, 4<<30, 64*mib))
 	check(b, p.CreateThin(1))
 	path, err := p.Activate(1, KindImage, 2<<30, false)
 	check(b, err)

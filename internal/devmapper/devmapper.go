@@ -2,7 +2,7 @@
 // knows nothing of where the bytes come from.
 //
 // It talks to the kernel by the ioctls of /dev/mapper/control (linux/dm-ioctl.h), so a failed step has a real errno and no child
-// process can be left half-way; children are mke2fs and, for repair, the thin-provisioning-tools. The kernel is the only state: a
+// process can be left half-way; children are mke2fs and the thin-provisioning-tools. The kernel is the only state: a
 // Pool holds nothing that a crash could lose, and every method may be called again after one.
 //
 // Names: a device of ours is cim-<pool>-<kind>-<id>, its dm UUID CIM-<pool uuid>-<id>. The UUID is a lock: the kernel refuses a second
@@ -19,6 +19,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/google/uuid"
 )
 
 // ID is the number of a thin device within its pool.
@@ -73,7 +75,7 @@ const (
 // Config names a pool and what it lies on.
 type Config struct {
 	Name      string // part of every device's name: letters, digits, `-`, `_`, `.`
-	UUID      string // part of every device's dm UUID
+	UUID      string // part of every device's dm UUID: a UUID in lower case
 	Data      string // block device, or file that is put behind a loop device
 	Metadata  string // likewise
 	BlockSize int64  // bytes: a multiple of 64 KiB up to 1 GiB, fixed for the pool's life
@@ -84,8 +86,8 @@ func (c Config) check() error {
 	if !plain(c.Name, maxPoolName) {
 		errs = append(errs, fmt.Errorf("pool name %q: 1 to %d letters, digits, '-', '_', '.'", c.Name, maxPoolName))
 	}
-	if !plain(c.UUID, maxPoolName) {
-		errs = append(errs, fmt.Errorf("pool UUID %q: 1 to %d letters, digits, '-', '_', '.'", c.UUID, maxPoolName))
+	if c.ownerOf() == uuid.Nil {
+		errs = append(errs, fmt.Errorf("pool UUID %q: not a UUID in lower case", c.UUID))
 	}
 	if c.BlockSize < minBlockSize || c.BlockSize > maxBlockSize || c.BlockSize%minBlockSize != 0 {
 		errs = append(errs, fmt.Errorf("pool block size %d: a multiple of %d up to %d", c.BlockSize, minBlockSize, maxBlockSize))

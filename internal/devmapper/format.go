@@ -1,7 +1,7 @@
 package devmapper
 
 import (
-	"crypto/sha256"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -13,27 +13,15 @@ import (
 	"imagemanager.internal/internal/failpoint"
 )
 
-// ownerOf is the mark of a pool in its metadata superblock, in a field that the kernel carries along and leaves to others. It tells a
-// swapped or restored metadata file from ours while no pool is active, when there is no dm UUID to ask; and it tells the UUID when
-// nothing else does, see Identify. It is the UUID itself, of a UUID that is none a hash.
-func (c Config) ownerOf() [16]byte {
-	if id, ok := markable(c.UUID); ok {
-		return id
+// ownerOf is the mark of a pool in its metadata superblock, in a field that the kernel carries along and leaves to others: the UUID. It
+// tells a swapped or restored metadata file from ours while no pool is active, when there is no dm UUID to ask; and it tells the UUID when
+// nothing else does, see Identify. It is zero, nobody's, for what is no UUID.
+func (c Config) ownerOf() uuid.UUID {
+	id, err := uuid.Parse(c.UUID)
+	if err != nil || id.String() != c.UUID {
+		return uuid.Nil
 	}
-	return c.hashedOwner()
-}
-
-// hashedOwner is the mark that earlier versions made. It is replaced when the pool is activated next.
-func (c Config) hashedOwner() (owner [16]byte) {
-	sum := sha256.Sum256([]byte(c.poolUUID()))
-	copy(owner[:], sum[:])
-	return owner
-}
-
-// markable returns the bytes of a random UUID in its canonical form.
-func markable(text string) (id uuid.UUID, ok bool) {
-	id, err := uuid.Parse(text)
-	return id, err == nil && id.String() == text && id.Version() == 4 && id.Variant() == uuid.RFC4122
+	return id
 }
 
 // format makes an empty pool on the devices and marks it as ours. It is not active afterwards.
@@ -74,7 +62,7 @@ func wipe(metadata, data blockDevice) error {
 }
 
 // stamp marks a pool that is not active.
-func stamp(metadata blockDevice, owner [16]byte) error {
+func stamp(metadata blockDevice, owner uuid.UUID) error {
 	block, err := firstBlock(metadata.path)
 	if err != nil {
 		return err
@@ -111,24 +99,28 @@ func (p *Pool) checkSuperblock(metadata blockDevice) (superblock, error) {
 	if sb.blockSize != p.cfg.BlockSize {
 		return sb, fmt.Errorf("%w: the pool on %s has blocks of %d bytes, not %d", ErrForeign, metadata.source, sb.blockSize, p.cfg.BlockSize)
 	}
-	if sb.owner != p.cfg.ownerOf() && sb.owner != p.cfg.hashedOwner() && sb.owner != [16]byte{} {
+	if sb.owner != p.cfg.ownerOf() && sb.owner != uuid.Nil {
 		return sb, fmt.Errorf("%w: the pool on %s is another one, with other thin devices", ErrForeign, metadata.source)
 	}
 	return sb, nil
 }
 
-// revive activates a pool that is not active. One without a mark, as a crash within format or a repair leaves it, or with an earlier
-// version's, is marked first, and a metadata snapshot that a power cut left half-made is struck out.
-func (p *Pool) revive(sb superblock, metadata, data blockDevice) error {
+// revive activates a pool that is not active, after it has been put in order and checked. One without a mark, as a crash within format or
+// thin_repair leaves it, is marked.
+func (p *Pool) revive(ctx context.Context, sb superblock, metadata, data blockDevice) error {
+	if err := p.ctl.remove(p.cfg.poolUUID()); err != nil && !errors.Is(err, unix.ENXIO) { // half-created, it may have the metadata open
+		return fmt.Errorf("remove half-created pool: %w", err)
+	}
 	if sb.owner != p.cfg.ownerOf() {
-		if err := p.ctl.remove(p.cfg.poolUUID()); err != nil && !errors.Is(err, unix.ENXIO) {
-			return fmt.Errorf("remove half-created pool: %w", err)
-		}
 		if err := stamp(metadata, p.cfg.ownerOf()); err != nil {
 			return err
 		}
 	}
-	if err := p.strikeUncounted(sb, metadata); err != nil {
+	err := checkMetadata(ctx, sb, metadata)
+	if errors.Is(err, ErrDamaged) {
+		return fmt.Errorf("%w: run `consumer pool repair`", err)
+	}
+	if err != nil {
 		return err
 	}
 	return p.start(metadata, data)

@@ -1,20 +1,21 @@
 package devmapper
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-
-	"golang.org/x/sys/unix"
 )
 
 // The kernel makes a metadata snapshot (reserve_metadata_snap) in two steps that a power cut comes between: it writes its block into the
 // superblock together with the blocks of the transaction, and only then, after a flush, the superblock with the space map that counts
 // it. In between, the superblock names a snapshot that nothing counts. The kernel believes it; told to release it, it takes references
 // back that were never taken, and the pool's own trees lose their blocks. So such a snapshot is struck out before the kernel sees it: the
-// rest is as it was at the last commit. Source: __reserve_metadata_snap and __commit_transaction in drivers/md/dm-thin-metadata.c.
+// rest is as it was at the last commit. In the same way a release leaves one that is counted and not named, with all the blocks that
+// it keeps: it is named again, and then the kernel can release it. Source: __reserve_metadata_snap, __release_metadata_snap and
+// __commit_transaction in drivers/md/dm-thin-metadata.c.
 
 // The space map of the metadata: one block with an index of up to 255 bitmaps, and in these two bits a block, 0 for a free one
 // (persistent-data/dm-space-map-common.h).
@@ -26,51 +27,100 @@ const (
 	maxBitmaps      = 255
 )
 
-// strikeUncounted removes a metadata snapshot from the superblock of a pool that is not active, if the space map does not count it.
-// Errors: ErrDamaged where the space map cannot be read, and errno.
-func (p *Pool) strikeUncounted(sb superblock, metadata blockDevice) error {
-	if sb.heldRoot == 0 {
-		return nil
-	}
+// checkMetadata checks the metadata of a pool that is not active, as LVM does at every activation, after it has put the snapshot right that
+// they may have. Errors: ErrDamaged where they are not sound, ErrUnavailable without thin_check, and errno.
+func checkMetadata(ctx context.Context, sb superblock, metadata blockDevice) error {
 	f, err := openDirect(metadata.path, os.O_RDONLY)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	counted, err := isCounted(f, sb, sb.heldRoot)
-	if err != nil {
-		return fmt.Errorf("%w: %s: %w: run `consumer pool repair`", ErrDamaged, metadata.source, err)
+	if err := strikeUncounted(f, sb, metadata); err != nil {
+		return err
 	}
-	if counted { // whole: the kernel can release it
+	bad := runThinCheck(ctx, metadata.path)
+	if sb.heldRoot != 0 || !errors.Is(bad, ErrDamaged) {
+		return bad
+	}
+	root, err := uncalled(f, sb)
+	if root == 0 {
+		return errors.Join(bad, err)
+	}
+	if err := setHeldRoot(metadata, root); err != nil {
+		return err
+	}
+	return runThinCheck(ctx, metadata.path)
+}
+
+// strikeUncounted removes a metadata snapshot from the superblock if the space map does not count it.
+func strikeUncounted(r io.ReaderAt, sb superblock, metadata blockDevice) error {
+	if sb.heldRoot == 0 {
 		return nil
 	}
-	if err := p.ctl.remove(p.cfg.poolUUID()); err != nil && !errors.Is(err, unix.ENXIO) { // half-created, it may have the metadata open
-		return fmt.Errorf("remove half-created pool: %w", err)
+	if sb.heldRoot < sb.metadataBlocks {
+		counts, err := readBitmap(r, sb, sb.heldRoot)
+		if err != nil {
+			return fmt.Errorf("%w: %s: %w", ErrDamaged, metadata.source, err)
+		}
+		if counts.has(sb.heldRoot) { // whole: the kernel can release it
+			return nil
+		}
 	}
-	block, err := readBlock(f, 0)
+	return setHeldRoot(metadata, 0)
+}
+
+func setHeldRoot(metadata blockDevice, root uint64) error {
+	block, err := firstBlock(metadata.path)
 	if err != nil {
 		return err
 	}
-	binary.LittleEndian.PutUint64(block[offHeldRoot:], 0)
+	binary.LittleEndian.PutUint64(block[offHeldRoot:], root)
 	binary.LittleEndian.PutUint32(block, seal(block, superblockSalt))
 	return writeFirst(metadata, block)
 }
 
-// isCounted tells whether the metadata's space map holds a block to be in use.
-func isCounted(r io.ReaderAt, sb superblock, at uint64) (bool, error) {
-	if at >= maxBitmaps*blocksPerBitmap {
-		return false, nil
+// uncalled finds a metadata snapshot that the space map counts, in metadata whose superblock names none; 0 if there is none. It is known by
+// its seal: a counted block is never anything but what it was written as, and only superblocks and their copies have theirs.
+func uncalled(r io.ReaderAt, sb superblock) (uint64, error) {
+	var counts bitmap
+	for at := uint64(1); at < sb.metadataBlocks; at++ {
+		var err error
+		if at == 1 || at%blocksPerBitmap == 0 {
+			counts, err = readBitmap(r, sb, at)
+		}
+		if err != nil {
+			return 0, err
+		}
+		if !counts.has(at) {
+			continue
+		}
+		block, err := readBlock(r, at)
+		if err != nil {
+			return 0, err
+		}
+		if _, err := parseSuperblock(block); err == nil && binary.LittleEndian.Uint64(block[8:]) == at {
+			return at, nil
+		}
 	}
+	return 0, nil
+}
+
+// bitmap is a block of the space map.
+type bitmap []byte
+
+// has tells whether a block that the bitmap is about is in use.
+func (b bitmap) has(at uint64) bool {
+	bit := at % blocksPerBitmap * 2
+	return b[bitmapHeader+bit/8]>>(bit%8)&3 != 0
+}
+
+// readBitmap reads the bitmap about a block.
+func readBitmap(r io.ReaderAt, sb superblock, at uint64) (bitmap, error) {
 	index, err := sealedBlock(r, sb.bitmapRoot, indexSalt)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	bitmap, err := sealedBlock(r, binary.LittleEndian.Uint64(index[bitmapHeader+16*(at/blocksPerBitmap):]), bitmapSalt)
-	if err != nil {
-		return false, err
-	}
-	bit := at % blocksPerBitmap * 2
-	return bitmap[bitmapHeader+bit/8]>>(bit%8)&3 != 0, nil
+	return sealedBlock(r, binary.LittleEndian.Uint64(index[bitmapHeader+16*(at/blocksPerBitmap):]), bitmapSalt)
 }
 
 // sealedBlock reads a block of the space map.

@@ -16,8 +16,8 @@ var ErrUnidentified = errors.New("the pool's UUID is not known")
 var ErrNoFilesystem = errors.New("no ext4 file system")
 
 // Identify completes the configuration of a pool about which nothing is known but where it lies, and tells whether it is active. Block
-// size and UUID come from the metadata, where format and Open left the latter; an earlier version left only a hash of it, and a repair
-// nothing: then from the dm UUID if the pool is active. A name or UUID that is given must be the pool's.
+// size and UUID come from the metadata, where format, RepairMetadata and Open left the latter. thin_repair leaves none: then it comes from
+// the dm UUID if the pool is active. A name or UUID that is given must be the pool's.
 //
 // Errors: ErrNoSuperblock, ErrDamaged, ErrUnidentified, ErrForeign if name or UUID are not the pool's, ErrUnavailable, fs.ErrNotExist.
 func Identify(cfg Config) (_ Config, active bool, err error) {
@@ -31,8 +31,12 @@ func Identify(cfg Config) (_ Config, active bool, err error) {
 		return cfg, false, fmt.Errorf("identify pool: %w", err)
 	}
 	cfg.BlockSize = sb.blockSize
-	if cfg.UUID == "" {
-		cfg.UUID, err = uuidOf(ctl, cfg.Name, sb.owner)
+	switch {
+	case cfg.UUID != "":
+	case sb.owner != uuid.Nil:
+		cfg.UUID = sb.owner.String()
+	default:
+		cfg.UUID, err = activeUUID(ctl, cfg.Name)
 	}
 	if err == nil {
 		err = cfg.check()
@@ -50,22 +54,17 @@ func Identify(cfg Config) (_ Config, active bool, err error) {
 	return cfg, true, err
 }
 
-// uuidOf finds the UUID that belongs to a mark. The dm UUID of the active pool of that name comes first: a hash may look like a UUID.
-func uuidOf(ctl control, name string, owner [16]byte) (string, error) {
+// activeUUID is the UUID of the pool that is active under a name.
+func activeUUID(ctl control, name string) (string, error) {
 	d, err := ctl.findName(Config{Name: name}.poolName())
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return "", err
 	}
-	if id, ok := strings.CutPrefix(strings.TrimSuffix(d.uuid, poolSuffix), uuidPrefix); err == nil && ok {
-		if c := (Config{UUID: id}); owner == c.ownerOf() || owner == c.hashedOwner() || owner == [16]byte{} {
-			return id, nil
-		}
+	id, ok := strings.CutPrefix(strings.TrimSuffix(d.uuid, poolSuffix), uuidPrefix)
+	if !ok {
+		return "", fmt.Errorf("%w: its metadata are not marked, as after thin_repair, and it is not active", ErrUnidentified)
 	}
-	text := uuid.UUID(owner).String()
-	if _, ok := markable(text); !ok {
-		return "", fmt.Errorf("%w: its metadata were marked by an earlier version, or repaired, and it is not active", ErrUnidentified)
-	}
-	return text, nil
+	return id, nil
 }
 
 // FilesystemUUID reads the UUID of the ext4 file system on a device, mounted or not. ErrNoFilesystem says that there is none.

@@ -5,10 +5,12 @@ import (
 	"io/fs"
 	"os"
 	"testing"
+
+	"github.com/google/uuid"
 )
 
-// What a pool is called and made of is found out from where it lies, active or not; also of one that an earlier version marked, or a
-// repair left unmarked, while it is active, and when it has been active again.
+// What a pool is called and made of is found out from where it lies, active or not; also of one that thin_repair left unmarked, while it is
+// active, and when it has been active again.
 func TestIdentify(t *testing.T) {
 	p, cfg := newPool(t)
 	newImage(t, p)
@@ -27,48 +29,38 @@ func TestIdentify(t *testing.T) {
 	}
 	check(t, Detach(cfg))
 	identify(false)
-	for name, mark := range map[string][16]byte{"hash": cfg.hashedOwner(), "none": {}} {
-		_, err := withDevices(cfg, func(_ *Pool, metadata, _ blockDevice) error {
-			return errors.Join(stamp(metadata, mark), errStop)
-		})
-		if !errors.Is(err, errStop) {
-			t.Fatal(err)
-		}
-		if _, _, err := Identify(where); !errors.Is(err, ErrUnidentified) {
-			t.Errorf("%s: %v, want ErrUnidentified", name, err)
-		}
-		told := where
-		told.UUID = cfg.UUID
-		if got, _, err := Identify(told); err != nil || got != cfg {
-			t.Errorf("%s, told: %+v, %v", name, got, err)
-		}
-		wantThins(t, opened(t, Open, cfg), 1)
-		identify(true)
-		check(t, Detach(cfg))
-		identify(false) // Open has marked it
+	unmark(t, cfg)
+	if _, _, err := Identify(where); !errors.Is(err, ErrUnidentified) {
+		t.Errorf("%v, want ErrUnidentified", err)
 	}
+	told := where
+	told.UUID = cfg.UUID
+	if got, _, err := Identify(told); err != nil || got != cfg {
+		t.Errorf("told: %+v, %v", got, err)
+	}
+	wantThins(t, opened(t, cfg), 1)
+	identify(true)
+	check(t, Detach(cfg))
+	identify(false) // Open has marked it
 }
 
-// errStop ends withDevices.
-var errStop = errors.New("stop")
+// unmark takes the mark from the metadata of a pool that is not active.
+func unmark(t *testing.T, cfg Config) {
+	t.Helper()
+	check(t, offline(cfg, func(metadata *blockDevice) error { return stamp(*metadata, uuid.Nil) }))
+}
 
-// An active pool of an earlier version is known by its dm UUID.
+// An active pool whose metadata are not marked is known by its dm UUID; marked ones say themselves what they are.
 func TestIdentifyByDeviceUUID(t *testing.T) {
 	p, cfg := newPool(t)
-	for name, c := range map[string]struct {
-		owner [16]byte
-		want  string
-	}{
-		"hash": {cfg.hashedOwner(), cfg.UUID}, "none": {[16]byte{}, cfg.UUID}, "its UUID": {cfg.ownerOf(), cfg.UUID},
-	} {
-		if got, err := uuidOf(p.ctl, cfg.Name, c.owner); err != nil || got != c.want {
-			t.Errorf("%s: %s, %v", name, got, err)
-		}
+	if got, err := activeUUID(p.ctl, cfg.Name); err != nil || got != cfg.UUID {
+		t.Errorf("%s, %v, want %s", got, err, cfg.UUID)
 	}
-	other := cfg
-	other.UUID = "6f1cf6e3-6a3c-4c55-8a2b-7a4f0b9f2d10"
-	if got, err := uuidOf(p.ctl, cfg.Name, other.ownerOf()); err != nil || got != other.UUID {
-		t.Errorf("another pool's metadata: %s, %v, want %s", got, err, other.UUID)
+	_, other := newPool(t)
+	check(t, Detach(other))
+	where := Config{Name: cfg.Name, Data: other.Data, Metadata: other.Metadata}
+	if got, active, err := Identify(where); err != nil || got.UUID != other.UUID || active {
+		t.Errorf("another pool's metadata: %s, active %t, %v, want %s", got.UUID, active, err, other.UUID)
 	}
 }
 

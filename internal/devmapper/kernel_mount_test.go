@@ -15,7 +15,7 @@ import (
 // An empty file system takes next to nothing of the pool, and nothing more while it is mounted.
 func TestFreshFilesystemIsSmall(t *testing.T) {
 	cfg := newConfig(t, 2<<30, 8*mib)
-	p := opened(t, Create, cfg)
+	p := created(t, cfg)
 	check(t, p.CreateThin(1))
 	path, err := p.Activate(1, KindImage, 2<<30, false)
 	check(t, err)
@@ -171,7 +171,7 @@ func TestMountDiesWithItsProcess(t *testing.T) {
 // Whatever a full pool swallowed is reported by Sync, not lost.
 func TestSyncReportsFullPool(t *testing.T) {
 	cfg := newConfig(t, 16*mib, minMetadataSize)
-	p := opened(t, Create, cfg)
+	p := created(t, cfg)
 	path := newImage(t, p)
 	check(t, MakeFilesystem(t.Context(), path, cfg.UUID))
 	m, err := MountDetached(path, MountBuild)

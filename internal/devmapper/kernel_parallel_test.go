@@ -30,7 +30,7 @@ func TestParallel(t *testing.T) {
 	each(rounds, func(i int) error { return p.GrowData(int64(513+i) * mib) })
 	each(rounds, func(i int) error { return p.GrowMetadata(minMetadataSize + int64(i+1)*mib) })
 	each(rounds, func(int) error {
-		q, err := Open(cfg)
+		q, err := Open(t.Context(), cfg)
 		if err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,7 +21,7 @@ func TestCreateOpenDetach(t *testing.T) {
 	if _, err := Create(cfg); !errors.Is(err, ErrHasSuperblock) {
 		t.Fatalf("second Create: %v, want ErrHasSuperblock", err)
 	}
-	q, err := Open(cfg) // active: adopted
+	q, err := Open(t.Context(), cfg) // active: adopted
 	check(t, err)
 	check(t, q.Close())
 	check(t, p.Close())
@@ -37,7 +38,7 @@ func TestCreateOpenDetach(t *testing.T) {
 	if _, err := Create(cfg); !errors.Is(err, ErrHasSuperblock) {
 		t.Fatalf("Create after Detach: %v, want ErrHasSuperblock", err)
 	}
-	q = opened(t, Open, cfg)
+	q = opened(t, cfg)
 	wantThins(t, q, 1, 7)
 	path, err := q.Activate(1, KindImage, deviceSize, false)
 	check(t, err)
@@ -91,7 +92,7 @@ func TestOpenFinishesHalfCreatedPool(t *testing.T) {
 			} else {
 				check(t, p.ctl.suspend(cfg.poolUUID()))
 			}
-			q := opened(t, Open, cfg)
+			q := opened(t, cfg)
 			newImage(t, q)
 			if s, err := q.Status(); err != nil || s.Mode != ModeReadWrite {
 				t.Errorf("%+v %v", s, err)
@@ -123,7 +124,7 @@ func TestOpenRefusesForeignPools(t *testing.T) {
 		{"zeroing off", zeroing, func(*testing.T, *Config) {}, "zero"},
 		{"hangs when full", hanging, func(*testing.T, *Config) {}, "error_if_no_space"},
 		{"other block size", ours, func(_ *testing.T, c *Config) { c.BlockSize *= 2 }, "blocks of 65536 bytes"},
-		{"other UUID", ours, func(_ *testing.T, c *Config) { c.UUID += "x" }, "another one"},
+		{"other UUID", ours, func(_ *testing.T, c *Config) { c.UUID = uuid.NewString() }, "another one"},
 		{"other data", ours, func(t *testing.T, c *Config) {
 			c.Data = filepath.Join(t.TempDir(), "other.img")
 			check(t, createFile(c.Data, 512*mib))
@@ -148,7 +149,7 @@ func TestOpenRefusesForeignPools(t *testing.T) {
 			d.close()
 			other := cfg
 			tt.change(t, &other)
-			q, err := Open(other)
+			q, err := Open(t.Context(), other)
 			if tt.want == "" {
 				check(t, err)
 				check(t, q.Close())
@@ -217,11 +218,11 @@ var errNone = errors.New("no error")
 
 func TestOpenWithoutPool(t *testing.T) {
 	cfg := newConfig(t, 512*mib, minMetadataSize)
-	if _, err := Open(cfg); !errors.Is(err, ErrNoSuperblock) {
+	if _, err := Open(t.Context(), cfg); !errors.Is(err, ErrNoSuperblock) {
 		t.Errorf("blank metadata: %v, want ErrNoSuperblock", err)
 	}
 	check(t, os.Remove(cfg.Metadata))
-	if _, err := Open(cfg); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Open(t.Context(), cfg); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no metadata: %v, want ErrNotExist", err)
 	}
 	check(t, Detach(cfg)) // lost files are no reason to fail
@@ -261,7 +262,7 @@ func TestCreateCutOff(t *testing.T) {
 			if err == nil {
 				check(t, q.Close())
 			}
-			q = opened(t, Open, cfg)
+			q = opened(t, cfg)
 			newImage(t, q)
 			check(t, Detach(cfg))
 			sb, err := parseSuperblock(mustFirstBlock(t, cfg.Metadata))
@@ -269,7 +270,7 @@ func TestCreateCutOff(t *testing.T) {
 			if sb.owner != cfg.ownerOf() {
 				t.Error("it is not marked as ours")
 			}
-			wantThins(t, opened(t, Open, cfg), 1)
+			wantThins(t, opened(t, cfg), 1)
 		})
 	}
 }
@@ -290,13 +291,13 @@ func TestOpenRefusesSwappedMetadata(t *testing.T) {
 	check(t, Detach(other))
 	swapped := cfg
 	swapped.Metadata = other.Metadata
-	if _, err := Open(swapped); !errors.Is(err, ErrForeign) {
+	if _, err := Open(t.Context(), swapped); !errors.Is(err, ErrForeign) {
 		t.Errorf("%v, want ErrForeign", err)
 	}
 	if leaks := kernelLeaks(); len(leaks) > 0 {
 		t.Errorf("left behind: %q", leaks)
 	}
-	wantThins(t, opened(t, Open, cfg), 1)
+	wantThins(t, opened(t, cfg), 1)
 	// The mark survives the kernel's own writes.
 	check(t, a.ctl.message(cfg.poolUUID(), "set_transaction_id 0 1"))
 	check(t, Detach(cfg))
@@ -311,7 +312,7 @@ func TestOpenRefusesShorterData(t *testing.T) {
 	check(t, p.Close())
 	check(t, Detach(cfg))
 	check(t, os.Truncate(cfg.Data, 256*mib))
-	if _, err := Open(cfg); !errors.Is(err, unix.EINVAL) {
+	if _, err := Open(t.Context(), cfg); !errors.Is(err, unix.EINVAL) {
 		t.Errorf("%v, want EINVAL", err)
 	}
 	if leaks := kernelLeaks(); len(leaks) > 0 {
@@ -329,12 +330,12 @@ func TestBlockDevices(t *testing.T) {
 	given := cfg
 	given.Metadata, given.Data = metadata.path, data.path
 	t.Cleanup(func() { check(t, Detach(given)) })
-	p := opened(t, Create, given)
+	p := created(t, given)
 	newImage(t, p)
 	rival := given
 	rival.Name += "rival"
-	rival.UUID += "-rival"
-	if _, err = Open(rival); !errors.Is(err, ErrForeign) {
+	rival.UUID = uuid.NewString()
+	if _, err = Open(t.Context(), rival); !errors.Is(err, ErrForeign) {
 		t.Errorf("a second pool on the same devices: %v, want ErrForeign", err)
 	}
 	r := &Pool{cfg: rival, ctl: p.ctl} // past our own check
@@ -395,7 +396,7 @@ func TestHeldMetadataSnapshot(t *testing.T) {
 	if !held() {
 		t.Fatal("not reserved")
 	}
-	opened(t, Open, cfg)
+	opened(t, cfg)
 	if held() {
 		t.Error("Open did not release it")
 	}

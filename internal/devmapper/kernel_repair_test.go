@@ -32,7 +32,7 @@ func TestGrow(t *testing.T) {
 		}
 	}
 	check(t, Detach(cfg))
-	q := opened(t, Open, cfg)
+	q := opened(t, cfg)
 	if s, err := q.Status(); err != nil || s.TotalData != 768*mib || s.TotalMetadata != 8*mib {
 		t.Errorf("after Open: %+v %v", s, err)
 	}
@@ -46,7 +46,7 @@ func TestGrow(t *testing.T) {
 // Growing is what brings a full pool back, with the device still open.
 func TestGrowFullPool(t *testing.T) {
 	cfg := newConfig(t, 16*mib, minMetadataSize)
-	p := opened(t, Create, cfg)
+	p := created(t, cfg)
 	path := newImage(t, p)
 	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_SYNC, 0)
 	check(t, err)
@@ -98,14 +98,14 @@ func TestGrowCutOff(t *testing.T) {
 	}
 	check(t, os.Truncate(cfg.Data, 768*mib))
 	check(t, Detach(cfg))
-	if s, err := opened(t, Open, cfg).Status(); err != nil || s.TotalData != 768*mib {
+	if s, err := opened(t, cfg).Status(); err != nil || s.TotalData != 768*mib {
 		t.Errorf("%+v %v", s, err)
 	}
 }
 
 func TestRepairFullMetadata(t *testing.T) {
 	cfg := newConfig(t, 8<<30, minMetadataSize)
-	p := opened(t, Create, cfg)
+	p := created(t, cfg)
 	exhaustMetadata(t, p)
 	if err := CheckMetadata(t.Context(), cfg); !errors.Is(err, ErrBusy) {
 		t.Errorf("check of an active pool: %v, want ErrBusy", err)
@@ -121,7 +121,7 @@ func TestRepairFullMetadata(t *testing.T) {
 	if r.Rebuilt || !r.Enlarged || r.Bytes != 8*mib || r.DamagedSaved != "" {
 		t.Errorf("%+v", r)
 	}
-	q := opened(t, Open, cfg)
+	q := opened(t, cfg)
 	after, err := q.Thins()
 	check(t, err)
 	if !slices.Equal(before, after) {
@@ -191,7 +191,10 @@ func TestRepairDamagedMetadata(t *testing.T) {
 				}
 			}
 			check(t, CheckMetadata(t.Context(), cfg))
-			q := opened(t, Open, cfg)
+			if got, _, err := Identify(Config{Name: cfg.Name, Data: cfg.Data, Metadata: cfg.Metadata}); err != nil || got != cfg {
+				t.Errorf("%+v, %v: the metadata are not marked", got, err)
+			}
+			q := opened(t, cfg)
 			wantThins(t, q, 1, 2)
 			for id := ID(1); id <= 2; id++ {
 				path, err := q.Activate(id, KindSnapshot, deviceSize, false)
@@ -214,7 +217,7 @@ func TestOpenNeedsCheck(t *testing.T) {
 		b[offFlags] |= flagNeedsCheck
 		seal32(b[:metadataBlock], superblockSalt)
 	})
-	q := opened(t, Open, cfg)
+	q := opened(t, cfg)
 	if s, err := q.Status(); err != nil || !s.NeedsCheck || s.Mode != ModeReadOnly {
 		t.Errorf("%+v %v", s, err)
 	}
@@ -246,7 +249,7 @@ func TestMessageNotCommitted(t *testing.T) {
 	check(t, makeNode(d))
 	given := cfg
 	given.Metadata = d.nodePath()
-	p := opened(t, Create, given)
+	p := created(t, given)
 	t.Cleanup(func() { check(t, Detach(given)) })
 	check(t, p.CreateThin(1))
 	check(t, ctl.load(uuid, flaky("0 180 1 error_writes"), false))

@@ -320,7 +320,7 @@ func allocated(t *testing.T, path string) int64 {
 // A full data device fails writers at once, refuses new devices, and lets old ones go.
 func TestDataFull(t *testing.T) {
 	cfg := newConfig(t, 16*mib, minMetadataSize)
-	p := opened(t, Create, cfg)
+	p := created(t, cfg)
 	path := newImage(t, p)
 	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_SYNC, 0)
 	check(t, err)
@@ -352,7 +352,7 @@ func TestDataFull(t *testing.T) {
 // Full metadata makes the pool read-only; listing works, changes do not, nothing is reported as done that is not.
 func TestMetadataFull(t *testing.T) {
 	cfg := newConfig(t, 8<<30, minMetadataSize)
-	p := opened(t, Create, cfg)
+	p := created(t, cfg)
 	made := exhaustMetadata(t, p)
 	for name, do := range map[string]func() error{
 		"CreateThin": func() error { return p.CreateThin(maxID) },
@@ -367,7 +367,7 @@ func TestMetadataFull(t *testing.T) {
 	if len(list) < made-1 || len(list) > made+1 {
 		t.Errorf("%d devices listed, %d made", len(list), made)
 	}
-	q, err := Open(cfg)
+	q, err := Open(t.Context(), cfg)
 	check(t, err)
 	check(t, q.Close())
 }

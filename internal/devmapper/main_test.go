@@ -161,13 +161,21 @@ func newConfig(t testing.TB, data, metadata int64) Config {
 func newPool(t testing.TB) (*Pool, Config) {
 	t.Helper()
 	cfg := newConfig(t, 512*mib, minMetadataSize)
-	return opened(t, Create, cfg), cfg
+	return created(t, cfg), cfg
 }
 
 // opened calls Create or Open and closes the pool when the test ends.
-func opened(t testing.TB, open func(Config) (*Pool, error), cfg Config) *Pool {
+func opened(t testing.TB, cfg Config) *Pool {
 	t.Helper()
-	p, err := open(cfg)
+	p, err := Open(t.Context(), cfg)
+	check(t, err)
+	t.Cleanup(func() { check(t, p.Close()) })
+	return p
+}
+
+func created(t testing.TB, cfg Config) *Pool {
+	t.Helper()
+	p, err := Create(cfg)
 	check(t, err)
 	t.Cleanup(func() { check(t, p.Close()) })
 	return p
@@ -213,7 +221,7 @@ func digest(t testing.TB, path string) string {
 // run runs a program of the system.
 func run(t testing.TB, name string, args ...string) string {
 	t.Helper()
-	path, err := findTool(name, name)
+	path, err := findTool(tool{name, name})
 	check(t, err)
 	out, err := runTool(context.Background(), path, args...)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"unsafe"
 
+	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 )
 
@@ -28,7 +29,8 @@ const (
 	offFlags         = 4
 	offOwner         = 16 // uuid[16], which the kernel keeps and does not use
 	offHeldRoot      = 56
-	offBitmapRoot    = 192 + 16 // in the root of the metadata's space map
+	offBlocks        = 192      // the root of the metadata's space map begins with it
+	offBitmapRoot    = 192 + 16 // in that root
 	offDetailsRoot   = 328
 	offDataBlockSize = 336
 )
@@ -46,12 +48,13 @@ type Thin struct {
 
 // superblock is what is used of a metadata superblock.
 type superblock struct {
-	detailsRoot uint64
-	heldRoot    uint64 // block of the metadata snapshot, 0 if there is none
-	bitmapRoot  uint64 // block of the index of the metadata's space map
-	blockSize   int64  // of data, bytes
-	needsCheck  bool
-	owner       [16]byte // ours, see ownerOf; zero if nobody's
+	detailsRoot    uint64
+	heldRoot       uint64 // block of the metadata snapshot, 0 if there is none
+	metadataBlocks uint64 // how many the metadata's space map has
+	bitmapRoot     uint64 // block of the index of that
+	blockSize      int64  // of data, bytes
+	needsCheck     bool
+	owner          uuid.UUID // the pool's, see ownerOf; zero if nobody's
 }
 
 // seal is the checksum that a block should carry: CRC-32C without the final inversion, salted by the block's type.
@@ -73,13 +76,17 @@ func parseSuperblock(block []byte) (superblock, error) {
 		return superblock{}, fmt.Errorf("%w metadata superblock", errMalformed)
 	}
 	sb := superblock{
-		detailsRoot: binary.LittleEndian.Uint64(block[offDetailsRoot:]),
-		heldRoot:    binary.LittleEndian.Uint64(block[offHeldRoot:]),
-		bitmapRoot:  binary.LittleEndian.Uint64(block[offBitmapRoot:]),
-		blockSize:   int64(binary.LittleEndian.Uint32(block[offDataBlockSize:])) * sector,
-		needsCheck:  binary.LittleEndian.Uint32(block[offFlags:])&flagNeedsCheck != 0,
+		detailsRoot:    binary.LittleEndian.Uint64(block[offDetailsRoot:]),
+		heldRoot:       binary.LittleEndian.Uint64(block[offHeldRoot:]),
+		metadataBlocks: binary.LittleEndian.Uint64(block[offBlocks:]),
+		bitmapRoot:     binary.LittleEndian.Uint64(block[offBitmapRoot:]),
+		blockSize:      int64(binary.LittleEndian.Uint32(block[offDataBlockSize:])) * sector,
+		needsCheck:     binary.LittleEndian.Uint32(block[offFlags:])&flagNeedsCheck != 0,
 	}
 	copy(sb.owner[:], block[offOwner:])
+	if sb.metadataBlocks > maxBitmaps*blocksPerBitmap {
+		return superblock{}, fmt.Errorf("%w metadata superblock: %d blocks of metadata", errMalformed, sb.metadataBlocks)
+	}
 	if sb.blockSize < minBlockSize || sb.blockSize > maxBlockSize {
 		return superblock{}, fmt.Errorf("%w metadata superblock: data blocks of %d bytes", errMalformed, sb.blockSize)
 	}

@@ -26,16 +26,16 @@ const filesystem = "ext4"
 // thin device reads as zeros: 0.7 MiB of the pool for 2 GiB, where mkfs.ext4 by itself takes 65. mke2fs is a child process that dies
 // with this one, and when ctx ends; its error text is in the error. ErrUnavailable says that there is no mke2fs.
 func MakeFilesystem(ctx context.Context, path, uuid string) error {
-	mke2fs, err := findTool("mke2fs", "e2fsprogs")
+	tool, err := findTool(mke2fs)
 	if err != nil {
 		return err
 	}
-	version, err := mke2fsVersion(ctx, mke2fs)
+	version, err := mke2fsVersion(ctx, tool)
 	if err != nil {
 		return err
 	}
 	args := append(mkfsOptions(version, uuid), path)
-	if _, err := runTool(ctx, mke2fs, args...); err != nil {
+	if _, err := runTool(ctx, tool, args...); err != nil {
 		return fmt.Errorf("make ext4 on %s: %w", path, err)
 	}
 	return nil
@@ -65,14 +65,14 @@ func atLeast(v, least [3]int) bool {
 	return true
 }
 
-func mke2fsVersion(ctx context.Context, mke2fs string) ([3]int, error) {
-	out, err := runTool(ctx, mke2fs, "-V")
+func mke2fsVersion(ctx context.Context, path string) ([3]int, error) {
+	out, err := runTool(ctx, path, "-V")
 	if err != nil {
 		return [3]int{}, err
 	}
 	v, ok := parseVersion(out)
 	if !ok {
-		return v, fmt.Errorf("%s -V: %w version %q", mke2fs, errMalformed, out)
+		return v, fmt.Errorf("%s -V: %w version %q", path, errMalformed, out)
 	}
 	return v, nil
 }
@@ -93,21 +93,30 @@ func parseVersion(out string) (v [3]int, ok bool) {
 	return v, true
 }
 
+// tool is a program that this package runs, and the package that has it.
+type tool struct{ name, pkg string }
+
+var (
+	mke2fs     = tool{"mke2fs", "e2fsprogs"}
+	thinCheck  = tool{"thin_check", "thin-provisioning-tools"}
+	thinRepair = tool{"thin_repair", "thin-provisioning-tools"}
+)
+
 // findTool finds a program on the PATH, and where it is when the PATH is a user's.
-func findTool(name, pkg string) (string, error) {
-	path, err := exec.LookPath(name)
+func findTool(t tool) (string, error) {
+	path, err := exec.LookPath(t.name)
 	for _, dir := range []string{"/usr/sbin", "/sbin"} {
 		if err == nil {
 			return path, nil
 		}
-		path = filepath.Join(dir, name)
+		path = filepath.Join(dir, t.name)
 		_, err = os.Stat(path)
 	}
 	if err == nil {
 		return path, nil
 	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, exec.ErrNotFound) {
-		return "", fmt.Errorf("%w: there is no %s: install %s: %w", ErrUnavailable, name, pkg, err)
+		return "", fmt.Errorf("%w: there is no %s: install %s: %w", ErrUnavailable, t.name, t.pkg, err)
 	}
 	return "", err
 }

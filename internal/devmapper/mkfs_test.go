@@ -49,7 +49,7 @@ func TestMkfsOptions(t *testing.T) {
 
 // mke2fs accepts both sets of options: on a file of zeros, like a thin device.
 func TestMkfsOptionsAreAccepted(t *testing.T) {
-	mke2fs, err := findTool("mke2fs", "e2fsprogs")
+	mke2fs, err := findTool(mke2fs)
 	check(t, err)
 	version, err := mke2fsVersion(t.Context(), mke2fs)
 	check(t, err)
@@ -68,10 +68,10 @@ func TestMkfsOptionsAreAccepted(t *testing.T) {
 
 func TestFindTool(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	if path, err := findTool("mke2fs", "e2fsprogs"); err != nil || !filepath.IsAbs(path) {
+	if path, err := findTool(mke2fs); err != nil || !filepath.IsAbs(path) {
 		t.Errorf("not on the PATH: %s, %v", path, err)
 	}
-	if _, err := findTool("no-such-tool", "some-package"); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "install some-package") {
+	if _, err := findTool(tool{"no-such-tool", "some-package"}); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "install some-package") {
 		t.Errorf("%v", err)
 	}
 }

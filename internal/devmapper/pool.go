@@ -1,6 +1,7 @@
 package devmapper
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -32,13 +33,14 @@ func Create(cfg Config) (*Pool, error) {
 	})
 }
 
-// Open returns the pool, active: as it is when it is active, else attached and activated, as after a reboot. What a crash left
-// suspended or half-created is finished, a metadata snapshot that nobody uses is released. A pool that is active but not as this
+// Open returns the pool, active: as it is when it is active, else attached, checked and activated, as after a reboot. What a crash left
+// suspended or half-created is finished, a metadata snapshot that nobody uses is released. The check, by thin_check, reads all of the
+// metadata, which can take minutes for gigabytes; it is killed when ctx ends. A pool that is active but not as this
 // configuration says (other devices or block size, zeroing off, full pool that hangs writers) is refused as ErrForeign.
 //
-// Other errors: ErrUnavailable, ErrNoSuperblock, ErrBusy, fs.ErrNotExist for the files, and errno. A pool that is read-only or needs a
+// Other errors: ErrUnavailable, ErrNoSuperblock, ErrDamaged, ErrBusy, fs.ErrNotExist for the files, and errno. A pool that is read-only or needs a
 // check is opened; Status tells.
-func Open(cfg Config) (*Pool, error) {
+func Open(ctx context.Context, cfg Config) (*Pool, error) {
 	return withDevices(cfg, func(p *Pool, metadata, data blockDevice) error {
 		sb, err := p.checkSuperblock(metadata)
 		if err != nil {
@@ -49,7 +51,7 @@ func Open(cfg Config) (*Pool, error) {
 		case err == nil && d.live():
 			err = p.adopt(d, metadata, data)
 		case err == nil || errors.Is(err, ErrNotFound):
-			err = p.revive(sb, metadata, data)
+			err = p.revive(ctx, sb, metadata, data)
 		}
 		if err != nil {
 			return err

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Probe tells whether this machine can have a thin pool: root, device-mapper with the thin-pool target, ext4, and the system calls
-// for detached mounts. The kernel loads the modules that it needs for the answer. The error is ErrUnavailable with a remedy.
+// Probe tells whether this machine can have a thin pool: root, device-mapper with the thin-pool target, ext4, the system calls for
+// detached mounts, and the tools. The kernel loads the modules that it needs for the answer. The error is ErrUnavailable with a remedy.
 func Probe() error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("%w: it needs root", ErrUnavailable)
@@ -29,7 +29,9 @@ func Probe() error {
 	case err != nil:
 		return fmt.Errorf("%w: fsopen %s: %w (modprobe %s; CAP_SYS_ADMIN)", ErrUnavailable, filesystem, err, filesystem)
 	}
-	return unix.Close(fd)
+	_, err = findTool(mke2fs)
+	_, cerr := findTool(thinCheck)
+	return errors.Join(unix.Close(fd), err, cerr)
 }
 
 // hasTarget asks for the version of a target, which makes the kernel load its module.

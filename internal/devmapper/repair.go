@@ -17,7 +17,6 @@ import (
 var ErrDamaged = errors.New("thin pool metadata is damaged")
 
 const (
-	toolsPackage  = "thin-provisioning-tools"
 	repairSuffix  = ".repair"  // metadata that is being rebuilt
 	damagedSuffix = ".damaged" // metadata as it was before, with the time of day behind
 )
@@ -34,7 +33,7 @@ type Repaired struct {
 // CheckMetadata lets thin_check read all of the metadata of a pool that is detached. nil says that it is sound, also where the
 // pool asks for a check; ErrDamaged comes with the tool's words. ErrBusy if the pool is active, ErrUnavailable without the tool.
 func CheckMetadata(ctx context.Context, cfg Config) error {
-	return offline(cfg, func(metadata *blockDevice) error { return thinCheck(ctx, metadata.path) })
+	return offline(cfg, func(metadata *blockDevice) error { return runThinCheck(ctx, metadata.path) })
 }
 
 // RepairMetadata makes the metadata of a detached pool usable: what is damaged is rebuilt by thin_repair, the flag that the kernel
@@ -46,7 +45,7 @@ func CheckMetadata(ctx context.Context, cfg Config) error {
 func RepairMetadata(ctx context.Context, cfg Config, size int64) (Repaired, error) {
 	var r Repaired
 	err := offline(cfg, func(metadata *blockDevice) error {
-		err := thinCheck(ctx, metadata.path)
+		err := runThinCheck(ctx, metadata.path)
 		if errors.Is(err, ErrDamaged) {
 			err = rebuild(ctx, cfg, metadata, size, &r)
 		}
@@ -101,13 +100,13 @@ func offline(cfg Config, do func(metadata *blockDevice) error) error {
 	return do(&metadata)
 }
 
-// thinCheck does not open the file itself: with direct I/O, as the tools do it, not every file system lets them.
-func thinCheck(ctx context.Context, path string) error {
-	tool, err := findTool("thin_check", toolsPackage)
+// runThinCheck wants a block device: with direct I/O, as the tools do it, not every file system lets them open a file.
+func runThinCheck(ctx context.Context, path string, options ...string) error {
+	tool, err := findTool(thinCheck)
 	if err != nil {
 		return err
 	}
-	_, err = runTool(ctx, tool, path)
+	_, err = runTool(ctx, tool, append(options, path)...)
 	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
@@ -124,12 +123,8 @@ func clearFlag(ctx context.Context, path string, r *Repaired) error {
 	if err != nil || !sb.needsCheck {
 		return err
 	}
-	tool, err := findTool("thin_check", toolsPackage)
-	if err != nil {
+	if err := runThinCheck(ctx, path, "--clear-needs-check-flag"); err != nil {
 		return err
-	}
-	if _, err := runTool(ctx, tool, "--clear-needs-check-flag", path); err != nil {
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	r.FlagCleared = true
 	return nil
@@ -151,11 +146,11 @@ func rebuild(ctx context.Context, cfg Config, metadata *blockDevice, size int64,
 	if err != nil {
 		return err
 	}
-	if err := thinRepair(ctx, cfg, metadata.path, rebuilt.path); err != nil {
+	if err := runThinRepair(ctx, cfg, metadata.path, rebuilt.path); err != nil {
 		rebuilt.close()
 		return errors.Join(err, os.Remove(fresh))
 	}
-	if err := rebuilt.f.Sync(); err != nil {
+	if err := stamp(rebuilt, cfg.ownerOf()); err != nil { // which syncs, too
 		rebuilt.close()
 		return err
 	}
@@ -172,9 +167,9 @@ func rebuild(ctx context.Context, cfg Config, metadata *blockDevice, size int64,
 	return err
 }
 
-// thinRepair rebuilds in to out and checks the result. Where the superblock is lost, the tool must be told what it said.
-func thinRepair(ctx context.Context, cfg Config, in, out string) error {
-	tool, err := findTool("thin_repair", toolsPackage)
+// runThinRepair rebuilds in to out and checks the result. Where the superblock is lost, the tool must be told what it said.
+func runThinRepair(ctx context.Context, cfg Config, in, out string) error {
+	tool, err := findTool(thinRepair)
 	if err != nil {
 		return err
 	}
@@ -190,7 +185,7 @@ func thinRepair(ctx context.Context, cfg Config, in, out string) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	return thinCheck(ctx, out)
+	return runThinCheck(ctx, out)
 }
 
 // saveAside gives a file a name under which nothing of ours looks for it.

@@ -62,7 +62,7 @@ func presentHost(t *testing.T) *host {
 	dir := func() string { return filepath.Join(os.TempDir(), fmt.Sprintf("crash-%d", book.Hosts)) }
 	if _, err := os.Stat(dir()); err != nil {
 		book.Hosts++
-		book.Keys, book.Deleted = nil, map[string]bool{}
+		book.Keys, book.Deleted, book.Lost = nil, map[string]bool{}, 0
 		book.save()
 		check(t, os.Mkdir(dir(), 0o700))
 		check(t, syncDir(os.TempDir())) // a kernel may be killed before anything else is

@@ -14,9 +14,10 @@ import (
 
 // The names of traces.
 const (
-	imageTrace  = "image"
-	createTrace = "pool create"
-	growTrace   = "pool grow"
+	imageTrace   = "image"
+	createTrace  = "pool create"
+	growTrace    = "pool grow"
+	replaceTrace = "pool create --replace"
 )
 
 // files in the image that is killed again and again.

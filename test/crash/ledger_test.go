@@ -25,6 +25,7 @@ type ledger struct {
 	Hosts    int                 // how many state directories were made
 	Keys     []string            // of the present host: the objects in its bucket
 	Deleted  map[string]bool     // of the present host: the objects whose message the daemon has deleted
+	Lost     int                 // of the present host: how often its pool was lost, and its images made again
 	Missed   int                 // second kills at points that were not reached
 	Traces   map[string][]string // by name: what a run without a kill, or a recovery, passes
 	Cases    int
@@ -32,6 +33,7 @@ type ledger struct {
 	Recovery []time.Duration
 	Seed     int64
 	Failures []string
+	Shown    time.Time // when the progress was shown last
 }
 
 const (
@@ -93,7 +95,6 @@ func (l *ledger) each(t *testing.T, n, stride int, do func(t *testing.T, i int))
 			w.host.retire()
 		}
 	}()
-	shown := time.Now()
 	for i := l.Next[t.Name()]; i < n; i = l.Next[t.Name()] {
 		if l.interrupted() || len(l.Failures) >= mostFailures {
 			t.Errorf("ended at case %d of %d", i, n)
@@ -105,12 +106,12 @@ func (l *ledger) each(t *testing.T, n, stride int, do func(t *testing.T, i int))
 		l.Next[t.Name()] += stride
 		l.Step = 0
 		l.Cases++
-		l.save()
-		if time.Since(shown) > 15*time.Second || l.Next[t.Name()] >= n {
-			shown = time.Now()
-			fmt.Printf("%s  %s: %d of %d, kills %d + %d kernels, %d failures\n", shown.Format(time.TimeOnly), t.Name(), min(l.Next[t.Name()], n), n,
+		if time.Since(l.Shown) > 15*time.Second || l.Next[t.Name()] >= n {
+			l.Shown = time.Now()
+			fmt.Printf("%s  %s: %d of %d, kills %d + %d kernels, %d failures\n", l.Shown.Format(time.TimeOnly), t.Name(), min(l.Next[t.Name()], n), n,
 				l.Kills["kill"], l.Kills["kernel"], len(l.Failures))
 		}
+		l.save()
 	}
 }
 
@@ -133,6 +134,7 @@ func (l *ledger) print() {
   points of an image              %d
   points of a recovery            at most %d
   points of pool create, grow     %d, %d
+  points of its replacement       %d
   cases                           %d
   kills of the process            %d
   kills of the kernel             %d
@@ -141,7 +143,7 @@ func (l *ledger) print() {
   time to recover                 p50 %s, p99 %s
   seed                            %d
   invariant failures              %d
-`, len(l.Traces[imageTrace]), l.longest(), len(l.Traces[createTrace]), len(l.Traces[growTrace]), l.Cases, l.Kills["kill"], l.Kills["kernel"], l.Missed,
+`, len(l.Traces[imageTrace]), l.longest(), len(l.Traces[createTrace]), len(l.Traces[growTrace]), len(l.Traces[replaceTrace]), l.Cases, l.Kills["kill"], l.Kills["kernel"], l.Missed,
 		len(r), at(50), at(99), l.Seed, len(l.Failures))
 	for _, f := range l.Failures {
 		fmt.Println("  FAILED", f)
@@ -152,7 +154,7 @@ func (l *ledger) print() {
 func (l *ledger) longest() int {
 	most := 0
 	for name, trace := range l.Traces {
-		if name != imageTrace && name != createTrace && name != growTrace {
+		if !slices.Contains([]string{imageTrace, createTrace, growTrace, replaceTrace}, name) {
 			most = max(most, len(trace))
 		}
 	}

@@ -2,6 +2,8 @@ package crash
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -109,7 +111,7 @@ func grown(t *testing.T, kills ...kill) []string {
 	trace := h.traced(args...)
 	row, err := h.store.Pool(t.Context())
 	h.check(err)
-	pool, err := devmapper.Open(devmapper.Config{Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata, BlockSize: row.BlockSize})
+	pool, err := devmapper.Open(t.Context(), configOf(row))
 	h.check(err)
 	defer pool.Close()
 	if s, err := pool.Status(); err != nil || s.TotalData != size {
@@ -117,6 +119,44 @@ func grown(t *testing.T, kills ...kill) []string {
 	}
 	h.whole()
 	return trace
+}
+
+// replaced runs one case: the pool's files are lost, and `pool create --replace` is killed, and run again. The daemon makes the image again.
+func replaced(t *testing.T, kills ...kill) []string {
+	t.Helper()
+	h := theHost(t)
+	if len(book.Keys) == 0 {
+		h.works(fmt.Sprintf("images/%d-old.tar", files))
+	}
+	if book.Step == 0 {
+		h.consumer("pool", "detach")
+		h.check(os.RemoveAll(filepath.Join(h.dir, "state", "pool")))
+		h.check(syncDir(filepath.Join(h.dir, "state")))
+		book.Lost++
+	}
+	args := append(h.createPool(), "--replace")
+	h.dieAt(kills, args...)
+	if row, err := h.store.Pool(t.Context()); err != nil || len(kills) > 0 && row.State == "ready" && devmapper.Lost(configOf(row)) != nil {
+		h.check(err) // killed when all was done
+		args = h.createPool()
+	}
+	trace := h.traced(args...)
+	h.recovers()
+	h.settles(book.Keys[0], true)
+	h.rests()
+	h.reads(book.Keys[0])
+	return trace
+}
+
+// Killed at every point of its replacement, a lost pool is replaced by the next try, and its image is made again.
+func TestPoolReplaceKilled(t *testing.T) {
+	needGuest(t)
+	if book.Traces[replaceTrace] == nil {
+		book.Traces[replaceTrace] = replaced(t)
+		presentHost(t).retire()
+		book.save()
+	}
+	overPoints(t, replaceTrace, replaced)
 }
 
 // testOf is the name of the test that a case is of.

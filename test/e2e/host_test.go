@@ -437,7 +437,7 @@ func (h *host) whole() {
 	ctx := h.t.Context()
 	row, err := h.store.Pool(ctx)
 	h.check(err)
-	pool, err := devmapper.Open(devmapper.Config{Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata, BlockSize: row.BlockSize})
+	pool, err := devmapper.Open(h.t.Context(), devmapper.Config{Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata, BlockSize: row.BlockSize})
 	h.check(err)
 	defer pool.Close()
 	devices, err := h.store.Devices(ctx)

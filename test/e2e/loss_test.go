@@ -121,7 +121,7 @@ func TestBackupAndRestore(t *testing.T) {
 	}
 	row, err := h.store.Pool(t.Context())
 	h.check(err)
-	pool, err := devmapper.Open(devmapper.Config{Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata, BlockSize: row.BlockSize})
+	pool, err := devmapper.Open(t.Context(), devmapper.Config{Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata, BlockSize: row.BlockSize})
 	h.check(err)
 	defer pool.Close()
 	reported, err := os.ReadFile(h.log.Name())

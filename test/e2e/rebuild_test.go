@@ -104,7 +104,7 @@ func (h *host) pool() *devmapper.Pool {
 	h.t.Helper()
 	row, err := h.store.Pool(h.t.Context())
 	h.check(err)
-	pool, err := devmapper.Open(devmapper.Config{Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata, BlockSize: row.BlockSize})
+	pool, err := devmapper.Open(h.t.Context(), devmapper.Config{Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata, BlockSize: row.BlockSize})
 	h.check(err)
 	h.t.Cleanup(func() { h.check(pool.Close()) })
 	return pool

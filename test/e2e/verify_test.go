@@ -40,7 +40,7 @@ func (h *host) plant(device int64, text, with string) {
 	h.t.Helper()
 	row, err := h.store.Pool(h.t.Context())
 	h.check(err)
-	pool, err := devmapper.Open(devmapper.Config{Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata, BlockSize: row.BlockSize})
+	pool, err := devmapper.Open(h.t.Context(), devmapper.Config{Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata, BlockSize: row.BlockSize})
 	h.check(err)
 	defer pool.Close()
 	id := devmapper.ID(device)

@@ -143,7 +143,7 @@ func (h *host) whole() {
 	h.t.Helper()
 	row, err := h.store.Pool(h.t.Context())
 	check(h.t, err)
-	pool, err := devmapper.Open(devmapper.Config{Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata, BlockSize: row.BlockSize})
+	pool, err := devmapper.Open(h.t.Context(), devmapper.Config{Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata, BlockSize: row.BlockSize})
 	check(h.t, err)
 	defer pool.Close()
 	if s, err := pool.Status(); err != nil || s.Mode != devmapper.ModeReadWrite || s.NeedsCheck {
