@@ -42,7 +42,7 @@ func checkMetadata(ctx context.Context, sb superblock, metadata blockDevice) err
 	if sb.heldRoot != 0 || !errors.Is(bad, ErrDamaged) {
 		return bad
 	}
-	root, err := uncalled(f, sb)
+	root, err := unnamed(f, sb)
 	if root == 0 {
 		return errors.Join(bad, err)
 	}
@@ -79,9 +79,9 @@ func setHeldRoot(metadata blockDevice, root uint64) error {
 	return writeFirst(metadata, block)
 }
 
-// uncalled finds a metadata snapshot that the space map counts, in metadata whose superblock names none; 0 if there is none. It is known by
+// unnamed finds a metadata snapshot that the space map counts, in metadata whose superblock names none; 0 if there is none. It is known by
 // its seal: a counted block is never anything but what it was written as, and only superblocks and their copies have theirs.
-func uncalled(r io.ReaderAt, sb superblock) (uint64, error) {
+func unnamed(r io.ReaderAt, sb superblock) (uint64, error) {
 	var counts bitmap
 	for at := uint64(1); at < sb.metadataBlocks; at++ {
 		var err error

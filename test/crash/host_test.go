@@ -48,7 +48,7 @@ func theHost(t *testing.T) *host {
 }
 
 func (h *host) createPool() []string {
-	return []string{"pool", "create", "--name", h.w.bucket, "--data-size", "1GiB", "--thins", "200"}
+	return []string{"pool", "create", "--name", h.w.Name, "--data-size", "1GiB", "--thins", "200"}
 }
 
 // presentHost returns the host of this boot, else that of the boot before, else a new one that has no pool.
@@ -140,7 +140,7 @@ func (h *host) errorf(format string, args ...any) {
 
 func (h *host) env() []string {
 	return append(os.Environ(),
-		"AWS_ENDPOINT_URL="+h.w.srv.URL, "AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x", "S3_BUCKET="+h.w.bucket, "SQS_QUEUE_URL="+h.w.queue,
+		"AWS_ENDPOINT_URL="+h.w.URL, "AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x", "S3_BUCKET="+h.w.Name, "SQS_QUEUE_URL="+h.w.Queue,
 		"STATE_DIR="+filepath.Join(h.dir, "state"), "LISTEN_ADDR=", "DEVICE_SIZE=64MiB", "SQS_WAIT=1s", "SQS_DRAIN=50ms",
 		"SQS_VISIBILITY=600s", // a recovery does not wait for the queue
 		"RETRY_BACKOFF=1ms", "SHUTDOWN_GRACE=5s")

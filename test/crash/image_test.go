@@ -86,7 +86,7 @@ func (h *host) settles(key string, redeliver bool) {
 	since := time.Now()
 	eventually(h.t, key+" ends "+string(want), func() bool {
 		img, ok := h.image(key)
-		if !ok && time.Since(since) > 5*time.Second { // the last poll of the daemon that was killed took its message along
+		if !ok && redeliver && time.Since(since) > 5*time.Second { // the last poll of the daemon that was killed took its message along
 			since = time.Now()
 			h.w.upload(h.t, key)
 		}

@@ -42,7 +42,7 @@ func run(m *testing.M) int {
 	}()
 	code := m.Run()
 	if w := book.world; w != nil {
-		w.close()
+		_ = w.cloud.Close() // its files are the guest's
 	}
 	book.print()
 	if len(book.Failures) > 0 && code == 0 { // from before a reboot

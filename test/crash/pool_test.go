@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/test/invariants"
 )
 
 // dieAt runs a command that is killed at each of the points, one run after the other.
@@ -109,9 +110,7 @@ func grown(t *testing.T, kills ...kill) []string {
 		h.rests()
 	}
 	trace := h.traced(args...)
-	row, err := h.store.Pool(t.Context())
-	h.check(err)
-	pool, err := devmapper.Open(t.Context(), configOf(row))
+	pool, err := invariants.OpenPool(t.Context(), h.store)
 	h.check(err)
 	defer pool.Close()
 	if s, err := pool.Status(); err != nil || s.TotalData != size {
@@ -136,7 +135,7 @@ func replaced(t *testing.T, kills ...kill) []string {
 	}
 	args := append(h.createPool(), "--replace")
 	h.dieAt(kills, args...)
-	if row, err := h.store.Pool(t.Context()); err != nil || len(kills) > 0 && row.State == "ready" && devmapper.Lost(configOf(row)) != nil {
+	if row, err := h.store.Pool(t.Context()); err != nil || len(kills) > 0 && row.State == "ready" && devmapper.Lost(invariants.ConfigOf(row)) != nil {
 		h.check(err) // killed when all was done
 		args = h.createPool()
 	}

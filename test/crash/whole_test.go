@@ -1,49 +1,41 @@
 package crash
 
 import (
-	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 
-	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/store"
+	"imagemanager.internal/test/invariants"
 )
 
-// whole checks, while no daemon changes anything, that journal, pool, blobs and machine agree and nothing is left over: I1 to I9 of
-// the reference, but for the content, which is for verify. It returns all that a further start must not change.
+// whole checks what must hold while no daemon changes anything, but for the content, which is for verify. It returns all that a further
+// start must not change.
 func (h *host) whole() string {
 	h.t.Helper()
-	ctx := h.t.Context()
-	pool, err := h.store.Pool(ctx)
+	pool, err := h.store.Pool(h.t.Context())
 	h.check(err)
 	h.wholePool(pool.Name)
-	devices, err := h.store.Devices(ctx)
+	found, err := invariants.Look(h.t.Context(), h.store, filepath.Join(h.dir, "state"))
 	h.check(err)
-	thins, active := h.kernel(pool)
-	for _, d := range devices {
-		id := devmapper.ID(d.ID)
-		if d.State != store.Ready {
-			h.errorf("device %d is %s", d.ID, d.State)
-		}
-		if !slices.Contains(thins, id) {
-			h.errorf("thin device %d is in the journal and not in the pool", id)
-		}
-		if _, is := active[id]; is != (d.Kind == store.SnapshotDevice) {
-			h.errorf("device %d, of kind %s, is active: %t", d.ID, d.Kind, is)
+	for _, b := range found.Broken() {
+		h.errorf("%s", b)
+	}
+	var active []string
+	for _, d := range found.Active {
+		active = append(active, d.Name)
+		if d.Open > 0 {
+			h.errorf("%s is in use: %+v", d.Name, d)
 		}
 	}
-	if len(thins) != len(devices) || len(active)*2 != len(devices) {
-		h.errorf("%d thin devices in the pool, %d active, for %d in the journal", len(thins), len(active), len(devices))
-	}
-	h.wholeImages()
+	slices.Sort(active)
+	h.wholeImages(found)
 	h.acknowledged()
 	h.wholeMachine(pool)
-	return fmt.Sprint(h.lastEvent(), thins, active, h.files())
+	return fmt.Sprint(h.lastEvent(), found.Thins, active, found.Files)
 }
 
 // wholePool looks with dmsetup, which changes nothing: Open would release a metadata snapshot that is held.
@@ -56,64 +48,23 @@ func (h *host) wholePool(name string) {
 	}
 }
 
-// kernel returns the thin devices of the pool, and the active ones by id.
-func (h *host) kernel(row store.Pool) (thins []devmapper.ID, active map[devmapper.ID]string) {
+// wholeImages checks that every image was activated once, or again where its pool was lost.
+func (h *host) wholeImages(found invariants.Host) {
 	h.t.Helper()
-	pool, err := devmapper.Open(h.t.Context(), configOf(row))
-	h.check(err)
-	defer pool.Close()
-	list, err := pool.Thins()
-	h.check(err)
-	for _, th := range list {
-		thins = append(thins, th.ID)
-	}
-	found, err := pool.Active()
-	h.check(err)
-	active = map[devmapper.ID]string{}
-	for _, d := range found {
-		if d.HalfCreated || d.Suspended || d.Open > 0 {
-			h.errorf("device %s: %+v", d.Name, d)
-		}
-		active[d.ID] = d.Name
-	}
-	return thins, active
-}
-
-func configOf(row store.Pool) devmapper.Config {
-	return devmapper.Config{Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata, BlockSize: row.BlockSize}
-}
-
-// wholeImages checks that every image is active exactly once, and its row the fold of its events.
-func (h *host) wholeImages() {
-	h.t.Helper()
-	ctx := h.t.Context()
-	images, err := h.store.Images(ctx)
-	h.check(err)
 	keys := map[string]bool{}
-	for _, img := range images {
+	for _, img := range found.Images {
 		if keys[img.Key] {
 			h.errorf("%s is two images", img.Key)
 		}
 		keys[img.Key] = true
-		events, err := h.store.History(ctx, img.ID)
-		h.check(err)
-		p, err := store.Fold(events)
-		h.check(err)
-		fold, err := json.Marshal(p)
-		h.check(err)
-		row, err := json.Marshal(img.Progress)
-		h.check(err)
-		if string(fold) != string(row) {
-			h.errorf("image %d: fold %s, row %s", img.ID, fold, row)
-		}
-		devices, err := h.store.DevicesOf(ctx, img.ID)
+		devices, err := h.store.DevicesOf(h.t.Context(), img.ID)
 		h.check(err)
 		want, again := 0, 0
 		if img.State == store.Active {
 			want, again = 2, book.Lost
 		}
 		made := 0
-		for _, e := range events {
+		for _, e := range found.Events[img.ID] {
 			if e.Kind == store.Done && e.Detail.Snapshot != nil {
 				made++
 			}
@@ -147,7 +98,7 @@ func (h *host) image(key string) (store.Image, bool) {
 	return images[0], true
 }
 
-// wholeMachine checks that no mount, no worker and no loop device is left but those of the pool, and no file that nobody claims.
+// wholeMachine checks that no mount, no worker and no loop device is left but those of the pool.
 func (h *host) wholeMachine(pool store.Pool) {
 	h.t.Helper()
 	mounts, err := os.ReadFile("/proc/self/mounts")
@@ -165,24 +116,6 @@ func (h *host) wholeMachine(pool store.Pool) {
 			h.errorf("left attached: %s", name)
 		}
 	}
-	claimed := map[string]bool{}
-	images, err := h.store.Images(h.t.Context())
-	h.check(err)
-	for _, img := range images {
-		if img.State == store.Active {
-			claimed[img.Blob.Path] = true
-			claimed[filepath.Join(h.dir, "state", "manifests", strings.TrimPrefix(img.Tree.Digest, "sha256:"))] = true
-		}
-	}
-	for _, f := range h.files() {
-		if !claimed[f] {
-			h.errorf("file %s belongs to no image", f)
-		}
-		delete(claimed, f)
-	}
-	for f := range claimed {
-		h.errorf("file %s is missing", f)
-	}
 }
 
 func (h *host) glob(pattern string) []string {
@@ -190,11 +123,6 @@ func (h *host) glob(pattern string) []string {
 	list, err := filepath.Glob(pattern)
 	h.check(err)
 	return list
-}
-
-// files are the archives and manifests.
-func (h *host) files() []string {
-	return append(h.glob(filepath.Join(h.dir, "state", "blobs", "*")), h.glob(filepath.Join(h.dir, "state", "manifests", "*"))...)
 }
 
 func (h *host) lastEvent() int64 {
@@ -220,16 +148,7 @@ func (h *host) reads(key string) {
 		h.errorf("%s has %d active snapshots", key, len(snapshots))
 		return
 	}
-	m, err := devmapper.MountDetached(snapshots[0].Path, devmapper.MountInspect)
-	h.check(err)
-	defer m.Close()
-	root, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", m.Root().Fd()))
-	h.check(err)
-	defer root.Close()
-	f, err := root.Open("rootfs/etc/hello")
-	h.check(err)
-	defer f.Close()
-	text, err := io.ReadAll(f)
+	text, err := invariants.ReadFile(snapshots[0].Path, "rootfs/etc/hello")
 	h.check(err)
 	if string(text) != key {
 		h.errorf("the snapshot of %s reads %q", key, text)

@@ -64,7 +64,7 @@ func (h *host) putFile(key, path string) {
 	f, err := os.Open(path)
 	h.check(err)
 	defer f.Close()
-	_, err = h.s3.PutObject(h.t.Context(), &s3.PutObjectInput{Bucket: aws.String(h.bucket), Key: aws.String(key), Body: f})
+	_, err = h.cloud.S3.PutObject(h.t.Context(), &s3.PutObjectInput{Bucket: aws.String(h.cloud.Name), Key: aws.String(key), Body: f})
 	h.check(err)
 }
 

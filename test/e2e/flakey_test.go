@@ -15,6 +15,7 @@ import (
 
 	"imagemanager.internal/internal/store"
 	"imagemanager.internal/test/disks"
+	"imagemanager.internal/test/invariants"
 )
 
 // flaky is a disk whose writes fail when it is told so. Reads go on.
@@ -142,11 +143,11 @@ func poolWritesFail(t *testing.T, which string) {
 	h.put("images/third.tar", rootfs("third", 3))
 	snapshots, err := h.store.SnapshotsOf(t.Context(), first.ID)
 	h.check(err)
-	got, err := readHello(snapshots[0].Path)
+	got, err := invariants.ReadFile(snapshots[0].Path, "rootfs/etc/hello")
 	switch status := disks.Run(t, "dmsetup", "status", "--noflush", "cim-"+poolName(t)+"-pool"); {
 	case err != nil && strings.Contains(status, "Fail"): // it may, when its metadata cannot be written: then nothing is read any more
 		t.Logf("the kernel has given the whole pool up: %v", err)
-	case err != nil || got != "hello":
+	case err != nil || string(got) != "hello":
 		t.Errorf("the running snapshot reads %q, %v; the pool: %s", got, err, status)
 	}
 	if images, err := h.store.ByKey(t.Context(), "images/third.tar"); err != nil || len(images) != 0 {

@@ -6,10 +6,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,31 +19,20 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
-	"github.com/aws/aws-sdk-go-v2/config"
-	"github.com/aws/aws-sdk-go-v2/credentials"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
-	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
-	"github.com/aws/aws-sdk-go-v2/service/sqs"
-	sqstypes "github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/google/uuid"
 
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/store"
+	"imagemanager.internal/test/cloud"
 	"imagemanager.internal/test/emulator"
+	"imagemanager.internal/test/invariants"
 )
 
 // host is one machine: a state directory, a pool, a daemon; and the S3 and SQS it talks to.
 type host struct {
 	t      *testing.T
 	dir    string
-	emu    *emulator.Server // nil when the tests run against another S3 and SQS
-	bucket string
-	url    string
-	s3     *s3.Client
-	sqs    *sqs.Client
-	queue  string
+	cloud  *cloud.Bucket
 	env    []string
 	store  *store.Store
 	daemon *exec.Cmd
@@ -89,43 +76,35 @@ func newSizedHost(t *testing.T, size string, env ...string) *host {
 func bareHost(t *testing.T) *host {
 	t.Helper()
 	needPool(t)
-	h := &host{t: t, dir: t.TempDir(), bucket: "e2e-" + uuid.NewString(), url: os.Getenv("E2E_ENDPOINT_URL")}
-	if h.url == "" {
-		h.emulate()
+	h := &host{t: t, dir: t.TempDir()}
+	c := cloud.Connect(os.Getenv("E2E_ENDPOINT_URL"))
+	if c.URL == "" {
+		var err error
+		c, err = cloud.Emulate(t.TempDir(), nil)
+		h.check(err)
 	}
-	h.makeQueue()
-	return h
-}
-
-// emulate starts an S3 and SQS of the test's own.
-func (h *host) emulate() {
+	t.Cleanup(func() { h.check(c.Close()) })
 	var err error
-	h.emu, err = emulator.New(emulator.Config{Dir: h.t.TempDir()})
+	h.cloud, err = c.Bucket(t.Context(), "e2e-"+uuid.NewString())
 	h.check(err)
-	srv := httptest.NewServer(h.emu)
-	h.t.Cleanup(func() {
-		if err := h.emu.Close(); err != nil {
-			h.t.Error(err)
-		}
-		srv.Close()
-	})
-	h.url = srv.URL
+	h.check(h.cloud.Notify(t.Context()))
+	return h
 }
 
 // faulty returns the emulator, for tests that make it fail. Another S3 and SQS cannot be made to: the test is skipped there, and only
 // there.
 func (h *host) faulty() *emulator.Server {
 	h.t.Helper()
-	if h.emu == nil {
+	if h.cloud.Emulator == nil {
 		h.t.Skip("E2E_ENDPOINT_URL is set: only the emulator fails on demand")
 	}
-	return h.emu
+	return h.cloud.Emulator
 }
 
 // another makes one more machine with a pool of its own, on the same queue.
 func (h *host) another(name string, env ...string) *host {
 	h.t.Helper()
-	more := &host{t: h.t, dir: h.t.TempDir(), emu: h.emu, bucket: h.bucket, url: h.url, s3: h.s3, sqs: h.sqs, queue: h.queue}
+	more := &host{t: h.t, dir: h.t.TempDir(), cloud: h.cloud}
 	more.install(name, "2GiB", env)
 	return more
 }
@@ -135,7 +114,7 @@ func (h *host) install(pool, size string, env []string, args ...string) {
 	h.t.Helper()
 	h.unclaimed = map[string]int{}
 	h.env = append(os.Environ(),
-		"AWS_ENDPOINT_URL="+h.url, "AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x", "S3_BUCKET="+h.bucket, "SQS_QUEUE_URL="+h.queue,
+		"AWS_ENDPOINT_URL="+h.cloud.URL, "AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x", "S3_BUCKET="+h.cloud.Name, "SQS_QUEUE_URL="+h.cloud.Queue,
 		"STATE_DIR="+filepath.Join(h.dir, "state"), "LISTEN_ADDR=127.0.0.1:0", "LOG_LEVEL=debug",
 		"DEVICE_SIZE=256MiB", "SQS_WAIT=1s", "SQS_VISIBILITY=10s", "RETRY_BACKOFF=1ms", "SHUTDOWN_GRACE=1s",
 		"RECONCILE_INTERVAL=1s")
@@ -160,42 +139,6 @@ func poolName(t *testing.T) string {
 		}
 		return '-'
 	}, name)[:min(len(name), 24)]
-}
-
-// plainBodies is what cmd/consumer does for the same reason: see there.
-type plainBodies struct{ aws.HTTPClient }
-
-func (c plainBodies) Do(r *http.Request) (*http.Response, error) {
-	if r.Body != nil && r.Body != http.NoBody {
-		r = r.WithContext(r.Context())
-		r.Body = struct{ io.ReadCloser }{r.Body}
-	}
-	return c.HTTPClient.Do(r)
-}
-
-func (h *host) makeQueue() {
-	h.t.Helper()
-	ctx := h.t.Context()
-	cfg, err := config.LoadDefaultConfig(ctx, config.WithRegion("us-east-1"), config.WithHTTPClient(awshttp.NewBuildableClient()),
-		config.WithCredentialsProvider(credentials.NewStaticCredentialsProvider("x", "x", "")), config.WithBaseEndpoint(h.url))
-	h.check(err)
-	cfg.HTTPClient = plainBodies{cfg.HTTPClient}
-	h.s3 = s3.NewFromConfig(cfg, func(o *s3.Options) { o.UsePathStyle = true })
-	h.sqs = sqs.NewFromConfig(cfg)
-	q, err := h.sqs.CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: aws.String(h.bucket)})
-	h.check(err)
-	h.queue = *q.QueueUrl
-	_, err = h.s3.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: aws.String(h.bucket)})
-	h.check(err)
-	a, err := h.sqs.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: q.QueueUrl, AttributeNames: []sqstypes.QueueAttributeName{"QueueArn"}})
-	h.check(err)
-	_, err = h.s3.PutBucketNotificationConfiguration(ctx, &s3.PutBucketNotificationConfigurationInput{
-		Bucket: aws.String(h.bucket),
-		NotificationConfiguration: &s3types.NotificationConfiguration{QueueConfigurations: []s3types.QueueConfiguration{{
-			QueueArn: aws.String(a.Attributes["QueueArn"]), Events: []s3types.Event{"s3:ObjectCreated:*"},
-		}}},
-	})
-	h.check(err)
 }
 
 func (h *host) check(err error) {
@@ -363,8 +306,7 @@ func (h *host) end() {
 
 func (h *host) put(key string, body []byte) {
 	h.t.Helper()
-	_, err := h.s3.PutObject(h.t.Context(), &s3.PutObjectInput{Bucket: aws.String(h.bucket), Key: aws.String(key), Body: bytes.NewReader(body)})
-	h.check(err)
+	h.check(h.cloud.Put(h.t.Context(), key, body))
 }
 
 // eventually polls until cond holds; it fails the test after a minute.
@@ -422,100 +364,18 @@ func (h *host) drained() {
 
 func (h *host) isDrained() bool {
 	h.t.Helper()
-	a, err := h.sqs.GetQueueAttributes(h.t.Context(), &sqs.GetQueueAttributesInput{
-		QueueUrl:       aws.String(h.queue),
-		AttributeNames: []sqstypes.QueueAttributeName{"ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"},
-	})
+	drained, err := h.cloud.IsDrained(h.t.Context())
 	h.check(err)
-	return a.Attributes["ApproximateNumberOfMessages"] == "0" && a.Attributes["ApproximateNumberOfMessagesNotVisible"] == "0"
+	return drained
 }
 
-// whole checks, while no daemon changes anything, that the journal, the pool and the blob directory agree and that nothing of
-// ours is left over.
+// whole checks what must hold while no daemon changes anything.
 func (h *host) whole() {
 	h.t.Helper()
-	ctx := h.t.Context()
-	row, err := h.store.Pool(ctx)
+	found, err := invariants.Look(h.t.Context(), h.store, filepath.Join(h.dir, "state"))
 	h.check(err)
-	pool, err := devmapper.Open(h.t.Context(), devmapper.Config{Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata, BlockSize: row.BlockSize})
-	h.check(err)
-	defer pool.Close()
-	devices, err := h.store.Devices(ctx)
-	h.check(err)
-	want, active := map[devmapper.ID]bool{}, map[devmapper.ID]bool{}
-	for _, d := range devices {
-		want[devmapper.ID(d.ID)] = true
-		if d.State != store.Ready {
-			h.t.Errorf("device %d is %s", d.ID, d.State)
-		}
-		if d.Kind == store.SnapshotDevice {
-			active[devmapper.ID(d.ID)] = true
-		}
-	}
-	thins, err := pool.Thins()
-	h.check(err)
-	for _, th := range thins {
-		if !want[th.ID] {
-			h.t.Errorf("thin device %d is in the pool and not in the journal", th.ID)
-		}
-		delete(want, th.ID)
-	}
-	for id := range want {
-		h.t.Errorf("thin device %d is in the journal and not in the pool", id)
-	}
-	found, err := pool.Active()
-	h.check(err)
-	for _, d := range found {
-		if !active[d.ID] || d.HalfCreated || d.Suspended {
-			h.t.Errorf("active device %s should not be: %+v", d.Name, d)
-		}
-		delete(active, d.ID)
-	}
-	for id := range active {
-		h.t.Errorf("snapshot %d is not active", id)
-	}
-	h.wholeJournal()
-	h.wholeBlobs()
-}
-
-// wholeJournal checks that every image's row is the fold of its events.
-func (h *host) wholeJournal() {
-	h.t.Helper()
-	images, err := h.store.Images(h.t.Context())
-	h.check(err)
-	for _, img := range images {
-		events, err := h.store.History(h.t.Context(), img.ID)
-		h.check(err)
-		p, err := store.Fold(events)
-		h.check(err)
-		a, b := mustJSON(p), mustJSON(img.Progress)
-		if a != b {
-			h.t.Errorf("image %d: fold %s, row %s", img.ID, a, b)
-		}
-	}
-}
-
-// wholeBlobs checks that the blob directory holds the archives of the active images and nothing else.
-func (h *host) wholeBlobs() {
-	h.t.Helper()
-	images, err := h.store.Images(h.t.Context())
-	h.check(err)
-	claimed := map[string]bool{}
-	for _, img := range images {
-		if img.State == store.Active {
-			claimed[img.Blob.Path] = true
-		}
-	}
-	files, err := filepath.Glob(filepath.Join(h.dir, "state", "blobs", "*"))
-	h.check(err)
-	for _, f := range files {
-		if !claimed[f] {
-			h.t.Errorf("file %s belongs to no image", f)
-		}
-		delete(claimed, f)
-	}
-	for f := range claimed {
-		h.t.Errorf("archive %s is missing", f)
+	for _, b := range found.Broken() {
+		h.t.Error(b)
 	}
 }
 
@@ -530,22 +390,7 @@ func mustJSON(v any) string {
 // hello returns what a snapshot's /etc/hello holds.
 func (h *host) hello(snapshot string) string {
 	h.t.Helper()
-	text, err := readHello(snapshot)
+	text, err := invariants.ReadFile(snapshot, "rootfs/etc/hello")
 	h.check(err)
-	return text
-}
-
-func readHello(snapshot string) (string, error) {
-	m, err := devmapper.MountDetached(snapshot, devmapper.MountInspect)
-	if err != nil {
-		return "", err
-	}
-	defer m.Close()
-	root, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", m.Root().Fd()))
-	if err != nil {
-		return "", err
-	}
-	defer root.Close()
-	text, err := root.ReadFile("rootfs/etc/hello")
-	return string(text), err
+	return string(text)
 }

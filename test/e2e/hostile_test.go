@@ -96,7 +96,6 @@ func TestHostileArchives(t *testing.T) {
 	h.judged(uploads)
 	h.keptAside(uploads, aside)
 	h.whole()
-	h.wholeManifests()
 	h.soundSnapshots()
 	s.unchanged()
 }
@@ -178,30 +177,6 @@ func (h *host) keptAside(uploads []upload, budget int64) {
 	}
 	if len(files) == 0 || size > budget {
 		h.t.Errorf("%d archives of %d bytes are kept aside within %d", len(files), size, budget)
-	}
-}
-
-// wholeManifests checks that the manifests are those of the active images.
-func (h *host) wholeManifests() {
-	h.t.Helper()
-	list, err := h.store.Images(h.t.Context())
-	h.check(err)
-	want := map[string]bool{}
-	for _, img := range list {
-		if img.State == store.Active {
-			want[strings.TrimPrefix(img.Tree.Digest, "sha256:")] = true
-		}
-	}
-	files, err := os.ReadDir(filepath.Join(h.dir, "state", "manifests"))
-	h.check(err)
-	for _, f := range files {
-		if !want[f.Name()] {
-			h.t.Errorf("manifest %s belongs to no image", f.Name())
-		}
-		delete(want, f.Name())
-	}
-	for name := range want {
-		h.t.Errorf("manifest %s is missing", name)
 	}
 }
 

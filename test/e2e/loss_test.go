@@ -9,6 +9,7 @@ import (
 
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/store"
+	"imagemanager.internal/test/invariants"
 )
 
 // A pool that is lost is replaced, and the next start makes every image again: from its archive, or where that is lost too, from S3. As long as
@@ -119,9 +120,7 @@ func TestBackupAndRestore(t *testing.T) {
 	if len(known) != 6 || known["images/later.tar"] {
 		t.Errorf("restored: %v", known)
 	}
-	row, err := h.store.Pool(t.Context())
-	h.check(err)
-	pool, err := devmapper.Open(t.Context(), devmapper.Config{Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata, BlockSize: row.BlockSize})
+	pool, err := invariants.OpenPool(t.Context(), h.store)
 	h.check(err)
 	defer pool.Close()
 	reported, err := os.ReadFile(h.log.Name())

@@ -105,7 +105,7 @@ func TestTenAtOnce(t *testing.T) {
 func TestOneObjectTenMessages(t *testing.T) {
 	h := newHost(t)
 	h.put("images/a.tar", rootfs("a", 60))
-	m, err := h.sqs.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: aws.String(h.queue), VisibilityTimeout: 1, WaitTimeSeconds: 1, MaxNumberOfMessages: 10})
+	m, err := h.cloud.SQS.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: aws.String(h.cloud.Queue), VisibilityTimeout: 1, WaitTimeSeconds: 1, MaxNumberOfMessages: 10})
 	h.check(err)
 	var event types.Message
 	for _, msg := range m.Messages {
@@ -116,7 +116,7 @@ func TestOneObjectTenMessages(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 10 {
 		wg.Go(func() {
-			_, err := h.sqs.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: aws.String(h.queue), MessageBody: event.Body})
+			_, err := h.cloud.SQS.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: aws.String(h.cloud.Queue), MessageBody: event.Body})
 			if err != nil {
 				t.Error(err)
 			}

@@ -81,15 +81,14 @@ func TestFaultMatrix(t *testing.T) {
 // deadLetterQueue makes one more queue and returns its URL.
 func (h *host) deadLetterQueue() string {
 	h.t.Helper()
-	q, err := h.sqs.CreateQueue(h.t.Context(), &sqs.CreateQueueInput{QueueName: aws.String(h.bucket + "-dead")})
+	q, err := h.cloud.SQS.CreateQueue(h.t.Context(), &sqs.CreateQueueInput{QueueName: aws.String(h.cloud.Name + "-dead")})
 	h.check(err)
 	return *q.QueueUrl
 }
 
 func (h *host) send(body string) {
 	h.t.Helper()
-	_, err := h.sqs.SendMessage(h.t.Context(), &sqs.SendMessageInput{QueueUrl: aws.String(h.queue), MessageBody: aws.String(body)})
-	h.check(err)
+	h.check(h.cloud.Send(h.t.Context(), body))
 }
 
 // An image that fails again and again is given up; its message goes to quarantine, and from there back when the fault is gone.
@@ -135,7 +134,7 @@ func TestDeadLetter(t *testing.T) {
 	h.put("images/a.tar", rootfs("hello", 3))
 	h.ends("images/a.tar")
 	h.drained()
-	m, err := h.sqs.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{
+	m, err := h.cloud.SQS.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{
 		QueueUrl: aws.String(dlq), WaitTimeSeconds: 1, MessageAttributeNames: []string{"All"},
 	})
 	h.check(err)
@@ -159,7 +158,7 @@ func TestLeaseLost(t *testing.T) {
 	h.reaches("images/a.tar", "begun download")
 	h.faulty().Fault(emulator.Fault{Op: "ChangeMessageVisibilityBatch", Times: 1, Entries: -1, Status: 400, Code: "ReceiptHandleIsInvalid"})
 	h.reaches("images/a.tar", "undone download")
-	h.faulty().Expire(h.bucket)
+	h.faulty().Expire(h.cloud.Name)
 	img := h.active("images/a.tar")
 	h.drained()
 	if img.Failures != 0 {
@@ -177,7 +176,7 @@ func TestOverwrittenAndDeleted(t *testing.T) {
 	h.put("images/a.tar", rootfs("new", 3))
 	h.faulty().Clear()
 	h.put("images/gone.tar", rootfs("gone", 3))
-	_, err := h.s3.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: aws.String(h.bucket), Key: aws.String("images/gone.tar")})
+	_, err := h.cloud.S3.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: aws.String(h.cloud.Name), Key: aws.String("images/gone.tar")})
 	h.check(err)
 	h.start()
 	if img := h.ends("images/gone.tar"); img.State != store.Vanished || img.Failures != 2 {
@@ -260,8 +259,8 @@ func TestStopReturnsTheRest(t *testing.T) {
 	h.start()
 	h.eventually("downloads run", func() bool { return h.overlaps()[store.Download] == 5 })
 	h.stop()
-	a, err := h.sqs.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{
-		QueueUrl: aws.String(h.queue), AttributeNames: []sqstypes.QueueAttributeName{"ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"},
+	a, err := h.cloud.SQS.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{
+		QueueUrl: aws.String(h.cloud.Queue), AttributeNames: []sqstypes.QueueAttributeName{"ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"},
 	})
 	h.check(err)
 	if a.Attributes["ApproximateNumberOfMessagesNotVisible"] != "0" || a.Attributes["ApproximateNumberOfMessages"] != "13" { // and the test event
@@ -292,7 +291,7 @@ func TestDuplicatesInFlatMemory(t *testing.T) {
 	h.put("images/a.tar", body)
 	img := h.active("images/a.tar")
 	h.drained()
-	record := fmt.Sprintf(`{"Records":[{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":%q},"object":{"key":"images/a.tar","eTag":%q}}}]}`, h.bucket, md5Hex(body))
+	record := fmt.Sprintf(`{"Records":[{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":%q},"object":{"key":"images/a.tar","eTag":%q}}}]}`, h.cloud.Name, md5Hex(body))
 	burst := func(n int) {
 		var wg sync.WaitGroup
 		for range 4 {
@@ -302,7 +301,7 @@ func TestDuplicatesInFlatMemory(t *testing.T) {
 					for i := range 10 {
 						batch = append(batch, sqstypes.SendMessageBatchRequestEntry{Id: aws.String(fmt.Sprint(i)), MessageBody: aws.String(record)})
 					}
-					if _, err := h.sqs.SendMessageBatch(t.Context(), &sqs.SendMessageBatchInput{QueueUrl: aws.String(h.queue), Entries: batch}); err != nil {
+					if _, err := h.cloud.SQS.SendMessageBatch(t.Context(), &sqs.SendMessageBatchInput{QueueUrl: aws.String(h.cloud.Queue), Entries: batch}); err != nil {
 						t.Error(err)
 						return
 					}

@@ -15,6 +15,7 @@ import (
 	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/store"
+	"imagemanager.internal/test/invariants"
 )
 
 // journal is what must be the same in a rebuilt database.
@@ -102,9 +103,7 @@ func (h *host) reopen() {
 // pool opens the machine's pool, for what an operator might do to it.
 func (h *host) pool() *devmapper.Pool {
 	h.t.Helper()
-	row, err := h.store.Pool(h.t.Context())
-	h.check(err)
-	pool, err := devmapper.Open(h.t.Context(), devmapper.Config{Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata, BlockSize: row.BlockSize})
+	pool, err := invariants.OpenPool(h.t.Context(), h.store)
 	h.check(err)
 	h.t.Cleanup(func() { h.check(pool.Close()) })
 	return pool
@@ -202,7 +201,11 @@ func TestRebuiltFromThePool(t *testing.T) {
 	archives := h.recoverReports(half, foreign, image["damaged"].Tree.Device, damagedSnapshots[0].Device)
 	h.reopen()
 	h.same(h.journal(), want)
-	h.wholeJournal()
+	found, err := invariants.Look(t.Context(), h.store, filepath.Join(h.dir, "state"))
+	h.check(err)
+	if list := found.Unfolded(); len(list) > 0 {
+		t.Errorf("%q", list)
+	}
 	h.check(mount.Close())
 
 	h.start()

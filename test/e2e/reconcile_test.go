@@ -8,6 +8,7 @@ import (
 
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/store"
+	"imagemanager.internal/test/invariants"
 )
 
 // What is taken from under a running daemon it notices by itself, without any message, and makes good: a snapshot that is not active, an
@@ -82,7 +83,7 @@ func TestWrongPool(t *testing.T) {
 	if out, code := h.try("run"); code != 3 || !strings.Contains(out, "holds no thin pool") {
 		t.Errorf("run without a pool: %d %s", code, out)
 	}
-	pool, err := devmapper.Create(devmapper.Config{Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata, BlockSize: row.BlockSize})
+	pool, err := devmapper.Create(invariants.ConfigOf(row))
 	h.check(err)
 	h.check(pool.Close())
 	if out, code := h.try("run"); code != 3 || !strings.Contains(out, "has none of its 2 devices") {

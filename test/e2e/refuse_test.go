@@ -5,9 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/sqs"
-
 	"imagemanager.internal/internal/store"
 )
 
@@ -80,7 +77,7 @@ func TestForeignMessages(t *testing.T) {
 		`{"Records":[{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectRemoved:Delete","s3":{"bucket":{"name":"images-bucket"},"object":{"key":"images/x.tar","eTag":"e"}}}]}`,
 		`{"Records":[]}`,
 	} {
-		h.send(strings.ReplaceAll(text, "images-bucket", h.bucket))
+		h.send(strings.ReplaceAll(text, "images-bucket", h.cloud.Name))
 	}
 	h.drained()
 	h.kept(2)
@@ -110,12 +107,10 @@ func TestSeveralRecords(t *testing.T) {
 		key := fmt.Sprintf("images/%d.tar", i)
 		h.put(key, body)
 		records = append(records, fmt.Sprintf(`{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":%q},"object":{"key":%q,"eTag":%q}}}`,
-			h.bucket, key, md5Hex(body)))
+			h.cloud.Name, key, md5Hex(body)))
 	}
-	_, err := h.sqs.PurgeQueue(t.Context(), &sqs.PurgeQueueInput{QueueUrl: aws.String(h.queue)})
-	h.check(err)
-	_, err = h.sqs.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: aws.String(h.queue), MessageBody: aws.String(`{"Records":[` + strings.Join(records, ",") + `]}`)})
-	h.check(err)
+	h.check(h.cloud.Purge(t.Context()))
+	h.send(`{"Records":[` + strings.Join(records, ",") + `]}`)
 	h.start()
 	h.drained()
 	for key, want := range map[string]store.State{"images/0.tar": store.Active, "images/1.tar": store.Active, "images/2.tar": store.Rejected} {

@@ -11,6 +11,7 @@ import (
 
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/store"
+	"imagemanager.internal/test/invariants"
 )
 
 // An image proves itself again; a byte changed on the device is found, and the file that it belongs to is named.
@@ -38,9 +39,7 @@ func TestVerify(t *testing.T) {
 // plant overwrites the beginning of a text on an image's device, behind the file system's back.
 func (h *host) plant(device int64, text, with string) {
 	h.t.Helper()
-	row, err := h.store.Pool(h.t.Context())
-	h.check(err)
-	pool, err := devmapper.Open(h.t.Context(), devmapper.Config{Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata, BlockSize: row.BlockSize})
+	pool, err := invariants.OpenPool(h.t.Context(), h.store)
 	h.check(err)
 	defer pool.Close()
 	id := devmapper.ID(device)

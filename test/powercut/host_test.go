@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"imagemanager.internal/internal/store"
+	"imagemanager.internal/test/cloud"
 	"imagemanager.internal/test/disks"
 )
 
@@ -46,7 +47,7 @@ const (
 type host struct {
 	t      *testing.T
 	mnt    string // where the file system of the state directory is mounted: in every state the same, the journal knows paths
-	cloud  *cloud
+	cloud  *cloud.Bucket
 	store  *store.Store
 	daemon *exec.Cmd
 	log    *os.File
@@ -103,7 +104,7 @@ func (h *host) stateDir() string { return filepath.Join(h.mnt, "state") }
 func (h *host) env() []string {
 	url, queue := "http://127.0.0.1:1", "none" // for commands that need neither
 	if h.cloud != nil {
-		url, queue = h.cloud.url, h.cloud.queue
+		url, queue = h.cloud.URL, h.cloud.Queue
 	}
 	return append(os.Environ(),
 		"AWS_ENDPOINT_URL="+url, "AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x", "S3_BUCKET="+bucket, "SQS_QUEUE_URL="+queue,
@@ -218,7 +219,11 @@ func (h *host) ends(want ...image) {
 			h.t.Errorf("%s ended %s (%s), want %s", w.key, img.State, img.Reason, w.ends)
 		}
 	}
-	h.eventually("the queue is empty", h.cloud.isDrained)
+	h.eventually("the queue is empty", func() bool {
+		drained, err := h.cloud.IsDrained(h.t.Context())
+		check(h.t, err)
+		return drained
+	})
 }
 
 // writeMark writes into the log of writes.

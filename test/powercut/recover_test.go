@@ -29,7 +29,7 @@ func recovers(t *testing.T, mnt, disk string, marks []string) {
 		}
 	}
 	h.cloud = newCloud(t, func(string) {})
-	h.cloud.as(deleted)
+	h.cloudAs(deleted)
 	h.openStore()
 	h.start()
 	h.ends(images()...)
