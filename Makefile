@@ -52,7 +52,7 @@ test-host: setup ## the tests that any machine can run, with the race detector
 .PHONY: test-uml
 test-uml: build ## the tests that need a real thin pool, in user-mode-linux (natively where root has dm-thin)
 	go build -tags failpoint -o bin/consumer-failpoint ./cmd/consumer
-	CIM_REQUIRE_DM=1 CONSUMER_BIN=$(CURDIR)/bin/consumer-failpoint go test -count=1 -p 2 -timeout 30m -exec "$(UML)" $(KERNEL)
+	CIM_REQUIRE_DM=1 CONSUMER_BIN=$(CURDIR)/bin/consumer-failpoint go test -count=1 -p 2 -timeout 1h -exec "$(UML)" $(KERNEL)
 	$(CRASH) go test -count=1 -v -exec "$(UML)" ./test/crash
 
 .PHONY: test-crash
