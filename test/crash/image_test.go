@@ -148,12 +148,12 @@ func (h *host) rests() {
 }
 
 // Killed at every point on the way of an image, the daemon finishes it at the next start.
-func TestKilledOnce(t *testing.T) { once(t, "kill", selection/8) }
+func TestKilledOnce(t *testing.T) { once(t, "kill") }
 
 // The same with the whole kernel: what was not synced is gone.
-func TestKernelKilledOnce(t *testing.T) { once(t, "kernel", selection) }
+func TestKernelKilledOnce(t *testing.T) { once(t, "kernel") }
 
-func once(t *testing.T, how string, selection int) {
+func once(t *testing.T, how string) {
 	needGuest(t)
 	points := model(t)
 	book.each(t, len(points), setting("CIM_CRASH_EVERY", selection), func(t *testing.T, i int) {
@@ -162,7 +162,7 @@ func once(t *testing.T, how string, selection int) {
 	})
 }
 
-// selection: `make test-uml` runs one case of so many, and of those that take least time eight times as many.
+// selection: `make test-uml` runs one case of so many.
 const selection = 40
 
 // recoveryOf names the trace of the recovery from a kill at a point of what the trace is of.

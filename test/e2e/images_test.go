@@ -157,6 +157,30 @@ func (h *host) overlaps() map[store.Stage]int {
 	}
 }
 
+// points returns the failpoints that the journal of one good image goes through.
+func (h *host) points(body []byte) []string {
+	h.t.Helper()
+	h.put("images/model.tar", body)
+	h.start()
+	img := h.active("images/model.tar")
+	h.drained()
+	h.stop()
+	events, err := h.store.History(h.t.Context(), img.ID)
+	h.check(err)
+	var points []string
+	for _, e := range events {
+		state := store.DeviceState("")
+		if e.Detail.Device != nil {
+			state = e.Detail.Device.State
+		}
+		points = append(points, fmt.Sprintf("%s:%s:%s", e.Kind, e.Stage, state))
+	}
+	if len(points) < 14 {
+		h.t.Fatalf("only %d events for a whole image: %v", len(points), points)
+	}
+	return points
+}
+
 // readlink returns a symlink's target in a snapshot.
 func (h *host) readlink(snapshot, name string) string {
 	h.t.Helper()

@@ -281,7 +281,7 @@ func TestStopReturnsTheRest(t *testing.T) {
 
 // A stream of duplicates is answered from the journal in flat memory. CIM_DUPLICATES sets how many.
 func TestDuplicatesInFlatMemory(t *testing.T) {
-	n := 600
+	n := 900
 	if v, err := strconv.Atoi(os.Getenv("CIM_DUPLICATES")); err == nil {
 		n = v
 	}
