@@ -41,6 +41,7 @@ func exitCodeOf(t *testing.T, err error) int {
 }
 
 func TestRuns(t *testing.T) {
+	t.Parallel()
 	program := build(t)
 	leaks := exitLeak
 	if devmapper.Probe() == nil { // natively there is nothing to look for: the machine is not ours
@@ -73,6 +74,7 @@ func TestRuns(t *testing.T) {
 
 // SIGINT reaches the program, and nothing of the run stays: no process, no file.
 func TestInterrupt(t *testing.T) {
+	t.Parallel()
 	program, tmp := build(t), t.TempDir()
 	cmd := exec.Command(program, "/bin/sh", "-c", `trap 'echo interrupted; exit 5' INT; echo ready; while :; do sleep 0.1; done`)
 	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
@@ -132,6 +134,7 @@ func TestSilence(t *testing.T) {
 
 // A guest whose kernel stops is killed and the program run again: here the first guest's kernel is stopped by a signal.
 func TestStoppedKernel(t *testing.T) {
+	t.Parallel()
 	if devmapper.Probe() == nil {
 		return // natively there is no guest
 	}

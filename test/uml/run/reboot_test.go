@@ -11,6 +11,7 @@ import (
 // A program that brings its kernel down is run again on the same disks, which have what was synced; one whose kernel dies without
 // having been asked to has failed.
 func TestReboots(t *testing.T) {
+	t.Parallel()
 	program := build(t)
 	const boot = `echo boot $CIM_BOOT; cat $TMPDIR/synced $CIM_BOOT_DIR/kept 2>/dev/null; `
 	const die = `echo c > /proc/sysrq-trigger; echo went on`
