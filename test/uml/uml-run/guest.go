@@ -43,6 +43,7 @@ func start(dir string) (int, error) {
 	if err := mountAll(dir); err != nil {
 		return 0, err
 	}
+	beAlive()
 	tty, err := rawConsole("/dev/tty3")
 	if err != nil {
 		return 0, err
@@ -52,15 +53,20 @@ func start(dir string) (int, error) {
 }
 
 func guest() (int, error) {
-	if err := loadModules(); err != nil {
+	s, err := readSpec()
+	if err != nil {
+		return 0, err
+	}
+	if s.Writable != "" {
+		if err := unix.Mount("host", s.Writable, "hostfs", 0, s.Writable); err != nil {
+			return 0, fmt.Errorf("mount %s: %w", s.Writable, err)
+		}
+	}
+	if err := loadModules(s.Modules); err != nil {
 		return 0, err
 	}
 	if err := loopbackUp(); err != nil {
 		return 0, fmt.Errorf("network interface lo: %w", err)
-	}
-	s, err := readSpec()
-	if err != nil {
-		return 0, err
 	}
 	scratch, err := mountScratch(s.Boot)
 	if err != nil {
@@ -111,13 +117,8 @@ func mountAll(dir string) error {
 	return nil
 }
 
-// loadModules loads the modules of the running kernel in the order that modules.dep gives.
-func loadModules() error {
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		return err
-	}
-	dir := "/usr/lib/uml/modules/" + unix.ByteSliceToString(u.Release[:])
+// loadModules loads modules of the running kernel in the order that modules.dep gives.
+func loadModules(dir string) error {
 	text, err := os.ReadFile(filepath.Join(dir, "modules.dep"))
 	if err != nil {
 		return err
@@ -222,7 +223,7 @@ func runProgram(s spec, scratch string) (int, error) {
 		return 0, fmt.Errorf("%s: %w", s.Args[0], err)
 	}
 	go obey(pid)
-	go beAlive()
+	go stayAlive()
 	return reap(pid)
 }
 
@@ -260,12 +261,16 @@ func obey(pid int) {
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 }
 
-// beAlive shows the host that the kernel runs: timers fire, processes are scheduled, files are written.
-func beAlive() {
+// stayAlive shows the host that the kernel runs: timers fire, processes are scheduled, files are written.
+func stayAlive() {
 	for range time.Tick(time.Second) {
-		if err := os.WriteFile(filepath.Join(shared, aliveName), []byte("yes"), 0o600); err != nil {
-			fmt.Fprintf(os.Stderr, "uml-run: guest: %v\n", err)
-		}
+		beAlive()
+	}
+}
+
+func beAlive() {
+	if err := os.WriteFile(filepath.Join(shared, aliveName), []byte("yes"), 0o600); err != nil {
+		fmt.Fprintf(os.Stderr, "uml-run: guest: %v\n", err)
 	}
 }
 

@@ -16,6 +16,13 @@ import (
 	"imagemanager.internal/internal/devmapper"
 )
 
+func TestMain(m *testing.M) {
+	if os.Getenv("CIM_UML_CACHE") == "" { // the programs that the tests build lie elsewhere
+		_ = os.Setenv("CIM_UML_CACHE", filepath.Join("..", "..", "..", ".cache", "guest-kernels"))
+	}
+	os.Exit(m.Run())
+}
+
 // build makes the program as the Makefile does; a test binary with the race detector cannot be a guest's init.
 func build(t *testing.T) string {
 	t.Helper()
