@@ -170,13 +170,51 @@ func TestSettingsExist(t *testing.T) {
 	for page, text := range pages(t) {
 		for _, m := range settingName.FindAllStringSubmatch(text, -1) {
 			mentioned++
-			if !known[m[1]] && !kernelFlag.MatchString(m[1]) {
+			if !known[m[1]] && !kernelFlag.MatchString(m[1]) && !testVariable.MatchString(m[1]) {
 				t.Errorf("%s mentions %s, which is no setting", page, m[1])
 			}
 		}
 	}
 	if mentioned < 20 {
 		t.Errorf("only %d mentions of settings found: this test does not see them", mentioned)
+	}
+}
+
+// testVariable finds a variable that the tests read, and not the program.
+var testVariable = regexp.MustCompile(`\b(?:CIM|E2E|CONFORMANCE|CONSUMER)_[A-Z][A-Z_]*[A-Z]\b`)
+
+// The page for developers has every variable of the tests, and none that is gone.
+func TestVariablesOfTests(t *testing.T) {
+	documented, used := map[string]bool{}, map[string]bool{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `("+testVariable.String()+")` \\|").FindAllStringSubmatch(read(t, "docs/development.md"), -1) {
+		documented[m[1]] = true
+	}
+	for _, top := range []string{"cmd", "internal", "test"} {
+		err := filepath.WalkDir(filepath.Join(root, top), func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || filepath.Ext(path) != ".go" || strings.HasPrefix(path, filepath.Join(root, "test", "docs")) {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			for _, m := range regexp.MustCompile(`"(`+testVariable.String()+`)=?"`).FindAllSubmatch(text, -1) {
+				used[string(m[1])] = true
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(used) < 20 {
+		t.Errorf("only %d variables found: this test does not see them", len(used))
+	}
+	for name := range used {
+		if !documented[name] {
+			t.Errorf("docs/development.md does not say what %s is", name)
+		}
+		delete(documented, name)
+	}
+	for name := range documented {
+		t.Errorf("docs/development.md has %s, which nothing reads", name)
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// machine is a guest: its kernel, and the directory with its disks and what it shares with
+// machine is a guest: its kernel, and the directory with its disk and what it shares with
 // us.
 type machine struct {
 	kernel  kernel
@@ -22,7 +22,7 @@ type machine struct {
 	signals <-chan os.Signal
 }
 
-// bootAgain boots on the same disks for as long as the program brings its kernel down.
+// bootAgain boots on the same disk for as long as the program brings its kernel down.
 func (m *machine) bootAgain() (int, error) {
 	stopped := 0
 	for booted := 1; ; booted++ {
@@ -33,7 +33,7 @@ func (m *machine) bootAgain() (int, error) {
 			return code, err
 		case errors.Is(err, errStopped) && stopped < 10:
 			stopped++
-			fmt.Fprintf(os.Stderr, "uml-run: %v; booted again on the same disks\n", err)
+			fmt.Fprintf(os.Stderr, "uml-run: %v; booted again on the same disk\n", err)
 		case !meant:
 			return code, err
 		}
@@ -46,22 +46,20 @@ func (m *machine) bootAgain() (int, error) {
 // errStopped says that nothing at all went on in the guest.
 var errStopped = errors.New("the guest's kernel stopped")
 
-// prepare writes what the guest reads: the spec, and sparse files for its disks.
+// prepare writes what the guest reads: the spec, and a sparse file for its disk.
 func (m *machine) prepare() error {
 	if err := errors.Join(m.writeSpec(0), os.Mkdir(filepath.Join(m.dir, bootName), 0o700)); err != nil {
 		return err
 	}
-	for name, gb := range map[string]int64{"disk0": scratchGB, "disk1": 1, "disk2": 1} {
-		f, err := os.OpenFile(filepath.Join(m.dir, name), os.O_CREATE|os.O_WRONLY, 0o600)
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(f.Truncate(gb<<30), f.Close()); err != nil {
-			return err
-		}
+	f, err := os.OpenFile(m.disk(), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
 	}
-	return nil
+	return errors.Join(f.Truncate(scratchGB<<30), f.Close())
 }
+
+// disk is the file of the guest's disk.
+func (m *machine) disk() string { return filepath.Join(m.dir, "disk") }
 
 func (m *machine) writeSpec(booted int) error {
 	path, err := exec.LookPath(m.args[0])
@@ -140,10 +138,9 @@ func (m *machine) command() (*exec.Cmd, error) {
 	if s := os.Getenv("CIM_UML_MEMORY"); s != "" {
 		memory = s
 	}
-	disk := func(n int) string { return filepath.Join(m.dir, "disk"+strconv.Itoa(n)) }
 	args := []string{
 		"mem=" + memory, "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "init=" + self, specVar + "=" + m.dir,
-		"ubd0=" + disk(0), "ubd1=" + disk(1), "ubd2=" + disk(2),
+		"ubd0=" + m.disk(),
 		"con=null", "con1=null,fd:1", "con2=fd:3,null", "con3=null,fd:2", "uml_dir=" + m.dir, "panic=-1",
 	}
 	if os.Getenv("CIM_UML_CONSOLE") != "" {
@@ -159,7 +156,7 @@ func (m *machine) command() (*exec.Cmd, error) {
 }
 
 // endGroup kills a kernel that does not end, and what is left of one that died. It waits for them, at most some seconds: while they
-// are there they hold the locks of the disks.
+// are there they hold the lock of the disk.
 func endGroup(pid int) {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -216,7 +213,7 @@ func exitCode(dir string, ended error) (int, error) {
 	return strconv.Atoi(strings.TrimSpace(string(text)))
 }
 
-// memoryDir is where the guest's memory lies: shared memory if there is enough that may be executed, else beside the disks.
+// memoryDir is where the guest's memory lies: shared memory if there is enough that may be executed, else beside the disk.
 func memoryDir(dir, memory string) string {
 	const shm = "/dev/shm"
 	var need uint64

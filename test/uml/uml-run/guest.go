@@ -177,7 +177,7 @@ func readSpec() (s spec, err error) {
 	return s, json.Unmarshal(text, &s)
 }
 
-// mountScratch mounts the first disk where it hides none of the host's files; at the first boot it makes the file system. After
+// mountScratch mounts the disk where it hides none of the host's files; at the first boot it makes the file system. After
 // a kernel that was brought down the mount replays its journal.
 func mountScratch(booted int) (string, error) {
 	mkfs := exec.Command("/usr/sbin/mkfs.ext4", "-q", "-F", "-E", "nodiscard,assume_storage_prezeroed=1", "/dev/ubda") //nolint:noctx // quick
@@ -212,7 +212,7 @@ func runProgram(s spec, scratch string) (int, error) {
 	}
 	defer null.Close()
 	env := slices.Concat([]string{ // first: of two of a name, the first counts
-		"TMPDIR=" + scratch, "HOME=" + scratch, "CIM_SCRATCH_DISKS=/dev/ubdb,/dev/ubdc", "DM_DISABLE_UDEV=1",
+		"TMPDIR=" + scratch, "HOME=" + scratch, "DM_DISABLE_UDEV=1",
 		"CIM_BOOT=" + strconv.Itoa(s.Boot), "CIM_BOOT_DIR=" + filepath.Join(shared, bootName),
 		"PATH=" + os.Getenv("PATH") + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 	}, s.Env)

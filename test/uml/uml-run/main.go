@@ -12,13 +12,13 @@
 // A guest whose kernel has stopped altogether, as user-mode-linux 6.1 does once in a while on a busy machine, is killed after a minute,
 // and the program is run again in a new one, once. A program that hangs is left to its own time-outs.
 //
-// With CIM_UML_REBOOTS=1 the program may bring its kernel down, as a power cut would, and is run again in a new one: on the same disks,
-// of which the first is mounted again as it was left, with CIM_BOOT=1, 2, … in its environment (0 at first). So that nobody mistakes it
+// With CIM_UML_REBOOTS=1 the program may bring its kernel down, as a power cut would, and is run again in a new one: on the same disk,
+// which is mounted again as it was left, with CIM_BOOT=1, 2, … in its environment (0 at first). So that nobody mistakes it
 // for an accident, it makes a file named "down" in the directory CIM_BOOT_DIR before, and what else it writes there lasts from one boot
 // to the next: the directory is the host's. A guest is booted then even where the machine has dm-thin. A kernel that has stopped is one
 // more power cut to such a program, up to ten times.
 //
-// In the guest TMPDIR and HOME lie on an ext4, and CIM_SCRATCH_DISKS names empty block devices, separated by commas.
+// In the guest TMPDIR and HOME lie on an ext4.
 //
 // CIM_UML_KERNEL names the kernel: 6.1, 6.12 or 7.2, those of Debian 12, 13 and forky; or the path of one, with its modules in
 // modules/VERSION beside it or in /usr/lib/uml/modules. The default is 7.2, which starts a process about five times faster than 6.1.
@@ -53,7 +53,7 @@ left devices, mounts or processes behind; 71: the guest did not run it to its en
   CIM_UML_CONSOLE  1: show the kernel's messages
   CIM_UML_WRITABLE a directory of the host's that the program may write to
   CIM_UML_REBOOTS  1: the program may bring its kernel down, and is run again on
-                   the same disks
+                   the same disk
 `
 
 const (
@@ -76,7 +76,7 @@ type spec struct {
 	Dir      string // working directory
 	Modules  string // directory of the kernel's modules
 	Writable string // a directory of the host's that the program may write to; empty: none
-	Boot     int    // how many kernels ran on these disks before
+	Boot     int    // how many kernels ran on this disk before
 }
 
 // reboots tells whether the program may bring its kernel down.

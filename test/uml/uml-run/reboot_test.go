@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// A program that brings its kernel down is run again on the same disks, which have what was synced; one whose kernel dies without
+// A program that brings its kernel down is run again on the same disk, which has what was synced; one whose kernel dies without
 // having been asked to has failed.
 func TestReboots(t *testing.T) {
 	t.Parallel()
