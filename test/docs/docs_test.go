@@ -162,7 +162,7 @@ func settings(t *testing.T) map[string]bool {
 var settingName = regexp.MustCompile("`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)[`=]")
 
 // kernelFlag is a flag of a system call, which looks like a setting.
-var kernelFlag = regexp.MustCompile("^(O|RESOLVE)_")
+var kernelFlag = regexp.MustCompile("^(O|RESOLVE|GLIBC)_")
 
 // Every setting that a page mentions exists.
 func TestSettingsExist(t *testing.T) {

@@ -19,11 +19,14 @@ func TestThreeHosts(t *testing.T) {
 	}
 	a := newHost(t, "SQS_VISIBILITY=10s")
 	fleet := []*host{a, a.another("fleet-b", "SQS_VISIBILITY=10s"), a.another("fleet-c", "SQS_VISIBILITY=10s")}
-	for i := range n {
-		a.put(fmt.Sprintf("images/%03d.tar", i), rootfs(fmt.Sprint(i), 3))
-	}
 	for _, h := range fleet {
 		h.start()
+	}
+	for _, h := range fleet { // a host that starts late finds nothing left to do
+		h.running()
+	}
+	for i := range n {
+		a.put(fmt.Sprintf("images/%03d.tar", i), rootfs(fmt.Sprint(i), 3))
 	}
 	count := func(h *host) int {
 		counts, err := h.store.Counts(t.Context())

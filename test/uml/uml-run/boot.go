@@ -74,7 +74,7 @@ func (m *machine) writeSpec(booted int) error {
 		return err
 	}
 	text, err := json.Marshal(spec{
-		Args: append([]string{path}, m.args[1:]...), Env: os.Environ(), Dir: cwd, Modules: m.kernel.modules, Boot: booted,
+		Args: append([]string{path}, m.args[1:]...), Env: append(m.kernel.programEnvironment(), os.Environ()...), Dir: cwd, Modules: m.kernel.modules, Boot: booted,
 		Writable: os.Getenv("CIM_UML_WRITABLE"),
 	})
 	if err != nil {

@@ -141,3 +141,16 @@ func (k kernel) environment() []string {
 	}
 	return nil
 }
+
+// programEnvironment is for the guest's programs. Kernels before 6.14 lose the AVX-512
+// registers of a process when a signal is delivered to it: libc and Go are told to do
+// without, or they compute wrong results once in a while.
+func (k kernel) programEnvironment() []string {
+	if k.seccomp {
+		return nil
+	}
+	return []string{
+		"GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW,-AVX512CD,-AVX512DQ",
+		"GODEBUG=cpu.avx512f=off,cpu.avx512vl=off,cpu.avx512bw=off,cpu.avx512cd=off,cpu.avx512dq=off",
+	}
+}

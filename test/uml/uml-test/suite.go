@@ -96,18 +96,32 @@ func (s *scheduler) run(ctx context.Context, guests int, tests []test) {
 		work <- func() { s.report.add(alone(ctx, t)) }
 	}
 	for range min(guests, shared) {
-		work <- func() { s.guest(ctx) }
+		work <- func() {
+			for more := true; more && ctx.Err() == nil && s.isWaiting(); {
+				more = s.guest(ctx)
+			}
+		}
 	}
 	close(work)
 	all.Wait()
 }
 
-// guest boots a guest that takes tests from the queue until there are none.
-func (s *scheduler) guest(ctx context.Context) {
+// isWaiting reports whether a test waits for a guest.
+func (s *scheduler) isWaiting() bool {
+	entries, err := os.ReadDir(filepath.Join(s.queue, waitingDir))
+	return err == nil && len(entries) > 0
+}
+
+// leftBehind is uml-run's exit code for a program that left something behind.
+const leftBehind = 70
+
+// guest boots a guest that takes tests from the queue until there are none, or one failed. It
+// reports whether another one is worth booting.
+func (s *scheduler) guest(ctx context.Context) bool {
 	self, err := os.Executable()
 	if err != nil {
 		s.report.fail("%v", err)
-		return
+		return false
 	}
 	cmd := umlRun(ctx, self, "-agent", s.queue)
 	cmd.Env = append(os.Environ(), "CIM_UML_WRITABLE="+s.queue)
@@ -115,6 +129,7 @@ func (s *scheduler) guest(ctx context.Context) {
 	if err != nil {
 		s.report.fail("a guest: %v\n%s", err, out)
 	}
+	return err == nil || cmd.ProcessState.ExitCode() == leftBehind
 }
 
 // alone runs a test in a guest of its own, whose kernel it may bring down.
