@@ -7,7 +7,6 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <elf.h>
-#include <errno.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <string.h>
@@ -21,17 +20,16 @@ enum { xstate_bv = 512, header_end = 576, amx_bits = 17 };
 
 typedef long (*ptrace_fn)(enum __ptrace_request, pid_t, void *, void *);
 
-static long set_whole(ptrace_fn real, pid_t pid, void *type, const struct iovec *part)
+// set_state never looks at errno: the kernel's signal handlers change it.
+static long set_state(ptrace_fn real, pid_t pid, void *type, struct iovec *part)
 {
 	static char whole[64 << 10];
 	struct iovec iov = { whole, sizeof whole };
 
 	if (real(PTRACE_GETREGSET, pid, type, &iov) < 0)
 		return -1;
-	if (part->iov_len < header_end || part->iov_len >= iov.iov_len) {
-		errno = EFAULT;
-		return -1;
-	}
+	if (part->iov_len < header_end || part->iov_len >= iov.iov_len)
+		return real(PTRACE_SETREGSET, pid, type, part);
 	memcpy(whole, part->iov_base, part->iov_len);
 	uint64_t bv;
 	memcpy(&bv, whole + xstate_bv, sizeof bv);
@@ -53,8 +51,7 @@ long ptrace(enum __ptrace_request request, ...)
 	va_end(ap);
 	if (!real)
 		real = (ptrace_fn)dlsym(RTLD_NEXT, "ptrace");
-	long r = real(request, pid, addr, data);
-	if (r < 0 && errno == EFAULT && request == PTRACE_SETREGSET && (uintptr_t)addr == NT_X86_XSTATE)
-		return set_whole(real, pid, addr, data);
-	return r;
+	if (request == PTRACE_SETREGSET && (uintptr_t)addr == NT_X86_XSTATE)
+		return set_state(real, pid, addr, data);
+	return real(request, pid, addr, data);
 }
