@@ -44,7 +44,7 @@ type queue struct {
 	visible list.List // of *message, in the order of delivery
 	hidden  hiddenHeap
 	delayed int           // of the hidden, those that nobody has received yet
-	changed chan struct{} // closed, and made anew, when messages become visible or the queue goes: wakes the polls
+	changed chan struct{} // closed, and made anew, to wake the polls: see show, hide, and the end of the queue
 	waiting int           // polls
 	gone    bool
 }
@@ -125,13 +125,17 @@ func (k *queue) show(m *message) {
 	k.wake()
 }
 
-// hide takes a message that is in neither list out of sight.
+// hide takes a message that is in neither list out of sight. Where it is the next to
+// be seen, the polls look again: they sleep until the one that was the next before.
 func (k *queue) hide(m *message, until time.Time, inFlight bool) {
 	m.until, m.inFlight = until, inFlight
 	if !inFlight {
 		k.delayed++
 	}
 	heap.Push(&k.hidden, m)
+	if m.index == 0 {
+		k.wake()
+	}
 }
 
 // pull takes a message out of the list it is in, to go into another.
