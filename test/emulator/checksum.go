@@ -25,6 +25,9 @@ type algorithm struct {
 // header is where the checksum is in requests and answers.
 func (a algorithm) header() string { return "X-Amz-Checksum-" + a.name }
 
+// lower is how S3's messages name it.
+func (a algorithm) lower() string { return strings.ToLower(a.name) }
+
 // crc64NVME is the polynomial of the NVM Express specification, reversed.
 const crc64NVME = 0x9a6c9329ac4bc9b5
 
@@ -93,25 +96,28 @@ func (f *checksumFields) of(name string) *string {
 	}[name]
 }
 
-// requested is the algorithm that a request brings or names, in header or trailer; ok is false where it names none.
+// requested is the algorithm of the checksum that a request brings, in header or
+// trailer; ok is false where it brings none.
 func requested(r *http.Request) (a algorithm, ok bool, err error) {
 	for _, a := range algorithms {
-		if r.Header.Get(a.header()) != "" {
-			return a, true, nil
+		value := r.Header.Get(a.header())
+		if value == "" {
+			continue
 		}
+		if raw, err := base64.StdEncoding.DecodeString(value); err != nil || len(raw) != a.new().Size() {
+			return algorithm{}, false, errInvalidRequest.with("Value for %s header is invalid.", strings.ToLower(a.header()))
+		}
+		return a, true, nil
 	}
-	name := r.Header.Get("X-Amz-Sdk-Checksum-Algorithm")
-	if name == "" {
-		name = r.Header.Get("X-Amz-Checksum-Algorithm")
-	}
-	if trailer := r.Header.Get("X-Amz-Trailer"); trailer != "" {
-		name = strings.TrimPrefix(strings.ToLower(trailer), "x-amz-checksum-")
-	}
-	if name == "" {
+	trailer := r.Header.Get("X-Amz-Trailer")
+	switch {
+	case trailer == "" && r.Header.Get("X-Amz-Sdk-Checksum-Algorithm") != "":
+		return algorithm{}, false, errInvalidRequest.with("x-amz-sdk-checksum-algorithm specified, but no corresponding x-amz-checksum-* or x-amz-trailer headers were found.")
+	case trailer == "":
 		return byDefault, false, nil
 	}
-	a, ok = findAlgorithm(name)
-	if !ok {
+	name := strings.TrimPrefix(strings.ToLower(trailer), "x-amz-checksum-")
+	if a, ok = findAlgorithm(name); !ok {
 		return algorithm{}, false, errInvalidRequest.with("Checksum algorithm provided is unsupported: %s", name)
 	}
 	return a, true, nil

@@ -19,7 +19,8 @@ import (
 // bigPart is the smallest part that may be followed by another.
 const bigPart = 5 << 20
 
-// multipart uploads two parts and completes them.
+// multipart uploads parts and completes them. Complete names the parts' checksums
+// where the upload declares an algorithm, as S3 demands then, and refuses otherwise.
 func (w *world) multipart(b, key string, in s3.CreateMultipartUploadInput, parts ...string) *s3.CompleteMultipartUploadOutput {
 	w.t.Helper()
 	in.Bucket, in.Key = &b, &key
@@ -32,7 +33,9 @@ func (w *world) multipart(b, key string, in s3.CreateMultipartUploadInput, parts
 			Bucket: &b, Key: &key, UploadId: up.UploadId, PartNumber: number, Body: strings.NewReader(p), ChecksumAlgorithm: in.ChecksumAlgorithm,
 		})
 		w.check(err)
-		done = append(done, types.CompletedPart{PartNumber: number, ETag: out.ETag, ChecksumCRC32: out.ChecksumCRC32, ChecksumSHA256: out.ChecksumSHA256, ChecksumCRC64NVME: out.ChecksumCRC64NVME})
+		part := types.CompletedPart{PartNumber: number, ETag: out.ETag}
+		claim(&part, in.ChecksumAlgorithm, checksumOf(in.ChecksumAlgorithm, p))
+		done = append(done, part)
 	}
 	out, err := w.s3.CompleteMultipartUpload(w.t.Context(), &s3.CompleteMultipartUploadInput{
 		Bucket: &b, Key: &key, UploadId: up.UploadId, MultipartUpload: &types.CompletedMultipartUpload{Parts: done}, ChecksumType: in.ChecksumType,

@@ -153,8 +153,12 @@ func (c *s3Call) numbered(h http.Header, v *version, wantsSum bool) (slice, erro
 		from += p.size
 	}
 	p := parts[number-1]
-	if wantsSum && p.sum.value != "" {
-		p.sum.kind = v.sum.kind
+	switch {
+	case !wantsSum:
+	case len(parts) == 1 && v.sum.kind == fullObject:
+		v.sum.announce(h)
+	case v.sum.kind == composite: // of several parts of an object with a checksum of the whole, AWS gives none
+		p.sum.kind = composite
 		p.sum.announce(h)
 	}
 	if p.size > 0 {

@@ -1,12 +1,9 @@
 package emulator
 
 import (
-	"crypto/md5" //nolint:gosec // what ETags are made of
 	"encoding/hex"
 	"encoding/xml"
-	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,12 +16,13 @@ const (
 
 // upload is an object that comes in parts.
 type upload struct {
-	id, key string
-	header  http.Header
-	alg     algorithm
-	kind    string // fullObject or composite
-	began   time.Time
-	parts   map[int]part
+	id, key  string
+	header   http.Header
+	alg      algorithm
+	kind     string // fullObject or composite
+	declared bool   // when it was begun. AWS calls an upload where alg was not the "null checksum mode"
+	began    time.Time
+	parts    map[int]part
 }
 
 // part is one of them.
@@ -37,6 +35,14 @@ type part struct {
 }
 
 func (p part) etag() string { return hex.EncodeToString(p.md5) }
+
+// shown is the checksum of a part in the documents: none in the null checksum mode.
+func (u *upload) shown(p part) checksumFields {
+	if !u.declared {
+		return checksumFields{}
+	}
+	return p.sum.fields()
+}
 
 // drop removes an upload's files. The mutex is held.
 func (b *buckets) drop(u *upload) {
@@ -53,16 +59,9 @@ type initiateResult struct {
 }
 
 func (c *s3Call) createMultipartUpload(w http.ResponseWriter, r *http.Request) error {
-	alg, _, err := requested(r)
-	if err != nil {
+	u := &upload{id: newToken(), key: c.key, header: keep(r), began: c.buckets.clock.Now(), parts: map[int]part{}}
+	if err := u.declare(r.Header.Get("X-Amz-Checksum-Algorithm"), r.Header.Get("X-Amz-Checksum-Type")); err != nil {
 		return err
-	}
-	u := &upload{id: newToken(), key: c.key, header: keep(r), alg: alg, kind: composite, began: c.buckets.clock.Now(), parts: map[int]part{}}
-	if kind := r.Header.Get("X-Amz-Checksum-Type"); kind == fullObject || kind == "" && alg.whole {
-		u.kind = fullObject
-	}
-	if u.kind == fullObject && strings.HasPrefix(alg.name, "SHA") || u.kind == composite && alg.whole {
-		return errInvalidRequest.with("The %s checksum type cannot be used with the %s checksum algorithm.", u.kind, strings.ToLower(alg.name))
 	}
 	c.buckets.mu.Lock()
 	k, err := c.buckets.find(c.bucket)
@@ -73,11 +72,34 @@ func (c *s3Call) createMultipartUpload(w http.ResponseWriter, r *http.Request) e
 	if err != nil {
 		return err
 	}
-	if name := r.Header.Get("X-Amz-Checksum-Algorithm"); name != "" {
-		w.Header().Set("X-Amz-Checksum-Algorithm", alg.name)
+	if u.declared {
+		w.Header().Set("X-Amz-Checksum-Algorithm", u.alg.name)
 		w.Header().Set("X-Amz-Checksum-Type", u.kind)
 	}
 	c.answer(w, http.StatusOK, initiateResult{Bucket: c.bucket, Key: c.key, UploadID: u.id})
+	return nil
+}
+
+// declare says how the checksum of the object is to be taken. Where no algorithm is
+// named, S3 takes its default of the whole, whatever checksums the parts come with.
+func (u *upload) declare(name, kind string) error {
+	u.alg, u.kind = byDefault, fullObject
+	if name == "" {
+		if kind != "" {
+			return errInvalidRequest.with("The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header.")
+		}
+		return nil
+	}
+	if u.alg, u.declared = findAlgorithm(name); !u.declared {
+		return errInvalidRequest.with("Checksum algorithm provided is unsupported: %s", name)
+	}
+	u.kind = composite
+	if kind == fullObject || kind == "" && u.alg.whole {
+		u.kind = fullObject
+	}
+	if u.kind == fullObject && strings.HasPrefix(u.alg.name, "SHA") || u.kind == composite && u.alg.whole {
+		return errInvalidRequest.with("The %s checksum type cannot be used with the %s checksum algorithm.", u.kind, u.alg.lower())
+	}
 	return nil
 }
 
@@ -109,23 +131,41 @@ func (c *s3Call) addPart(p part) error {
 	return nil
 }
 
-// openPart checks number and upload before a body is read, and returns the upload's checksum algorithm.
-func (c *s3Call) openPart() (algorithm, error) {
+// openPart checks number and upload before a body is read. Of the upload only what
+// it was begun with may be read: the mutex is not held any more.
+func (c *s3Call) openPart() (*upload, error) {
 	number, err := strconv.Atoi(c.query.Get("partNumber"))
 	if err != nil || number < 1 || number > maxParts {
-		return algorithm{}, errArgument.with("Part number must be an integer between 1 and %d, inclusive", maxParts)
+		return nil, errArgument.with("Part number must be an integer between 1 and %d, inclusive", maxParts)
 	}
 	c.buckets.mu.Lock()
 	defer c.buckets.mu.Unlock()
 	_, u, err := c.upload()
-	if err != nil {
-		return algorithm{}, err
-	}
-	return u.alg, nil
+	return u, err
 }
 
+// takes refuses a part whose checksum is not of the upload's algorithm, or that has
+// none where the object's checksum is to be made of those of the parts.
+func (u *upload) takes(r *http.Request) (brings bool, err error) {
+	alg, brings, err := requested(r)
+	actual := "null"
+	if brings {
+		actual = alg.lower()
+	}
+	if err == nil && u.declared && (brings && alg.name != u.alg.name || !brings && u.kind == composite) {
+		err = errInvalidRequest.with("Checksum Type mismatch occurred, expected checksum Type: %s, actual checksum Type: %s", u.alg.lower(), actual)
+	}
+	return brings, err
+}
+
+// uploadPart stores a part. The answer has the checksum that the part came with, of
+// whatever algorithm, or the one that the upload asks for.
 func (c *s3Call) uploadPart(w http.ResponseWriter, r *http.Request) error {
-	alg, err := c.openPart()
+	u, err := c.openPart()
+	if err != nil {
+		return err
+	}
+	brings, err := u.takes(r)
 	if err != nil {
 		return err
 	}
@@ -134,8 +174,8 @@ func (c *s3Call) uploadPart(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	p := part{content: body{got.segment}, size: got.size, md5: got.md5, sum: got.sum, modified: c.buckets.clock.Now()}
-	if p.sum.alg.name != alg.name {
-		if p.sum, err = p.content.sum(alg); err != nil {
+	if u.declared && !brings {
+		if p.sum, err = p.content.sum(u.alg); err != nil {
 			return err
 		}
 	}
@@ -143,7 +183,9 @@ func (c *s3Call) uploadPart(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	w.Header().Set("Etag", quoted(p.etag()))
-	w.Header().Set(p.sum.alg.header(), p.sum.value)
+	if u.declared || brings {
+		w.Header().Set(p.sum.alg.header(), p.sum.value)
+	}
 	w.WriteHeader(http.StatusOK)
 	return nil
 }
@@ -157,7 +199,7 @@ type copyPartResult struct {
 
 // uploadPartCopy makes a part of another object's content, or a range of it.
 func (c *s3Call) uploadPartCopy(w http.ResponseWriter, r *http.Request) error {
-	alg, err := c.openPart()
+	u, err := c.openPart()
 	if err != nil {
 		return err
 	}
@@ -177,126 +219,14 @@ func (c *s3Call) uploadPartCopy(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer in.Close()
-	p, err := c.buckets.copyPart(in, alg)
+	p, err := c.buckets.copyPart(in, u.alg)
 	if err != nil {
 		return err
 	}
 	if err := c.addPart(p); err != nil {
 		return err
 	}
-	c.answer(w, http.StatusOK, copyPartResult{LastModified: timestamp(p.modified), ETag: quoted(p.etag()), checksumFields: p.sum.fields()})
-	return nil
-}
-
-type completeRequest struct {
-	Parts []struct {
-		PartNumber int
-		ETag       string
-		checksumFields
-	} `xml:"Part"`
-}
-
-type completeResult struct {
-	XMLName      xml.Name `xml:"http://s3.amazonaws.com/doc/2006-03-01/ CompleteMultipartUploadResult"`
-	Location     string
-	Bucket       string
-	Key          string
-	ETag         string
-	ChecksumType string `xml:",omitempty"`
-	checksumFields
-}
-
-// completeMultipartUpload makes an object of the parts that are named. The others are dropped.
-func (c *s3Call) completeMultipartUpload(w http.ResponseWriter, r *http.Request) error {
-	var in completeRequest
-	if err := document(r, &in); err != nil {
-		return err
-	}
-	u, v, err := c.assemble(in)
-	if err != nil {
-		return err
-	}
-	if u.kind == fullObject {
-		if v.sum, err = v.content.sum(u.alg); err != nil {
-			return err
-		}
-	}
-	if want := r.Header.Get(u.alg.header()); want != "" && want != v.sum.value && want+"-"+strconv.Itoa(len(v.parts)) != v.sum.value {
-		return errBadDigest.with("The %s you specified did not match the calculated checksum.", u.alg.name)
-	}
-	if err := c.finish(w, r, u, v); err != nil {
-		return err
-	}
-	c.answer(w, http.StatusOK, completeResult{
-		Location: "http://" + r.Host + r.URL.EscapedPath(), Bucket: c.bucket, Key: c.key, ETag: quoted(v.etag),
-		checksumFields: v.sum.fields(), ChecksumType: v.sum.kind,
-	})
-	return nil
-}
-
-// assemble checks the list of parts and makes a version of them, which is not in the bucket yet.
-func (c *s3Call) assemble(in completeRequest) (*upload, *version, error) {
-	c.buckets.mu.Lock()
-	defer c.buckets.mu.Unlock()
-	_, u, err := c.upload()
-	if err != nil {
-		return nil, nil, err
-	}
-	if len(in.Parts) == 0 {
-		return nil, nil, errMalformedXML
-	}
-	for i := range in.Parts[1:] {
-		if in.Parts[i].PartNumber >= in.Parts[i+1].PartNumber {
-			return nil, nil, errPartOrder
-		}
-	}
-	v := &version{header: u.header}
-	h := md5.New() //nolint:gosec // what ETags are made of
-	var sums []checksum
-	for i, named := range in.Parts {
-		p, ok := u.parts[named.PartNumber]
-		said := named.of(u.alg.name)
-		switch {
-		case !ok || strings.Trim(named.ETag, `"`) != p.etag() || *said != "" && *said != p.sum.value:
-			return nil, nil, errInvalidPart
-		case i < len(in.Parts)-1 && p.size < minPart:
-			return nil, nil, errTooSmall
-		}
-		h.Write(p.md5)
-		sums = append(sums, p.sum)
-		v.parts = append(v.parts, p)
-		v.content = append(v.content, p.content...)
-		v.size += p.size
-	}
-	v.etag = fmt.Sprintf("%x-%d", h.Sum(nil), len(v.parts))
-	v.sum = combine(u.alg, sums)
-	return u, v, nil
-}
-
-// finish ends the upload and puts the object in its place, once: a second call that raced finds no upload.
-func (c *s3Call) finish(w http.ResponseWriter, r *http.Request, u *upload, v *version) error {
-	b := c.buckets
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	k, again, err := c.upload()
-	if err != nil {
-		return err
-	}
-	if again != u {
-		return errNoUpload
-	}
-	if err := writable(r, k.latest(c.key)); err != nil {
-		return err
-	}
-	delete(k.uploads, u.id)
-	for _, p := range u.parts {
-		if !slices.ContainsFunc(v.parts, func(used part) bool { return used.content[0] == p.content[0] }) {
-			b.spool.remove(p.content)
-		}
-	}
-	b.put(k, c.key, v)
-	announce(w.Header(), k.shownID(v))
-	b.notify(k, c.event(w, r, k, v, "ObjectCreated:CompleteMultipartUpload"))
+	c.answer(w, http.StatusOK, copyPartResult{LastModified: timestamp(p.modified), ETag: quoted(p.etag()), checksumFields: u.shown(p)})
 	return nil
 }
 

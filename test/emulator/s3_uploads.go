@@ -20,8 +20,20 @@ type listPartsResult struct {
 	MaxParts             int
 	IsTruncated          bool
 	Parts                []partEntry `xml:"Part"`
-	ChecksumAlgorithm    string
-	ChecksumType         string
+	uploadChecksum
+}
+
+// uploadChecksum is how an upload's checksum is taken; none in the null checksum mode.
+type uploadChecksum struct {
+	ChecksumAlgorithm string `xml:",omitempty"`
+	ChecksumType      string `xml:",omitempty"`
+}
+
+func (u *upload) checksum() uploadChecksum {
+	if !u.declared {
+		return uploadChecksum{}
+	}
+	return uploadChecksum{u.alg.name, u.kind}
 }
 
 type partEntry struct {
@@ -47,7 +59,7 @@ func (c *s3Call) listParts(w http.ResponseWriter, _ *http.Request) error {
 		return err
 	}
 	result := listPartsResult{
-		Bucket: c.bucket, Key: c.key, UploadID: u.id, PartNumberMarker: after, MaxParts: limit, ChecksumAlgorithm: u.alg.name, ChecksumType: u.kind,
+		Bucket: c.bucket, Key: c.key, UploadID: u.id, PartNumberMarker: after, MaxParts: limit, uploadChecksum: u.checksum(),
 	}
 	for _, number := range slices.Sorted(maps.Keys(u.parts)) {
 		switch {
@@ -56,7 +68,7 @@ func (c *s3Call) listParts(w http.ResponseWriter, _ *http.Request) error {
 			result.IsTruncated = true
 		default:
 			p := u.parts[number]
-			result.Parts = append(result.Parts, partEntry{number, timestamp(p.modified), quoted(p.etag()), p.size, p.sum.fields()})
+			result.Parts = append(result.Parts, partEntry{number, timestamp(p.modified), quoted(p.etag()), p.size, u.shown(p)})
 			result.NextPartNumberMarker = number
 		}
 	}
@@ -78,6 +90,7 @@ type uploadEntry struct {
 	Key       string
 	UploadID  string `xml:"UploadId"`
 	Initiated string
+	uploadChecksum
 }
 
 // listMultipartUploads answers all of them on one page.
@@ -91,7 +104,7 @@ func (c *s3Call) listMultipartUploads(w http.ResponseWriter, _ *http.Request) er
 	}
 	for _, u := range k.uploads {
 		if strings.HasPrefix(u.key, result.Prefix) {
-			result.Uploads = append(result.Uploads, uploadEntry{u.key, u.id, timestamp(u.began)})
+			result.Uploads = append(result.Uploads, uploadEntry{u.key, u.id, timestamp(u.began), u.checksum()})
 		}
 	}
 	c.buckets.mu.Unlock()
