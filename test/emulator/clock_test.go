@@ -43,12 +43,58 @@ func TestClockVisibility(t *testing.T) {
 	clock.Advance(30*time.Second - 1)
 	w.none(q)
 	clock.Advance(1)
-	failed[*types.MessageNotInflight](t, w.extend(q, m.ReceiptHandle, 30)) // expired, though nobody else has it
 	again := w.one(q, 30)
 	w.remove(q, m.ReceiptHandle) // a stale handle succeeds, and the message stays
 	w.counts(q, 0, 1)
 	w.remove(q, again.ReceiptHandle)
 	w.counts(q, 0, 0)
+}
+
+// An extension that comes too late is none the less one: see extend for who says so.
+func TestClockLateExtension(t *testing.T) {
+	w, clock := stopped(t)
+	for name, c := range map[string]struct {
+		received bool // by another meanwhile
+		deleted  bool
+		seconds  int32         // asked for
+		want     time.Duration // until the message is seen
+		code     string
+	}{
+		"nobody else has it":            {seconds: 60, want: 60 * time.Second},
+		"nobody else has it, given up":  {seconds: 0},
+		"another has it, longer":        {received: true, seconds: 60, want: 60 * time.Second},
+		"another has it, shorter":       {received: true, seconds: 5, want: 5 * time.Second},
+		"another has it, given up":      {received: true, seconds: 0},
+		"it is deleted":                 {deleted: true, seconds: 60, code: "InvalidParameterValue"},
+		"another had it and deleted it": {received: true, deleted: true, seconds: 60, code: "InvalidParameterValue"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := w.in(t)
+			q := w.newQueue(nil)
+			w.send(q, "a")
+			m := w.one(q, 10)
+			clock.Advance(10 * time.Second)
+			latest := m
+			if c.received {
+				latest = w.one(q, 30)
+			}
+			if c.deleted {
+				w.remove(q, latest.ReceiptHandle)
+			}
+			err := w.extend(q, m.ReceiptHandle, c.seconds)
+			if c.code != "" {
+				refused(t, err, c.code)
+				return
+			}
+			w.check(err)
+			if c.want > 0 {
+				clock.Advance(c.want - 1)
+				w.none(q)
+				clock.Advance(1)
+			}
+			w.one(q, 30)
+		})
+	}
 }
 
 func TestClockTwelveHours(t *testing.T) {

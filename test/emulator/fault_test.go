@@ -258,9 +258,11 @@ func TestFaultsOfQueues(t *testing.T) {
 		if n := w.emu.Expire(q); n != 1 {
 			t.Errorf("%d leases, want 1", n)
 		}
-		_, err := w.sqs.ChangeMessageVisibility(t.Context(), &sqs.ChangeMessageVisibilityInput{QueueUrl: &q, ReceiptHandle: m.ReceiptHandle, VisibilityTimeout: 30})
-		failed[*types.MessageNotInflight](t, err)
-		w.one(q, 300)
+		if again := w.one(q, 300); *again.MessageId != *m.MessageId {
+			t.Errorf("got %v", again)
+		}
+		w.emu.Fault(emulator.Fault{Op: "ChangeMessageVisibility", Times: 1, Status: 400, Code: "MessageNotInflight"})
+		failed[*types.MessageNotInflight](t, w.extend(q, m.ReceiptHandle, 30))
 	})
 	t.Run("the dead-letter queue fails", func(t *testing.T) {
 		w := w.in(t)

@@ -20,8 +20,7 @@ var (
 	errNoResource    = &apiError{code: "ResourceNotFoundException", status: http.StatusBadRequest}
 	errOverLimit     = &apiError{code: "OverLimit", status: http.StatusForbidden, message: "Too many messages in flight."}
 
-	errHandle      = &apiError{code: "ReceiptHandleIsInvalid", status: http.StatusBadRequest, message: "The input receipt handle is invalid."}
-	errNotInflight = &apiError{code: "MessageNotInflight", status: http.StatusBadRequest, message: "The message is not in flight."}
+	errHandle = &apiError{code: "ReceiptHandleIsInvalid", status: http.StatusBadRequest, message: "The input receipt handle is invalid."}
 
 	errBatchEmpty    = &apiError{code: "EmptyBatchRequest", status: http.StatusBadRequest, message: "There should be at least one entry in the request."}
 	errBatchTooMany  = &apiError{code: "TooManyEntriesInBatchRequest", status: http.StatusBadRequest, message: "Maximum number of entries per request are 10."}
