@@ -5,7 +5,6 @@ import (
 	"crypto/sha1" //nolint:gosec // one of S3's algorithms
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"hash"
 	"hash/crc32"
 	"hash/crc64"
@@ -149,9 +148,3 @@ func (b body) sum(a algorithm) (checksum, error) {
 
 // md5Algorithm is no checksum of S3's, but its ETag.
 var md5Algorithm = algorithm{"MD5", md5.New, true}
-
-// hexOf is the checksum as ETags are written.
-func hexOf(s checksum) string {
-	raw, _ := base64.StdEncoding.DecodeString(s.value) // we encoded it
-	return hex.EncodeToString(raw)
-}

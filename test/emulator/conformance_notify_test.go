@@ -196,6 +196,11 @@ func TestNotifications(t *testing.T) {
 				t.Fatalf("%+v", cfg)
 			}
 			c := cfg.QueueConfigurations[0]
+			for i, name := range []types.FilterRuleName{"Prefix", "Suffix"} { // asked for as "prefix" and "suffix"
+				if len(c.Filter.Key.FilterRules) > i && c.Filter.Key.FilterRules[i].Name != name {
+					t.Errorf("rule %d is called %s, want %s", i, c.Filter.Key.FilterRules[i].Name, name)
+				}
+			}
 			if *c.Id != "images" || *c.QueueArn != w.attributes(q)["QueueArn"] || len(c.Events) != 1 || len(c.Filter.Key.FilterRules) != 2 || *c.Filter.Key.FilterRules[0].Value != "images/" {
 				t.Errorf("%+v", c)
 			}

@@ -60,6 +60,9 @@ var s3Routes = []s3Route{
 	{"HEAD", ofBucket, "", "", "HeadBucket", (*s3Call).headBucket},
 	{"DELETE", ofBucket, "", "", "DeleteBucket", (*s3Call).deleteBucket},
 
+	{"GET", ofObject, "tagging", "", "GetObjectTagging", (*s3Call).getObjectTagging},
+	{"PUT", ofObject, "tagging", "", "PutObjectTagging", (*s3Call).putObjectTagging},
+	{"DELETE", ofObject, "tagging", "", "DeleteObjectTagging", (*s3Call).deleteObjectTagging},
 	{"GET", ofObject, "uploadId", "", "ListParts", (*s3Call).listParts},
 	{"POST", ofObject, "uploads", "", "CreateMultipartUpload", (*s3Call).createMultipartUpload},
 	{"POST", ofObject, "uploadId", "", "CompleteMultipartUpload", (*s3Call).completeMultipartUpload},
@@ -90,7 +93,7 @@ func newS3Call(b *buckets, r *http.Request) *s3Call {
 	case c.bucket != "":
 		at = ofBucket
 	}
-	if slices.ContainsFunc(elsewhere, c.query.Has) {
+	if slices.ContainsFunc(elsewhere, c.query.Has) && (at != ofObject || !c.query.Has("tagging")) {
 		return c
 	}
 	for _, route := range s3Routes {

@@ -40,7 +40,7 @@ func (c *s3Call) completeMultipartUpload(w http.ResponseWriter, r *http.Request)
 	if err != nil {
 		return err
 	}
-	if u.kind == fullObject {
+	if u.kind == fullObject && (u.declared || u.encryption.customer == "") { // S3 has no default for a customer's key
 		if v.sum, err = v.content.sum(u.alg); err != nil {
 			return err
 		}
@@ -50,6 +50,9 @@ func (c *s3Call) completeMultipartUpload(w http.ResponseWriter, r *http.Request)
 	}
 	if err := c.finish(w, r, u, v); err != nil {
 		return err
+	}
+	if u.encryption.customer == "" { // of a customer's key AWS says nothing here
+		u.encryption.announce(w.Header())
 	}
 	c.answer(w, http.StatusOK, completeResult{
 		Location: "http://" + r.Host + r.URL.EscapedPath(), Bucket: c.bucket, Key: c.key, ETag: quoted(v.etag),
@@ -90,7 +93,7 @@ func (c *s3Call) assemble(in completeRequest, kind string) (*upload, *version, e
 	if err != nil {
 		return nil, nil, err
 	}
-	v := &version{header: u.header}
+	v := &version{described: u.described}
 	h := md5.New() //nolint:gosec // what ETags are made of
 	var sums []checksum
 	for _, named := range in.Parts {

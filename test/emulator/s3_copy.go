@@ -1,6 +1,8 @@
 package emulator
 
 import (
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/xml"
 	"errors"
 	"net/http"
@@ -10,24 +12,31 @@ import (
 
 // copyObject stores an object's content under another key, or the same.
 func (c *s3Call) copyObject(w http.ResponseWriter, r *http.Request) error {
+	said, err := describedBy(r)
+	if err != nil {
+		return err
+	}
 	source, content, err := c.source(r)
 	if err != nil {
 		return err
 	}
-	v := &version{content: content, size: source.size, etag: source.etag, header: source.header, sum: source.sum, parts: source.parts}
-	if len(v.parts) > 0 {
-		v.parts = nil // what is copied is not in parts, and its digests are of its own
+	if r.Header.Get("X-Amz-Metadata-Directive") != "REPLACE" {
+		said.header = source.header
+	}
+	if r.Header.Get("X-Amz-Tagging-Directive") != "REPLACE" {
+		said.tags = source.tags
+	}
+	v := &version{described: said, content: content, size: source.size, etag: source.etag, sum: source.sum}
+	if len(source.parts) > 0 || said.encryption != source.encryption { // its digests are of its own then
 		if err := c.redigest(v); err != nil {
 			c.buckets.spool.remove(content)
 			return err
 		}
 	}
-	if r.Header.Get("X-Amz-Metadata-Directive") == "REPLACE" {
-		v.header = keep(r)
-	}
 	if err := c.commit(w, r, v, "ObjectCreated:Copy"); err != nil {
 		return err
 	}
+	v.encryption.announce(w.Header())
 	c.answer(w, http.StatusOK, copyResult{LastModified: timestamp(v.modified), ETag: quoted(v.etag), checksumFields: v.sum.fields(), ChecksumType: v.sum.kind})
 	return nil
 }
@@ -46,8 +55,11 @@ func (c *s3Call) redigest(v *version) error {
 	if err != nil {
 		return err
 	}
-	v.etag = hexOf(etag)
-	v.sum, err = v.content.sum(v.sum.alg)
+	raw, _ := base64.StdEncoding.DecodeString(etag.value) // sum encoded it
+	v.etag = hex.EncodeToString(v.encryption.digest(raw))
+	if v.sum.value != "" {
+		v.sum, err = v.content.sum(v.sum.alg)
+	}
 	return err
 }
 
@@ -67,6 +79,9 @@ func (c *s3Call) source(r *http.Request) (*version, body, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := keyIn(r.Header, copySourcePrefix).opens(v.encryption); err != nil {
+		return nil, nil, err
+	}
 	conditions := &http.Request{Header: http.Header{}}
 	for _, name := range []string{"If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"} {
 		if value := r.Header.Get("X-Amz-Copy-Source-" + name); value != "" {
@@ -77,7 +92,8 @@ func (c *s3Call) source(r *http.Request) (*version, body, error) {
 		return nil, nil, errors.Join(errPrecondition, err)
 	}
 	content, err := c.buckets.spool.link(v.content)
-	return v, content, err
+	now := *v // its tags may change when the mutex is let go of
+	return &now, content, err
 }
 
 // copySource is the bucket, key and version that a copy names.

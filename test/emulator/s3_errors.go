@@ -33,6 +33,10 @@ var (
 	errInvalidPart    = &apiError{code: "InvalidPart", status: http.StatusBadRequest, message: "One or more of the specified parts could not be found."}
 	errPartOrder      = &apiError{code: "InvalidPartOrder", status: http.StatusBadRequest, message: "The list of parts was not in ascending order."}
 	errTooSmall       = &apiError{code: "EntityTooSmall", status: http.StatusBadRequest, message: "Your proposed upload is smaller than the minimum allowed size"}
+	errEncryption     = &apiError{code: "InvalidEncryptionAlgorithmError", status: http.StatusBadRequest, message: "The Encryption request you specified is not valid. Supported value: AES256."}
+	errWrongKey       = &apiError{code: "AccessDenied", status: http.StatusForbidden, message: "Requests specifying Server Side Encryption with Customer provided keys must provide the correct secret key."}
+	errTag            = &apiError{code: "InvalidTag", status: http.StatusBadRequest}
+	errTooManyTags    = &apiError{code: "BadRequest", status: http.StatusBadRequest, message: "Object tags cannot be greater than 10"}
 	errExpiredRequest = &apiError{code: "AccessDenied", status: http.StatusForbidden, message: "Request has expired"}
 	errNoDestination  = errArgument.with("Unable to validate the following destination configurations")
 )

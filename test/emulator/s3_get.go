@@ -42,6 +42,9 @@ func (c *s3Call) openObject(h http.Header, r *http.Request) (*section, slice, er
 	if err != nil {
 		return nil, slice{}, err
 	}
+	if err := keyIn(r.Header, sseHeader).opens(v.encryption); err != nil {
+		return nil, slice{}, err
+	}
 	if err := readable(r, v); err != nil {
 		return nil, slice{}, err
 	}
@@ -66,6 +69,8 @@ func describe(h http.Header, v *version, id string) {
 	h.Set("Etag", quoted(v.etag))
 	h.Set("Last-Modified", v.modified.UTC().Format(http.TimeFormat))
 	h.Set("Accept-Ranges", "bytes")
+	v.encryption.announce(h)
+	tagged(h, v.tags)
 	announce(h, id)
 }
 

@@ -16,8 +16,8 @@ const (
 
 // upload is an object that comes in parts.
 type upload struct {
+	described
 	id, key  string
-	header   http.Header
 	alg      algorithm
 	kind     string // fullObject or composite
 	declared bool   // when it was begun. AWS calls an upload where alg was not the "null checksum mode"
@@ -59,7 +59,11 @@ type initiateResult struct {
 }
 
 func (c *s3Call) createMultipartUpload(w http.ResponseWriter, r *http.Request) error {
-	u := &upload{id: newToken(), key: c.key, header: keep(r), began: c.buckets.clock.Now(), parts: map[int]part{}}
+	said, err := describedBy(r)
+	if err != nil {
+		return err
+	}
+	u := &upload{described: said, id: newToken(), key: c.key, began: c.buckets.clock.Now(), parts: map[int]part{}}
 	if err := u.declare(r.Header.Get("X-Amz-Checksum-Algorithm"), r.Header.Get("X-Amz-Checksum-Type")); err != nil {
 		return err
 	}
@@ -76,6 +80,7 @@ func (c *s3Call) createMultipartUpload(w http.ResponseWriter, r *http.Request) e
 		w.Header().Set("X-Amz-Checksum-Algorithm", u.alg.name)
 		w.Header().Set("X-Amz-Checksum-Type", u.kind)
 	}
+	u.encryption.announce(w.Header())
 	c.answer(w, http.StatusOK, initiateResult{Bucket: c.bucket, Key: c.key, UploadID: u.id})
 	return nil
 }
@@ -165,6 +170,9 @@ func (c *s3Call) uploadPart(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if err := u.encryption.takes(keyIn(r.Header, sseHeader)); err != nil {
+		return err
+	}
 	brings, err := u.takes(r)
 	if err != nil {
 		return err
@@ -173,7 +181,7 @@ func (c *s3Call) uploadPart(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	p := part{content: body{got.segment}, size: got.size, md5: got.md5, sum: got.sum, modified: c.buckets.clock.Now()}
+	p := part{content: body{got.segment}, size: got.size, md5: u.encryption.digest(got.md5), sum: got.sum, modified: c.buckets.clock.Now()}
 	if u.declared && !brings {
 		if p.sum, err = p.content.sum(u.alg); err != nil {
 			return err
@@ -183,6 +191,7 @@ func (c *s3Call) uploadPart(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	w.Header().Set("Etag", quoted(p.etag()))
+	u.encryption.announce(w.Header())
 	if u.declared || brings {
 		w.Header().Set(p.sum.alg.header(), p.sum.value)
 	}
@@ -200,6 +209,9 @@ type copyPartResult struct {
 // uploadPartCopy makes a part of another object's content, or a range of it.
 func (c *s3Call) uploadPartCopy(w http.ResponseWriter, r *http.Request) error {
 	u, err := c.openPart()
+	if err == nil {
+		err = u.encryption.takes(keyIn(r.Header, sseHeader))
+	}
 	if err != nil {
 		return err
 	}
@@ -223,9 +235,11 @@ func (c *s3Call) uploadPartCopy(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	p.md5 = u.encryption.digest(p.md5)
 	if err := c.addPart(p); err != nil {
 		return err
 	}
+	u.encryption.announce(w.Header())
 	c.answer(w, http.StatusOK, copyPartResult{LastModified: timestamp(p.modified), ETag: quoted(p.etag()), checksumFields: u.shown(p)})
 	return nil
 }

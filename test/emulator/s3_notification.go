@@ -109,7 +109,7 @@ func (b *buckets) check(k *bucket, q *queueConfiguration) error {
 		}
 	}
 	seen := map[string]bool{}
-	for _, rule := range q.Rules {
+	for i, rule := range q.Rules {
 		name := strings.ToLower(rule.Name)
 		if name != "prefix" && name != "suffix" {
 			return errArgument.with("filter rule name must be either prefix or suffix")
@@ -118,6 +118,7 @@ func (b *buckets) check(k *bucket, q *queueConfiguration) error {
 			return errArgument.with("Cannot specify more than one %s rule in a filter.", name)
 		}
 		seen[name] = true
+		q.Rules[i].Name = map[string]string{"prefix": "Prefix", "suffix": "Suffix"}[name] // as AWS answers them
 	}
 	if strings.HasSuffix(q.Queue, ".fifo") {
 		return errArgument.with("FIFO SQS queues are not supported.")

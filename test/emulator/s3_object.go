@@ -11,14 +11,31 @@ import (
 // nullVersion is the id of what a bucket without versioning holds.
 const nullVersion = "null"
 
-// version is what a key holds, or held. It is never changed once it is in its bucket.
+// described is what an upload says of its object besides the content.
+type described struct {
+	header     http.Header // comes back with it
+	encryption encryption
+	tags       []tag
+}
+
+// describedBy reads it from a request.
+func describedBy(r *http.Request) (described, error) {
+	encryption, err := encryptionOf(r.Header)
+	if err != nil {
+		return described{}, err
+	}
+	tags, err := tagsIn(r)
+	return described{keep(r), encryption, tags}, err
+}
+
+// version is what a key holds, or held. But for its tags it is never changed once it is in its bucket.
 type version struct {
+	described
 	id       string // nullVersion where the bucket has no versioning
 	marker   bool   // a delete marker: it has no content
 	content  body
 	size     int64
-	etag     string      // without quotes
-	header   http.Header // what was uploaded with it and comes back with it
+	etag     string // without quotes
 	sum      checksum
 	parts    []part // as uploaded; empty unless in parts
 	modified time.Time
@@ -141,16 +158,21 @@ func (c *s3Call) putObject(w http.ResponseWriter, r *http.Request) error {
 	if err := c.there(); err != nil {
 		return err
 	}
+	said, err := describedBy(r)
+	if err != nil {
+		return err
+	}
 	got, err := c.buckets.receive(r)
 	if err != nil {
 		return err
 	}
-	v := &version{content: body{got.segment}, size: got.size, etag: hex.EncodeToString(got.md5), header: keep(r), sum: got.sum}
+	v := &version{described: said, content: body{got.segment}, size: got.size, etag: hex.EncodeToString(said.encryption.digest(got.md5)), sum: got.sum}
 	if err := c.commit(w, r, v, "ObjectCreated:Put"); err != nil {
 		return err
 	}
 	w.Header().Set("Etag", quoted(v.etag))
 	v.sum.announce(w.Header())
+	v.encryption.announce(w.Header())
 	w.WriteHeader(http.StatusOK)
 	return nil
 }

@@ -200,7 +200,7 @@ func TestNotEmulated(t *testing.T) {
 		{"GET", "/" + b + "?policy", 501},
 		{"PUT", "/" + b + "?lifecycle", 501},
 		{"DELETE", "/" + b + "?cors", 501},
-		{"PUT", "/" + b + "/k?tagging", 501},
+		{"PUT", "/" + b + "?tagging", 501},
 		{"GET", "/" + b + "/k?acl", 501},
 		{"POST", "/" + b + "/k?restore", 501},
 		{"PATCH", "/" + b + "/k", 405},
