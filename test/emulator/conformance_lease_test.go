@@ -98,7 +98,7 @@ func TestBatches(t *testing.T) {
 				{Id: aws.String("0"), ReceiptHandle: m.ReceiptHandle}, {Id: aws.String("1"), ReceiptHandle: aws.String("nonsense")},
 			}})
 			w.check(err)
-			if len(out.Successful) != 1 || *out.Successful[0].Id != "0" || len(out.Failed) != 1 || *out.Failed[0].Id != "1" || !out.Failed[0].SenderFault || *out.Failed[0].Code != "ReceiptHandleIsInvalid" {
+			if len(out.Successful) != 1 || aws.ToString(out.Successful[0].Id) != "0" || len(out.Failed) != 1 || aws.ToString(out.Failed[0].Id) != "1" || !out.Failed[0].SenderFault || aws.ToString(out.Failed[0].Code) != "ReceiptHandleIsInvalid" {
 				t.Errorf("got %+v", out)
 			}
 			w.counts(q, 0, 0)
@@ -122,7 +122,7 @@ func TestBatches(t *testing.T) {
 				{Id: aws.String("0"), MessageBody: aws.String("a")}, {Id: aws.String("1"), MessageBody: aws.String("\a")},
 			}})
 			w.check(err)
-			if len(out.Successful) != 1 || len(out.Failed) != 1 || *out.Failed[0].Code != "InvalidMessageContents" {
+			if len(out.Successful) != 1 || len(out.Failed) != 1 || aws.ToString(out.Failed[0].Code) != "InvalidMessageContents" {
 				t.Errorf("got %+v", out)
 			}
 		},
@@ -172,7 +172,7 @@ func TestDeadLetters(t *testing.T) {
 		"after so many receives it moves, with its id and its source": func(t *testing.T, w *world) {
 			q, dead := w.redriven(2)
 			id, m := w.kill(q, dead, 2)
-			if *m.MessageId != id || *m.Body != "poison" || m.Attributes["DeadLetterQueueSourceArn"] != w.attributes(q)["QueueArn"] {
+			if aws.ToString(m.MessageId) != id || aws.ToString(m.Body) != "poison" || m.Attributes["DeadLetterQueueSourceArn"] != w.attributes(q)["QueueArn"] {
 				t.Errorf("got %+v", m)
 			}
 			w.counts(q, 0, 0)
@@ -201,7 +201,7 @@ func TestDeadLetters(t *testing.T) {
 			_, err := w.sqs.StartMessageMoveTask(t.Context(), &sqs.StartMessageMoveTaskInput{SourceArn: &arn})
 			w.check(err)
 			m := w.one(q, 30)
-			if *m.Body != "poison" || *m.MessageId == id || m.Attributes["ApproximateReceiveCount"] != "1" {
+			if aws.ToString(m.Body) != "poison" || aws.ToString(m.MessageId) == id || m.Attributes["ApproximateReceiveCount"] != "1" {
 				t.Errorf("got %+v", m)
 			}
 			tasks, err := w.sqs.ListMessageMoveTasks(t.Context(), &sqs.ListMessageMoveTasksInput{SourceArn: &arn})

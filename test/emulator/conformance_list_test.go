@@ -46,27 +46,33 @@ func TestListing(t *testing.T) {
 	t.Run("entries have size, ETag and time", func(t *testing.T) {
 		out, err := w.s3.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: &b, Prefix: aws.String("dir/1")})
 		w.in(t).check(err)
+		if len(out.Contents) != 1 {
+			t.Fatalf("%+v", out)
+		}
 		e := out.Contents[0]
-		if *e.Size != 5 || !strings.HasPrefix(*e.ETag, `"`) || e.LastModified.IsZero() || e.StorageClass != "STANDARD" || *out.KeyCount != 1 {
+		if aws.ToInt64(e.Size) != 5 || !strings.HasPrefix(aws.ToString(e.ETag), `"`) || aws.ToTime(e.LastModified).IsZero() || e.StorageClass != "STANDARD" || aws.ToInt32(out.KeyCount) != 1 {
 			t.Errorf("%+v", e)
 		}
 	})
 	t.Run("keys encoded on demand", func(t *testing.T) {
 		out, err := w.s3.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: &b, Prefix: aws.String("z"), EncodingType: "url"})
 		w.in(t).check(err)
-		if got := *out.Contents[0].Key; got != "z%20%3C%26%3E%20%2B%25" && got != "z+%3C%26%3E+%2B%25" {
+		if len(out.Contents) != 1 {
+			t.Fatalf("%+v", out)
+		}
+		if got := aws.ToString(out.Contents[0].Key); got != "z%20%3C%26%3E%20%2B%25" && got != "z+%3C%26%3E+%2B%25" {
 			t.Errorf("got %s", got)
 		}
 	})
 	t.Run("version 1", func(t *testing.T) {
 		out, err := w.s3.ListObjects(t.Context(), &s3.ListObjectsInput{Bucket: &b, Delimiter: aws.String("/"), MaxKeys: aws.Int32(2)})
 		w.in(t).check(err)
-		if !*out.IsTruncated || *out.NextMarker != "dir/" {
+		if !aws.ToBool(out.IsTruncated) || aws.ToString(out.NextMarker) != "dir/" {
 			t.Fatalf("%+v", out)
 		}
 		out, err = w.s3.ListObjects(t.Context(), &s3.ListObjectsInput{Bucket: &b, Delimiter: aws.String("/"), Marker: out.NextMarker})
 		w.in(t).check(err)
-		if len(out.CommonPrefixes) != 1 || *out.CommonPrefixes[0].Prefix != "other/" || len(out.Contents) != 1 || *out.IsTruncated {
+		if len(out.CommonPrefixes) != 1 || aws.ToString(out.CommonPrefixes[0].Prefix) != "other/" || len(out.Contents) != 1 || aws.ToBool(out.IsTruncated) {
 			t.Errorf("%+v", out)
 		}
 	})
@@ -81,10 +87,10 @@ func (w *world) listAll(in *s3.ListObjectsV2Input) (all []string, pages int) {
 		w.check(err)
 		pages++
 		for _, o := range page.Contents {
-			all = append(all, *o.Key)
+			all = append(all, aws.ToString(o.Key))
 		}
 		for _, c := range page.CommonPrefixes {
-			all = append(all, *c.Prefix)
+			all = append(all, aws.ToString(c.Prefix))
 		}
 	}
 	return all, pages
@@ -94,9 +100,9 @@ func TestVersions(t *testing.T) {
 	w := newWorld(t)
 	b := w.newBucket()
 	key := aws.String("versioned")
-	old := w.put(b, *key, "before versioning")
+	old := w.put(b, aws.ToString(key), "before versioning")
 	if old.VersionId != nil {
-		t.Errorf("a version without versioning: %s", *old.VersionId)
+		t.Errorf("a version without versioning: %s", aws.ToString(old.VersionId))
 	}
 	_, err := w.s3.PutBucketVersioning(t.Context(), &s3.PutBucketVersioningInput{Bucket: &b, VersioningConfiguration: &types.VersioningConfiguration{Status: "Enabled"}})
 	w.check(err)
@@ -105,9 +111,9 @@ func TestVersions(t *testing.T) {
 	if state.Status != "Enabled" {
 		t.Errorf("status %s", state.Status)
 	}
-	one, two := w.put(b, *key, "one"), w.put(b, *key, "two")
-	for id, want := range map[string]string{"null": "before versioning", *one.VersionId: "one", *two.VersionId: "two"} {
-		if got, out := w.get(&s3.GetObjectInput{Bucket: &b, Key: key, VersionId: &id}); got != want || *out.VersionId != id {
+	one, two := w.put(b, aws.ToString(key), "one"), w.put(b, aws.ToString(key), "two")
+	for id, want := range map[string]string{"null": "before versioning", aws.ToString(one.VersionId): "one", aws.ToString(two.VersionId): "two"} {
+		if got, out := w.get(&s3.GetObjectInput{Bucket: &b, Key: key, VersionId: &id}); got != want || aws.ToString(out.VersionId) != id {
 			t.Errorf("version %s holds %q, want %q", id, got, want)
 		}
 	}
@@ -115,7 +121,7 @@ func TestVersions(t *testing.T) {
 	refused(t, err, "NoSuchVersion", "InvalidArgument")
 	marker, err := w.s3.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: &b, Key: key})
 	w.check(err)
-	if !*marker.DeleteMarker || marker.VersionId == nil {
+	if !aws.ToBool(marker.DeleteMarker) || marker.VersionId == nil {
 		t.Fatalf("%+v", marker)
 	}
 	_, err = w.s3.GetObject(t.Context(), &s3.GetObjectInput{Bucket: &b, Key: key})
@@ -126,7 +132,7 @@ func TestVersions(t *testing.T) {
 	}
 	list, err := w.s3.ListObjectVersions(t.Context(), &s3.ListObjectVersionsInput{Bucket: &b})
 	w.check(err)
-	if len(list.Versions) != 3 || len(list.DeleteMarkers) != 1 || *list.Versions[0].VersionId != *two.VersionId || !*list.DeleteMarkers[0].IsLatest {
+	if len(list.Versions) != 3 || len(list.DeleteMarkers) != 1 || aws.ToString(list.Versions[0].VersionId) != aws.ToString(two.VersionId) || !aws.ToBool(list.DeleteMarkers[0].IsLatest) {
 		t.Errorf("%+v", list)
 	}
 	_, err = w.s3.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: &b, Key: key, VersionId: marker.VersionId})

@@ -34,8 +34,8 @@ func TestQueues(t *testing.T) {
 			name := url[strings.LastIndex(url, "/")+1:]
 			got, err := w.sqs.GetQueueUrl(t.Context(), &sqs.GetQueueUrlInput{QueueName: &name})
 			w.check(err)
-			if *got.QueueUrl != url || w.emu != nil && !strings.HasPrefix(url, w.url+"/") {
-				t.Errorf("got %s, made %s on %s", *got.QueueUrl, url, w.url)
+			if aws.ToString(got.QueueUrl) != url || w.emu != nil && !strings.HasPrefix(url, w.url+"/") {
+				t.Errorf("got %s, made %s on %s", aws.ToString(got.QueueUrl), url, w.url)
 			}
 		},
 		"defaults": func(t *testing.T, w *world) {
@@ -57,8 +57,8 @@ func TestQueues(t *testing.T) {
 			name := url[strings.LastIndex(url, "/")+1:]
 			again, err := w.sqs.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: &name, Attributes: map[string]string{"VisibilityTimeout": "77"}})
 			w.check(err)
-			if *again.QueueUrl != url {
-				t.Errorf("got %s, want %s", *again.QueueUrl, url)
+			if aws.ToString(again.QueueUrl) != url {
+				t.Errorf("got %s, want %s", aws.ToString(again.QueueUrl), url)
 			}
 		},
 		"making it again with others does not": func(t *testing.T, w *world) {
@@ -198,8 +198,8 @@ func TestDelivery(t *testing.T) {
 			w.check(err)
 			m := w.one(q, 30)
 			want := fmt.Sprintf("%x", md5.Sum([]byte("hällo <&>"))) //nolint:gosec // what SQS uses
-			if *m.MessageId != *out.MessageId || *m.Body != "hällo <&>" || *m.MD5OfBody != want || *out.MD5OfMessageBody != want {
-				t.Errorf("sent %v, received %v", *out.MessageId, m)
+			if aws.ToString(m.MessageId) != aws.ToString(out.MessageId) || aws.ToString(m.Body) != "hällo <&>" || aws.ToString(m.MD5OfBody) != want || aws.ToString(out.MD5OfMessageBody) != want {
+				t.Errorf("sent %v, received %v", aws.ToString(out.MessageId), m)
 			}
 			sent, _ := strconv.ParseInt(m.Attributes["SentTimestamp"], 10, 64)
 			first, _ := strconv.ParseInt(m.Attributes["ApproximateFirstReceiveTimestamp"], 10, 64)
@@ -218,7 +218,7 @@ func TestDelivery(t *testing.T) {
 				t.Errorf("unasked: %+v", out.Messages)
 			}
 			m := w.one(q, 30)
-			if *m.MessageAttributes["kind"].StringValue != "x" || !slices.Equal(m.MessageAttributes["raw"].BinaryValue, []byte{0, 255}) || *m.MD5OfMessageAttributes == "" {
+			if aws.ToString(m.MessageAttributes["kind"].StringValue) != "x" || !slices.Equal(m.MessageAttributes["raw"].BinaryValue, []byte{0, 255}) || aws.ToString(m.MD5OfMessageAttributes) == "" {
 				t.Errorf("asked: %+v", m)
 			}
 		},
@@ -241,7 +241,7 @@ func TestDelivery(t *testing.T) {
 			id := w.send(q, "a")
 			first := w.one(q, 1)
 			again := w.one(q, 30)
-			if *again.MessageId != id || *again.ReceiptHandle == *first.ReceiptHandle || again.Attributes["ApproximateReceiveCount"] != "2" {
+			if aws.ToString(again.MessageId) != id || aws.ToString(again.ReceiptHandle) == aws.ToString(first.ReceiptHandle) || again.Attributes["ApproximateReceiveCount"] != "2" {
 				t.Errorf("first %v, again %v", first, again)
 			}
 		},
@@ -257,7 +257,10 @@ func TestDelivery(t *testing.T) {
 			q := w.newQueue(nil)
 			began := time.Now()
 			got := make(chan []types.Message, 1)
-			go func() { got <- w.receive(q, 20, 30) }()
+			go func() {
+				defer close(got) // receive may end the goroutine
+				got <- w.receive(q, 20, 30)
+			}()
 			w.send(q, "a")
 			if m := <-got; len(m) != 1 || time.Since(began) > 15*time.Second {
 				t.Errorf("%d messages after %s", len(m), time.Since(began))
@@ -313,8 +316,8 @@ func TestDelivery(t *testing.T) {
 			q := w.newQueue(nil)
 			body := content(256 << 10)
 			w.send(q, body)
-			if m := w.one(q, 30); *m.Body != body {
-				t.Errorf("%d bytes, or others", len(*m.Body))
+			if m := w.one(q, 30); aws.ToString(m.Body) != body {
+				t.Errorf("%d bytes, or others", len(aws.ToString(m.Body)))
 			}
 		},
 	}.run(t)

@@ -32,7 +32,7 @@ func TestRanges(t *testing.T) {
 	} {
 		t.Run(header, func(t *testing.T) {
 			got, out := w.in(t).get(&s3.GetObjectInput{Bucket: &b, Key: &key, Range: &header})
-			if got != want.content || aws.ToString(out.ContentRange) != want.rangeHeader || *out.ContentLength != int64(len(want.content)) {
+			if got != want.content || aws.ToString(out.ContentRange) != want.rangeHeader || aws.ToInt64(out.ContentLength) != int64(len(want.content)) {
 				t.Errorf("%d bytes, %s", len(got), aws.ToString(out.ContentRange))
 			}
 		})
@@ -49,8 +49,8 @@ func TestRanges(t *testing.T) {
 	t.Run("the SDK sees a range of a head", func(t *testing.T) {
 		out, err := w.s3.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &b, Key: &key, Range: aws.String("bytes=0-9")})
 		w.in(t).check(err)
-		if *out.ContentLength != 10 || aws.ToString(out.ContentRange) != "bytes 0-9/1000" {
-			t.Errorf("%d, %s", *out.ContentLength, aws.ToString(out.ContentRange))
+		if aws.ToInt64(out.ContentLength) != 10 || aws.ToString(out.ContentRange) != "bytes 0-9/1000" {
+			t.Errorf("%d, %s", aws.ToInt64(out.ContentLength), aws.ToString(out.ContentRange))
 		}
 	})
 }
@@ -66,7 +66,7 @@ func TestConditions(t *testing.T) {
 		want int
 	}{
 		"If-Match, the same":         {s3.GetObjectInput{IfMatch: etag}, 200},
-		"If-Match, without quotes":   {s3.GetObjectInput{IfMatch: aws.String(strings.Trim(*etag, `"`))}, 200},
+		"If-Match, without quotes":   {s3.GetObjectInput{IfMatch: aws.String(strings.Trim(aws.ToString(etag), `"`))}, 200},
 		"If-Match, another":          {s3.GetObjectInput{IfMatch: other}, 412},
 		"If-Match, another, ranged":  {s3.GetObjectInput{IfMatch: other, Range: aws.String("bytes=0-0")}, 412},
 		"If-None-Match, the same":    {s3.GetObjectInput{IfNoneMatch: etag}, 304},

@@ -126,9 +126,7 @@ func (w *world) check(err error) {
 
 // in is the world with the errors going to a subtest.
 func (w *world) in(t *testing.T) *world {
-	c := *w
-	c.t = t
-	return &c
+	return &world{t: t, s3: w.s3, sqs: w.sqs, emu: w.emu, url: w.url}
 }
 
 func unique(prefix string) string { return fmt.Sprintf("%s-%08x", prefix, rand.Uint32()) }
@@ -145,7 +143,7 @@ func (w *world) newQueue(attributes map[string]string) string {
 			w.t.Error(err)
 		}
 	})
-	return *q.QueueUrl
+	return aws.ToString(q.QueueUrl)
 }
 
 // newBucket makes a bucket that ends with the test.
@@ -204,7 +202,7 @@ func (w *world) send(queue, body string) string {
 	w.t.Helper()
 	out, err := w.sqs.SendMessage(w.t.Context(), &sqs.SendMessageInput{QueueUrl: &queue, MessageBody: &body})
 	w.check(err)
-	return *out.MessageId
+	return aws.ToString(out.MessageId)
 }
 
 // receive polls for up to 10 messages; wait and visibility in seconds.
@@ -232,7 +230,7 @@ func (w *world) one(queue string, visibility int32) sqstypes.Message {
 func (w *world) none(queue string) {
 	w.t.Helper()
 	if got := w.receive(queue, 0, 30); len(got) > 0 {
-		w.t.Fatalf("received %q, want nothing", *got[0].Body)
+		w.t.Fatalf("received %q, want nothing", aws.ToString(got[0].Body))
 	}
 }
 
