@@ -297,6 +297,7 @@ notify() {
 		combined
 		printf '# where others have configurations, a real run offers what the call above prints\n'
 		offer "{\"QueueConfigurations\":[$(configuration)]}"
+		stored
 		return
 	fi
 	merged=$(combined)
@@ -309,6 +310,27 @@ notify() {
 		attempt=$((attempt + 1))
 		sleep "$pause"
 	done
+	confirm
+}
+
+# confirm reads back what was offered: some servers say 200 to a notification and forget it, and then nothing would ever arrive. S3
+# may show a new configuration a little later than it has taken it.
+confirm() {
+	attempt=1
+	until there=$(stored) && [ "$there" = "$queue_arn" ]; do
+		[ "$attempt" -lt "$tries" ] || die "${endpoint:-S3} accepted the notification '$configuration_id' of bucket $bucket to queue $queue," \
+			"but does not have it (asked for it, it answers '$there'): no upload would be announced. Use a server with bucket notifications" \
+			"(AWS, LocalStack), or send the events to $queue_url yourself; \`consumer backfill\` submits what is in the bucket already"
+		say "S3 does not show the notification yet (try $attempt of $tries)"
+		attempt=$((attempt + 1))
+		sleep "$pause"
+	done
+}
+
+# stored prints the ARN of the queue that our notification goes to, or None.
+stored() {
+	call s3api get-bucket-notification-configuration --bucket "$bucket" \
+		--query "(QueueConfigurations || \`[]\`)[?Id == '$configuration_id'].QueueArn | [0]" --output text
 }
 
 combined() { call s3api get-bucket-notification-configuration --bucket "$bucket" --query "$merge" --output json; }

@@ -43,6 +43,27 @@ func TestNotificationRefused(t *testing.T) {
 	}
 }
 
+// A server that accepts a notification and forgets it is no success; one that shows it a little later is.
+func TestNotificationIgnored(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "us-east-1")
+	w.blind.Store(2)
+	if got := succeed(t, w.env(), setup, "--bucket", "container-images"); !strings.Contains(got.errs, "try 2 of 3") || !settings.MatchString(got.out) {
+		t.Errorf("shown late: output %q, %s", got.out, got.errs)
+	}
+	w = newWorld(t, "us-east-1")
+	w.deaf.Store(true)
+	got := execute(t, w.env(), setup, "--bucket", "container-images")
+	if got.code != 1 || got.out != "" {
+		t.Errorf("ignored: exit code %d, output %q; want 1 and none", got.code, got.out)
+	}
+	for _, want := range []string{w.url, "container-images", "'container-images'", "queue images", "does not have it", "answers 'None'", "consumer backfill"} {
+		if !strings.Contains(got.errs, want) {
+			t.Errorf("the message does not have %q:\n%s", want, got.errs)
+		}
+	}
+}
+
 // A call that fails ends the script there, with the CLI's own words.
 func TestCallFails(t *testing.T) {
 	for _, op := range []string{"CreateBucket", "SetQueueAttributes", "PutBucketNotificationConfiguration"} {

@@ -21,6 +21,22 @@ type world struct {
 	emu      *emulator.Server
 	url, cli string
 	requests atomic.Int64
+	deaf     atomic.Bool  // it answers 200 to a bucket's notifications and stores nothing
+	blind    atomic.Int64 // so many times it shows a bucket's notifications only as they were before the script wrote them: as none
+}
+
+// ServeHTTP is the emulator with what is wrong with it.
+func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	w.requests.Add(1)
+	notification := r.URL.Query().Has("notification")
+	if notification && r.Method == http.MethodPut && w.deaf.Load() {
+		return
+	}
+	if notification && r.Method == http.MethodGet && w.emu.Calls("PutBucketNotificationConfiguration") > 0 && w.blind.Add(-1) >= 0 {
+		fmt.Fprint(rw, `<NotificationConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/"/>`)
+		return
+	}
+	w.emu.ServeHTTP(rw, r)
 }
 
 func newWorld(t *testing.T, region string) *world {
@@ -30,10 +46,7 @@ func newWorld(t *testing.T, region string) *world {
 		t.Fatal(err)
 	}
 	w := &world{t: t, emu: emu, cli: awsCLI(t)}
-	srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		w.requests.Add(1)
-		emu.ServeHTTP(rw, r)
-	}))
+	srv := httptest.NewServer(w)
 	t.Cleanup(func() {
 		if err := emu.Close(); err != nil {
 			t.Error(err)
