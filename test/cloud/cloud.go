@@ -102,11 +102,17 @@ func (b *Bucket) Notify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = b.S3.PutBucketNotificationConfiguration(ctx, &s3.PutBucketNotificationConfigurationInput{
-		Bucket: aws.String(b.Name),
-		NotificationConfiguration: &s3types.NotificationConfiguration{QueueConfigurations: []s3types.QueueConfiguration{{
-			QueueArn: aws.String(a["QueueArn"]), Events: []s3types.Event{"s3:ObjectCreated:*"},
-		}}},
+	return b.configure(ctx, s3types.QueueConfiguration{QueueArn: aws.String(a["QueueArn"]), Events: []s3types.Event{"s3:ObjectCreated:*"}})
+}
+
+// Silence ends that: the queue is told nothing of what is uploaded until the next Notify.
+// So an event is lost on any server. AWS may take a minute to follow, where an emulator
+// does at once.
+func (b *Bucket) Silence(ctx context.Context) error { return b.configure(ctx) }
+
+func (b *Bucket) configure(ctx context.Context, queues ...s3types.QueueConfiguration) error {
+	_, err := b.S3.PutBucketNotificationConfiguration(ctx, &s3.PutBucketNotificationConfigurationInput{
+		Bucket: aws.String(b.Name), NotificationConfiguration: &s3types.NotificationConfiguration{QueueConfigurations: queues},
 	})
 	return err
 }

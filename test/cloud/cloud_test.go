@@ -34,6 +34,12 @@ func TestBucket(t *testing.T) {
 	check(t, err)
 	check(t, b.Put(ctx, "images/silent.tar", []byte("x")))
 	check(t, b.Notify(ctx))
+	check(t, b.Silence(ctx))
+	check(t, b.Put(ctx, "images/silenced.tar", []byte("x")))
+	check(t, b.Notify(ctx))
+	if out, err := c.SQS.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{QueueUrl: aws.String(b.Queue), MaxNumberOfMessages: 10}); err != nil || len(out.Messages) != 2 {
+		t.Fatalf("%d messages, %v; want the two test events", len(out.Messages), err)
+	}
 	check(t, b.Purge(ctx))
 	drained := func(want bool) {
 		t.Helper()

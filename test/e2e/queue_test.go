@@ -172,9 +172,9 @@ func TestLeaseLost(t *testing.T) {
 func TestOverwrittenAndDeleted(t *testing.T) {
 	h := newHost(t)
 	h.put("images/a.tar", rootfs("old", 3))
-	h.faulty().Deliver(emulator.Delivery{Lose: true}) // the newer event never comes
+	h.check(h.cloud.Silence(t.Context())) // the newer event never comes
 	h.put("images/a.tar", rootfs("new", 3))
-	h.faulty().Clear()
+	h.check(h.cloud.Notify(t.Context()))
 	h.put("images/gone.tar", rootfs("gone", 3))
 	_, err := h.cloud.S3.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: aws.String(h.cloud.Name), Key: aws.String("images/gone.tar")})
 	h.check(err)
@@ -201,13 +201,13 @@ func TestOverwrittenAndDeleted(t *testing.T) {
 // Objects whose events were lost are found by a backfill, or submitted by hand; beside live events nothing is done twice.
 func TestBackfillAndSubmit(t *testing.T) {
 	h := newHost(t)
-	h.faulty().Deliver(emulator.Delivery{Lose: true})
+	h.check(h.cloud.Silence(t.Context()))
 	for i := range 5 {
 		h.put(fmt.Sprintf("images/%d.tar", i), rootfs("hello", 3))
 	}
 	h.put("other/x.tar", rootfs("hello", 3))
 	h.put("images/folder/", nil)
-	h.faulty().Clear()
+	h.check(h.cloud.Notify(t.Context()))
 	h.start()
 	h.running()
 	h.consumer("submit", "images/3.tar")
@@ -241,7 +241,7 @@ func TestBackfillAndSubmit(t *testing.T) {
 // The daemon itself compares the bucket with the journal when it starts, if it is told to.
 func TestBackfillAtStart(t *testing.T) {
 	h := newHost(t, "BACKFILL_AT_START=true")
-	h.faulty().Deliver(emulator.Delivery{Lose: true})
+	h.check(h.cloud.Silence(t.Context()))
 	h.put("images/a.tar", rootfs("hello", 3))
 	h.start()
 	h.active("images/a.tar")
