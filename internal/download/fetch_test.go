@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 )
@@ -233,25 +234,30 @@ func TestOwnChecksum(t *testing.T) {
 	cases := map[string]struct {
 		sum  *string
 		kind types.ChecksumType
+		etag string // of the object
 		want error
 	}{
-		"none":              {nil, "", nil},
-		"equal":             {sum(payload), types.ChecksumTypeFullObject, nil},
-		"equal, no type":    {sum(payload), "", nil},
-		"differs":           {sum([]byte("x")), types.ChecksumTypeFullObject, ErrCorrupt},
-		"unreadable":        {&garbage, "", ErrCorrupt},
-		"composite by type": {sum([]byte("x")), types.ChecksumTypeComposite, nil},
+		"none":                   {nil, "", tag, nil},
+		"equal":                  {sum(payload), types.ChecksumTypeFullObject, tag, nil},
+		"equal, no type":         {sum(payload), "", tag, nil},
+		"differs":                {sum([]byte("x")), types.ChecksumTypeFullObject, tag, ErrCorrupt},
+		"differs, in parts":      {sum([]byte("x")), types.ChecksumTypeFullObject, tag + "-2", ErrCorrupt},
+		"unreadable":             {&garbage, "", tag, ErrCorrupt},
+		"composite by type":      {sum([]byte("x")), types.ChecksumTypeComposite, tag + "-2", nil},
+		"composite, by the ETag": {sum([]byte("x")), "", tag + "-2", nil},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			api := serve(len(payload), func(context.Context) reader { return once(payload) })
 			with := fake(func(ctx context.Context) (out *s3.GetObjectOutput, err error) {
 				out, err = api(ctx)
-				out.ChecksumSHA256, out.ChecksumType = c.sum, c.kind
+				out.ChecksumSHA256, out.ChecksumType, out.ETag = c.sum, c.kind, aws.String(`"`+c.etag+`"`)
 				return out, err
 			})
 			d := downloader(t, with, Config{})
-			if _, err := d.Fetch(t.Context(), "1.tar", notified(len(payload)), nil); !errors.Is(err, c.want) {
+			obj := notified(len(payload))
+			obj.ETag = c.etag
+			if _, err := d.Fetch(t.Context(), "1.tar", obj, nil); !errors.Is(err, c.want) {
 				t.Errorf("%v, want %v", err, c.want)
 			}
 			if c.want != nil {

@@ -263,6 +263,55 @@ func TestPartsChecksum(t *testing.T) {
 	}
 }
 
+// A server that says neither by type nor by suffix that a checksum is that of the parts is believed where it cannot be one.
+func TestPartsChecksumWithoutType(t *testing.T) {
+	data, wrong := noise(wide), noise(wide-1)
+	for name, c := range map[string]struct {
+		algorithm, kind string
+		of              []byte
+		inParts         bool // says the ETag
+		want            error
+	}{
+		"SHA-256, of the parts":             {algorithm: "Sha256", of: wrong, inParts: true},
+		"CRC-32, of the parts":              {algorithm: "Crc32", of: wrong, inParts: true},
+		"CRC-32C, of the parts":             {algorithm: "Crc32c", of: wrong, inParts: true},
+		"CRC-64/NVME, wrong":                {algorithm: "Crc64nvme", of: wrong, inParts: true, want: ErrCorrupt},
+		"CRC-64/NVME, right":                {algorithm: "Crc64nvme", of: data, inParts: true},
+		"CRC-32, with the type, wrong":      {algorithm: "Crc32", kind: "FULL_OBJECT", of: wrong, inParts: true, want: ErrCorrupt},
+		"CRC-32, with the type, right":      {algorithm: "Crc32", kind: "FULL_OBJECT", of: data, inParts: true},
+		"CRC-32, of an upload whole, wrong": {algorithm: "Crc32", of: wrong, want: ErrCorrupt},
+	} {
+		t.Run(name, func(t *testing.T) {
+			obj := notified(wide)
+			if c.inParts {
+				obj.ETag = tag + "-3"
+			}
+			o := &origin{t: t, data: data}
+			o.head = func(w http.ResponseWriter, _ *http.Request) bool {
+				w.Header().Set("ETag", `"`+obj.ETag+`"`)
+				w.Header().Set("X-Amz-Checksum-"+c.algorithm, s3Checksum(c.algorithm, c.of))
+				w.Header().Set("X-Amz-Checksum-Type", c.kind)
+				return false
+			}
+			o.before = func(w http.ResponseWriter, _ *http.Request, _ span) bool {
+				w.Header().Set("ETag", `"`+obj.ETag+`"`)
+				return false
+			}
+			d := downloader(t, client(t, o), small())
+			blob, err := d.Fetch(t.Context(), "1.tar", obj, nil)
+			if !errors.Is(err, c.want) {
+				t.Fatalf("%v, want %v", err, c.want)
+			}
+			if err == nil && blob.SHA256 != sumOf(data) {
+				t.Errorf("%+v: other bytes", blob)
+			}
+			if n := o.wholes(); n > 0 {
+				t.Errorf("%d requests for the whole object", n)
+			}
+		})
+	}
+}
+
 // The check value of CRC-64/NVME in the catalogue of parametrised CRC algorithms.
 func TestNVME(t *testing.T) {
 	h := checksum{Algorithm: "CRC64NVME"}.hasher()
