@@ -94,9 +94,9 @@ func TestMultipartChecksums(t *testing.T) {
 		"none declared, type full object":        {create: plain, say: changes{kind("FULL_OBJECT")}, want: "InvalidRequest"},
 		"none declared, type composite":          {create: plain, say: changes{kind("COMPOSITE")}, want: "InvalidRequest"},
 		"none declared, the object's of another": {create: plain, say: changes{object(wrong + "-2")}},
-		"none declared, no parts": {
+		"none declared, no list of parts": {
 			create: plain, want: "InvalidRequest",
-			say: changes{func(in *s3.CompleteMultipartUploadInput) { in.MultipartUpload.Parts = []types.CompletedPart{} }},
+			say: changes{func(in *s3.CompleteMultipartUploadInput) { in.MultipartUpload = nil }},
 		},
 		"none declared, the size": {create: plain, say: changes{func(in *s3.CompleteMultipartUploadInput) { in.MpuObjectSize = aws.Int64(int64(len(text))) }}},
 		"none declared, a wrong size": {
@@ -193,6 +193,9 @@ func TestMultipartChecksumAnswers(t *testing.T) {
 	t.Run("a part without one is refused where the object's is made of the parts'", func(t *testing.T) {
 		none := func(o *s3.Options) { o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired }
 		for kind, want := range map[types.ChecksumType]string{"COMPOSITE": "InvalidRequest", "FULL_OBJECT": ""} {
+			if kind == "FULL_OBJECT" && w.emu == nil {
+				continue // servers differ, and AWS's answer is known by hearsay alone: versity/versitygw issue 1342
+			}
 			in, _, err := w.in(t).singlePart(b, "bare", "text", s3.CreateMultipartUploadInput{ChecksumAlgorithm: "CRC32C", ChecksumType: kind}, "", none)
 			if code(err) != want || want == "" && err != nil {
 				t.Errorf("%s: %v", kind, err)

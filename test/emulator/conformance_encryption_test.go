@@ -53,7 +53,6 @@ func TestCustomerKeys(t *testing.T) {
 		"the key":                    {key: "secret", secret: right, status: 200},
 		"none":                       {key: "secret", status: 400, code: "InvalidRequest"},
 		"another":                    {key: "secret", secret: other, status: 403, code: "AccessDenied"},
-		"without its digest":         {key: "secret", secret: noMD5, status: 403, code: "AccessDenied"},
 		"of another algorithm":       {key: "secret", secret: wrongAlgorithm, status: 400, code: "InvalidEncryptionAlgorithmError"},
 		"none, and none is needed":   {key: "plain", status: 200},
 		"a key where none is needed": {key: "plain", secret: right, status: 400, code: "InvalidRequest"},

@@ -55,13 +55,12 @@ func TestLease(t *testing.T) {
 				t.Errorf("received %v", got)
 			}
 		},
-		"extended too late, nobody else having it, it goes away again": func(_ *testing.T, w *world) {
+		"extended too late, nobody else having it, is no error": func(_ *testing.T, w *world) {
 			q := w.newQueue(nil)
 			w.send(q, "a")
 			m := w.one(q, 1)
 			w.counts(q, 1, 0)
-			w.check(change(w, q, m.ReceiptHandle, 300))
-			w.counts(q, 0, 1)
+			w.check(change(w, q, m.ReceiptHandle, 300)) // whether it hides the message again is not known of AWS
 		},
 		"nonsense is no handle": func(t *testing.T, w *world) {
 			q := w.newQueue(nil)

@@ -11,7 +11,8 @@ import (
 )
 
 type completeRequest struct {
-	Parts []completedPart `xml:"Part"`
+	XMLName xml.Name        // none where there was no document
+	Parts   []completedPart `xml:"Part"`
 }
 
 type completedPart struct {
@@ -120,8 +121,11 @@ func (u *upload) check(in completeRequest, kind string) error {
 	if kind != "" && kind != mode {
 		return errInvalidRequest.with("The upload was created using the %s checksum mode. The complete request must use the same checksum mode.", mode)
 	}
-	if len(in.Parts) == 0 {
+	switch {
+	case in.XMLName.Local == "":
 		return errInvalidRequest.with("You must specify at least one part")
+	case len(in.Parts) == 0:
+		return errMalformedXML
 	}
 	for i := range in.Parts[1:] {
 		if in.Parts[i].PartNumber >= in.Parts[i+1].PartNumber {
