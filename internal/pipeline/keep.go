@@ -91,6 +91,9 @@ func (p *Pipeline) setAside(b *store.Blob) error {
 	if b == nil || b.Size > p.cfg.ViolationBytes {
 		return nil
 	}
+	if _, err := os.Stat(b.Path); errors.Is(err, fs.ErrNotExist) {
+		return nil // done before; to make room again would push out another one
+	}
 	if err := os.MkdirAll(p.cfg.ViolationDir, 0o700); err != nil {
 		return err
 	}
@@ -98,9 +101,6 @@ func (p *Pipeline) setAside(b *store.Blob) error {
 		return err
 	}
 	err := os.Rename(b.Path, filepath.Join(p.cfg.ViolationDir, b.SHA256+".tar"))
-	if errors.Is(err, fs.ErrNotExist) { // done before
-		return nil
-	}
 	return errors.Join(err, syncDir(p.cfg.ViolationDir))
 }
 
