@@ -42,14 +42,14 @@ func model(t *testing.T) []string {
 	h := theHost(t)
 	key := fmt.Sprintf("images/%d-model.tar", files)
 	h.w.put(t, key)
-	h.start("CIM_CRASH_TRACE=" + h.traceFile())
-	h.settles(key, false)
-	h.stop()
+	h.Start("CIM_CRASH_TRACE=" + h.traceFile())
+	h.waitSettled(key, false)
+	h.Stop()
 	h.whole()
 	trace := h.trace()
 	h.retire()
 	if len(trace) < 60 || !slices.Contains(trace, runningPoint) {
-		h.check(fmt.Errorf("only %d points: %v: build CONSUMER_BIN with -tags failpoint", len(trace), trace))
+		h.Check(fmt.Errorf("only %d points: %v: build CONSUMER_BIN with -tags failpoint", len(trace), trace))
 	}
 	book.Traces[imageTrace] = trace
 	book.save()
@@ -68,34 +68,34 @@ func (h *host) traceFile() string { return filepath.Join(h.dir, "trace") }
 
 // trace returns what the start with traceFile has passed, and forgets it.
 func (h *host) trace() []string {
-	h.t.Helper()
+	h.T.Helper()
 	text, err := os.ReadFile(h.traceFile())
-	h.check(err)
-	h.check(os.Remove(h.traceFile()))
+	h.Check(err)
+	h.Check(os.Remove(h.traceFile()))
 	return strings.Split(strings.TrimSpace(string(text)), "\n")
 }
 
-// settles waits until the key's image has ended and its message is deleted. A message that a kill has hidden is delivered again, as
+// waitSettled waits until the key's image has ended and its message is deleted. A message that a kill has hidden is delivered again, as
 // SQS does after the visibility time-out, but not before the image is active: recovery does not need it.
-func (h *host) settles(key string, redeliver bool) {
-	h.t.Helper()
+func (h *host) waitSettled(key string, redeliver bool) {
+	h.T.Helper()
 	want := store.Active
 	if refused(key) {
 		want = store.Rejected
 	}
 	since := time.Now()
-	eventually(h.t, key+" ends "+string(want), func() bool {
+	h.WaitFor(key+" ends "+string(want), func() bool {
 		img, ok := h.image(key)
 		if !ok && redeliver && time.Since(since) > 5*time.Second { // the last poll of the daemon that was killed took its message along
 			since = time.Now()
-			h.w.upload(h.t, key)
+			h.w.upload(h.T, key)
 		}
 		return ok && img.State == want
 	})
 	if redeliver && !h.w.isDeleted(key) {
-		h.w.upload(h.t, key)
+		h.w.upload(h.T, key)
 	}
-	eventually(h.t, "the message about "+key+" is deleted", func() bool { return h.w.isDeleted(key) })
+	h.WaitFor("the message about "+key+" is deleted", func() bool { return h.w.isDeleted(key) })
 }
 
 // survives runs one case: the daemon takes an image and is killed, is killed again while it recovers, and is left to finish. What is
@@ -113,14 +113,14 @@ func survives(t *testing.T, key string, kills ...kill) []string {
 		book.Step = i + 1
 		book.Kills[k.how]++
 		book.save() // a kernel's death ends this program here
-		h.start(k.env()...)
-		if h.dies(func() bool { return h.isRunning() && (i > 0 || h.w.isDeleted(key)) }) {
+		h.Start(k.env()...)
+		if h.waitDead(func() bool { return h.IsRunning() && (i > 0 || h.w.isDeleted(key)) }) {
 			h.acknowledged()
 			continue
 		}
 		book.Kills[k.how]--
 		if book.Missed++; i == 0 || book.Missed > 5+len(book.Recovery)/20 {
-			h.errorf("kill %d, %+v: not reached", i+1, k)
+			h.Errorf("kill %d, %+v: not reached", i+1, k)
 		}
 	}
 	h.acknowledged()
@@ -128,7 +128,7 @@ func survives(t *testing.T, key string, kills ...kill) []string {
 		h.w.upload(t, key) // redelivered
 	}
 	h.recovers("CIM_CRASH_TRACE=" + h.traceFile())
-	h.settles(key, true)
+	h.waitSettled(key, true)
 	h.rests()
 	h.reads(key)
 	trace := h.trace()
@@ -137,13 +137,13 @@ func survives(t *testing.T, key string, kills ...kill) []string {
 
 // rests stops the daemon: all is whole, and one start more changes nothing.
 func (h *host) rests() {
-	h.t.Helper()
-	h.stop()
+	h.T.Helper()
+	h.Stop()
 	before := h.whole()
-	h.start()
-	h.stop()
+	h.Start()
+	h.Stop()
 	if after := h.whole(); after != before {
-		h.errorf("a further start changed something:\n%s\n%s", before, after)
+		h.Errorf("a further start changed something:\n%s\n%s", before, after)
 	}
 }
 

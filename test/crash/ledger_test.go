@@ -91,7 +91,7 @@ func (l *ledger) each(t *testing.T, n, stride int, do func(t *testing.T, i int))
 	}
 	defer func() {
 		if w := l.world; w != nil && w.host != nil {
-			w.host.t = t
+			w.host.T = t
 			w.host.retire()
 		}
 	}()

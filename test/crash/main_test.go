@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"imagemanager.internal/internal/devmapper"
+	machine "imagemanager.internal/test/host"
 )
 
 func TestMain(m *testing.M) {
@@ -54,14 +55,14 @@ func run(m *testing.M) int {
 // needGuest skips where there is no guest to kill and nobody insists on one; `make test-uml` does.
 func needGuest(t *testing.T) {
 	t.Helper()
-	err := devmapper.Probe()
-	if err == nil && book != nil {
-		return
+	machine.NeedPool(t)
+	switch {
+	case book != nil:
+	case os.Getenv("CIM_REQUIRE_DM") == "1":
+		t.Fatal("a guest of user-mode-linux with CIM_UML_REBOOTS=1 is required")
+	default:
+		t.Skip("needs a guest of user-mode-linux, run by `make test-uml`")
 	}
-	if os.Getenv("CIM_REQUIRE_DM") == "1" {
-		t.Fatalf("a guest of user-mode-linux with CIM_UML_REBOOTS=1 is required: CIM_BOOT_DIR is %q, %v", os.Getenv("CIM_BOOT_DIR"), err)
-	}
-	t.Skipf("needs a guest of user-mode-linux, run by `make test-uml`: %v", err)
 }
 
 // setting is a number from the environment.

@@ -14,7 +14,7 @@ import (
 
 // dieAt runs a command that is killed at each of the points, one run after the other.
 func (h *host) dieAt(kills []kill, args ...string) {
-	h.t.Helper()
+	h.T.Helper()
 	for i, k := range kills {
 		if book.Step > i { // it was that kill that brought the boot before to its end
 			continue
@@ -22,18 +22,18 @@ func (h *host) dieAt(kills []kill, args ...string) {
 		book.Step = i + 1
 		book.Kills[k.how]++
 		book.save()
-		if out, code := h.try(k.env(), args...); code != -1 {
-			h.errorf("kill %d, %+v: not reached: exit code %d, %s", i+1, k, code, out)
+		if out, code := h.TryWith(k.env(), args...); code != -1 {
+			h.Errorf("kill %d, %+v: not reached: exit code %d, %s", i+1, k, code, out)
 		}
 	}
 }
 
 // traced runs a command that must succeed and returns what it passed.
 func (h *host) traced(args ...string) []string {
-	h.t.Helper()
+	h.T.Helper()
 	began := time.Now()
-	if out, code := h.try([]string{"CIM_CRASH_TRACE=" + h.traceFile()}, args...); code != 0 {
-		h.check(fmt.Errorf("consumer %s: exit code %d: %s", strings.Join(args, " "), code, out))
+	if out, code := h.TryWith([]string{"CIM_CRASH_TRACE=" + h.traceFile()}, args...); code != 0 {
+		h.Check(fmt.Errorf("consumer %s: exit code %d: %s", strings.Join(args, " "), code, out))
 	}
 	book.Recovery = append(book.Recovery, time.Since(began))
 	return h.trace()
@@ -41,10 +41,10 @@ func (h *host) traced(args ...string) []string {
 
 // works runs one image over the pool.
 func (h *host) works(key string) {
-	h.t.Helper()
-	h.w.put(h.t, key)
-	h.start()
-	h.settles(key, true)
+	h.T.Helper()
+	h.w.put(h.T, key)
+	h.Start()
+	h.waitSettled(key, true)
 	h.rests()
 	h.reads(key)
 }
@@ -54,14 +54,14 @@ func created(t *testing.T, kills ...kill) []string {
 	t.Helper()
 	w := theWorld(t)
 	if h := w.host; h != nil && book.Step == 0 {
-		h.t = t
+		h.T = t
 		h.retire()
 	}
 	h := presentHost(t)
 	h.dieAt(kills, h.createPool()...)
 	trace := h.traced(h.createPool()...)
-	if h.store == nil {
-		h.openStore()
+	if h.Store == nil {
+		h.OpenStore()
 	}
 	h.works(fmt.Sprintf("images/%d-new.tar", files))
 	return trace
@@ -110,11 +110,11 @@ func grown(t *testing.T, kills ...kill) []string {
 		h.rests()
 	}
 	trace := h.traced(args...)
-	pool, err := invariants.OpenPool(t.Context(), h.store)
-	h.check(err)
+	pool, err := invariants.OpenPool(t.Context(), h.Store)
+	h.Check(err)
 	defer pool.Close()
 	if s, err := pool.Status(); err != nil || s.TotalData != size {
-		h.errorf("the pool has %d bytes, not %d: %v", s.TotalData, size, err)
+		h.Errorf("the pool has %d bytes, not %d: %v", s.TotalData, size, err)
 	}
 	h.whole()
 	return trace
@@ -128,20 +128,20 @@ func replaced(t *testing.T, kills ...kill) []string {
 		h.works(fmt.Sprintf("images/%d-old.tar", files))
 	}
 	if book.Step == 0 {
-		h.consumer("pool", "detach")
-		h.check(os.RemoveAll(filepath.Join(h.dir, "state", "pool")))
-		h.check(syncDir(filepath.Join(h.dir, "state")))
+		h.Consumer("pool", "detach")
+		h.Check(os.RemoveAll(filepath.Join(h.dir, "state", "pool")))
+		h.Check(syncDir(filepath.Join(h.dir, "state")))
 		book.Lost++
 	}
 	args := append(h.createPool(), "--replace")
 	h.dieAt(kills, args...)
-	if row, err := h.store.Pool(t.Context()); err != nil || len(kills) > 0 && row.State == "ready" && devmapper.Lost(invariants.ConfigOf(row)) != nil {
-		h.check(err) // killed when all was done
+	if row, err := h.Store.Pool(t.Context()); err != nil || len(kills) > 0 && row.State == "ready" && devmapper.Lost(invariants.ConfigOf(row)) != nil {
+		h.Check(err) // killed when all was done
 		args = h.createPool()
 	}
 	trace := h.traced(args...)
 	h.recovers()
-	h.settles(book.Keys[0], true)
+	h.waitSettled(book.Keys[0], true)
 	h.rests()
 	h.reads(book.Keys[0])
 	return trace

@@ -1,6 +1,7 @@
 package crash
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -31,7 +32,7 @@ func randomly(t *testing.T, i int) {
 		if i%killsPerRound == 0 {
 			h.putRound(i / killsPerRound)
 		}
-		h.start()
+		h.Start()
 		h.runsFor(time.Duration(part * 3 * float64(usualRecovery())))
 		how := map[bool]string{true: "kernel", false: "kill"}[kernel]
 		book.Kills[how]++
@@ -40,7 +41,7 @@ func randomly(t *testing.T, i int) {
 		if kernel {
 			h.killKernel()
 		}
-		h.kill()
+		h.Kill()
 	}
 	h.acknowledged()
 	if i%killsPerRound == killsPerRound-1 {
@@ -53,39 +54,39 @@ func theRoundsHost(t *testing.T, i int) *host {
 	t.Helper()
 	w := theWorld(t)
 	if w.host != nil && book.Step == 0 && i%(killsPerRound*roundsPerHost) == 0 {
-		w.host.t = t
+		w.host.T = t
 		w.host.retire()
 	}
 	h := presentHost(t)
-	if h.store == nil {
-		h.consumer(h.createPool()...)
-		h.openStore()
+	if h.Store == nil {
+		h.Consumer(h.createPool()...)
+		h.OpenStore()
 	}
 	return h
 }
 
 // putRound uploads images that take their time in different stages: the largest is downloaded in parts, one is refused.
 func (h *host) putRound(round int) {
-	h.t.Helper()
+	h.T.Helper()
 	for n, name := range []string{"images/5-a", "images/20-b", "images/20-c", "images/200-d", "images/700-e", "images/refused-f"} {
 		if n == 4 && round%2 == 1 {
 			continue
 		}
-		h.w.put(h.t, fmt.Sprintf("%s-%d.tar", name, round))
+		h.w.put(h.T, fmt.Sprintf("%s-%d.tar", name, round))
 	}
 }
 
 // endRound lets the daemon finish.
 func (h *host) endRound() {
-	h.t.Helper()
+	h.T.Helper()
 	for _, key := range book.Keys {
 		if _, ok := h.image(key); !ok {
-			h.w.upload(h.t, key) // redelivered
+			h.w.upload(h.T, key) // redelivered
 		}
 	}
 	h.recovers()
 	for _, key := range book.Keys {
-		h.settles(key, true)
+		h.waitSettled(key, true)
 	}
 	h.rests()
 	for _, key := range book.Keys {
@@ -97,14 +98,13 @@ func (h *host) endRound() {
 
 // runsFor lets the daemon run for so long.
 func (h *host) runsFor(d time.Duration) {
-	h.t.Helper()
+	h.T.Helper()
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case err := <-h.ended:
-		h.ended <- err
-		h.check(fmt.Errorf("the daemon ended by itself: %w", err))
+	case <-h.Done():
+		h.Check(errors.New("the daemon ended by itself"))
 	}
 }
 
@@ -120,7 +120,7 @@ func usualRecovery() time.Duration {
 
 // killKernel brings the kernel down under everything.
 func (h *host) killKernel() {
-	h.t.Helper()
-	h.check(os.WriteFile(filepath.Join(os.Getenv("CIM_BOOT_DIR"), "down"), []byte("at random"), 0o600))
-	h.check(os.WriteFile("/proc/sysrq-trigger", []byte("c"), 0))
+	h.T.Helper()
+	h.Check(os.WriteFile(filepath.Join(os.Getenv("CIM_BOOT_DIR"), "down"), []byte("at random"), 0o600))
+	h.Check(os.WriteFile("/proc/sysrq-trigger", []byte("c"), 0))
 }

@@ -15,20 +15,20 @@ import (
 // whole checks what must hold while no daemon changes anything, but for the content, which is for verify. It returns all that a further
 // start must not change.
 func (h *host) whole() string {
-	h.t.Helper()
-	pool, err := h.store.Pool(h.t.Context())
-	h.check(err)
+	h.T.Helper()
+	pool, err := h.Store.Pool(h.T.Context())
+	h.Check(err)
 	h.wholePool(pool.Name)
-	found, err := invariants.Look(h.t.Context(), h.store, filepath.Join(h.dir, "state"))
-	h.check(err)
+	found, err := invariants.Look(h.T.Context(), h.Store, filepath.Join(h.dir, "state"))
+	h.Check(err)
 	for _, b := range found.Broken() {
-		h.errorf("%s", b)
+		h.Errorf("%s", b)
 	}
 	var active []string
 	for _, d := range found.Active {
 		active = append(active, d.Name)
 		if d.Open > 0 {
-			h.errorf("%s is in use: %+v", d.Name, d)
+			h.Errorf("%s is in use: %+v", d.Name, d)
 		}
 	}
 	slices.Sort(active)
@@ -40,25 +40,25 @@ func (h *host) whole() string {
 
 // wholePool looks with dmsetup, which changes nothing: Open would release a metadata snapshot that is held.
 func (h *host) wholePool(name string) {
-	h.t.Helper()
+	h.T.Helper()
 	out, err := exec.Command("dmsetup", "status", "--noflush", "cim-"+name+"-pool").CombinedOutput()
-	h.check(err)
+	h.Check(err)
 	if f := strings.Fields(string(out)); len(f) < 11 || f[6] != "-" || f[7] != "rw" || f[10] != "-" {
-		h.errorf("the pool is not sound: %s", out)
+		h.Errorf("the pool is not sound: %s", out)
 	}
 }
 
 // wholeImages checks that every image was activated once, or again where its pool was lost.
 func (h *host) wholeImages(found invariants.Host) {
-	h.t.Helper()
+	h.T.Helper()
 	keys := map[string]bool{}
 	for _, img := range found.Images {
 		if keys[img.Key] {
-			h.errorf("%s is two images", img.Key)
+			h.Errorf("%s is two images", img.Key)
 		}
 		keys[img.Key] = true
-		devices, err := h.store.DevicesOf(h.t.Context(), img.ID)
-		h.check(err)
+		devices, err := h.Store.DevicesOf(h.T.Context(), img.ID)
+		h.Check(err)
 		want, again := 0, 0
 		if img.State == store.Active {
 			want, again = 2, book.Lost
@@ -70,28 +70,28 @@ func (h *host) wholeImages(found invariants.Host) {
 			}
 		}
 		if len(devices) != want || made != want/2+again {
-			h.errorf("image %d is %s: activated %d times, devices %+v", img.ID, img.State, made, devices)
+			h.Errorf("image %d is %s: activated %d times, devices %+v", img.ID, img.State, made, devices)
 		}
 	}
 }
 
 // acknowledged checks that an image whose message is gone has ended, at any moment: nobody will tell of it again.
 func (h *host) acknowledged() {
-	h.t.Helper()
+	h.T.Helper()
 	for _, key := range book.Keys {
 		if !h.w.isDeleted(key) {
 			continue
 		}
 		if img, ok := h.image(key); !ok || img.State == store.Pending {
-			h.errorf("the message about %s is deleted, and its image is: %+v", key, img)
+			h.Errorf("the message about %s is deleted, and its image is: %+v", key, img)
 		}
 	}
 }
 
 func (h *host) image(key string) (store.Image, bool) {
-	h.t.Helper()
-	images, err := h.store.ByKey(h.t.Context(), key)
-	h.check(err)
+	h.T.Helper()
+	images, err := h.Store.ByKey(h.T.Context(), key)
+	h.Check(err)
 	if len(images) == 0 {
 		return store.Image{}, false
 	}
@@ -100,37 +100,37 @@ func (h *host) image(key string) (store.Image, bool) {
 
 // wholeMachine checks that no mount, no worker and no loop device is left but those of the pool.
 func (h *host) wholeMachine(pool store.Pool) {
-	h.t.Helper()
+	h.T.Helper()
 	mounts, err := os.ReadFile("/proc/self/mounts")
-	h.check(err)
+	h.Check(err)
 	if strings.Contains(string(mounts), "/dev/dm-") || strings.Contains(string(mounts), "/dev/mapper/") {
-		h.errorf("left mounted: %s", mounts)
+		h.Errorf("left mounted: %s", mounts)
 	}
 	for _, f := range h.glob("/proc/[0-9]*/comm") {
 		if name, err := os.ReadFile(f); err == nil && strings.HasPrefix(string(name), "mke2fs") {
-			h.errorf("left running: %s %s", f, name)
+			h.Errorf("left running: %s %s", f, name)
 		}
 	}
 	for _, f := range h.glob("/sys/block/loop*/loop/backing_file") {
 		if name, err := os.ReadFile(f); err == nil && !slices.Contains([]string{pool.Data, pool.Metadata}, strings.TrimSpace(string(name))) {
-			h.errorf("left attached: %s", name)
+			h.Errorf("left attached: %s", name)
 		}
 	}
 }
 
 func (h *host) glob(pattern string) []string {
-	h.t.Helper()
+	h.T.Helper()
 	list, err := filepath.Glob(pattern)
-	h.check(err)
+	h.Check(err)
 	return list
 }
 
 func (h *host) lastEvent() int64 {
-	h.t.Helper()
+	h.T.Helper()
 	last := int64(0)
 	for {
-		events, err := h.store.Since(h.t.Context(), last)
-		h.check(err)
+		events, err := h.Store.Since(h.T.Context(), last)
+		h.Check(err)
 		if len(events) == 0 {
 			return last
 		}
@@ -140,17 +140,17 @@ func (h *host) lastEvent() int64 {
 
 // reads checks that the key's snapshot holds what was uploaded.
 func (h *host) reads(key string) {
-	h.t.Helper()
+	h.T.Helper()
 	img, _ := h.image(key)
-	snapshots, err := h.store.SnapshotsOf(h.t.Context(), img.ID)
-	h.check(err)
+	snapshots, err := h.Store.SnapshotsOf(h.T.Context(), img.ID)
+	h.Check(err)
 	if len(snapshots) != 1 {
-		h.errorf("%s has %d active snapshots", key, len(snapshots))
+		h.Errorf("%s has %d active snapshots", key, len(snapshots))
 		return
 	}
 	text, err := invariants.ReadFile(snapshots[0].Path, "rootfs/etc/hello")
-	h.check(err)
+	h.Check(err)
 	if string(text) != key {
-		h.errorf("the snapshot of %s reads %q", key, text)
+		h.Errorf("the snapshot of %s reads %q", key, text)
 	}
 }

@@ -1,18 +1,15 @@
 package crash
 
 import (
-	"archive/tar"
-	"bytes"
-	"context"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"imagemanager.internal/test/cloud"
+	tarballs "imagemanager.internal/test/images"
 )
 
 // world is S3 and SQS during one boot, and the host that uses them.
@@ -105,25 +102,7 @@ func image(key string) []byte {
 	var files int
 	_, err := fmt.Sscanf(key, "images/%d-", &files)
 	must(err)
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	add := func(name, body string, kind byte) {
-		must(w.WriteHeader(&tar.Header{
-			Name: name, Mode: 0o755, Size: int64(len(body)), ModTime: time.Unix(1700000000, 0), Format: tar.FormatUSTAR, Typeflag: kind,
-		}))
-		_, err := w.Write([]byte(body))
-		must(err)
-	}
-	for _, dir := range []string{"etc/", "usr/", "var/"} {
-		add(dir, "", tar.TypeDir)
-	}
-	add("etc/hello", key, tar.TypeReg)
-	text := strings.Repeat(key, 1000)
-	for i := range files {
-		add(fmt.Sprintf("usr/%05d", i), text, tar.TypeReg)
-	}
-	must(w.Close())
-	return b.Bytes()
+	return tarballs.RootFS(key, files)
 }
 
 func check(t *testing.T, err error) {
@@ -131,21 +110,5 @@ func check(t *testing.T, err error) {
 	if err != nil {
 		book.failed(t, err.Error())
 		t.Fatal(err)
-	}
-}
-
-// eventually polls until cond holds, for a minute.
-func eventually(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond) // the guest has one CPU, for the daemon too
-	defer tick.Stop()
-	for !cond() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			check(t, fmt.Errorf("not in time: %s", what))
-		}
 	}
 }

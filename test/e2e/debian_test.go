@@ -30,7 +30,7 @@ func TestDebianImages(t *testing.T) {
 		t.Skip("CIM_DEBIAN_IMAGES does not name two root file systems, a small and a big one: `make test-debian` builds them and runs this")
 	}
 	h := newSizedHost(t, "12GiB", "IMAGE_POLICIES=images/debian/:distro", "DEVICE_SIZE=2GiB", "LOG_LEVEL=info")
-	h.start()
+	h.Start()
 	h.putFile("images/debian/minbase.tar", list[0])
 	h.putFile("images/debian/plain.tar", list[1])
 	forms := map[string]string{}
@@ -39,20 +39,20 @@ func TestDebianImages(t *testing.T) {
 		h.putFile("images/debian/"+name+".tar", path)
 		must(os.Remove(path))
 	}
-	h.eventuallyWithin(20_000, "the queue is empty", h.isDrained)
-	h.stop()
-	h.whole()
-	h.cost(h.active("images/debian/minbase.tar"))
-	plain := h.active("images/debian/plain.tar")
+	h.WaitLonger(17*time.Minute, "the queue is empty", h.IsDrained)
+	h.Stop()
+	h.Look()
+	h.cost(h.WaitActive("images/debian/minbase.tar"))
+	plain := h.WaitActive("images/debian/plain.tar")
 	h.cost(plain)
 	for key := range forms {
-		img := h.active(key)
+		img := h.WaitActive(key)
 		h.cost(img)
 		if got := h.treeDigest(img); got != plain.Tree.Digest {
 			t.Errorf("%s: its tree has the digest %s, the plain one %s", key, got, plain.Tree.Digest)
 		}
 	}
-	if out := h.consumer("verify", "--all"); strings.Count(out, "as sealed") != 2+len(forms) {
+	if out := h.Consumer("verify", "--all"); strings.Count(out, "as sealed") != 2+len(forms) {
 		t.Errorf("verify: %s", out)
 	}
 	h.sameAsGNUTar(plain, list[1])
@@ -60,12 +60,12 @@ func TestDebianImages(t *testing.T) {
 
 // putFile uploads a file.
 func (h *host) putFile(key, path string) {
-	h.t.Helper()
+	h.T.Helper()
 	f, err := os.Open(path)
-	h.check(err)
+	h.Check(err)
 	defer f.Close()
-	_, err = h.cloud.S3.PutObject(h.t.Context(), &s3.PutObjectInput{Bucket: aws.String(h.cloud.Name), Key: aws.String(key), Body: f})
-	h.check(err)
+	_, err = h.Cloud.S3.PutObject(h.T.Context(), &s3.PutObjectInput{Bucket: aws.String(h.Cloud.Name), Key: aws.String(key), Body: f})
+	h.Check(err)
 }
 
 // savedForms writes a root file system in the forms of docker save, old and new, and as an OCI layout, in one layer and in two.
@@ -135,62 +135,62 @@ func splitLayers(t *testing.T, rootfs, dir string) (lower, upper string) {
 
 // treeDigest is the digest of an image's tree without the configuration, which only an image in layers has.
 func (h *host) treeDigest(img store.Image) string {
-	h.t.Helper()
-	f, err := os.Open(filepath.Join(h.dir, "state", "manifests", strings.TrimPrefix(img.Tree.Digest, "sha256:")))
-	h.check(err)
+	h.T.Helper()
+	f, err := os.Open(filepath.Join(h.dir(), "state", "manifests", strings.TrimPrefix(img.Tree.Digest, "sha256:")))
+	h.Check(err)
 	defer f.Close()
 	m, err := archive.ReadSaved(f)
-	h.check(err)
+	h.Check(err)
 	n := len(m.Records)
 	m.Records = slices.DeleteFunc(m.Records, func(r *archive.Record) bool { return r.Path() == "image.json" })
 	if n != len(m.Records)+1 {
-		h.t.Errorf("%s: %d configurations beside rootfs", img.Key, n-len(m.Records))
+		h.T.Errorf("%s: %d configurations beside rootfs", img.Key, n-len(m.Records))
 	}
 	return m.Digest()
 }
 
 // cost logs what reading back took beside writing, by the journal's times.
 func (h *host) cost(img store.Image) {
-	h.t.Helper()
-	events, err := h.store.History(h.t.Context(), img.ID)
-	h.check(err)
+	h.T.Helper()
+	events, err := h.Store.History(h.T.Context(), img.ID)
+	h.Check(err)
 	at := map[string]time.Time{}
 	for _, e := range events {
 		at[name(e)] = e.At
 	}
 	written := at["step unpack filled"].Sub(at["step unpack formatted"])
 	read := at["step unpack sealed"].Sub(at["step unpack filled"])
-	h.t.Logf("%s: %s, %d entries, %d MB, %d adjusted: written in %s, read back in %s, ratio %.2f",
+	h.T.Logf("%s: %s, %d entries, %d MB, %d adjusted: written in %s, read back in %s, ratio %.2f",
 		img.Key, img.Tree.Shape, img.Tree.Entries, img.Tree.Bytes/1e6, img.Tree.Changed, written, read, read.Seconds()/written.Seconds())
 }
 
 // sameAsGNUTar compares a snapshot with what GNU tar extracts, changed as the policy documents.
 func (h *host) sameAsGNUTar(img store.Image, path string) {
-	h.t.Helper()
-	dir := h.t.TempDir()
-	h.check(os.Mkdir(filepath.Join(dir, "rootfs"), 0o755))
-	cmd := exec.CommandContext(h.t.Context(), "tar", "--extract", "--file", path, "--directory", filepath.Join(dir, "rootfs"), "--preserve-permissions",
+	h.T.Helper()
+	dir := h.T.TempDir()
+	h.Check(os.Mkdir(filepath.Join(dir, "rootfs"), 0o755))
+	cmd := exec.CommandContext(h.T.Context(), "tar", "--extract", "--file", path, "--directory", filepath.Join(dir, "rootfs"), "--preserve-permissions",
 		"--numeric-owner", "--same-owner", "--xattrs", "--xattrs-include=*", "--delay-directory-restore")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		h.t.Fatalf("tar: %v\n%s", err, out)
+		h.T.Fatalf("tar: %v\n%s", err, out)
 	}
 	root, err := os.Open(dir)
-	h.check(err)
+	h.Check(err)
 	defer root.Close()
-	want, err := archive.ReadManifest(h.t.Context(), root)
-	h.check(err)
+	want, err := archive.ReadManifest(h.T.Context(), root)
+	h.Check(err)
 	if n := asDistro(want); n != img.Tree.Changed {
-		h.t.Errorf("GNU tar's tree has %d things that distro changes, the daemon changed %d", n, img.Tree.Changed)
+		h.T.Errorf("GNU tar's tree has %d things that distro changes, the daemon changed %d", n, img.Tree.Changed)
 	}
-	snapshots, err := h.store.SnapshotsOf(h.t.Context(), img.ID)
-	h.check(err)
+	snapshots, err := h.Store.SnapshotsOf(h.T.Context(), img.ID)
+	h.Check(err)
 	m, err := devmapper.MountDetached(snapshots[0].Path, devmapper.MountInspect)
-	h.check(err)
+	h.Check(err)
 	defer m.Close()
-	got, err := archive.ReadManifest(h.t.Context(), m.Root())
-	h.check(err)
+	got, err := archive.ReadManifest(h.T.Context(), m.Root())
+	h.Check(err)
 	if diff := want.Diff(got, 10); len(diff) > 0 || want.Digest() != got.Digest() || got.Digest() != img.Tree.Digest {
-		h.t.Errorf("GNU tar's tree differs:\n%s", strings.Join(diff, "\n"))
+		h.T.Errorf("GNU tar's tree differs:\n%s", strings.Join(diff, "\n"))
 	}
 }
 

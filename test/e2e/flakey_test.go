@@ -15,6 +15,7 @@ import (
 
 	"imagemanager.internal/internal/store"
 	"imagemanager.internal/test/disks"
+	tarballs "imagemanager.internal/test/images"
 	"imagemanager.internal/test/invariants"
 )
 
@@ -49,12 +50,12 @@ func newFlakyHost(t *testing.T, env ...string) (h *host, data, metadata *flaky) 
 
 // smallFiles is an image of so many files of 64 KiB, each with a text of its own.
 func smallFiles(text string, n int) []byte {
-	var more []entry
+	var more []tarballs.Entry
 	for i := range n {
 		line := fmt.Sprintf("%s %06d ", text, i)
-		more = append(more, entry{name: fmt.Sprintf("var/%06d", i), body: strings.Repeat(line, 64<<10/len(line)), mode: 0o644})
+		more = append(more, tarballs.Entry{Name: fmt.Sprintf("var/%06d", i), Body: strings.Repeat(line, 64<<10/len(line)), Mode: 0o644})
 	}
-	return rootfs(text, 3, more...)
+	return tarballs.RootFS(text, 3, more...)
 }
 
 // kernelSays opens the kernel's log at its end.
@@ -76,38 +77,38 @@ func kernelSays(t *testing.T) *os.File {
 // are not forgotten: the attempt fails for that reason, and the next one ends with the whole image.
 func TestDataWritesFail(t *testing.T) {
 	h, data, _ := newFlakyHost(t)
-	h.start()
-	h.running()
+	h.Start()
+	h.WaitRunning()
 	kernel := kernelSays(t)
 	disks.Swap(t, data.name, disks.FailRange(data.loop, data.size, 12<<20, 24<<20)) // behind mkfs's blocks, before those of 32 MiB of files
 	const key = "images/a.tar"
 	h.put(key, smallFiles(key, 1100))
 	line, lost := make([]byte, 8192), regexp.MustCompile(`I/O error.* writing to inode`)
-	h.eventually("file data are lost", func() bool {
+	h.WaitFor("file data are lost", func() bool {
 		n, _ := unix.Read(int(kernel.Fd()), line) // EAGAIN: nothing new
 		return n > 0 && lost.Match(line[:n])
 	})
 	data.heal()
-	h.active(key)
+	h.WaitActive(key)
 	reasons := h.failures(key)
 	t.Logf("attempts failed: %q", reasons)
 	if len(reasons) == 0 || !strings.Contains(reasons[0], "early write-back") {
 		t.Error("no attempt failed because of its early write-back")
 	}
-	h.drained()
-	h.stop()
-	h.consumer("verify", "--all")
-	h.whole()
+	h.WaitDrained()
+	h.Stop()
+	h.Consumer("verify", "--all")
+	h.Look()
 }
 
 // failures returns the reasons for which attempts at a key's image have failed.
 func (h *host) failures(key string) (reasons []string) {
-	h.t.Helper()
-	images, err := h.store.ByKey(h.t.Context(), key)
-	h.check(err)
+	h.T.Helper()
+	images, err := h.Store.ByKey(h.T.Context(), key)
+	h.Check(err)
 	for _, img := range images {
-		events, err := h.store.History(h.t.Context(), img.ID)
-		h.check(err)
+		events, err := h.Store.History(h.T.Context(), img.ID)
+		h.Check(err)
 		for _, e := range events {
 			if e.Kind == store.Failed {
 				reasons = append(reasons, e.Reason)
@@ -128,21 +129,21 @@ func TestPoolWritesFail(t *testing.T) {
 func poolWritesFail(t *testing.T, which string) {
 	h, data, metadata := newFlakyHost(t)
 	disk := map[string]*flaky{"data": data, "metadata": metadata}[which]
-	h.start()
-	h.put("images/first.tar", rootfs("hello", 3))
-	first := h.active("images/first.tar")
-	h.drained()
+	h.Start()
+	h.put("images/first.tar", tarballs.RootFS("hello", 3))
+	first := h.WaitActive("images/first.tar")
+	h.WaitDrained()
 	h.put("images/second.tar", smallFiles("second", 400))
-	h.reaches("images/second.tar", "step unpack formatted")
+	h.waitEvent("images/second.tar", "step unpack formatted")
 	disk.fail()
-	h.eventually("the daemon is not ready and names the remedy", func() bool {
-		code, text := h.get("/readyz")
+	h.WaitFor("the daemon is not ready and names the remedy", func() bool {
+		code, text := h.Get("/readyz")
 		return code == http.StatusServiceUnavailable && strings.Contains(text, "consumer pool repair")
 	})
-	h.logged("intake paused", 1)
-	h.put("images/third.tar", rootfs("third", 3))
-	snapshots, err := h.store.SnapshotsOf(t.Context(), first.ID)
-	h.check(err)
+	h.waitLogged("intake paused", 1)
+	h.put("images/third.tar", tarballs.RootFS("third", 3))
+	snapshots, err := h.Store.SnapshotsOf(t.Context(), first.ID)
+	h.Check(err)
 	got, err := invariants.ReadFile(snapshots[0].Path, "rootfs/etc/hello")
 	switch status := disks.Run(t, "dmsetup", "status", "--noflush", "cim-"+poolName(t)+"-pool"); {
 	case err != nil && strings.Contains(status, "Fail"): // it may, when its metadata cannot be written: then nothing is read any more
@@ -150,67 +151,67 @@ func poolWritesFail(t *testing.T, which string) {
 	case err != nil || string(got) != "hello":
 		t.Errorf("the running snapshot reads %q, %v; the pool: %s", got, err, status)
 	}
-	if images, err := h.store.ByKey(t.Context(), "images/third.tar"); err != nil || len(images) != 0 {
+	if images, err := h.Store.ByKey(t.Context(), "images/third.tar"); err != nil || len(images) != 0 {
 		t.Errorf("taken although the pool takes no changes: %+v %v", images, err)
 	}
 	t.Logf("attempts failed: %q", h.failures("images/second.tar"))
-	h.stop()
-	if out, code := h.try("run"); code != 3 || !strings.Contains(out, "consumer pool repair") {
+	h.Stop()
+	if out, code := h.Try("run"); code != 3 || !strings.Contains(out, "consumer pool repair") {
 		t.Errorf("started on a pool that needs a repair: %d %s", code, out)
 	}
 	disk.heal()
-	t.Logf("pool repair: %s", h.consumer("pool", "repair"))
-	h.start()
-	h.active("images/second.tar")
-	h.active("images/third.tar")
-	h.drained()
-	h.stop()
-	h.consumer("verify", "--all")
-	h.whole()
+	t.Logf("pool repair: %s", h.Consumer("pool", "repair"))
+	h.Start()
+	h.WaitActive("images/second.tar")
+	h.WaitActive("images/third.tar")
+	h.WaitDrained()
+	h.Stop()
+	h.Consumer("verify", "--all")
+	h.Look()
 }
 
 // A state directory that cannot be written any more, in the middle of an image: nothing that was recorded is lost, nothing wrong is, and
 // when its disk is well again all comes to its end.
 func TestStateWritesFail(t *testing.T) {
 	h := bareHost(t)
-	disk, dir := newFlaky(t, "state", 256<<20), filepath.Join(h.dir, "state")
+	disk, dir := newFlaky(t, "state", 256<<20), filepath.Join(h.dir(), "state")
 	disks.Run(t, "mkfs.ext4", "-q", disk.path)
-	h.check(os.Mkdir(dir, 0o700))
-	mount := func() { t.Helper(); h.check(unix.Mount(disk.path, dir, "ext4", 0, "")) }
+	h.Check(os.Mkdir(dir, 0o700))
+	mount := func() { t.Helper(); h.Check(unix.Mount(disk.path, dir, "ext4", 0, "")) }
 	mount()
-	t.Cleanup(func() { h.check(unix.Unmount(dir, 0)) })
+	t.Cleanup(func() { h.Check(unix.Unmount(dir, 0)) })
 	data, metadata := newFlaky(t, "data", 1<<30), newFlaky(t, "metadata", 8<<20)
 	h.install(poolName(t), "1GiB", []string{"STATE_MIN_FREE=0"}, "--data", data.path, "--metadata", metadata.path)
-	h.start()
-	h.put("images/first.tar", rootfs("hello", 3))
-	first := h.active("images/first.tar")
-	h.drained()
-	snapshots, err := h.store.SnapshotsOf(t.Context(), first.ID)
-	h.check(err)
+	h.Start()
+	h.put("images/first.tar", tarballs.RootFS("hello", 3))
+	first := h.WaitActive("images/first.tar")
+	h.WaitDrained()
+	snapshots, err := h.Store.SnapshotsOf(t.Context(), first.ID)
+	h.Check(err)
 
 	h.put("images/second.tar", smallFiles("second", 400))
-	h.reaches("images/second.tar", "begun unpack")
+	h.waitEvent("images/second.tar", "begun unpack")
 	disk.fail()
-	h.pauses(time.Now(), "database cannot be written")
+	h.waitPaused(time.Now(), "database cannot be written")
 	if got := h.hello(snapshots[0].Path); got != "hello" {
 		t.Errorf("the running snapshot reads %q", got)
 	}
 	h.uncounted("images/second.tar")
-	h.kill()
-	h.check(h.store.Close())
-	h.check(unix.Unmount(dir, 0))
+	h.Kill()
+	h.Check(h.Store.Close())
+	h.Check(unix.Unmount(dir, 0))
 	disk.heal()
 	disks.Run(t, "fsck.ext4", "-p", disk.path)
 	mount()
-	h.store, err = store.OpenExisting(t.Context(), filepath.Join(dir, "consumer.db"))
-	h.check(err)
-	if img := h.ends("images/first.tar"); img.State != store.Active {
+	h.Store, err = store.OpenExisting(t.Context(), filepath.Join(dir, "consumer.db"))
+	h.Check(err)
+	if img := h.WaitEnded("images/first.tar"); img.State != store.Active {
 		t.Errorf("what was recorded is lost: %+v", img)
 	}
-	h.start()
-	h.active("images/second.tar")
-	h.drained()
-	h.stop()
-	h.consumer("verify", "--all")
-	h.whole()
+	h.Start()
+	h.WaitActive("images/second.tar")
+	h.WaitDrained()
+	h.Stop()
+	h.Consumer("verify", "--all")
+	h.Look()
 }

@@ -5,8 +5,10 @@ import (
 	"os"
 	"strconv"
 	"testing"
+	"time"
 
 	"imagemanager.internal/internal/store"
+	tarballs "imagemanager.internal/test/images"
 )
 
 // Three hosts with pools of their own compete for one queue; one of them is killed midway and stays away. Its work is taken over when
@@ -20,31 +22,31 @@ func TestThreeHosts(t *testing.T) {
 	a := newHost(t, "SQS_VISIBILITY=10s")
 	fleet := []*host{a, a.another("fleet-b", "SQS_VISIBILITY=10s"), a.another("fleet-c", "SQS_VISIBILITY=10s")}
 	for _, h := range fleet {
-		h.start()
+		h.Start()
 	}
 	for _, h := range fleet { // a host that starts late finds nothing left to do
-		h.running()
+		h.WaitRunning()
 	}
 	for i := range n {
-		a.put(fmt.Sprintf("images/%03d.tar", i), rootfs(fmt.Sprint(i), 3))
+		a.put(fmt.Sprintf("images/%03d.tar", i), tarballs.RootFS(fmt.Sprint(i), 3))
 	}
 	count := func(h *host) int {
-		counts, err := h.store.Counts(t.Context())
-		h.check(err)
+		counts, err := h.Store.Counts(t.Context())
+		h.Check(err)
 		return counts[store.Active]
 	}
 	victim := fleet[2]
-	victim.eventuallyWithin(n*20, "the third host has work in hand", func() bool {
-		pending, err := victim.store.Unfinished(t.Context())
-		victim.check(err)
+	victim.WaitLonger(time.Duration(n)*time.Second, "the third host has work in hand", func() bool {
+		pending, err := victim.Store.Unfinished(t.Context())
+		victim.Check(err)
 		return count(victim) >= 1 && len(pending) > 0
 	})
-	victim.kill()
-	a.eventuallyWithin(n*20, "the queue is empty", a.isDrained)
+	victim.Kill()
+	a.WaitLonger(time.Duration(n)*time.Second, "the queue is empty", a.IsDrained)
 	active := map[string]int{}
 	for _, h := range fleet {
-		images, err := h.store.Images(t.Context())
-		h.check(err)
+		images, err := h.Store.Images(t.Context())
+		h.Check(err)
 		for _, img := range images {
 			if img.State == store.Active {
 				active[img.Key]++
@@ -68,7 +70,7 @@ func TestThreeHosts(t *testing.T) {
 		t.Errorf("%d images are active twice", twice)
 	}
 	for _, h := range fleet[:2] {
-		h.stop()
-		h.whole()
+		h.Stop()
+		h.Look()
 	}
 }

@@ -2,11 +2,11 @@ package e2e
 
 import (
 	"bytes"
-	"os"
 	"slices"
 	"testing"
 
 	"imagemanager.internal/internal/devmapper"
+	tarballs "imagemanager.internal/test/images"
 )
 
 // Thin devices in the pool that the journal does not know are reported, never touched, and their ids are not handed out: neither those
@@ -14,39 +14,38 @@ import (
 func TestForeignDevices(t *testing.T) {
 	h := newHost(t)
 	pool := h.pool()
-	h.check(pool.CreateThin(3))
-	h.start()
-	h.running()
-	h.check(pool.CreateThin(4))
+	h.Check(pool.CreateThin(3))
+	h.Start()
+	h.WaitRunning()
+	h.Check(pool.CreateThin(4))
 	h.unclaimed["thin_device"] = 2
 	for _, key := range []string{"images/a.tar", "images/b.tar"} {
-		h.put(key, rootfs("hello", 3))
-		h.active(key)
+		h.put(key, tarballs.RootFS("hello", 3))
+		h.WaitActive(key)
 	}
-	h.drained()
-	h.stop()
+	h.WaitDrained()
+	h.Stop()
 	thins, err := pool.Thins()
-	h.check(err)
+	h.Check(err)
 	for _, foreign := range []devmapper.ID{3, 4} {
 		if !slices.ContainsFunc(thins, func(th devmapper.Thin) bool { return th.ID == foreign }) {
 			t.Errorf("the foreign device %d is gone", foreign)
 		}
 	}
-	devices, err := h.store.Devices(t.Context())
-	h.check(err)
+	devices, err := h.Store.Devices(t.Context())
+	h.Check(err)
 	for _, d := range devices {
 		if d.ID <= 4 {
 			t.Errorf("device %d of the journal is a foreign one", d.ID)
 		}
 	}
-	text, err := os.ReadFile(h.log.Name())
-	h.check(err)
+	text := h.Log()
 	for says, want := range map[string]bool{`"foreign":["thin device 3"]`: true, "thin device 3 is in the pool already": false, "thin device 4 is in the pool already": true} {
 		if bytes.Contains(text, []byte(says)) != want {
 			t.Errorf("the log says %s: %t, want %t", says, !want, want)
 		}
 	}
-	h.check(pool.Delete(3))
-	h.check(pool.Delete(4))
-	h.whole()
+	h.Check(pool.Delete(3))
+	h.Check(pool.Delete(4))
+	h.Look()
 }

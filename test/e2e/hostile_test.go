@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -87,43 +88,43 @@ func TestHostileArchives(t *testing.T) {
 		fmt.Sprintf("VIOLATIONS_SIZE=%d", aside))
 	s := newSentinel(t)
 	t.Chdir(s.inside()) // of the daemon, too: a name that is not taken relative to the device's root lands in the sentinel
-	h.start()
+	h.Start()
 	for _, u := range uploads {
 		h.put(u.key, u.body)
 	}
-	h.eventuallyWithin(20*len(uploads), "the queue is empty", h.isDrained)
-	h.stop()
+	h.WaitLonger(time.Duration(len(uploads))*time.Second, "the queue is empty", h.IsDrained)
+	h.Stop()
 	h.judged(uploads)
 	h.keptAside(uploads, aside)
-	h.whole()
+	h.Look()
 	h.soundSnapshots()
 	s.unchanged()
 }
 
 // judged compares each image's end, in the journal and in the log, with what must have become of it.
 func (h *host) judged(uploads []upload) {
-	h.t.Helper()
-	list, err := h.store.Images(h.t.Context())
-	h.check(err)
+	h.T.Helper()
+	list, err := h.Store.Images(h.T.Context())
+	h.Check(err)
 	images := map[string]store.Image{}
 	for _, img := range list {
 		images[img.Key] = img
 	}
 	if len(list) != len(uploads) || len(images) != len(uploads) {
-		h.t.Errorf("%d images of %d keys, want %d", len(list), len(images), len(uploads))
+		h.T.Errorf("%d images of %d keys, want %d", len(list), len(images), len(uploads))
 	}
 	verdicts, ends := h.verdicts(), map[store.State]int{}
 	for _, u := range uploads {
 		img, state := images[u.key], u.state()
 		ends[state]++
 		if img.State != state || !strings.Contains(img.Reason, u.reason) || u.reason == "" && img.Reason != "" {
-			h.t.Errorf("%s (%s) ended %s: %q, want %s: %s", u.name, u.key, img.State, img.Reason, state, u.reason)
+			h.T.Errorf("%s (%s) ended %s: %q, want %s: %s", u.name, u.key, img.State, img.Reason, state, u.reason)
 		}
 		if want := (logged{rule: u.reason, violation: state == store.Violation}); state != store.Active && verdicts[u.key] != want {
-			h.t.Errorf("%s (%s): logged %+v, want %+v", u.name, u.key, verdicts[u.key], want)
+			h.T.Errorf("%s (%s): logged %+v, want %+v", u.name, u.key, verdicts[u.key], want)
 		}
 	}
-	h.t.Logf("%d archives ended: %v", len(uploads), ends)
+	h.T.Logf("%d archives ended: %v", len(uploads), ends)
 }
 
 // logged is what the log says of a refusal.
@@ -134,9 +135,8 @@ type logged struct {
 
 // verdicts returns the last refusal in the log by key.
 func (h *host) verdicts() map[string]logged {
-	h.t.Helper()
-	text, err := os.ReadFile(h.log.Name())
-	h.check(err)
+	h.T.Helper()
+	text := h.Log()
 	found := map[string]logged{}
 	for line := range bytes.Lines(text) {
 		var l struct {
@@ -153,7 +153,7 @@ func (h *host) verdicts() map[string]logged {
 
 // keptAside checks what is kept of attacks: within the budget, under its hash, and nothing but attacks.
 func (h *host) keptAside(uploads []upload, budget int64) {
-	h.t.Helper()
+	h.T.Helper()
 	attacks, all := map[string]bool{}, int64(0)
 	for _, u := range uploads {
 		if u.state() == store.Violation {
@@ -162,40 +162,40 @@ func (h *host) keptAside(uploads []upload, budget int64) {
 		}
 	}
 	if all < 2*budget {
-		h.t.Errorf("attacks of %d bytes do not try a budget of %d", all, budget)
+		h.T.Errorf("attacks of %d bytes do not try a budget of %d", all, budget)
 	}
-	files, err := os.ReadDir(filepath.Join(h.dir, "state", "violations"))
-	h.check(err)
+	files, err := os.ReadDir(filepath.Join(h.dir(), "state", "violations"))
+	h.Check(err)
 	size := int64(0)
 	for _, f := range files {
-		body, err := os.ReadFile(filepath.Join(h.dir, "state", "violations", f.Name()))
-		h.check(err)
+		body, err := os.ReadFile(filepath.Join(h.dir(), "state", "violations", f.Name()))
+		h.Check(err)
 		size += int64(len(body))
 		if !attacks[f.Name()] || f.Name() != sha256Hex(body)+".tar" {
-			h.t.Errorf("kept aside: %s, which was no attack or has another hash", f.Name())
+			h.T.Errorf("kept aside: %s, which was no attack or has another hash", f.Name())
 		}
 	}
 	if len(files) == 0 || size > budget {
-		h.t.Errorf("%d archives of %d bytes are kept aside within %d", len(files), size, budget)
+		h.T.Errorf("%d archives of %d bytes are kept aside within %d", len(files), size, budget)
 	}
 }
 
 // soundSnapshots checks that every active image has one snapshot, nobody else has any, and that its file system is clean.
 func (h *host) soundSnapshots() {
-	h.t.Helper()
-	list, err := h.store.Images(h.t.Context())
-	h.check(err)
+	h.T.Helper()
+	list, err := h.Store.Images(h.T.Context())
+	h.Check(err)
 	for _, img := range list {
-		rows, err := h.store.SnapshotsOf(h.t.Context(), img.ID)
-		h.check(err)
-		devices, err := h.store.DevicesOf(h.t.Context(), img.ID)
-		h.check(err)
+		rows, err := h.Store.SnapshotsOf(h.T.Context(), img.ID)
+		h.Check(err)
+		devices, err := h.Store.DevicesOf(h.T.Context(), img.ID)
+		h.Check(err)
 		if active := img.State == store.Active; active != (len(rows) == 1) || active != (len(devices) == 2) || !active && len(rows)+len(devices) > 0 {
-			h.t.Errorf("%s is %s and has %d snapshots, %d devices", img.Key, img.State, len(rows), len(devices))
+			h.T.Errorf("%s is %s and has %d snapshots, %d devices", img.Key, img.State, len(rows), len(devices))
 		}
 		for _, r := range rows {
-			if out, err := exec.CommandContext(h.t.Context(), "e2fsck", "-fn", r.Path).CombinedOutput(); err != nil {
-				h.t.Errorf("%s: e2fsck: %v\n%s", img.Key, err, out)
+			if out, err := exec.CommandContext(h.T.Context(), "e2fsck", "-fn", r.Path).CombinedOutput(); err != nil {
+				h.T.Errorf("%s: e2fsck: %v\n%s", img.Key, err, out)
 			}
 		}
 	}

@@ -15,21 +15,22 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"imagemanager.internal/internal/store"
+	tarballs "imagemanager.internal/test/images"
 )
 
 // Acceptance tests 1 to 4: one image through the whole pipeline, and once more for nothing.
 func TestEndToEnd(t *testing.T) {
 	h := newHost(t)
-	h.start()
-	body := rootfs("hello", 40)
+	h.Start()
+	body := tarballs.RootFS("hello", 40)
 	h.put("images/a b+c.tar", body) // a key that the notification has to encode
-	img := h.active("images/a b+c.tar")
-	h.drained()
+	img := h.WaitActive("images/a b+c.tar")
+	h.WaitDrained()
 	if img.Blob.Size != int64(len(body)) || img.Blob.SHA256 != sha256Hex(body) {
 		t.Errorf("blob %+v is not what was uploaded", img.Blob)
 	}
-	snapshots, err := h.store.SnapshotsOf(t.Context(), img.ID)
-	h.check(err)
+	snapshots, err := h.Store.SnapshotsOf(t.Context(), img.ID)
+	h.Check(err)
 	if len(snapshots) != 1 {
 		t.Fatalf("%d snapshots, want 1", len(snapshots))
 	}
@@ -38,25 +39,25 @@ func TestEndToEnd(t *testing.T) {
 	}
 	events := h.events(img.ID)
 	h.put("images/a b+c.tar", body)
-	h.logged("handed off: nothing to do", 1)
-	h.drained()
+	h.waitLogged("handed off: nothing to do", 1)
+	h.WaitDrained()
 	if again := h.events(img.ID); again != events {
 		t.Errorf("the second upload changed the journal: %d events, then %d", events, again)
 	}
-	h.stop()
-	h.whole()
+	h.Stop()
+	h.Look()
 }
 
 // A further snapshot is made beside the running daemon and has blocks of its own.
 func TestFurtherSnapshot(t *testing.T) {
 	h := newHost(t)
-	h.start()
-	h.put("images/a.tar", rootfs("hello", 3))
-	img := h.active("images/a.tar")
-	h.consumer("snapshot", "images/a.tar")
-	h.consumer("snapshot", fmt.Sprint(img.ID))
-	snapshots, err := h.store.SnapshotsOf(t.Context(), img.ID)
-	h.check(err)
+	h.Start()
+	h.put("images/a.tar", tarballs.RootFS("hello", 3))
+	img := h.WaitActive("images/a.tar")
+	h.Consumer("snapshot", "images/a.tar")
+	h.Consumer("snapshot", fmt.Sprint(img.ID))
+	snapshots, err := h.Store.SnapshotsOf(t.Context(), img.ID)
+	h.Check(err)
 	if len(snapshots) != 3 {
 		t.Errorf("%d snapshots, want 3", len(snapshots))
 	}
@@ -65,22 +66,22 @@ func TestFurtherSnapshot(t *testing.T) {
 			t.Errorf("%s reads %q", sn.Path, got)
 		}
 	}
-	h.stop()
-	h.whole()
+	h.Stop()
+	h.Look()
 }
 
 // Acceptance test 6: ten images at once keep to the caps, and each has one device and one snapshot; the journal proves it.
 func TestTenAtOnce(t *testing.T) {
 	h := newHost(t)
 	for i := range 10 {
-		h.put(fmt.Sprintf("images/%d.tar", i), rootfs(fmt.Sprint(i), 60))
+		h.put(fmt.Sprintf("images/%d.tar", i), tarballs.RootFS(fmt.Sprint(i), 60))
 	}
-	h.start()
+	h.Start()
 	for i := range 10 {
-		h.active(fmt.Sprintf("images/%d.tar", i))
+		h.WaitActive(fmt.Sprintf("images/%d.tar", i))
 	}
-	h.drained()
-	h.stop()
+	h.WaitDrained()
+	h.Stop()
 	most := h.overlaps()
 	t.Logf("at once, by the journal: %v", most)
 	if most[store.Download] > 5 || most[store.Unpack] > 2 || most[store.Activate] > 1 {
@@ -89,8 +90,8 @@ func TestTenAtOnce(t *testing.T) {
 	if most[store.Unpack] != 2 {
 		t.Errorf("unpacks never overlapped: this test proves nothing")
 	}
-	devices, err := h.store.Devices(t.Context())
-	h.check(err)
+	devices, err := h.Store.Devices(t.Context())
+	h.Check(err)
 	count := map[string]int{}
 	for _, d := range devices {
 		count[fmt.Sprint(d.Image, d.Kind)]++
@@ -98,15 +99,15 @@ func TestTenAtOnce(t *testing.T) {
 	if len(devices) != 20 || len(count) != 20 {
 		t.Errorf("%d devices of %d kinds, want one device and one snapshot an image", len(devices), len(count))
 	}
-	h.whole()
+	h.Look()
 }
 
 // Acceptance test 6: ten concurrent messages about one object make one job.
 func TestOneObjectTenMessages(t *testing.T) {
 	h := newHost(t)
-	h.put("images/a.tar", rootfs("a", 60))
-	m, err := h.cloud.SQS.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: aws.String(h.cloud.Queue), VisibilityTimeout: 1, WaitTimeSeconds: 1, MaxNumberOfMessages: 10})
-	h.check(err)
+	h.put("images/a.tar", tarballs.RootFS("a", 60))
+	m, err := h.Cloud.SQS.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: aws.String(h.Cloud.Queue), VisibilityTimeout: 1, WaitTimeSeconds: 1, MaxNumberOfMessages: 10})
+	h.Check(err)
 	var event types.Message
 	for _, msg := range m.Messages {
 		if strings.Contains(*msg.Body, "images/a.tar") {
@@ -116,20 +117,20 @@ func TestOneObjectTenMessages(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 10 {
 		wg.Go(func() {
-			_, err := h.cloud.SQS.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: aws.String(h.cloud.Queue), MessageBody: event.Body})
+			_, err := h.Cloud.SQS.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: aws.String(h.Cloud.Queue), MessageBody: event.Body})
 			if err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	wg.Wait()
-	h.start()
-	img := h.active("images/a.tar")
-	h.drained()
-	h.stop()
+	h.Start()
+	img := h.WaitActive("images/a.tar")
+	h.WaitDrained()
+	h.Stop()
 	kinds := map[string]int{}
-	events, err := h.store.History(t.Context(), img.ID)
-	h.check(err)
+	events, err := h.Store.History(t.Context(), img.ID)
+	h.Check(err)
 	for _, e := range events {
 		kinds[string(e.Kind)+" "+string(e.Stage)]++
 	}
@@ -138,7 +139,7 @@ func TestOneObjectTenMessages(t *testing.T) {
 			t.Errorf("%q happened %d times, want once: %v", once, kinds[once], kinds)
 		}
 	}
-	h.whole()
+	h.Look()
 }
 
 // A deleted or damaged archive of an active image is fetched again when the next message comes; the device stays.
@@ -157,17 +158,17 @@ func TestBlobLost(t *testing.T) {
 		},
 	}
 	h := newHost(t)
-	h.start()
-	body := rootfs("hello", 5)
+	h.Start()
+	body := tarballs.RootFS("hello", 5)
 	for name, harm := range damage {
 		key := "images/" + name + ".tar"
 		h.put(key, body)
-		before := h.active(key)
-		h.drained()
-		h.check(harm(before.Blob.Path))
+		before := h.WaitActive(key)
+		h.WaitDrained()
+		h.Check(harm(before.Blob.Path))
 		h.put(key, body)
-		h.drained()
-		after := h.active(key)
+		h.WaitDrained()
+		after := h.WaitActive(key)
 		if after.Tree.Device != before.Tree.Device || after.Attempt == before.Attempt {
 			t.Errorf("%s: before %+v, after %+v: want a new download and the same device", name, before.Progress, after.Progress)
 		}
@@ -175,63 +176,62 @@ func TestBlobLost(t *testing.T) {
 			t.Errorf("%s: the archive is not whole again (%v)", name, err)
 		}
 	}
-	h.stop()
-	h.whole()
+	h.Stop()
+	h.Look()
 }
 
 // After a reboot there is no device-mapper device and no loop: `run` attaches the pool and activates the snapshots again.
 func TestReboot(t *testing.T) {
 	h := newHost(t)
-	h.start()
-	h.put("images/a.tar", rootfs("hello", 5))
-	img := h.active("images/a.tar")
-	h.drained()
-	h.stop()
-	h.consumer("pool", "detach")
-	h.start()
-	snapshots, err := h.store.SnapshotsOf(t.Context(), img.ID)
-	h.check(err)
-	h.running()
+	h.Start()
+	h.put("images/a.tar", tarballs.RootFS("hello", 5))
+	img := h.WaitActive("images/a.tar")
+	h.WaitDrained()
+	h.Stop()
+	h.Consumer("pool", "detach")
+	h.Start()
+	snapshots, err := h.Store.SnapshotsOf(t.Context(), img.ID)
+	h.Check(err)
+	h.WaitRunning()
 	if got := h.hello(snapshots[0].Path); got != "hello" {
 		t.Errorf("the snapshot's file reads %q", got)
 	}
-	h.stop()
-	h.whole()
+	h.Stop()
+	h.Look()
 }
 
 // SIGHUP changes between the configured log level and debug.
 func TestLogLevel(t *testing.T) {
 	h := newHost(t, "LOG_LEVEL=info")
-	h.start()
-	h.running()
+	h.Start()
+	h.WaitRunning()
 	for i, level := range []string{"debug", "info"} {
-		h.check(h.daemon.Process.Signal(syscall.SIGHUP))
-		h.logged("log level changed", i+1)
-		text, err := os.ReadFile(h.log.Name())
-		h.check(err)
+		h.Signal(syscall.SIGHUP)
+		h.waitLogged("log level changed", i+1)
+		text := h.Log()
 		if !bytes.Contains(text, []byte(`"log_level":"`+level+`"`)) {
 			t.Errorf("after %d signals the level is not %s", i+1, level)
 		}
 	}
-	h.stop()
+	h.Stop()
 }
 
 // One daemon a state directory, and a configuration that lists all its problems.
 func TestRefusesToStart(t *testing.T) {
 	h := newHost(t)
-	h.start()
-	h.running()
-	if out, code := h.try("run"); code != 4 || !strings.Contains(out, "another instance") {
+	h.Start()
+	h.WaitRunning()
+	if out, code := h.Try("run"); code != 4 || !strings.Contains(out, "another instance") {
 		t.Errorf("a second daemon: exit code %d, %s", code, out)
 	}
-	if out, code := h.try("pool", "detach"); code != 4 {
+	if out, code := h.Try("pool", "detach"); code != 4 {
 		t.Errorf("detach beside the daemon: exit code %d, %s", code, out)
 	}
-	h.stop()
-	good := h.env
-	h.env = append(slices.Clone(good), "S3_BUCKET=", "MAX_UNPACKS=0", "IMAGE_POLICY=lenient", "SQS_WAIT=1m")
-	out, code := h.try("run")
-	h.env = good
+	h.Stop()
+	good := h.Env
+	h.Env = append(slices.Clone(good), "S3_BUCKET=", "MAX_UNPACKS=0", "IMAGE_POLICY=lenient", "SQS_WAIT=1m")
+	out, code := h.Try("run")
+	h.Env = good
 	for _, name := range []string{"S3_BUCKET", "MAX_UNPACKS", "IMAGE_POLICY", "SQS_WAIT"} {
 		if code != 2 || !strings.Contains(out, name) {
 			t.Errorf("exit code %d, %s is not named in: %s", code, name, out)

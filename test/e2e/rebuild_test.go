@@ -15,6 +15,7 @@ import (
 	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/store"
+	tarballs "imagemanager.internal/test/images"
 	"imagemanager.internal/test/invariants"
 )
 
@@ -27,15 +28,15 @@ type journal struct {
 
 // journal reads the database; times and attempts are not kept.
 func (h *host) journal() (j journal) {
-	h.t.Helper()
-	ctx := h.t.Context()
+	h.T.Helper()
+	ctx := h.T.Context()
 	var err error
-	j.images, err = h.store.Images(ctx)
-	h.check(err)
-	j.devices, err = h.store.Devices(ctx)
-	h.check(err)
-	j.snapshots, err = h.store.Snapshots(ctx)
-	h.check(err)
+	j.images, err = h.Store.Images(ctx)
+	h.Check(err)
+	j.devices, err = h.Store.Devices(ctx)
+	h.Check(err)
+	j.snapshots, err = h.Store.Snapshots(ctx)
+	h.Check(err)
 	for i := range j.images {
 		j.images[i].UpdatedAt, j.images[i].Attempt = j.images[i].CreatedAt, 0
 	}
@@ -69,69 +70,69 @@ func (j journal) without(image int64) (k journal) {
 }
 
 func (h *host) same(got, want journal) {
-	h.t.Helper()
+	h.T.Helper()
 	for what, pair := range map[string][2]any{
 		"images": {got.images, want.images}, "devices": {got.devices, want.devices}, "snapshots": {got.snapshots, want.snapshots},
 	} {
 		if a, b := mustJSON(pair[0]), mustJSON(pair[1]); a != b {
-			h.t.Errorf("%s rebuilt: %s\nbefore: %s", what, a, b)
+			h.T.Errorf("%s rebuilt: %s\nbefore: %s", what, a, b)
 		}
 	}
 }
 
 // loseDatabase takes the database away, as a lost disk does.
 func (h *host) loseDatabase() {
-	h.t.Helper()
-	h.check(h.store.Close())
-	files, err := filepath.Glob(filepath.Join(h.dir, "state", "consumer.db*"))
-	h.check(err)
+	h.T.Helper()
+	h.Check(h.Store.Close())
+	files, err := filepath.Glob(filepath.Join(h.dir(), "state", "consumer.db*"))
+	h.Check(err)
 	if len(files) == 0 {
-		h.t.Fatal("there is no database to lose")
+		h.T.Fatal("there is no database to lose")
 	}
 	for _, f := range files {
-		h.check(os.Remove(f))
+		h.Check(os.Remove(f))
 	}
 }
 
 func (h *host) reopen() {
-	h.t.Helper()
+	h.T.Helper()
 	var err error
-	h.store, err = store.OpenExisting(h.t.Context(), filepath.Join(h.dir, "state", "consumer.db"))
-	h.check(err)
+	h.Store, err = store.OpenExisting(h.T.Context(), filepath.Join(h.dir(), "state", "consumer.db"))
+	h.Check(err)
 }
 
 // pool opens the machine's pool, for what an operator might do to it.
 func (h *host) pool() *devmapper.Pool {
-	h.t.Helper()
-	pool, err := invariants.OpenPool(h.t.Context(), h.store)
-	h.check(err)
-	h.t.Cleanup(func() { h.check(pool.Close()) })
+	h.T.Helper()
+	pool, err := invariants.OpenPool(h.T.Context(), h.Store)
+	h.Check(err)
+	h.T.Cleanup(func() { h.Check(pool.Close()) })
 	return pool
 }
 
 func (h *host) hasThin(pool *devmapper.Pool, id int64) bool {
-	h.t.Helper()
+	h.T.Helper()
 	thins, err := pool.Thins()
-	h.check(err)
+	h.Check(err)
 	return slices.ContainsFunc(thins, func(th devmapper.Thin) bool { return th.ID == devmapper.ID(id) })
 }
 
 // write puts a file into a snapshot and returns the mount, still in use.
 func (h *host) write(snapshot, text string) *devmapper.Mount {
-	h.t.Helper()
+	h.T.Helper()
 	m, err := devmapper.MountDetached(snapshot, devmapper.MountBuild)
-	h.check(err)
+	h.Check(err)
 	root, err := os.OpenRoot("/proc/self/fd/" + mustJSON(m.Root().Fd()))
-	h.check(err)
+	h.Check(err)
 	defer root.Close()
-	h.check(root.WriteFile("rootfs/etc/hello", []byte(text), 0o644))
-	h.check(m.Sync())
+	h.Check(root.WriteFile("rootfs/etc/hello", []byte(text), 0o644))
+	h.Check(m.Sync())
 	return m
 }
 
 // found is what `recover --json` says, by device; and the archives of images that are not among them.
 func (h *host) found(out string) (is map[int64]string, archives []string) {
-	h.t.Helper()
+	h.T.Helper()
 	var report struct {
 		Devices []struct {
 			Device int64  `json:"device_id"`
@@ -140,7 +141,7 @@ func (h *host) found(out string) (is map[int64]string, archives []string) {
 		} `json:"devices"`
 		Archives []string `json:"unclaimed_archives"`
 	}
-	h.check(json.NewDecoder(strings.NewReader(out)).Decode(&report))
+	h.Check(json.NewDecoder(strings.NewReader(out)).Decode(&report))
 	is = map[int64]string{}
 	for _, d := range report.Devices {
 		is[d.Device] = strings.TrimSpace(d.Is + " " + d.Why)
@@ -152,38 +153,38 @@ func (h *host) found(out string) (is map[int64]string, archives []string) {
 // What cannot be proved is reported and left alone. Afterwards the daemon goes on as if nothing had happened.
 func TestRebuiltFromThePool(t *testing.T) {
 	h := newHost(t)
-	h.start()
+	h.Start()
 	const text = "a text that lies on the device once"
 	bodies := map[string][]byte{
-		"a": rootfs("a", 3), "b": rootfs("b", 3), "damaged": rootfs("d", 3, entry{name: "var/planted", body: text, mode: 0o644}), "bare": rootfs("c", 3),
+		"a": tarballs.RootFS("a", 3), "b": tarballs.RootFS("b", 3), "damaged": tarballs.RootFS("d", 3, tarballs.Entry{Name: "var/planted", Body: text, Mode: 0o644}), "bare": tarballs.RootFS("c", 3),
 	}
 	image := map[string]store.Image{}
 	for _, key := range []string{"a", "b", "damaged", "bare"} {
 		h.put("images/"+key+".tar", bodies[key])
-		image[key] = h.active("images/" + key + ".tar")
+		image[key] = h.WaitActive("images/" + key + ".tar")
 	}
-	h.consumer("snapshot", "images/a.tar")
-	h.drained()
-	h.stop()
-	used, err := h.store.SnapshotsOf(t.Context(), image["a"].ID)
-	h.check(err)
+	h.Consumer("snapshot", "images/a.tar")
+	h.WaitDrained()
+	h.Stop()
+	used, err := h.Store.SnapshotsOf(t.Context(), image["a"].ID)
+	h.Check(err)
 	mount := h.write(used[1].Path, "mine")
 	defer mount.Close()
 
-	h.put("images/half.tar", rootfs("half", 3))
-	h.start("CIM_CRASH_AT=after:step:unpack:formatted")
-	if !h.crashed(time.Minute) {
+	h.put("images/half.tar", tarballs.RootFS("half", 3))
+	h.Start("CIM_CRASH_AT=after:step:unpack:formatted")
+	if !h.WaitKilled(time.Minute) {
 		t.Fatal("the daemon was not killed: build it with -tags failpoint")
 	}
-	devices, err := h.store.Devices(t.Context())
-	h.check(err)
+	devices, err := h.Store.Devices(t.Context())
+	h.Check(err)
 	half := devices[len(devices)-1].ID
 	const foreign = 77
 	pool := h.pool()
-	h.check(pool.CreateThin(foreign))
+	h.Check(pool.CreateThin(foreign))
 	h.plant(image["damaged"].Tree.Device, text, "A")
-	h.check(os.Remove(image["bare"].Blob.Path))
-	h.check(os.RemoveAll(filepath.Join(h.dir, "state", "manifests")))
+	h.Check(os.Remove(image["bare"].Blob.Path))
+	h.Check(os.RemoveAll(filepath.Join(h.dir(), "state", "manifests")))
 
 	want := h.journal().without(image["damaged"].ID).without(devices[len(devices)-1].Image)
 	for i := range want.images {
@@ -191,148 +192,148 @@ func TestRebuiltFromThePool(t *testing.T) {
 			want.images[i].Blob = nil
 		}
 	}
-	damagedSnapshots, err := h.store.SnapshotsOf(t.Context(), image["damaged"].ID)
-	h.check(err)
+	damagedSnapshots, err := h.Store.SnapshotsOf(t.Context(), image["damaged"].ID)
+	h.Check(err)
 	h.loseDatabase()
 
-	if out, code := h.try("recover"); code != 3 || !strings.Contains(out, "name") {
+	if out, code := h.Try("recover"); code != 3 || !strings.Contains(out, "name") {
 		t.Errorf("recover under another name: exit code %d, %s", code, out)
 	}
 	archives := h.recoverReports(half, foreign, image["damaged"].Tree.Device, damagedSnapshots[0].Device)
 	h.reopen()
 	h.same(h.journal(), want)
-	found, err := invariants.Look(t.Context(), h.store, filepath.Join(h.dir, "state"))
-	h.check(err)
+	found, err := invariants.Look(t.Context(), h.Store, filepath.Join(h.dir(), "state"))
+	h.Check(err)
 	if list := found.Unfolded(); len(list) > 0 {
 		t.Errorf("%q", list)
 	}
-	h.check(mount.Close())
+	h.Check(mount.Close())
 
-	h.start()
-	h.running()
+	h.Start()
+	h.WaitRunning()
 	h.goesOn(image, bodies, used)
-	h.put("images/new.tar", rootfs("new", 3))
-	if img := h.active("images/new.tar"); img.Tree.Device <= foreign || img.ID <= image["bare"].ID {
+	h.put("images/new.tar", tarballs.RootFS("new", 3))
+	if img := h.WaitActive("images/new.tar"); img.Tree.Device <= foreign || img.ID <= image["bare"].ID {
 		t.Errorf("a new image has the id %d and the device %d", img.ID, img.Tree.Device)
 	}
-	h.active("images/half.tar") // its message was not deleted
-	h.consumer("backfill")
-	if img := h.active("images/damaged.tar"); img.Tree.Device <= foreign {
+	h.WaitActive("images/half.tar") // its message was not deleted
+	h.Consumer("backfill")
+	if img := h.WaitActive("images/damaged.tar"); img.Tree.Device <= foreign {
 		t.Errorf("the damaged image came back on device %d", img.Tree.Device)
 	}
-	h.drained()
+	h.WaitDrained()
 	h.unclaimed["thin_device"], h.unclaimed["file"] = 4, len(archives)
-	h.stop()
-	h.consumer("verify", "--all")
+	h.Stop()
+	h.Consumer("verify", "--all")
 	for _, lost := range archives {
-		h.check(os.Remove(lost))
+		h.Check(os.Remove(lost))
 	}
 	for _, id := range []int64{half, foreign, image["damaged"].Tree.Device, damagedSnapshots[0].Device} {
 		if !h.hasThin(pool, id) {
 			t.Errorf("device %d is gone", id)
 		}
-		h.check(pool.Deactivate(devmapper.ID(id)))
-		h.check(pool.Delete(devmapper.ID(id)))
+		h.Check(pool.Deactivate(devmapper.ID(id)))
+		h.Check(pool.Delete(devmapper.ID(id)))
 	}
-	h.whole()
+	h.Look()
 }
 
 // recoverReports runs recover, dry and then really: both say the same, and only the second changes anything.
 func (h *host) recoverReports(half, foreign, damaged, damagedSnapshot int64) (archives []string) {
-	h.t.Helper()
-	name := poolName(h.t)
-	database := filepath.Join(h.dir, "state", "consumer.db")
+	h.T.Helper()
+	name := poolName(h.T)
+	database := filepath.Join(h.dir(), "state", "consumer.db")
 	reports := map[bool]map[int64]string{}
 	for _, dry := range []bool{true, false} {
 		args := []string{"recover", "--json", "--name", name}
 		if dry {
 			args = append(args, "--dry-run")
 		}
-		out, code := h.try(args...)
+		out, code := h.Try(args...)
 		if code != 7 {
-			h.t.Fatalf("%v: exit code %d, want 7: %s", args, code, out)
+			h.T.Fatalf("%v: exit code %d, want 7: %s", args, code, out)
 		}
 		reports[dry], archives = h.found(out)
 		if _, err := os.Stat(database); dry != errors.Is(err, os.ErrNotExist) {
-			h.t.Errorf("after %v: %v", args, err)
+			h.T.Errorf("after %v: %v", args, err)
 		}
 	}
 	if a, b := mustJSON(reports[true]), mustJSON(reports[false]); a != b {
-		h.t.Errorf("dry: %s\nnot:  %s", a, b)
+		h.T.Errorf("dry: %s\nnot:  %s", a, b)
 	}
 	for id, why := range map[int64]string{half: "no seal record", foreign: "no ext4", damaged: "its tree is", damagedSnapshot: "which is not proven"} {
 		if !strings.HasPrefix(reports[false][id], "unproven") || !strings.Contains(reports[false][id], why) {
-			h.t.Errorf("device %d: %q, want unproven because %s", id, reports[false][id], why)
+			h.T.Errorf("device %d: %q, want unproven because %s", id, reports[false][id], why)
 		}
 		delete(reports[false], id)
 	}
 	if s := mustJSON(reports[false]); strings.Contains(s, "unproven") {
-		h.t.Errorf("unproven, too: %s", s)
+		h.T.Errorf("unproven, too: %s", s)
 	}
 	before, err := os.ReadFile(database)
-	h.check(err)
-	out, code := h.try("recover", "--name", name)
+	h.Check(err)
+	out, code := h.Try("recover", "--name", name)
 	after, err := os.ReadFile(database)
-	h.check(err)
+	h.Check(err)
 	if code != 1 || !strings.Contains(out, "move "+database) || !bytes.Equal(before, after) {
-		h.t.Errorf("recover over a database: exit code %d, changed: %t, %s", code, !bytes.Equal(before, after), out)
+		h.T.Errorf("recover over a database: exit code %d, changed: %t, %s", code, !bytes.Equal(before, after), out)
 	}
 	return archives
 }
 
 // goesOn checks that the daemon on a rebuilt database has what it had, and that being told again of an object changes nothing.
 func (h *host) goesOn(image map[string]store.Image, bodies map[string][]byte, snapshots []store.Snapshot) {
-	h.t.Helper()
+	h.T.Helper()
 	for _, key := range []string{"a", "b", "bare"} {
-		if out := h.consumer("verify", "images/"+key+".tar"); !strings.Contains(out, "as sealed") || !strings.Contains(out, "agrees") {
-			h.t.Errorf("verify: %s", out)
+		if out := h.Consumer("verify", "images/"+key+".tar"); !strings.Contains(out, "as sealed") || !strings.Contains(out, "agrees") {
+			h.T.Errorf("verify: %s", out)
 		}
 	}
 	for i, want := range []string{"a", "mine"} {
 		if got := h.hello(snapshots[i].Path); got != want {
-			h.t.Errorf("%s reads %q, want %q", snapshots[i].Path, got, want)
+			h.T.Errorf("%s reads %q, want %q", snapshots[i].Path, got, want)
 		}
 	}
 	for _, key := range []string{"a", "b"} {
 		events := h.events(image[key].ID)
 		h.put("images/"+key+".tar", bodies[key])
-		h.drained()
+		h.WaitDrained()
 		if again := h.events(image[key].ID); again != events {
-			h.t.Errorf("%s: told again, the journal has %d events instead of %d", key, again, events)
+			h.T.Errorf("%s: told again, the journal has %d events instead of %d", key, again, events)
 		}
 	}
-	h.logged("handed off: nothing to do", 2)
+	h.waitLogged("handed off: nothing to do", 2)
 	h.put("images/bare.tar", bodies["bare"]) // its archive is fetched again, its device is not made again
-	h.drained()
-	if img := h.active("images/bare.tar"); img.Blob == nil || img.Tree.Device != image["bare"].Tree.Device {
-		h.t.Errorf("the image whose archive was lost: %+v", img)
+	h.WaitDrained()
+	if img := h.WaitActive("images/bare.tar"); img.Blob == nil || img.Tree.Device != image["bare"].Tree.Device {
+		h.T.Errorf("the image whose archive was lost: %+v", img)
 	}
 }
 
 // After a reboot, when no device is active, the pool's metadata tell whose pool it is. Killed anywhere, recover is run again.
 func TestRebuiltAfterReboot(t *testing.T) {
 	h := newHost(t)
-	h.start()
+	h.Start()
 	for _, key := range []string{"images/a.tar", "images/b.tar", "images/c.tar"} {
-		h.put(key, rootfs(key, 3))
-		h.active(key)
+		h.put(key, tarballs.RootFS(key, 3))
+		h.WaitActive(key)
 	}
-	h.drained()
-	h.stop()
+	h.WaitDrained()
+	h.Stop()
 	want := h.journal()
-	row, err := h.store.Pool(t.Context())
-	h.check(err)
-	h.consumer("pool", "detach")
+	row, err := h.Store.Pool(t.Context())
+	h.Check(err)
+	h.Consumer("pool", "detach")
 	h.loseDatabase()
 
-	wal := filepath.Join(h.dir, "state", "consumer.db-wal")
-	h.check(os.WriteFile(wal, []byte("of the lost database"), 0o600))
+	wal := filepath.Join(h.dir(), "state", "consumer.db-wal")
+	h.Check(os.WriteFile(wal, []byte("of the lost database"), 0o600))
 	args := []string{"recover", "--name", row.Name}
-	if out, code := h.try(args...); code != 1 || !strings.Contains(out, wal) {
+	if out, code := h.Try(args...); code != 1 || !strings.Contains(out, wal) {
 		t.Errorf("beside a write-ahead log: exit code %d, %s", code, out)
 	}
-	h.check(os.Remove(wal))
-	if out, code := h.try(append(args, "--dry-run")...); code != 0 || !strings.Contains(out, "3 images, 3 snapshots; nothing was written") {
+	h.Check(os.Remove(wal))
+	if out, code := h.Try(append(args, "--dry-run")...); code != 0 || !strings.Contains(out, "3 images, 3 snapshots; nothing was written") {
 		t.Errorf("dry: exit code %d, %s", code, out)
 	}
 	if _, err := os.Stat("/dev/mapper/cim-" + row.Name + "-pool"); !errors.Is(err, os.ErrNotExist) {
@@ -340,57 +341,49 @@ func TestRebuiltAfterReboot(t *testing.T) {
 	}
 	h.killInSurvey(args)
 	for _, at := range []string{"before:rebuilt::", "after:rebuilt::"} {
-		if out, code := h.tryWith("CIM_CRASH_AT="+at, args...); code != -1 {
+		if out, code := h.TryWith([]string{"CIM_CRASH_AT=" + at}, args...); code != -1 {
 			t.Fatalf("%s: exit code %d: not killed: build it with -tags failpoint: %s", at, code, out)
 		}
-		if _, err := os.Stat(filepath.Join(h.dir, "state", "consumer.db")); !errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Stat(filepath.Join(h.dir(), "state", "consumer.db")); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s: there is a database that is not complete: %v", at, err)
 		}
 	}
-	if out := h.consumer(args...); !strings.Contains(out, "3 images, 3 snapshots") {
+	if out := h.Consumer(args...); !strings.Contains(out, "3 images, 3 snapshots") {
 		t.Errorf("recover: %s", out)
 	}
 	h.reopen()
 	h.same(h.journal(), want)
-	if again, err := h.store.Pool(t.Context()); err != nil || again.UUID != row.UUID || again.BlockSize != row.BlockSize || again.Data != row.Data {
+	if again, err := h.Store.Pool(t.Context()); err != nil || again.UUID != row.UUID || again.BlockSize != row.BlockSize || again.Data != row.Data {
 		t.Errorf("pool %+v, %v, want %+v", again, err, row)
 	}
-	h.whole()
-	h.start()
-	h.running()
-	h.stop()
-	h.whole()
-	if left, err := filepath.Glob(filepath.Join(h.dir, "state", "consumer.db.*")); err != nil || len(left) != 0 {
+	h.Look()
+	h.Start()
+	h.WaitRunning()
+	h.Stop()
+	h.Look()
+	if left, err := filepath.Glob(filepath.Join(h.dir(), "state", "consumer.db.*")); err != nil || len(left) != 0 {
 		t.Errorf("left: %v, %v", left, err)
 	}
 }
 
-// tryWith is try with one more setting.
-func (h *host) tryWith(env string, args ...string) (string, int) {
-	h.t.Helper()
-	more := *h
-	more.env = append(slices.Clone(h.env), env)
-	return more.try(args...)
-}
-
 // killInSurvey kills recover when it has read the first device.
 func (h *host) killInSurvey(args []string) {
-	h.t.Helper()
-	log := filepath.Join(h.dir, "recover.log")
+	h.T.Helper()
+	log := filepath.Join(h.dir(), "recover.log")
 	f, err := os.Create(log)
-	h.check(err)
+	h.Check(err)
 	defer f.Close()
-	cmd := exec.Command(program(h.t), args...)
-	cmd.Env, cmd.Stderr = h.env, f
-	h.check(cmd.Start())
-	h.eventually("recover reads devices", func() bool {
+	cmd := exec.Command(h.Program(), args...)
+	cmd.Env, cmd.Stderr = h.Environment(), f
+	h.Check(cmd.Start())
+	h.WaitFor("recover reads devices", func() bool {
 		text, err := os.ReadFile(log)
-		h.check(err)
+		h.Check(err)
 		return bytes.Contains(text, []byte("thin device read"))
 	})
-	h.check(cmd.Process.Kill())
+	h.Check(cmd.Process.Kill())
 	if err := cmd.Wait(); err == nil {
-		h.t.Error("recover was faster than the kill")
+		h.T.Error("recover was faster than the kill")
 	}
 }
 
@@ -398,31 +391,31 @@ func (h *host) killInSurvey(args []string) {
 // another pool is none to rebuild from.
 func TestSealRecord(t *testing.T) {
 	h := newHost(t)
-	h.start()
-	h.put("images/a.tar", rootfs("hello", 3))
-	img := h.active("images/a.tar")
-	h.drained()
-	h.stop()
+	h.Start()
+	h.put("images/a.tar", tarballs.RootFS("hello", 3))
+	img := h.WaitActive("images/a.tar")
+	h.WaitDrained()
+	h.Stop()
 	d := img.Tree.Device
 	h.reseal(d, func(s *store.Seal) { s.Key = "images/other.tar" })
-	if out, code := h.try("verify", "images/a.tar"); code != 6 || !strings.Contains(out, "seal record: key is images/other.tar, should be images/a.tar") {
+	if out, code := h.Try("verify", "images/a.tar"); code != 6 || !strings.Contains(out, "seal record: key is images/other.tar, should be images/a.tar") {
 		t.Errorf("another key: exit code %d, %s", code, out)
 	}
 	h.reseal(d, func(s *store.Seal) { s.Key = "images/a.tar" })
-	if out := h.consumer("verify", "images/a.tar"); !strings.Contains(out, "agrees") {
+	if out := h.Consumer("verify", "images/a.tar"); !strings.Contains(out, "agrees") {
 		t.Errorf("the key as it was: %s", out)
 	}
 	h.reseal(d, func(s *store.Seal) { s.PoolUUID = "another" })
 	h.loseDatabase()
-	out, code := h.try("recover", "--dry-run", "--json", "--name", poolName(t))
+	out, code := h.Try("recover", "--dry-run", "--json", "--name", poolName(t))
 	if found, _ := h.found(out); code != 7 || !strings.Contains(found[d], "sealed in the pool another") {
 		t.Errorf("sealed in another pool: exit code %d, %s", code, out)
 	}
-	if _, code := h.try("recover", "--name", poolName(t)); code != 7 {
+	if _, code := h.Try("recover", "--name", poolName(t)); code != 7 {
 		t.Errorf("recover: exit code %d, want 7", code)
 	}
 	h.reopen()
-	if images, err := h.store.Images(t.Context()); err != nil || len(images) != 0 {
+	if images, err := h.Store.Images(t.Context()); err != nil || len(images) != 0 {
 		t.Errorf("rebuilt: %+v, %v", images, err)
 	}
 }
@@ -430,38 +423,38 @@ func TestSealRecord(t *testing.T) {
 // A device without a seal record is valid, and verify says so.
 func TestNoSealRecord(t *testing.T) {
 	h := newHost(t)
-	h.start()
-	h.put("images/a.tar", rootfs("hello", 3))
-	img := h.active("images/a.tar")
-	h.drained()
-	h.stop()
+	h.Start()
+	h.put("images/a.tar", tarballs.RootFS("hello", 3))
+	img := h.WaitActive("images/a.tar")
+	h.WaitDrained()
+	h.Stop()
 	h.reseal(img.Tree.Device, nil)
-	if out := h.consumer("verify", "images/a.tar"); !strings.Contains(out, "as sealed") || !strings.Contains(out, "none") {
+	if out := h.Consumer("verify", "images/a.tar"); !strings.Contains(out, "as sealed") || !strings.Contains(out, "none") {
 		t.Errorf("verify: %s", out)
 	}
-	h.whole()
+	h.Look()
 }
 
 // reseal changes the seal record of an image's device, or with nil removes it.
 func (h *host) reseal(device int64, change func(*store.Seal)) {
-	h.t.Helper()
+	h.T.Helper()
 	pool := h.pool()
 	path, err := pool.Activate(devmapper.ID(device), devmapper.KindImage, 256<<20, false)
-	h.check(err)
+	h.Check(err)
 	m, err := devmapper.MountDetached(path, devmapper.MountBuild)
-	h.check(err)
+	h.Check(err)
 	record, err := archive.ReadSeal(m.Root())
-	h.check(err)
+	h.Check(err)
 	root, err := os.OpenRoot("/proc/self/fd/" + mustJSON(m.Root().Fd()))
-	h.check(err)
-	h.check(root.Remove("seal.json"))
+	h.Check(err)
+	h.Check(root.Remove("seal.json"))
 	if change != nil {
 		seal, err := store.ParseSeal(record)
-		h.check(err)
+		h.Check(err)
 		change(&seal)
 		record, err = seal.Encode()
-		h.check(err)
-		h.check(archive.WriteSeal(m.Root(), record))
+		h.Check(err)
+		h.Check(archive.WriteSeal(m.Root(), record))
 	}
-	h.check(errors.Join(m.Sync(), root.Close(), m.Close(), pool.Deactivate(devmapper.ID(device))))
+	h.Check(errors.Join(m.Sync(), root.Close(), m.Close(), pool.Deactivate(devmapper.ID(device))))
 }

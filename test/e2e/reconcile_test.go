@@ -16,86 +16,86 @@ import (
 func TestReconcile(t *testing.T) {
 	h := newHost(t)
 	pool := h.pool()
-	h.start()
+	h.Start()
 	img := h.first()
-	h.drained()
-	before, err := h.store.SnapshotsOf(t.Context(), img.ID)
-	h.check(err)
+	h.WaitDrained()
+	before, err := h.Store.SnapshotsOf(t.Context(), img.ID)
+	h.Check(err)
 
-	h.check(pool.Deactivate(devmapper.ID(before[0].Device)))
-	h.eventually("the snapshot is active again", func() bool {
+	h.Check(pool.Deactivate(devmapper.ID(before[0].Device)))
+	h.WaitFor("the snapshot is active again", func() bool {
 		_, err := os.Stat(before[0].Path)
 		return err == nil
 	})
 	h.serves(img)
 
-	h.check(pool.Delete(devmapper.ID(img.Tree.Device)))
+	h.Check(pool.Delete(devmapper.ID(img.Tree.Device)))
 	var again store.Image
-	h.eventually("the image has another device", func() bool {
-		again, err = h.store.Image(t.Context(), img.ID)
-		h.check(err)
+	h.WaitFor("the image has another device", func() bool {
+		again, err = h.Store.Image(t.Context(), img.ID)
+		h.Check(err)
 		return again.State == store.Active && again.Tree.Device != img.Tree.Device
 	})
 	if again.Tree.Digest != img.Tree.Digest {
 		t.Errorf("made again with digest %s, was %s", again.Tree.Digest, img.Tree.Digest)
 	}
 
-	alien := filepath.Join(h.dir, "state", "blobs", "alien")
-	h.check(os.WriteFile(alien, []byte("x"), 0o600))
-	if out := h.consumer("reconcile", "--dry-run"); !strings.Contains(out, "file alien") || !strings.Contains(out, "report") {
+	alien := filepath.Join(h.dir(), "state", "blobs", "alien")
+	h.Check(os.WriteFile(alien, []byte("x"), 0o600))
+	if out := h.Consumer("reconcile", "--dry-run"); !strings.Contains(out, "file alien") || !strings.Contains(out, "report") {
 		t.Errorf("reconcile --dry-run: %s", out)
 	}
-	if out, code := h.try("reconcile"); code != 4 || !strings.Contains(out, "--dry-run") {
+	if out, code := h.Try("reconcile"); code != 4 || !strings.Contains(out, "--dry-run") {
 		t.Errorf("reconcile beside the daemon: %d %s", code, out)
 	}
-	h.eventually("the gauge counts it", func() bool {
-		_, text := h.get("/metrics")
+	h.WaitFor("the gauge counts it", func() bool {
+		_, text := h.Get("/metrics")
 		return strings.Contains(text, `imagemanager_unclaimed{kind="file"} 1`)
 	})
-	h.check(os.Remove(alien)) // it is still there
-	h.eventually("the gauge is 0", func() bool {
-		_, text := h.get("/metrics")
+	h.Check(os.Remove(alien)) // it is still there
+	h.WaitFor("the gauge is 0", func() bool {
+		_, text := h.Get("/metrics")
 		return strings.Contains(text, `imagemanager_unclaimed{kind="file"} 0`)
 	})
-	h.stop()
-	if out := h.consumer("reconcile"); !strings.Contains(out, "nothing to do") {
+	h.Stop()
+	if out := h.Consumer("reconcile"); !strings.Contains(out, "nothing to do") {
 		t.Errorf("reconcile after the daemon: %s", out)
 	}
-	h.whole()
+	h.Look()
 }
 
 // A pool that was made anew under the journal's feet is refused, though it carries the right name and mark; the right one is taken again.
 func TestWrongPool(t *testing.T) {
 	h := newHost(t)
-	h.start()
+	h.Start()
 	img := h.first()
-	h.drained()
-	h.stop()
-	h.consumer("pool", "detach")
-	row, err := h.store.Pool(t.Context())
-	h.check(err)
+	h.WaitDrained()
+	h.Stop()
+	h.Consumer("pool", "detach")
+	row, err := h.Store.Pool(t.Context())
+	h.Check(err)
 	right := row.Metadata + ".right"
-	h.check(os.Rename(row.Metadata, right))
+	h.Check(os.Rename(row.Metadata, right))
 	info, err := os.Stat(right)
-	h.check(err)
-	h.check(os.WriteFile(row.Metadata, nil, 0o600))
-	h.check(os.Truncate(row.Metadata, info.Size()))
-	if out, code := h.try("run"); code != 3 || !strings.Contains(out, "holds no thin pool") {
+	h.Check(err)
+	h.Check(os.WriteFile(row.Metadata, nil, 0o600))
+	h.Check(os.Truncate(row.Metadata, info.Size()))
+	if out, code := h.Try("run"); code != 3 || !strings.Contains(out, "holds no thin pool") {
 		t.Errorf("run without a pool: %d %s", code, out)
 	}
 	pool, err := devmapper.Create(invariants.ConfigOf(row))
-	h.check(err)
-	h.check(pool.Close())
-	if out, code := h.try("run"); code != 3 || !strings.Contains(out, "has none of its 2 devices") {
+	h.Check(err)
+	h.Check(pool.Close())
+	if out, code := h.Try("run"); code != 3 || !strings.Contains(out, "has none of its 2 devices") {
 		t.Errorf("run with a new pool: %d %s", code, out)
 	}
-	if now, err := h.store.Image(t.Context(), img.ID); err != nil || now.State != store.Active {
+	if now, err := h.Store.Image(t.Context(), img.ID); err != nil || now.State != store.Active {
 		t.Errorf("the image is touched: %+v %v", now.Progress, err)
 	}
-	h.consumer("pool", "detach")
-	h.check(os.Rename(right, row.Metadata))
-	h.start()
-	h.stop()
+	h.Consumer("pool", "detach")
+	h.Check(os.Rename(right, row.Metadata))
+	h.Start()
+	h.Stop()
 	h.serves(img)
-	h.whole()
+	h.Look()
 }

@@ -6,70 +6,71 @@ import (
 	"testing"
 
 	"imagemanager.internal/internal/store"
+	tarballs "imagemanager.internal/test/images"
 )
 
 // Acceptance tests 5 and 7: what is refused is refused with its reason, its message is deleted, and nothing is left.
 func TestRefusals(t *testing.T) {
 	h := newHost(t)
-	h.start()
-	good := rootfs("hello", 5)
+	h.Start()
+	good := tarballs.RootFS("hello", 5)
 	for _, c := range []struct {
 		name, key string
 		body      []byte
 		state     store.State
 		says      string
 	}{
-		{"traversal", "images/dotdot.tar", rootfs("x", 1, entry{name: "../../etc/passwd", body: "x"}), store.Violation, ".."},
-		{"absolute name", "images/abs.tar", rootfs("x", 1, entry{name: "/etc/passwd", body: "x"}), store.Violation, "absolute"},
-		{"absolute link", "images/abslink.tar", rootfs("x", 1, entry{name: "etc/mtab", link: "/proc/mounts"}), "", "IMAGE_POLICY=distro"},
-		{"escaping link", "images/esc.tar", rootfs("x", 1, entry{name: "etc/l", link: "../../../x"}), store.Violation, "etc/l"},
-		{"setuid", "images/suid.tar", rootfs("x", 1, entry{name: "usr/su", mode: 0o4755, body: "x"}), "", "IMAGE_POLICY=distro"},
-		{"device node", "images/dev.tar", rootfs("x", 1, entry{name: "etc/null", device: true}), "", "etc/null"},
-		{"truncated", "images/short.tar", good[:len(good)/2], store.Rejected, ""},
-		{"no image", "images/text.tar", []byte(strings.Repeat("this is no tar\n", 100)), store.Rejected, ""},
-		{"compressed", "images/gz.tar", gzipped(good), store.Rejected, "gzip"},
-		{"not canonical", "images/flat.tar", tarball(entry{name: "readme", body: "x"}), store.Rejected, "etc"},
-		{"bad key", "images/../x.tar", good, store.Rejected, ""},
+		{name: "traversal", key: "images/dotdot.tar", body: tarballs.RootFS("x", 1, tarballs.Entry{Name: "../../etc/passwd", Body: "x"}), state: store.Violation, says: ".."},
+		{name: "absolute name", key: "images/abs.tar", body: tarballs.RootFS("x", 1, tarballs.Entry{Name: "/etc/passwd", Body: "x"}), state: store.Violation, says: "absolute"},
+		{name: "absolute link", key: "images/abslink.tar", body: tarballs.RootFS("x", 1, tarballs.Entry{Name: "etc/mtab", Link: "/proc/mounts"}), says: "IMAGE_POLICY=distro"},
+		{name: "escaping link", key: "images/esc.tar", body: tarballs.RootFS("x", 1, tarballs.Entry{Name: "etc/l", Link: "../../../x"}), state: store.Violation, says: "etc/l"},
+		{name: "setuid", key: "images/suid.tar", body: tarballs.RootFS("x", 1, tarballs.Entry{Name: "usr/su", Mode: 0o4755, Body: "x"}), says: "IMAGE_POLICY=distro"},
+		{name: "device node", key: "images/dev.tar", body: tarballs.RootFS("x", 1, tarballs.Entry{Name: "etc/null", Type: '3', Dev: [2]int64{1, 3}}), says: "etc/null"},
+		{name: "truncated", key: "images/short.tar", body: good[:len(good)/2], state: store.Rejected},
+		{name: "no image", key: "images/text.tar", body: []byte(strings.Repeat("this is no tar\n", 100)), state: store.Rejected},
+		{name: "compressed", key: "images/gz.tar", body: gzipped(good), state: store.Rejected, says: "gzip"},
+		{name: "not canonical", key: "images/flat.tar", body: tarballs.Tar(tarballs.Entry{Name: "readme", Body: "x"}), state: store.Rejected, says: "etc"},
+		{name: "bad key", key: "images/../x.tar", body: good, state: store.Rejected},
 	} {
 		h.put(c.key, c.body)
-		img := h.ends(c.key)
+		img := h.WaitEnded(c.key)
 		if img.State != store.Rejected && img.State != store.Violation || c.state != "" && img.State != c.state || !strings.Contains(img.Reason, c.says) {
 			t.Errorf("%s: ended %s: %q; want %s naming %q", c.name, img.State, img.Reason, c.state, c.says)
 		}
 		t.Logf("%s: %s: %s", c.name, img.State, img.Reason)
 	}
-	h.drained()
-	devices, err := h.store.Devices(t.Context())
-	h.check(err)
+	h.WaitDrained()
+	devices, err := h.Store.Devices(t.Context())
+	h.Check(err)
 	if len(devices) != 0 {
 		t.Errorf("devices left: %+v", devices)
 	}
-	h.stop()
-	h.whole()
+	h.Stop()
+	h.Look()
 }
 
 // What `distro` is for: links rewritten, special bits stripped, devices skipped.
 func TestDistro(t *testing.T) {
 	h := newHost(t, "IMAGE_POLICY=distro")
-	h.start()
-	h.put("images/d.tar", rootfs("x", 1, entry{name: "etc/mtab", link: "/etc/x"}, entry{name: "usr/su", mode: 0o4755, body: "x"}, entry{name: "etc/null", device: true}))
-	img := h.active("images/d.tar")
+	h.Start()
+	h.put("images/d.tar", tarballs.RootFS("x", 1, tarballs.Entry{Name: "etc/mtab", Link: "/etc/x"}, tarballs.Entry{Name: "usr/su", Mode: 0o4755, Body: "x"}, tarballs.Entry{Name: "etc/null", Type: '3', Dev: [2]int64{1, 3}}))
+	img := h.WaitActive("images/d.tar")
 	if img.Tree.Changed != 3 || img.Tree.Policy != "distro" {
 		t.Errorf("%d entries adjusted under %q, want 3", img.Tree.Changed, img.Tree.Policy)
 	}
-	snapshots, err := h.store.SnapshotsOf(t.Context(), img.ID)
-	h.check(err)
+	snapshots, err := h.Store.SnapshotsOf(t.Context(), img.ID)
+	h.Check(err)
 	if got := h.readlink(snapshots[0].Path, "rootfs/etc/mtab"); got != "x" {
 		t.Errorf("the absolute link became %q", got)
 	}
-	h.stop()
-	h.whole()
+	h.Stop()
+	h.Look()
 }
 
 // Messages that name no image of ours end without one: deleted, or, where they are about another bucket or prefix, kept aside.
 func TestForeignMessages(t *testing.T) {
 	h := newHost(t)
-	h.start()
+	h.Start()
 	for _, text := range []string{
 		`{"Service":"Amazon S3","Event":"s3:TestEvent","Time":"2026-11-01T10:00:00.000Z","Bucket":"images-bucket","RequestId":"R1","HostId":"H1"}`,
 		`{"Records":[{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":"another"},"object":{"key":"images/x.tar","eTag":"e"}}}]}`,
@@ -77,25 +78,25 @@ func TestForeignMessages(t *testing.T) {
 		`{"Records":[{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectRemoved:Delete","s3":{"bucket":{"name":"images-bucket"},"object":{"key":"images/x.tar","eTag":"e"}}}]}`,
 		`{"Records":[]}`,
 	} {
-		h.send(strings.ReplaceAll(text, "images-bucket", h.cloud.Name))
+		h.send(strings.ReplaceAll(text, "images-bucket", h.Cloud.Name))
 	}
-	h.drained()
+	h.WaitDrained()
 	h.kept(2)
-	images, err := h.store.Images(t.Context())
-	h.check(err)
+	images, err := h.Store.Images(t.Context())
+	h.Check(err)
 	if len(images) != 0 {
 		t.Errorf("images made of nothing: %+v", images)
 	}
-	h.stop()
+	h.Stop()
 }
 
 // kept checks how many messages are in quarantine: foreign ones are, unless they are to be dropped.
 func (h *host) kept(want int) {
-	h.t.Helper()
-	list, err := h.store.QuarantinedAll(h.t.Context())
-	h.check(err)
+	h.T.Helper()
+	list, err := h.Store.QuarantinedAll(h.T.Context())
+	h.Check(err)
 	if len(list) != want {
-		h.t.Errorf("%d messages in quarantine, want %d: %+v", len(list), want, list)
+		h.T.Errorf("%d messages in quarantine, want %d: %+v", len(list), want, list)
 	}
 }
 
@@ -103,21 +104,21 @@ func (h *host) kept(want int) {
 func TestSeveralRecords(t *testing.T) {
 	h := newHost(t)
 	var records []string
-	for i, body := range [][]byte{rootfs("a", 3), rootfs("b", 3), []byte("garbage")} {
+	for i, body := range [][]byte{tarballs.RootFS("a", 3), tarballs.RootFS("b", 3), []byte("garbage")} {
 		key := fmt.Sprintf("images/%d.tar", i)
 		h.put(key, body)
 		records = append(records, fmt.Sprintf(`{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":%q},"object":{"key":%q,"eTag":%q}}}`,
-			h.cloud.Name, key, md5Hex(body)))
+			h.Cloud.Name, key, md5Hex(body)))
 	}
-	h.check(h.cloud.Purge(t.Context()))
+	h.Check(h.Cloud.Purge(t.Context()))
 	h.send(`{"Records":[` + strings.Join(records, ",") + `]}`)
-	h.start()
-	h.drained()
+	h.Start()
+	h.WaitDrained()
 	for key, want := range map[string]store.State{"images/0.tar": store.Active, "images/1.tar": store.Active, "images/2.tar": store.Rejected} {
-		if img := h.ends(key); img.State != want {
+		if img := h.WaitEnded(key); img.State != want {
 			t.Errorf("%s ended %s (%s), want %s", key, img.State, img.Reason, want)
 		}
 	}
-	h.stop()
-	h.whole()
+	h.Stop()
+	h.Look()
 }

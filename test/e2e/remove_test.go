@@ -15,40 +15,41 @@ import (
 
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/store"
+	tarballs "imagemanager.internal/test/images"
 )
 
 // snapshots returns the active snapshots of an image.
 func (h *host) snapshots(image int64) []store.Snapshot {
-	h.t.Helper()
-	list, err := h.store.SnapshotsOf(h.t.Context(), image)
-	h.check(err)
+	h.T.Helper()
+	list, err := h.Store.SnapshotsOf(h.T.Context(), image)
+	h.Check(err)
 	return list
 }
 
 // image returns the image as it is now.
 func (h *host) image(id int64) store.Image {
-	h.t.Helper()
-	img, err := h.store.Image(h.t.Context(), id)
-	h.check(err)
+	h.T.Helper()
+	img, err := h.Store.Image(h.T.Context(), id)
+	h.Check(err)
 	return img
 }
 
 // refused runs a command that must fail and say certain things.
 func (h *host) refused(args []string, says ...string) {
-	h.t.Helper()
-	out, code := h.try(args...)
+	h.T.Helper()
+	out, code := h.Try(args...)
 	for _, want := range says {
 		if code == 0 || !strings.Contains(out, want) {
-			h.t.Errorf("consumer %s: exit code %d, %s; want a failure that says %q", strings.Join(args, " "), code, out, want)
+			h.T.Errorf("consumer %s: exit code %d, %s; want a failure that says %q", strings.Join(args, " "), code, out, want)
 		}
 	}
 }
 
 // tells runs a command that must succeed and say something.
 func (h *host) tells(want string, args ...string) {
-	h.t.Helper()
-	if out := h.consumer(args...); !strings.Contains(out, want) {
-		h.t.Errorf("consumer %s: %s; want %q", strings.Join(args, " "), out, want)
+	h.T.Helper()
+	if out := h.Consumer(args...); !strings.Contains(out, want) {
+		h.T.Errorf("consumer %s: %s; want %q", strings.Join(args, " "), out, want)
 	}
 }
 
@@ -56,21 +57,21 @@ func (h *host) tells(want string, args ...string) {
 // that is told of them afterwards brings them back, but `consumer submit`.
 func TestRemove(t *testing.T) {
 	h := newHost(t)
-	body := rootfs("hello", 3)
+	body := tarballs.RootFS("hello", 3)
 	h.put("images/a.tar", body)
 	h.put("images/b.tar", body) // the same tree: the manifest is shared
-	h.start()
-	a, b := h.active("images/a.tar"), h.active("images/b.tar")
-	h.consumer("snapshot", "images/a.tar")
+	h.Start()
+	a, b := h.WaitActive("images/a.tar"), h.WaitActive("images/b.tar")
+	h.Consumer("snapshot", "images/a.tar")
 	two := h.snapshots(a.ID)
 	h.refused([]string{"rm", "images/a.tar"}, two[0].Path, two[1].Path, "--force")
 
 	m, err := devmapper.MountDetached(two[1].Path, devmapper.MountInspect)
-	h.check(err)
+	h.Check(err)
 	for _, args := range [][]string{{"rm", "--force", "images/a.tar"}, {"rm", two[1].Path}, {"rm", "--force", two[1].Path}} {
 		h.refused(args, "in use", filepath.Base(two[1].Path))
 	}
-	h.check(m.Close())
+	h.Check(m.Close())
 	if now := h.snapshots(a.ID); !slices.Equal(now, two) || h.image(a.ID).State != store.Active {
 		t.Errorf("after refusals: %+v, %+v", now, h.image(a.ID).Progress)
 	}
@@ -85,11 +86,11 @@ func TestRemove(t *testing.T) {
 	h.tells("removed, devices", "rm", two[0].Path)
 	h.tells(fmt.Sprintf("device %d deleting", two[0].Device), "history", "images/a.tar")
 	h.put("images/a.tar", body)
-	h.drained()
+	h.WaitDrained()
 	if left := h.snapshots(a.ID); len(left) != 0 || h.image(a.ID).State != store.Active {
 		t.Errorf("a further message made %+v of %+v", left, h.image(a.ID).Progress)
 	}
-	h.consumer("snapshot", "images/a.tar")
+	h.Consumer("snapshot", "images/a.tar")
 
 	h.tells(`"already_removed": false`, "rm", "--force", "--json", "images/a.tar")
 	h.tells("removed already", "rm", "images/a.tar")
@@ -98,82 +99,82 @@ func TestRemove(t *testing.T) {
 	h.staysRemoved(a, body)
 
 	h.tells(fmt.Sprintf("image %d is pending", a.ID), "submit", "images/a.tar")
-	if again := h.active("images/a.tar"); again.ID != a.ID || again.Tree.Digest != b.Tree.Digest {
+	if again := h.WaitActive("images/a.tar"); again.ID != a.ID || again.Tree.Digest != b.Tree.Digest {
 		t.Errorf("submitted again: %+v", again)
 	}
 	h.put("images/bad.tar", []byte("no archive"))
-	bad := h.ends("images/bad.tar")
+	bad := h.WaitEnded("images/bad.tar")
 	h.tells("removed", "rm", "images/bad.tar")
 	h.tells("is pending", "submit", "images/bad.tar") // a second chance for one that was refused
-	if again := h.ends("images/bad.tar"); again.State != store.Rejected || again.Attempt <= bad.Attempt {
+	if again := h.WaitEnded("images/bad.tar"); again.State != store.Rejected || again.Attempt <= bad.Attempt {
 		t.Errorf("submitted again: %+v", again.Progress)
 	}
-	h.stop()
-	h.whole()
+	h.Stop()
+	h.Look()
 	h.tells("removed, devices", "rm", "--force", fmt.Sprint(b.ID)) // without a daemon
-	h.whole()
+	h.Look()
 }
 
 // staysRemoved tells of a removed image in every way but the operator's.
 func (h *host) staysRemoved(img store.Image, body []byte) {
-	h.t.Helper()
+	h.T.Helper()
 	before := h.events(img.ID)
 	for range 3 {
 		h.put(img.Key, body)
 	}
-	h.drained()
+	h.WaitDrained()
 	h.tells("0 enqueued", "backfill")
-	h.stop()
-	h.start()
-	h.running()
+	h.Stop()
+	h.Start()
+	h.WaitRunning()
 	if now := h.image(img.ID); now.State != store.Removed || h.events(img.ID) != before {
-		h.t.Errorf("image %d came back: %+v", img.ID, now.Progress)
+		h.T.Errorf("image %d came back: %+v", img.ID, now.Progress)
 	}
-	if _, err := os.Stat(filepath.Join(h.dir, "state", "blobs", fmt.Sprintf("%d.tar", img.ID))); !errors.Is(err, os.ErrNotExist) {
-		h.t.Errorf("the archive is still there: %v", err)
+	if _, err := os.Stat(filepath.Join(h.dir(), "state", "blobs", fmt.Sprintf("%d.tar", img.ID))); !errors.Is(err, os.ErrNotExist) {
+		h.T.Errorf("the archive is still there: %v", err)
 	}
 }
 
 // A removal gives the space back: to the pool, and to the file system that the pool's file lies on.
 func TestRemoveFreesSpace(t *testing.T) {
 	h := newHost(t)
-	h.start()
-	h.put("images/a.tar", rootfs("small", 1))
-	h.active("images/a.tar")
+	h.Start()
+	h.put("images/a.tar", tarballs.RootFS("small", 1))
+	h.WaitActive("images/a.tar")
 	before := h.used()
 	for i := range 3 {
-		big := entry{name: "var/big", body: strings.Repeat(fmt.Sprintf("%015d\n", i), 1<<20), mode: 0o644} // 16 MiB
-		h.put(fmt.Sprintf("images/big-%d.tar", i), rootfs("big", 1, big))
-		h.active(fmt.Sprintf("images/big-%d.tar", i))
+		big := tarballs.Entry{Name: "var/big", Body: strings.Repeat(fmt.Sprintf("%015d\n", i), 1<<20), Mode: 0o644} // 16 MiB
+		h.put(fmt.Sprintf("images/big-%d.tar", i), tarballs.RootFS("big", 1, big))
+		h.WaitActive(fmt.Sprintf("images/big-%d.tar", i))
 	}
 	full := h.used()
 	if full < before+48<<20 {
 		t.Errorf("three images of 16 MiB made the file grow from %d to %d bytes", before, full)
 	}
 	for i := range 3 {
-		h.consumer("rm", "--force", fmt.Sprintf("images/big-%d.tar", i))
+		h.Consumer("rm", "--force", fmt.Sprintf("images/big-%d.tar", i))
 	}
 	after := h.used()
 	t.Logf("blocks of data.img: %.1f MiB, with the images %.1f, after their removal %.1f", mib(before), mib(full), mib(after))
 	if after > before+1<<20 {
 		t.Errorf("the file has %d bytes, %d before there were images", after, before)
 	}
-	h.stop()
-	h.whole()
-	if manifests, err := filepath.Glob(filepath.Join(h.dir, "state", "manifests", "*")); err != nil || len(manifests) != 1 {
+	h.Stop()
+	h.Look()
+	if manifests, err := filepath.Glob(filepath.Join(h.dir(), "state", "manifests", "*")); err != nil || len(manifests) != 1 {
 		t.Errorf("manifests: %v, %v, want that of the image that is left", manifests, err)
 	}
 }
 
 // used is how many bytes of disk the pool's data file takes.
 func (h *host) used() int64 {
-	h.t.Helper()
-	f, err := os.Open(filepath.Join(h.dir, "state", "pool", "data.img"))
-	h.check(err)
+	h.T.Helper()
+	f, err := os.Open(filepath.Join(h.dir(), "state", "pool", "data.img"))
+	h.Check(err)
 	defer f.Close()
-	h.check(f.Sync())
+	h.Check(f.Sync())
 	var st syscall.Stat_t
-	h.check(syscall.Fstat(int(f.Fd()), &st))
+	h.Check(syscall.Fstat(int(f.Fd()), &st))
 	return st.Blocks * 512
 }
 
@@ -181,15 +182,15 @@ func mib(bytes int64) float64 { return float64(bytes) / (1 << 20) }
 
 // killedAt runs a command that must be killed at a failpoint.
 func (h *host) killedAt(at string, args ...string) {
-	h.t.Helper()
-	cmd := exec.Command(program(h.t), args...)
-	cmd.Env = append(slices.Clone(h.env), "CIM_CRASH_AT="+at)
+	h.T.Helper()
+	cmd := exec.Command(h.Program(), args...)
+	cmd.Env = append(h.Environment(), "CIM_CRASH_AT="+at)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-		h.t.Fatalf("%s %v: not killed: %v, %s", at, args, err, out.String())
+		h.T.Fatalf("%s %v: not killed: %v, %s", at, args, err, out.String())
 	}
 }
 
@@ -219,14 +220,14 @@ func TestRemoveKilled(t *testing.T) {
 	list := cuts()
 	key := func(i int) string { return fmt.Sprintf("images/%d.tar", i) }
 	for i := range list {
-		h.put(key(i), rootfs("hello", 3))
+		h.put(key(i), tarballs.RootFS("hello", 3))
 	}
-	h.start()
+	h.Start()
 	for i := range list {
-		h.active(key(i))
+		h.WaitActive(key(i))
 	}
-	h.drained()
-	h.stop()
+	h.WaitDrained()
+	h.Stop()
 	for i, c := range list {
 		h.removeKilled(key(i), c)
 	}
@@ -235,8 +236,8 @@ func TestRemoveKilled(t *testing.T) {
 
 // removeKilled has a removal killed, and then the second command; the next start must finish it.
 func (h *host) removeKilled(key string, c cut) {
-	h.t.Helper()
-	img := h.active(key)
+	h.T.Helper()
+	img := h.WaitActive(key)
 	rm := []string{"rm", h.snapshots(img.ID)[0].Path}
 	if c.image {
 		rm = []string{"rm", "--force", key}
@@ -248,14 +249,14 @@ func (h *host) removeKilled(key string, c cut) {
 	case "run":
 		h.killedAt(c.at, "run")
 	}
-	h.start()
-	h.running()
-	h.kill()
-	h.whole()
+	h.Start()
+	h.WaitRunning()
+	h.Kill()
+	h.Look()
 	nothing := strings.HasPrefix(c.at, "before:removed:")
 	left, state := h.snapshots(img.ID), h.image(img.ID).State
 	if kept := len(left) == 1 && state == store.Active; nothing != kept || c.image && !nothing && state != store.Removed {
-		h.t.Errorf("%+v: image %s with the snapshots %+v", c, state, left)
+		h.T.Errorf("%+v: image %s with the snapshots %+v", c, state, left)
 	}
 	want := map[bool]string{true: "removed, devices", false: "removed already"}[nothing]
 	h.tells(want, rm...)
@@ -264,35 +265,35 @@ func (h *host) removeKilled(key string, c cut) {
 // Messages about an image that is removed meanwhile neither bring it back nor leave anything of it.
 func TestRemoveUnderMessages(t *testing.T) {
 	h := newHost(t)
-	h.start()
-	body := rootfs("hello", 3)
+	h.Start()
+	body := tarballs.RootFS("hello", 3)
 	for i := range 8 {
 		key := fmt.Sprintf("images/%d.tar", i)
 		h.put(key, body)
-		img := h.active(key)
+		img := h.WaitActive(key)
 		var putting sync.WaitGroup
 		putting.Go(func() {
 			for range 6 {
 				h.put(key, body)
 			}
 		})
-		h.eventually("the image is removed", func() bool { // refused while a message has found its snapshot inactive and activates it again
-			out, code := h.try("rm", "--force", key)
+		h.WaitFor("the image is removed", func() bool { // refused while a message has found its snapshot inactive and activates it again
+			out, code := h.Try("rm", "--force", key)
 			if code != 0 && !strings.Contains(out, "not removed") {
 				t.Errorf("rm: %d %s", code, out)
 			}
 			return code == 0
 		})
 		putting.Wait()
-		h.drained()
+		h.WaitDrained()
 		if now := h.image(img.ID); now.State != store.Removed {
 			t.Errorf("image %d is %+v", img.ID, now.Progress)
 		}
 	}
-	h.stop()
-	h.whole()
-	devices, err := h.store.Devices(t.Context())
-	h.check(err)
+	h.Stop()
+	h.Look()
+	devices, err := h.Store.Devices(t.Context())
+	h.Check(err)
 	if len(devices) != 0 {
 		t.Errorf("devices left: %+v", devices)
 	}

@@ -14,50 +14,51 @@ import (
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/store"
 	"imagemanager.internal/test/disks"
+	tarballs "imagemanager.internal/test/images"
 )
 
 // big is a file of so many MiB.
-func big(mib int) entry {
-	return entry{name: "var/big", body: strings.Repeat("0123456789abcdef", mib<<16), mode: 0o644}
+func big(mib int) tarballs.Entry {
+	return tarballs.Entry{Name: "var/big", Body: strings.Repeat("0123456789abcdef", mib<<16), Mode: 0o644}
 }
 
-// pauses waits for /readyz to say why nothing is taken, and checks how long after since that was logged.
-func (h *host) pauses(since time.Time, why string) {
-	h.t.Helper()
-	h.eventually("/readyz says "+why, func() bool {
-		code, text := h.get("/readyz")
+// waitPaused waits for /readyz to say why nothing is taken, and checks how long after since that was logged.
+func (h *host) waitPaused(since time.Time, why string) {
+	h.T.Helper()
+	h.WaitFor("/readyz says "+why, func() bool {
+		code, text := h.Get("/readyz")
 		return code == http.StatusServiceUnavailable && strings.Contains(text, why)
 	})
-	h.t.Logf("/readyz says it %s after the cause", time.Since(since).Round(time.Millisecond))
+	h.T.Logf("/readyz says it %s after the cause", time.Since(since).Round(time.Millisecond))
 }
 
-// resumes waits for /readyz to say that work is taken.
-func (h *host) resumes() {
-	h.t.Helper()
-	h.eventually("/readyz says ok", func() bool {
-		code, _ := h.get("/readyz")
+// waitResumed waits for /readyz to say that work is taken.
+func (h *host) waitResumed() {
+	h.T.Helper()
+	h.WaitFor("/readyz says ok", func() bool {
+		code, _ := h.Get("/readyz")
 		return code == http.StatusOK
 	})
 }
 
 // serves checks that the image's snapshot reads as it should.
 func (h *host) serves(img store.Image) {
-	h.t.Helper()
-	snapshots, err := h.store.SnapshotsOf(h.t.Context(), img.ID)
-	h.check(err)
+	h.T.Helper()
+	snapshots, err := h.Store.SnapshotsOf(h.T.Context(), img.ID)
+	h.Check(err)
 	if len(snapshots) != 1 {
-		h.t.Fatalf("%d snapshots", len(snapshots))
+		h.T.Fatalf("%d snapshots", len(snapshots))
 	}
 	if got := h.hello(snapshots[0].Path); got != "hello" {
-		h.t.Errorf("the snapshot reads %q", got)
+		h.T.Errorf("the snapshot reads %q", got)
 	}
 }
 
 // uncounted checks that no failure was counted against a key's image.
 func (h *host) uncounted(key string) {
-	h.t.Helper()
+	h.T.Helper()
 	for _, reason := range h.failures(key) {
-		h.t.Errorf("%s: counted: %s", key, reason)
+		h.T.Errorf("%s: counted: %s", key, reason)
 	}
 }
 
@@ -66,40 +67,40 @@ func (h *host) uncounted(key string) {
 func TestPoolFullInUnpack(t *testing.T) {
 	h := newSizedHost(t, "192MiB")
 	pool := h.pool()
-	h.start()
+	h.Start()
 	img := h.first()
-	h.check(pool.CreateThin(1000))
+	h.Check(pool.CreateThin(1000))
 	h.unclaimed["thin_device"] = 1
 	path, err := pool.Activate(1000, devmapper.KindSnapshot, 1<<30, false)
-	h.check(err)
-	h.put("images/b.tar", rootfs("world", 1500, big(60)))
-	h.reaches("images/b.tar", "step unpack formatted")
-	h.check(h.daemon.Process.Signal(syscall.SIGSTOP)) // it is not to be faster
+	h.Check(err)
+	h.put("images/b.tar", tarballs.RootFS("world", 1500, big(60)))
+	h.waitEvent("images/b.tar", "step unpack formatted")
+	h.Signal(syscall.SIGSTOP) // it is not to be faster
 	exhaust(t, path)
-	h.check(h.daemon.Process.Signal(syscall.SIGCONT))
+	h.Signal(syscall.SIGCONT)
 	since := time.Now()
-	h.pauses(since, "`consumer pool grow --data-size`")
+	h.waitPaused(since, "`consumer pool grow --data-size`")
 	h.serves(img)
-	h.reaches("images/b.tar", "undone unpack")
-	h.consumer("pool", "grow", "--data-size", "1GiB")
-	h.active("images/b.tar")
-	h.resumes()
+	h.waitEvent("images/b.tar", "undone unpack")
+	h.Consumer("pool", "grow", "--data-size", "1GiB")
+	h.WaitActive("images/b.tar")
+	h.waitResumed()
 	h.uncounted("images/b.tar")
-	h.check(pool.Discard(1000))
-	h.check(pool.Deactivate(1000))
-	h.drained()
-	h.check(pool.Delete(1000))
+	h.Check(pool.Discard(1000))
+	h.Check(pool.Deactivate(1000))
+	h.WaitDrained()
+	h.Check(pool.Delete(1000))
 	h.unclaimed["thin_device"] = manyForeign
-	h.stop()
-	h.consumer("verify", "--all")
-	h.whole()
+	h.Stop()
+	h.Consumer("verify", "--all")
+	h.Look()
 }
 
 // first makes an image that is active, and stays so whatever happens.
 func (h *host) first() store.Image {
-	h.t.Helper()
-	h.put("images/a.tar", rootfs("hello", 3))
-	return h.active("images/a.tar")
+	h.T.Helper()
+	h.put("images/a.tar", tarballs.RootFS("hello", 3))
+	return h.WaitActive("images/a.tar")
 }
 
 // exhaust writes to a device until that fails.
@@ -125,16 +126,16 @@ func TestMetadataFull(t *testing.T) {
 	h := bareHost(t)
 	h.install(poolName(t), "8GiB", []string{"POOL_MIN_FREE_METADATA=0"}, "--metadata-size", "2MiB")
 	pool := h.pool()
-	h.start()
+	h.Start()
 	img := h.first()
-	h.drained()
+	h.WaitDrained()
 	exhaustMetadata(h, pool)
 	since := time.Now()
-	h.pauses(since, "`consumer pool repair`")
+	h.waitPaused(since, "`consumer pool repair`")
 	h.serves(img)
-	h.put("images/b.tar", rootfs("world", 3))
-	h.stop()
-	h.consumer("pool", "repair", "--metadata-size", "32MiB")
+	h.put("images/b.tar", tarballs.RootFS("world", 3))
+	h.Stop()
+	h.Consumer("pool", "repair", "--metadata-size", "32MiB")
 	pool = h.pool()
 	var err error
 	for id := devmapper.ID(1000); err == nil; id++ {
@@ -144,25 +145,25 @@ func TestMetadataFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.unclaimed["thin_device"] = 0
-	h.start()
-	h.active("images/b.tar")
+	h.Start()
+	h.WaitActive("images/b.tar")
 	h.uncounted("images/b.tar")
-	h.drained()
-	h.stop()
+	h.WaitDrained()
+	h.Stop()
 	h.serves(img)
-	h.whole()
+	h.Look()
 }
 
 // exhaustMetadata makes thin devices until the metadata are full.
 func exhaustMetadata(h *host, pool *devmapper.Pool) {
-	h.t.Helper()
+	h.T.Helper()
 	h.unclaimed["thin_device"] = manyForeign
 	for id := devmapper.ID(1000); ; id++ {
 		err := pool.CreateThin(id)
 		if errors.Is(err, devmapper.ErrReadOnly) {
 			return
 		}
-		h.check(err)
+		h.Check(err)
 	}
 }
 
@@ -170,112 +171,112 @@ func exhaustMetadata(h *host, pool *devmapper.Pool) {
 func smallHost(t *testing.T, env ...string) (h *host, filler string) {
 	t.Helper()
 	h = bareHost(t)
-	files, dir := t.TempDir(), filepath.Join(h.dir, "state")
+	files, dir := t.TempDir(), filepath.Join(h.dir(), "state")
 	disk := disks.Loop(t, filepath.Join(files, "state"), 200<<20)
 	disks.Run(t, "mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", disk)
-	h.check(os.Mkdir(dir, 0o700))
-	h.check(syscall.Mount(disk, dir, "ext4", 0, ""))
-	t.Cleanup(func() { h.check(syscall.Unmount(dir, 0)) })
+	h.Check(os.Mkdir(dir, 0o700))
+	h.Check(syscall.Mount(disk, dir, "ext4", 0, ""))
+	t.Cleanup(func() { h.Check(syscall.Unmount(dir, 0)) })
 	h.install(poolName(t), "2GiB", env, "--data", filepath.Join(files, "data"), "--metadata", filepath.Join(files, "metadata"))
 	return h, filepath.Join(dir, "filler")
 }
 
 // fillUp writes a file until the file system has only so many bytes left.
 func fillUp(h *host, filler string, leave int64) {
-	h.t.Helper()
+	h.T.Helper()
 	f, err := os.Create(filler)
-	h.check(err)
+	h.Check(err)
 	defer f.Close()
 	for chunk := int64(1 << 20); chunk >= 4<<10; {
 		var s syscall.Statfs_t
-		h.check(syscall.Fstatfs(int(f.Fd()), &s))
+		h.Check(syscall.Fstatfs(int(f.Fd()), &s))
 		if int64(s.Bavail)*s.Bsize <= leave+chunk {
 			chunk /= 2
 			continue
 		}
 		if _, err := f.Write(make([]byte, chunk)); err != nil {
-			h.check(f.Sync())
+			h.Check(f.Sync())
 			return
 		}
 	}
-	h.check(f.Sync())
+	h.Check(f.Sync())
 }
 
 // A disk that is low on space under archives and database pauses intake before it is full, and once there is room again all goes on.
 func TestDiskLow(t *testing.T) {
 	h, filler := smallHost(t, "STATE_MIN_FREE=64MiB")
-	h.start()
+	h.Start()
 	img := h.first()
-	h.drained()
+	h.WaitDrained()
 	fillUp(h, filler, 32<<20)
 	since := time.Now()
-	h.pauses(since, "STATE_MIN_FREE")
-	h.put("images/b.tar", rootfs("world", 3))
+	h.waitPaused(since, "STATE_MIN_FREE")
+	h.put("images/b.tar", tarballs.RootFS("world", 3))
 	h.serves(img)
-	h.check(os.Remove(filler))
-	h.active("images/b.tar")
-	h.resumes()
+	h.Check(os.Remove(filler))
+	h.WaitActive("images/b.tar")
+	h.waitResumed()
 	h.uncounted("images/b.tar")
-	h.drained()
-	h.stop()
-	h.whole()
+	h.WaitDrained()
+	h.Stop()
+	h.Look()
 }
 
 // Without any reserve the disk under archives and database fills up to the last byte in the middle of the work. Nothing is lost, nothing is
 // counted, the snapshot serves on, and once there is room again all goes on by itself.
 func TestDiskFull(t *testing.T) {
 	h, filler := smallHost(t, "STATE_MIN_FREE=0")
-	h.start()
+	h.Start()
 	img := h.first()
-	h.drained()
+	h.WaitDrained()
 	since := time.Now()
 	fillUp(h, filler, 0)
 	for i := range 3 {
-		h.put(fmt.Sprintf("images/b%d.tar", i), rootfs("world", 300))
+		h.put(fmt.Sprintf("images/b%d.tar", i), tarballs.RootFS("world", 300))
 	}
-	h.pauses(since, "database cannot be written")
+	h.waitPaused(since, "database cannot be written")
 	h.serves(img)
-	h.check(os.Remove(filler))
+	h.Check(os.Remove(filler))
 	for i := range 3 {
-		h.active(fmt.Sprintf("images/b%d.tar", i))
+		h.WaitActive(fmt.Sprintf("images/b%d.tar", i))
 	}
-	h.resumes()
-	h.drained()
-	h.stop()
-	h.whole()
+	h.waitResumed()
+	h.WaitDrained()
+	h.Stop()
+	h.Look()
 }
 
 // Two images that fit the pool one at a time are not begun together: the second is put off before its device is made, and nothing runs
 // full. With a larger pool it is made.
 func TestReservation(t *testing.T) {
 	h := newSizedHost(t, "96MiB", "POOL_MIN_FREE_DATA=0", "MAX_ATTEMPTS=1000")
-	h.start()
+	h.Start()
 	for _, key := range []string{"images/a.tar", "images/b.tar"} {
-		h.put(key, rootfs("hello", 3, big(50)))
+		h.put(key, tarballs.RootFS("hello", 3, big(50)))
 	}
-	h.eventually("one is active and one put off", func() bool { return h.count(store.Active) == 1 && h.putOff() > 0 })
-	h.consumer("pool", "grow", "--data-size", "1GiB")
-	h.eventually("both are active", func() bool { return h.count(store.Active) == 2 })
-	h.drained()
-	h.stop()
-	h.whole()
+	h.WaitFor("one is active and one put off", func() bool { return h.count(store.Active) == 1 && h.putOff() > 0 })
+	h.Consumer("pool", "grow", "--data-size", "1GiB")
+	h.WaitFor("both are active", func() bool { return h.count(store.Active) == 2 })
+	h.WaitDrained()
+	h.Stop()
+	h.Look()
 }
 
 // count counts the images in a state.
 func (h *host) count(st store.State) int {
-	h.t.Helper()
-	counts, err := h.store.Counts(h.t.Context())
-	h.check(err)
+	h.T.Helper()
+	counts, err := h.Store.Counts(h.T.Context())
+	h.Check(err)
 	return counts[st]
 }
 
 // putOff counts the failed attempts of both images, which must all say that there is no room for the image.
 func (h *host) putOff() int {
-	h.t.Helper()
+	h.T.Helper()
 	reasons := append(h.failures("images/a.tar"), h.failures("images/b.tar")...)
 	for _, reason := range reasons {
 		if !strings.Contains(reason, "thin pool is low on space: the image needs about") {
-			h.t.Error(reason)
+			h.T.Error(reason)
 		}
 	}
 	return len(reasons)

@@ -157,3 +157,20 @@ func rootIn(prefix string, more ...Entry) []Entry {
 	}
 	return append(list, more...)
 }
+
+// RootFS is the archive of a small root file system: etc/hello holds the text, usr/greeting
+// links to it, and usr/share has so many files of a few KiB.
+func RootFS(text string, files int, more ...Entry) []byte {
+	list := []Entry{
+		{Name: "etc/"},
+		{Name: "usr/"},
+		{Name: "usr/share/"},
+		{Name: "var/"},
+		{Name: "etc/hello", Body: text},
+		{Name: "usr/greeting", Link: "../etc/hello"},
+	}
+	for i := range files {
+		list = append(list, Entry{Name: fmt.Sprintf("usr/share/%04d", i), Body: strings.Repeat(text, 500)})
+	}
+	return Tar(append(list, more...)...)
+}

@@ -22,21 +22,21 @@ func newCloud(t *testing.T, deleting func(key string)) *cloud.Bucket {
 }
 
 func (h *host) put(images ...image) {
-	h.t.Helper()
+	h.T.Helper()
 	for _, img := range images {
-		check(h.t, h.cloud.Put(h.t.Context(), img.key, img.archive))
+		check(h.T, h.Cloud.Put(h.T.Context(), img.key, img.archive))
 	}
 }
 
 // cloudAs makes the cloud as it stood when the power failed: every object is there, and a message about those whose message was not deleted.
 func (h *host) cloudAs(deleted []string) {
-	h.t.Helper()
+	h.T.Helper()
 	for _, img := range images() {
 		if slices.Contains(deleted, img.key) {
 			h.put(img)
 		}
 	}
-	check(h.t, h.cloud.Notify(h.t.Context()))
+	check(h.T, h.Cloud.Notify(h.T.Context()))
 	for _, img := range images() {
 		if !slices.Contains(deleted, img.key) {
 			h.put(img)

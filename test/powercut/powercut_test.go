@@ -19,27 +19,14 @@ import (
 	"testing"
 	"time"
 
-	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/test/disks"
+	machine "imagemanager.internal/test/host"
 )
 
 const (
 	defaultStates = 6
 	logSize       = 2 << 30 // sparse
 )
-
-// needPool skips where there is no thin pool and nobody insists on one; `make test-uml` does.
-func needPool(t *testing.T) {
-	t.Helper()
-	err := devmapper.Probe()
-	if err == nil {
-		return
-	}
-	if os.Getenv("CIM_REQUIRE_DM") == "1" {
-		t.Fatalf("a thin pool is required: %v", err)
-	}
-	t.Skipf("needs a thin pool, run by `make test-uml`: %v", err)
-}
 
 // number is a setting of the test.
 func number(t *testing.T, name string, otherwise uint64) uint64 {
@@ -54,7 +41,7 @@ func number(t *testing.T, name string, otherwise uint64) uint64 {
 }
 
 func TestPowerCut(t *testing.T) {
-	needPool(t)
+	machine.NeedPool(t)
 	dir := t.TempDir()
 	mnt := filepath.Join(dir, "mnt")
 	check(t, os.Mkdir(mnt, 0o700))
@@ -114,24 +101,24 @@ func workload(t *testing.T, mnt, disk, log string) {
 		disks.Run(t, "mkfs.ext4", "-q", "-E", "nodiscard,assume_storage_prezeroed=1", state)
 		writeMark(t, markStart)
 	})
-	h.cloud = newCloud(t, func(key string) { writeMark(t, markDeleted+key) })
-	check(t, h.cloud.Notify(t.Context()))
+	h.Cloud = newCloud(t, func(key string) { writeMark(t, markDeleted+key) })
+	check(t, h.Cloud.Notify(t.Context()))
 	h.createPool()
 	writeMark(t, markPool)
-	h.openStore()
+	h.OpenStore()
 	h.put(images()[:3]...)
-	h.start()
-	h.ends(images()[:3]...)
-	h.stop()
-	h.consumer("snapshot", images()[0].key)
+	h.Start()
+	h.waitEnded(images()[:3]...)
+	h.Stop()
+	h.Consumer("snapshot", images()[0].key)
 	writeMark(t, markFurther)
 	writeMark(t, markLarger)
 	disks.Swap(t, dataName, disks.Linear(logged, stateSize+metadataSize, grownSize))
-	h.consumer("pool", "grow", "--data-size", fmt.Sprint(grownSize))
+	h.Consumer("pool", "grow", "--data-size", fmt.Sprint(grownSize))
 	h.put(images()[3:]...)
-	h.start()
-	h.ends(images()...)
-	h.stop()
+	h.Start()
+	h.waitEnded(images()...)
+	h.Stop()
 }
 
 // rebuild makes the disk of a state.

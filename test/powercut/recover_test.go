@@ -28,11 +28,11 @@ func recovers(t *testing.T, mnt, disk string, marks []string) {
 			deleted = append(deleted, key)
 		}
 	}
-	h.cloud = newCloud(t, func(string) {})
+	h.Cloud = newCloud(t, func(string) {})
 	h.cloudAs(deleted)
-	h.openStore()
-	h.start()
-	h.ends(images()...)
-	h.stop()
+	h.OpenStore()
+	h.Start()
+	h.waitEnded(images()...)
+	h.Stop()
 	h.whole()
 }

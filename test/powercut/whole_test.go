@@ -21,39 +21,39 @@ import (
 // afterCut looks at the state directory as the power cut left it, through a copy of the journal: what was promised must be there before
 // anything is recovered, and without any message. It tells whether the pool was there.
 func (h *host) afterCut(marks []string) (pool bool) {
-	h.t.Helper()
-	dir := h.t.TempDir()
+	h.T.Helper()
+	dir := h.T.TempDir()
 	for _, name := range []string{"consumer.db", "consumer.db-wal"} {
-		text, err := os.ReadFile(filepath.Join(h.stateDir(), name))
+		text, err := os.ReadFile(filepath.Join(h.State, name))
 		if err == nil {
 			err = os.WriteFile(filepath.Join(dir, name), text, 0o600)
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			h.t.Fatal(err)
+			h.T.Fatal(err)
 		}
 	}
-	s, err := store.OpenExisting(h.t.Context(), filepath.Join(dir, "consumer.db"))
+	s, err := store.OpenExisting(h.T.Context(), filepath.Join(dir, "consumer.db"))
 	if err == nil {
 		defer s.Close()
 		var row store.Pool
-		row, err = s.Pool(h.t.Context())
+		row, err = s.Pool(h.T.Context())
 		pool = err == nil && row.State == "ready"
 	}
 	switch promised := slices.Contains(marks, markPool); {
 	case promised && !pool:
-		h.t.Fatalf("the pool was created, and the journal does not know it: %v", err)
+		h.T.Fatalf("the pool was created, and the journal does not know it: %v", err)
 	case !pool:
 		return false
 	}
 	h.integrity(filepath.Join(dir, "consumer.db"))
-	list, err := s.Images(h.t.Context())
-	check(h.t, err)
+	list, err := s.Images(h.T.Context())
+	check(h.T, err)
 	h.deletedHaveImages(list, marks)
 	h.resultsAreThere(list)
 	if slices.Contains(marks, markFurther) {
 		first := byKeyIn(list, images()[0].key)
-		if rows, err := s.SnapshotsOf(h.t.Context(), first.ID); err != nil || len(rows) < 2 {
-			h.t.Errorf("the further snapshot was reported, and is not in the journal: %+v, %v", rows, err)
+		if rows, err := s.SnapshotsOf(h.T.Context(), first.ID); err != nil || len(rows) < 2 {
+			h.T.Errorf("the further snapshot was reported, and is not in the journal: %+v, %v", rows, err)
 		}
 	}
 	return true
@@ -70,34 +70,34 @@ func byKeyIn(list []store.Image, key string) store.Image {
 
 // deletedHaveImages is the promise to the queue: a message is deleted only when its image is terminal, on the disk.
 func (h *host) deletedHaveImages(list []store.Image, marks []string) {
-	h.t.Helper()
+	h.T.Helper()
 	for _, m := range marks {
 		key, ok := strings.CutPrefix(m, markDeleted)
 		if !ok {
 			continue
 		}
 		if img := byKeyIn(list, key); img.State != byKey(key).ends {
-			h.t.Errorf("the message of %s was deleted, and the journal has: %q %+v", key, img.Key, img.Progress)
+			h.T.Errorf("the message of %s was deleted, and the journal has: %q %+v", key, img.Key, img.Progress)
 		}
 	}
 }
 
 // resultsAreThere checks the files that the journal's events speak of.
 func (h *host) resultsAreThere(list []store.Image) {
-	h.t.Helper()
+	h.T.Helper()
 	for _, img := range list {
 		if img.State.Refused() {
 			continue
 		}
 		if img.Blob != nil {
 			if sum := sumOf(img.Blob.Path); sum != img.Blob.SHA256 {
-				h.t.Errorf("image %d is said to be downloaded; its archive: %s", img.ID, sum)
+				h.T.Errorf("image %d is said to be downloaded; its archive: %s", img.ID, sum)
 			}
 		}
 		if img.Tree != nil {
 			digest := strings.TrimPrefix(img.Tree.Digest, "sha256:")
-			if sum := sumOf(filepath.Join(h.stateDir(), "manifests", digest)); sum != digest {
-				h.t.Errorf("image %d is said to be sealed; its manifest: %s", img.ID, sum)
+			if sum := sumOf(filepath.Join(h.State, "manifests", digest)); sum != digest {
+				h.T.Errorf("image %d is said to be sealed; its manifest: %s", img.ID, sum)
 			}
 		}
 	}
@@ -119,40 +119,36 @@ func sumOf(path string) string {
 
 // integrity asks SQLite.
 func (h *host) integrity(path string) {
-	h.t.Helper()
+	h.T.Helper()
 	db, err := sql.Open("sqlite3", "file:"+path)
-	check(h.t, err)
+	check(h.T, err)
 	defer db.Close()
 	for _, pragma := range []string{"integrity_check", "foreign_key_check"} {
-		rows, err := db.QueryContext(h.t.Context(), "PRAGMA "+pragma)
-		check(h.t, err)
+		rows, err := db.QueryContext(h.T.Context(), "PRAGMA "+pragma)
+		check(h.T, err)
 		for rows.Next() {
 			var text string
 			if err := rows.Scan(&text); err != nil || text != "ok" {
-				h.t.Errorf("PRAGMA %s of %s: %s %v", pragma, path, text, err)
+				h.T.Errorf("PRAGMA %s of %s: %s %v", pragma, path, text, err)
 			}
 		}
-		check(h.t, errors.Join(rows.Err(), rows.Close()))
+		check(h.T, errors.Join(rows.Err(), rows.Close()))
 	}
 }
 
 // whole checks what must hold while no daemon runs, and that every image is what was uploaded.
 func (h *host) whole() {
-	h.t.Helper()
-	found, err := invariants.Look(h.t.Context(), h.store, h.stateDir())
-	check(h.t, err)
-	for _, b := range found.Broken() {
-		h.t.Error(b)
-	}
+	h.T.Helper()
+	found := h.Look()
 	h.wholeFilesystems(found)
 	h.resultsAreThere(found.Images)
 	for _, img := range found.Images {
 		h.wholeSnapshots(img)
 	}
-	if out := h.consumer("verify", "--all"); strings.Count(out, "as sealed") != active(found.Images) {
-		h.t.Errorf("verify --all, %d images are active:\n%s", active(found.Images), out)
+	if out := h.Consumer("verify", "--all"); strings.Count(out, "as sealed") != active(found.Images) {
+		h.T.Errorf("verify --all, %d images are active:\n%s", active(found.Images), out)
 	}
-	h.integrity(filepath.Join(h.stateDir(), "consumer.db"))
+	h.integrity(filepath.Join(h.State, "consumer.db"))
 }
 
 func active(list []store.Image) (n int) {
@@ -166,33 +162,33 @@ func active(list []store.Image) (n int) {
 
 // wholeFilesystems checks those of the images.
 func (h *host) wholeFilesystems(found invariants.Host) {
-	h.t.Helper()
-	pool, err := invariants.OpenPool(h.t.Context(), h.store)
-	check(h.t, err)
+	h.T.Helper()
+	pool, err := invariants.OpenPool(h.T.Context(), h.Store)
+	check(h.T, err)
 	defer pool.Close()
 	for _, d := range found.Devices {
 		if d.Kind != store.ImageDevice {
 			continue
 		}
 		path, err := pool.Activate(devmapper.ID(d.ID), devmapper.KindImage, d.Bytes, true)
-		check(h.t, err)
-		disks.Run(h.t, "e2fsck", "-fn", path)
-		check(h.t, pool.Deactivate(devmapper.ID(d.ID)))
+		check(h.T, err)
+		disks.Run(h.T, "e2fsck", "-fn", path)
+		check(h.T, pool.Deactivate(devmapper.ID(d.ID)))
 	}
 }
 
 // wholeSnapshots compares what an image's snapshots hold with what was uploaded.
 func (h *host) wholeSnapshots(img store.Image) {
-	h.t.Helper()
-	rows, err := h.store.SnapshotsOf(h.t.Context(), img.ID)
-	check(h.t, err)
+	h.T.Helper()
+	rows, err := h.Store.SnapshotsOf(h.T.Context(), img.ID)
+	check(h.T, err)
 	if img.State == store.Active && len(rows) == 0 {
-		h.t.Errorf("%s is active and has no snapshot", img.Key)
+		h.T.Errorf("%s is active and has no snapshot", img.Key)
 	}
 	for _, sn := range rows {
 		for path, want := range byKey(img.Key).files {
 			if got, err := invariants.ReadFile(sn.Path, path); err != nil || string(got) != want {
-				h.t.Errorf("%s of %s: %d bytes, not the %d that were uploaded: %v", path, sn.Path, len(got), len(want), err)
+				h.T.Errorf("%s of %s: %d bytes, not the %d that were uploaded: %v", path, sn.Path, len(got), len(want), err)
 			}
 		}
 	}
