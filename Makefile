@@ -13,6 +13,8 @@ N ?= 500
 # What the tests that need a real thin pool are run with; see docs/development.md.
 export CIM_UML_CACHE ?= $(CACHE)/guest-kernels
 DM := CIM_REQUIRE_DM=1 CONSUMER_BIN=$(CURDIR)/bin/consumer-failpoint
+# udevd and lvm2 for a guest, unpacked.
+GUEST_UDEV := $(CACHE)/guest-udev
 # Packages whose tests need a real thin pool, or root in a kernel of their own. Those of
 # test/crash bring their kernel down.
 KERNEL := -alone ./test/crash ./test/e2e ./test/powercut ./test/disks ./internal/archive/... ./internal/devmapper
@@ -22,6 +24,10 @@ OLDEST := -run 'Capabilit|Rights|Nothing|Raised|Confined|Cancel|Privileges|Mount
 .PHONY: help
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# What runs beside a udevd once more; the tests named Udevd run there only.
+BESIDE_UDEV := -run 'Udevd|Activ|Deactiv|Detach|Discard|Mount|Busy|Parallel|Open|Pool|EndToEnd|TenAtOnce|Reboot|Remove|Reconcile|Rebuilt' \
+	./internal/devmapper ./test/e2e
 
 .PHONY: setup
 setup: ## install the Debian packages that building and running the program takes (root)
@@ -69,13 +75,24 @@ test-host: setup-test ## the tests that any machine can run, with the race detec
 
 .PHONY: test-uml
 test-uml: build-test ## the tests that need a real thin pool, in user-mode-linux (natively where root has dm-thin)
-	$(DM) bin/uml-test -skip '^TestDebianImages$$' $(KERNEL)
-	$(DM) CIM_UML_KERNEL=6.1 bin/uml-test $(OLDEST)
+	$(DM) bin/uml-test -skip '^TestDebianImages$$|Udevd' $(KERNEL)
+	$(DM) CIM_UML_KERNEL=6.1 bin/uml-test -skip Udevd $(OLDEST)
+	@$(MAKE) --no-print-directory test-udev
+
+.PHONY: test-udev
+test-udev: build-test $(GUEST_UDEV) ## device, pipeline and removal tests beside a real udevd with Debian's rules
+	$(DM) CIM_REQUIRE_UDEV=1 CIM_UML_UDEV=$(GUEST_UDEV) bin/uml-test $(BESIDE_UDEV)
+
+$(GUEST_UDEV): | setup-test
+	@mkdir -p $(CACHE)
+	@rm -rf $@.part
+	mmdebstrap --quiet --variant=extract --include=udev,lvm2,dmsetup --aptopt='Acquire::Check-Valid-Until "false"' bookworm $@.part
+	@mv $@.part $@
 
 .PHONY: test-kernels
 test-kernels: build-test ## the tests that need a real thin pool, on each of the kernels 6.1, 6.12 and 7.2
 	@failed=; for kernel in 6.1 6.12 7.2; do \
-		$(DM) CIM_UML_KERNEL=$$kernel bin/uml-test -skip '^TestDebianImages$$' $(KERNEL) || failed="$$failed $$kernel"; \
+		$(DM) CIM_UML_KERNEL=$$kernel bin/uml-test -skip '^TestDebianImages$$|Udevd' $(KERNEL) || failed="$$failed $$kernel"; \
 	done; test -z "$$failed" || { echo "failed on:$$failed" >&2; exit 1; }
 
 .PHONY: test-crash

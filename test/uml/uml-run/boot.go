@@ -69,13 +69,22 @@ func (m *machine) writeSpec(booted int) error {
 	if path, err = filepath.Abs(path); err != nil {
 		return err
 	}
+	udev := os.Getenv("CIM_UML_UDEV")
+	if udev != "" {
+		if udev, err = filepath.Abs(udev); err != nil {
+			return err
+		}
+	}
+	if err := checkUdev(udev); err != nil {
+		return err
+	}
 	cwd, err := os.Getwd()
 	if err != nil {
 		return err
 	}
 	text, err := json.Marshal(spec{
 		Args: append([]string{path}, m.args[1:]...), Env: append(m.kernel.programEnvironment(), os.Environ()...), Dir: cwd, Modules: m.kernel.modules, Boot: booted,
-		Writable: os.Getenv("CIM_UML_WRITABLE"),
+		Writable: os.Getenv("CIM_UML_WRITABLE"), Udev: udev,
 	})
 	if err != nil {
 		return err

@@ -76,8 +76,14 @@ func guest() (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	var udev *udevDaemon
+	if s.Udev != "" {
+		if udev, err = startUdev(s.Udev, s.Env); err != nil {
+			return 0, err
+		}
+	}
 	code, err := runProgram(s, scratch)
-	if err != nil {
+	if err := errors.Join(err, udev.end()); err != nil {
 		return 0, err
 	}
 	after, err := survey()
@@ -211,11 +217,7 @@ func runProgram(s spec, scratch string) (int, error) {
 		return 0, err
 	}
 	defer null.Close()
-	env := slices.Concat([]string{ // first: of two of a name, the first counts
-		"TMPDIR=" + scratch, "HOME=" + scratch, "DM_DISABLE_UDEV=1",
-		"CIM_BOOT=" + strconv.Itoa(s.Boot), "CIM_BOOT_DIR=" + filepath.Join(shared, bootName),
-		"PATH=" + os.Getenv("PATH") + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-	}, s.Env)
+	env := guestEnv(s, scratch)
 	pid, err := syscall.ForkExec(s.Args[0], s.Args, &syscall.ProcAttr{
 		Dir: s.Dir, Env: env, Files: []uintptr{null.Fd(), out.Fd(), os.Stderr.Fd()}, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
@@ -225,6 +227,25 @@ func runProgram(s spec, scratch string) (int, error) {
 	go obey(pid)
 	go stayAlive()
 	return reap(pid)
+}
+
+// guestEnv is the program's environment: the host's, but for what is the guest's. libdevmapper's
+// programs are told where there is no udevd, for which they would wait.
+func guestEnv(s spec, scratch string) []string {
+	path := os.Getenv("PATH") + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	ours := []string{
+		"TMPDIR=" + scratch, "HOME=" + scratch,
+		"CIM_BOOT=" + strconv.Itoa(s.Boot), "CIM_BOOT_DIR=" + filepath.Join(shared, bootName),
+	}
+	if s.Udev == "" {
+		ours = append(ours, "PATH="+path, "DM_DISABLE_UDEV=1")
+	} else {
+		ours = append(ours, "PATH="+udevTools+":"+path)
+	}
+	return append(slices.DeleteFunc(slices.Clone(s.Env), func(e string) bool {
+		name, _, _ := strings.Cut(e, "=")
+		return name == "DM_DISABLE_UDEV" || slices.ContainsFunc(ours, func(o string) bool { return strings.HasPrefix(o, name+"=") })
+	}), ours...)
 }
 
 // rawConsole opens a console that passes bytes on as they are.

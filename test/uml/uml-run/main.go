@@ -20,6 +20,10 @@
 //
 // In the guest TMPDIR and HOME lie on an ext4.
 //
+// With CIM_UML_UDEV=DIR a real udevd runs beside the program, with the device-mapper rules of Debian, as on every host that is not a
+// guest of ours; udevadm and lvm are on the program's PATH. DIR holds the packages udev, dmsetup and lvm2, unpacked.
+// A guest is booted then even where the machine has dm-thin: its own udevd is not to be held up by tests.
+//
 // CIM_UML_KERNEL names the kernel: 6.1, 6.12 or 7.2, those of Debian 12, 13 and forky; or the path of one, with its modules in
 // modules/VERSION beside it or in /usr/lib/uml/modules. The default is 7.2, which starts a process about five times faster than 6.1.
 // One that is not installed is fetched from Debian once and kept in CIM_UML_CACHE; where that fails the installed one is used. A kernel
@@ -52,6 +56,8 @@ left devices, mounts or processes behind; 71: the guest did not run it to its en
   CIM_UML_MEMORY   the guest's memory; default 2G
   CIM_UML_CONSOLE  1: show the kernel's messages
   CIM_UML_WRITABLE a directory of the host's that the program may write to
+  CIM_UML_UDEV     a directory with the Debian packages udev, dmsetup and lvm2
+                   unpacked: their udevd runs beside the program
   CIM_UML_REBOOTS  1: the program may bring its kernel down, and is run again on
                    the same disk
 `
@@ -76,6 +82,7 @@ type spec struct {
 	Dir      string // working directory
 	Modules  string // directory of the kernel's modules
 	Writable string // a directory of the host's that the program may write to; empty: none
+	Udev     string // directory with the packages of udev; empty: the guest has no udevd
 	Boot     int    // how many kernels ran on this disk before
 }
 
@@ -108,7 +115,7 @@ func main() {
 }
 
 func run(args []string) (int, error) {
-	if !reboots() && devmapper.Probe() == nil {
+	if !reboots() && os.Getenv("CIM_UML_UDEV") == "" && devmapper.Probe() == nil {
 		return native(args)
 	}
 	k, err := chooseKernel(os.Stderr)
