@@ -41,6 +41,7 @@ func (c control) close() error { return c.f.Close() }
 // request is what varies between the ioctls. Devices are addressed by UUID, or by name where they have none yet.
 type request struct {
 	name, uuid string
+	dev        uint64 // device number to create; 0: the kernel's choice
 	flags      uint32
 	event      uint32
 	targets    uint32
@@ -120,7 +121,7 @@ func (r request) pack(room int) ([]byte, error) {
 	}
 	h.Version = [3]uint32{unix.DM_VERSION_MAJOR, 0, 0}
 	h.Data_size, h.Data_start = uint32(len(buf)), unix.SizeofDmIoctl
-	h.Flags, h.Event_nr, h.Target_count = r.flags, r.event, r.targets
+	h.Flags, h.Dev, h.Event_nr, h.Target_count = r.flags, r.dev, r.event, r.targets
 	copy(h.Name[:], r.name)
 	copy(h.Uuid[:], r.uuid)
 	copy(buf[unix.SizeofDmIoctl:], r.payload)
@@ -161,11 +162,6 @@ func found(d device, _ []byte, err error) (device, error) {
 		return d, fmt.Errorf("%w: %w", ErrNotFound, err)
 	}
 	return d, err
-}
-
-// create makes a device without a table. EBUSY says that the name or the UUID is taken.
-func (c control) create(name, uuid string) (device, error) {
-	return c.change(unix.DM_DEV_CREATE, "create", request{name: name, uuid: uuid})
 }
 
 // load gives the device a new table of one target, which resume puts in place of the live one.

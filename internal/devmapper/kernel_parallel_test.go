@@ -1,6 +1,9 @@
 package devmapper
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 )
@@ -118,4 +121,28 @@ func TestExclusiveUseWhileOthersFork(t *testing.T) {
 	check(t, err)
 	check(t, m.Close())
 	check(t, p.Discard(1))
+}
+
+// Many want a free loop device at once, as after a reboot with several services that use
+// them: all get one.
+func TestManyLoops(t *testing.T) {
+	needDM(t)
+	dir := t.TempDir()
+	var all sync.WaitGroup
+	for i := range 12 {
+		path := filepath.Join(dir, fmt.Sprintf("%d.img", i))
+		check(t, os.WriteFile(path, nil, 0o600))
+		check(t, os.Truncate(path, mib))
+		all.Go(func() {
+			for range 6 {
+				loop, err := attachLoop(path)
+				if err != nil {
+					t.Error(err)
+					continue
+				}
+				loop.Close()
+			}
+		})
+	}
+	all.Wait()
 }

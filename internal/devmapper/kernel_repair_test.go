@@ -103,6 +103,21 @@ func TestGrowCutOff(t *testing.T) {
 	}
 }
 
+// Somebody looks into the loop device while the pool is detached, as udevd does, so that
+// it stays behind; the file is enlarged. The next Open takes its new size.
+func TestLoopHeldWhileFileGrows(t *testing.T) {
+	p, cfg := newPool(t)
+	loops, err := findLoops(cfg.Data)
+	check(t, err)
+	check(t, p.Close())
+	check(t, Detach(cfg))
+	check(t, os.Truncate(cfg.Data, 768*mib))
+	s, err := opened(t, cfg).Status()
+	if check(t, closeAll(loops)); err != nil || s.TotalData != 768*mib {
+		t.Errorf("%+v %v", s, err)
+	}
+}
+
 func TestRepairFullMetadata(t *testing.T) {
 	cfg := newConfig(t, 8<<30, minMetadataSize)
 	p := created(t, cfg)

@@ -63,6 +63,14 @@ func attach(path string) (blockDevice, error) {
 		return blockDevice{}, err
 	}
 	b.loop, b.source = loop, path
+	// A loop that was to go may have stayed, because somebody looked into it, while its
+	// file grew.
+	if loop && b.size < info.Size()/sector*sector {
+		if err := b.recapacity(); err != nil {
+			f.Close()
+			return blockDevice{}, err
+		}
+	}
 	return b, nil
 }
 
@@ -127,7 +135,7 @@ func configureLoop(backing *os.File) (*os.File, error) {
 	config.Info.Flags = unix.LO_FLAGS_AUTOCLEAR | unix.LO_FLAGS_DIRECT_IO
 	copy(config.Info.File_name[:len(config.Info.File_name)-1], backing.Name())
 	var loop *os.File
-	err = patiently(busyPatience, isErrno(unix.EBUSY), func() error { // EBUSY: somebody else took the free one
+	err = patiently(busyPatience, isTaken, func() error {
 		n, err := unix.IoctlRetInt(int(ctl.Fd()), unix.LOOP_CTL_GET_FREE)
 		if err != nil {
 			return fmt.Errorf("find a free loop device: %w", err)
@@ -143,6 +151,9 @@ func configureLoop(backing *os.File) (*os.File, error) {
 	})
 	return loop, err
 }
+
+// isTaken tells whether somebody else took the free loop device, or removed it (ENXIO).
+func isTaken(err error) bool { return errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENXIO) }
 
 // openLoop opens a loop device, and makes its node where neither devtmpfs nor udev has.
 func openLoop(n int) (*os.File, error) {
@@ -199,7 +210,9 @@ func closeAll(list []*os.File) error {
 	return errors.Join(errs...)
 }
 
-// detachLoops clears the loop devices of a file. A path that is not there, or not a file, has none.
+// detachLoops clears the loop devices of a file. A path that is not there, or not a file,
+// has none. One that somebody else has open, as udevd has for a moment, the kernel clears
+// when they close it; it is waited for, but no failure.
 func detachLoops(path string) error {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
@@ -214,13 +227,25 @@ func detachLoops(path string) error {
 	}
 	var errs []error
 	for _, f := range list {
-		// If somebody else has it open the kernel clears it when they close it, and says success.
 		if err := ioctl(f, unix.LOOP_CLR_FD, nil); err != nil && !errors.Is(err, unix.ENXIO) {
 			errs = append(errs, fmt.Errorf("clear %s: %w", f.Name(), err))
 		}
 		f.Close()
 	}
-	return errors.Join(errs...)
+	if len(list) == 0 || len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	err = patiently(busyPatience, isErrno(unix.EBUSY), func() error {
+		left, err := findLoops(path)
+		if err == nil && len(left) > 0 {
+			err = unix.EBUSY
+		}
+		return errors.Join(err, closeAll(left))
+	})
+	if errors.Is(err, unix.EBUSY) {
+		return nil
+	}
+	return err
 }
 
 // recapacity makes a loop device as large as its file is now.

@@ -34,7 +34,11 @@ func MakeFilesystem(ctx context.Context, path, uuid string) error {
 	if err != nil {
 		return err
 	}
-	args := append(mkfsOptions(version, uuid), path)
+	node, err := resolve(path)
+	if err != nil {
+		return fmt.Errorf("make ext4 on %s: %w", path, err)
+	}
+	args := append(mkfsOptions(version, uuid), node)
 	if _, err := runTool(ctx, tool, args...); err != nil {
 		return fmt.Errorf("make ext4 on %s: %w", path, err)
 	}

@@ -39,12 +39,16 @@ type Mount struct {
 // ErrBusy says that it is mounted in another mode, or open exclusively, and is so for longer than a few seconds: a mount that was
 // closed just now is waited for. Other errors carry errno and the kernel's text.
 func MountDetached(path string, mode MountMode) (m *Mount, err error) {
+	node, err := resolve(path)
+	if err != nil {
+		return nil, fmt.Errorf("mount %s: %w", path, err)
+	}
 	err = patiently(busyPatience, isErrno(unix.EBUSY), func() error {
-		m, err = mountDetached(path, mode)
+		m, err = mountDetached(node, mode)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("mount %s: %w", path, busyNode(err, path))
+		return nil, fmt.Errorf("mount %s: %w", path, busyNode(err, node))
 	}
 	return m, nil
 }

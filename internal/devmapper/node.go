@@ -5,13 +5,54 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
 const mapperDir = "/dev/mapper/"
 
-// makeNode makes /dev/mapper/NAME where udev has not. udev leaves a node of the right device alone; a node that another device left
+// The names in /dev/mapper are for others. udevd may take one away for a moment, and
+// makes it again; so our own work goes by the kernel's node, /dev/dm-N, which udevd does
+// not remove.
+
+// kernelNode is the device's node that the kernel makes, on a devtmpfs.
+func (d device) kernelNode() string { return fmt.Sprintf("/dev/dm-%d", unix.Minor(d.dev)) }
+
+// workPath is the path for our own work on the device: the kernel's node, or one that is
+// made where /dev is no devtmpfs, and then no udevd's either.
+func workPath(d device) (string, error) {
+	if path := d.kernelNode(); nodeIs(path, d.dev) {
+		return path, nil
+	}
+	return d.nodePath(), makeNode(d)
+}
+
+// resolve returns the path for our own work on what path names. What is no name of a
+// device-mapper device is left as it is.
+func resolve(path string) (string, error) {
+	name, mapper := strings.CutPrefix(path, mapperDir)
+	if !mapper {
+		return path, nil
+	}
+	ctl, err := openControl()
+	if err != nil {
+		return "", err
+	}
+	defer ctl.f.Close()
+	d, err := ctl.findName(name)
+	if errors.Is(err, ErrNotFound) {
+		return path, nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("status of %s: %w", name, err)
+	}
+	return workPath(d)
+}
+
+// makeNode makes /dev/mapper/NAME where udev has not: a link to the kernel's node, as udev does,
+// which leaves it alone then. Where there is no such node it makes one. What another device left
 // behind is replaced in one step.
 func makeNode(d device) error {
 	path := d.nodePath()
@@ -22,8 +63,14 @@ func makeNode(d device) error {
 	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := unix.Mknod(temp, unix.S_IFBLK|0o600, int(d.dev)); err != nil {
-		return fmt.Errorf("mknod %s: %w", path, err)
+	var err error
+	if nodeIs(d.kernelNode(), d.dev) {
+		err = os.Symlink("../"+filepath.Base(d.kernelNode()), temp)
+	} else {
+		err = unix.Mknod(temp, unix.S_IFBLK|0o600, int(d.dev))
+	}
+	if err != nil {
+		return fmt.Errorf("make %s: %w", path, err)
 	}
 	return os.Rename(temp, path)
 }

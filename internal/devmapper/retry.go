@@ -5,12 +5,13 @@ import "time"
 const (
 	// busyPatience is how long a device may stay open after the last of ours closed it: udev and other watchers look at devices.
 	busyPatience = 3 * time.Second
-	// reloadPatience is how long a pool may be suspended while another process of ours lets it grow.
-	reloadPatience = time.Second
+	// reloadPatience is how long a pool may be suspended while another process of ours
+	// lets it grow: beside a busy udevd on one CPU, for more than a second.
+	reloadPatience = 10 * time.Second
 	// tornPatience is how long a superblock may look damaged.
 	tornPatience = 200 * time.Millisecond
 	// lockPatience is how long another process of ours may hold the pool's lock.
-	lockPatience = 10 * time.Second
+	lockPatience = 30 * time.Second
 )
 
 // patiently calls try until it succeeds, fails for another reason than those that pass, or the time is up; then its last error

@@ -130,10 +130,9 @@ func (p *Pool) Activate(id ID, kind Kind, bytes int64, readOnly bool) (string, e
 	return d.nodePath(), nil
 }
 
-// bring gives a device without live table its table. EINVAL passes: for a table that is well-formed it says that the pool is just
-// being given a new table of its own (or that it has failed, which does not pass).
+// bring gives a device without live table its table.
 func (p *Pool) bring(d device, want table, readOnly bool) error {
-	err := patiently(reloadPatience, isErrno(unix.EINVAL), func() error { return p.ctl.load(d.uuid, want, readOnly) })
+	err := patiently(reloadPatience, p.isReload, func() error { return p.ctl.load(d.uuid, want, readOnly) })
 	if errors.Is(err, unix.ENODATA) {
 		return fmt.Errorf("%w: %w", ErrNotFound, err)
 	}
@@ -144,6 +143,17 @@ func (p *Pool) bring(d device, want table, readOnly bool) error {
 		return fmt.Errorf("resume: %w", err)
 	}
 	return makeNode(d)
+}
+
+// isReload tells whether a table was refused because the pool is just being given a new
+// one of its own, which passes. The kernel says EINVAL then for a table that is
+// well-formed, and when the pool has failed, which does not pass.
+func (p *Pool) isReload(err error) bool {
+	if !errors.Is(err, unix.EINVAL) {
+		return false
+	}
+	s, serr := p.Status()
+	return serr == nil && s.Mode != ModeFailed
 }
 
 // already accepts an active device that is as it should be.
@@ -198,7 +208,11 @@ func (p *Pool) Discard(id ID) error {
 	if err != nil {
 		return fmt.Errorf("discard %d: %w", id, err)
 	}
-	f, err := openExclusive(d.nodePath(), os.O_RDWR)
+	path, err := workPath(d)
+	if err != nil {
+		return fmt.Errorf("discard %d: %w", id, err)
+	}
+	f, err := openExclusive(path, os.O_RDWR)
 	if err != nil {
 		return fmt.Errorf("discard %d: %w", id, err)
 	}

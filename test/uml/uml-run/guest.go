@@ -229,8 +229,8 @@ func runProgram(s spec, scratch string) (int, error) {
 	return reap(pid)
 }
 
-// guestEnv is the program's environment: the host's, but for what is the guest's. libdevmapper's
-// programs are told where there is no udevd, for which they would wait.
+// guestEnv is the program's environment: the host's, but for what is the guest's.
+// libdevmapper's programs are told where there is no udevd, for which they would wait.
 func guestEnv(s spec, scratch string) []string {
 	path := os.Getenv("PATH") + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	ours := []string{

@@ -16,8 +16,8 @@ import (
 
 // CIM_UML_UDEV names a directory with unpacked Debian packages: udev, dmsetup, lvm2 and
 // what they need. In the guest they are a small system of their own, which udevd and its
-// tools are confined to by chroot: they run with their own libraries, and the host's rules
-// and settings have no part in it.
+// tools are confined to by chroot: they run with their own libraries, and the host's
+// rules and settings have no part in it.
 
 const (
 	udevRoot  = "/run/guest-udev"  // the root of udevd and its tools
@@ -44,8 +44,8 @@ func checkUdev(dir string) error {
 	return nil
 }
 
-// startUdev makes the small system, starts udevd in it, and lets it see to the devices that
-// were there before it.
+// startUdev makes the small system, starts udevd in it, and lets it see to the devices
+// that were there before it.
 func startUdev(packages string, hostEnv []string) (_ *udevDaemon, err error) {
 	u := &udevDaemon{hostEnv: hostEnv}
 	defer func() {
@@ -68,8 +68,8 @@ func startUdev(packages string, hostEnv []string) (_ *udevDaemon, err error) {
 	return u, errors.Join(u.udevadm("trigger", "--action=add"), u.udevadm("settle", "--timeout=30"))
 }
 
-// mountRoot puts the small system together: the packages' directories, which are read-only,
-// and the guest's own /dev, /proc, /sys and /run.
+// mountRoot puts the small system together: the packages' directories, which are
+// read-only, and the guest's own /dev, /proc, /sys and /run.
 func (u *udevDaemon) mountRoot(packages string) error {
 	if err := u.mount("cgroup2", "/sys/fs/cgroup", "cgroup2", 0); err != nil {
 		return err
@@ -182,8 +182,8 @@ func (u *udevDaemon) udevadm(args ...string) error {
 	return nil
 }
 
-// end lets udevd finish what it was told of, ends it, and removes the small system, so that
-// the survey sees what the program left behind and nothing else.
+// end lets udevd finish what it was told of, ends it, and removes the small system, so
+// that the survey sees what the program left behind and nothing else.
 func (u *udevDaemon) end() error {
 	if u == nil {
 		return nil

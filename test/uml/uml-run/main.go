@@ -20,9 +20,11 @@
 //
 // In the guest TMPDIR and HOME lie on an ext4.
 //
-// With CIM_UML_UDEV=DIR a real udevd runs beside the program, with the device-mapper rules of Debian, as on every host that is not a
-// guest of ours; udevadm and lvm are on the program's PATH. DIR holds the packages udev, dmsetup and lvm2, unpacked.
-// A guest is booted then even where the machine has dm-thin: its own udevd is not to be held up by tests.
+// With CIM_UML_UDEV=DIR a real udevd runs beside the program, with the device-mapper
+// rules of Debian, as on every host that is not a guest of ours; udevadm and lvm are on
+// the program's PATH. DIR holds the packages udev, dmsetup and lvm2, unpacked. A guest is
+// booted then even where the machine has dm-thin: its own udevd is not to be held up by
+// tests.
 //
 // CIM_UML_KERNEL names the kernel: 6.1, 6.12 or 7.2, those of Debian 12, 13 and forky; or the path of one, with its modules in
 // modules/VERSION beside it or in /usr/lib/uml/modules. The default is 7.2, which starts a process about five times faster than 6.1.
