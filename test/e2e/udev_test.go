@@ -1,0 +1,87 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"imagemanager.internal/internal/store"
+)
+
+// needUdevd skips unless a udevd is promised that may be held up, as by `make test-udev`.
+func needUdevd(t *testing.T) (udevadm func(args ...string)) {
+	t.Helper()
+	if os.Getenv("CIM_REQUIRE_UDEV") != "1" {
+		t.Skip("needs a udevd that may be held up, run by `make test-udev`")
+	}
+	return func(args ...string) {
+		t.Helper()
+		if out, err := exec.Command("udevadm", args...).CombinedOutput(); err != nil {
+			t.Errorf("udevadm %v: %v: %s", args, err, out)
+		}
+	}
+}
+
+// stumble has udevd fall behind and catch up again until stop is called.
+func stumble(udevadm func(args ...string)) (stop func()) {
+	enough, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			udevadm("control", "--stop-exec-queue")
+			<-time.After(1500 * time.Millisecond)
+			udevadm("control", "--start-exec-queue")
+			select {
+			case <-enough:
+				return
+			case <-time.After(400 * time.Millisecond):
+			}
+		}
+	}()
+	return func() { close(enough); <-done }
+}
+
+// udevd falls behind and catches up again while images are made and removed, as at boot
+// with many devices: no attempt of any image fails for it, and in the end every path is
+// there.
+func TestUdevdBehind(t *testing.T) {
+	udevadm := needUdevd(t)
+	h := newHost(t)
+	h.start()
+	h.running()
+	stop := stumble(udevadm)
+	const n = 16
+	key := func(i int) string { return fmt.Sprintf("images/%02d.tar", i) }
+	for i := range n {
+		h.put(key(i), rootfs("hello", 20))
+		if i < 2 {
+			continue
+		}
+		if h.active(key(i - 2)); i%2 == 0 {
+			h.consumer("rm", "--force", key(i-2))
+		}
+	}
+	h.eventually("all images end", func() bool { return h.count(store.Active)+h.count(store.Removed) == n })
+	stop()
+	for i := range n {
+		for _, reason := range h.failures(key(i)) {
+			t.Errorf("%s: a failed attempt: %s", key(i), reason)
+		}
+	}
+	udevadm("settle", "--timeout=30")
+	images, err := h.store.Images(t.Context())
+	h.check(err)
+	for _, img := range images {
+		snapshots, err := h.store.SnapshotsOf(t.Context(), img.ID)
+		h.check(err)
+		for _, s := range snapshots {
+			if _, err := os.Stat(s.Path); err != nil {
+				t.Errorf("in the end: %v", err)
+			}
+		}
+	}
+	h.stop()
+	h.whole()
+}
