@@ -24,15 +24,23 @@ func needUdevd(t *testing.T) (udevadm func(args ...string)) {
 	}
 }
 
+// queue has udevd work on events, or hold them up. It is told several times: a message
+// that comes before it has set up the connection it ignores ("invalid sender uid").
+func queue(udevadm func(args ...string), what string) {
+	for range 3 {
+		udevadm("control", "--"+what+"-exec-queue")
+	}
+}
+
 // stumble has udevd fall behind and catch up again until stop is called.
 func stumble(udevadm func(args ...string)) (stop func()) {
 	enough, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
 		for {
-			udevadm("control", "--stop-exec-queue")
+			queue(udevadm, "stop")
 			<-time.After(1500 * time.Millisecond)
-			udevadm("control", "--start-exec-queue")
+			queue(udevadm, "start")
 			select {
 			case <-enough:
 				return
