@@ -26,7 +26,7 @@ help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # What runs beside a udevd once more; the tests named Udevd run there only.
-BESIDE_UDEV := -run 'Udevd|Activ|Deactiv|Detach|Discard|Mount|Busy|Parallel|Open|Pool|EndToEnd|TenAtOnce|Reboot|Remove|Reconcile|Rebuilt' \
+BESIDE_UDEV := -run 'Udevd|Activ|Detach|Discard|Mount|Busy|Parallel|Open|Grow|Held|WorkWithout|EndToEnd|TenAtOnce|Reboot|Remove$$|RemoveUnder|Reconcile|RebuiltFrom' \
 	./internal/devmapper ./test/e2e
 
 .PHONY: setup
