@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"imagemanager.internal/internal/store"
+	tarballs "imagemanager.internal/test/images"
 )
 
 // needUdevd skips unless a udevd is promised that may be held up, as by `make test-udev`.
@@ -57,21 +58,21 @@ func stumble(udevadm func(args ...string)) (stop func()) {
 func TestUdevdBehind(t *testing.T) {
 	udevadm := needUdevd(t)
 	h := newHost(t)
-	h.start()
-	h.running()
+	h.Start()
+	h.WaitRunning()
 	stop := stumble(udevadm)
 	const n = 16
 	key := func(i int) string { return fmt.Sprintf("images/%02d.tar", i) }
 	for i := range n {
-		h.put(key(i), rootfs("hello", 20))
+		h.put(key(i), tarballs.RootFS("hello", 20))
 		if i < 2 {
 			continue
 		}
-		if h.active(key(i - 2)); i%2 == 0 {
-			h.consumer("rm", "--force", key(i-2))
+		if h.WaitActive(key(i - 2)); i%2 == 0 {
+			h.Consumer("rm", "--force", key(i-2))
 		}
 	}
-	h.eventually("all images end", func() bool { return h.count(store.Active)+h.count(store.Removed) == n })
+	h.WaitFor("all images end", func() bool { return h.count(store.Active)+h.count(store.Removed) == n })
 	stop()
 	for i := range n {
 		for _, reason := range h.failures(key(i)) {
@@ -79,17 +80,17 @@ func TestUdevdBehind(t *testing.T) {
 		}
 	}
 	udevadm("settle", "--timeout=30")
-	images, err := h.store.Images(t.Context())
-	h.check(err)
+	images, err := h.Store.Images(t.Context())
+	h.Check(err)
 	for _, img := range images {
-		snapshots, err := h.store.SnapshotsOf(t.Context(), img.ID)
-		h.check(err)
+		snapshots, err := h.Store.SnapshotsOf(t.Context(), img.ID)
+		h.Check(err)
 		for _, s := range snapshots {
 			if _, err := os.Stat(s.Path); err != nil {
 				t.Errorf("in the end: %v", err)
 			}
 		}
 	}
-	h.stop()
-	h.whole()
+	h.Stop()
+	h.Look()
 }
