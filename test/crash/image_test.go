@@ -158,7 +158,7 @@ func once(t *testing.T, how string) {
 	points := model(t)
 	book.each(t, len(points), setting("CIM_CRASH_EVERY", selection), func(t *testing.T, i int) {
 		key := fmt.Sprintf("images/%d-%s-%d.tar", files, how, i)
-		book.Traces[recoveryOf(imageTrace, how, i)] = survives(t, key, kill{how, i + 1})
+		book.Traces[recoveryOf(imageTrace, how, i)] = survives(t, key, kill{how: how, n: i + 1})
 	})
 }
 
@@ -198,7 +198,7 @@ func pairs(trace, how string) (list [][]kill) {
 	for _, name := range order {
 		first, n := same[name], strings.Count(name, "\n")+1
 		for i := range max(n, len(first)) {
-			list = append(list, []kill{{how, first[i%len(first)] + 1}, {how, i%n + 1}})
+			list = append(list, []kill{{how: how, n: first[i%len(first)] + 1}, {how: how, n: i%n + 1}})
 		}
 	}
 	return list
@@ -213,6 +213,7 @@ func TestKernelKilledTwice(t *testing.T) {
 		if len(recovery) == 0 {
 			recovery = []string{runningPoint}
 		}
-		survives(t, fmt.Sprintf("images/%d-kernels-%d.tar", files, i), kill{"kernel", i + 1}, kill{"kernel", i%len(recovery) + 1})
+		key := fmt.Sprintf("images/%d-kernels-%d.tar", files, i)
+		survives(t, key, kill{how: "kernel", n: i + 1}, kill{how: "kernel", n: i%len(recovery) + 1})
 	})
 }

@@ -91,7 +91,7 @@ func overPoints(t *testing.T, trace string, killed func(*testing.T, ...kill) []s
 	n := len(book.Traces[trace])
 	book.each(t, 2*n, setting("CIM_CRASH_EVERY", selection), func(t *testing.T, i int) {
 		how := []string{"kill", "kernel"}[i/n]
-		book.Traces[recoveryOf(trace, how, i%n)] = killed(t, kill{how, i%n + 1})
+		book.Traces[recoveryOf(trace, how, i%n)] = killed(t, kill{how: how, n: i%n + 1})
 	})
 }
 
@@ -180,6 +180,6 @@ func TestPoolGrowKilledTwice(t *testing.T) {
 	needGuest(t)
 	n := len(book.Traces[growTrace])
 	book.each(t, n*n, setting("CIM_CRASH_EVERY", selection), func(t *testing.T, i int) {
-		grown(t, kill{"kill", i/n + 1}, kill{"kill", i%n + 1})
+		grown(t, kill{how: "kill", n: i/n + 1}, kill{how: "kill", n: i%n + 1})
 	})
 }

@@ -27,11 +27,11 @@ func TestFailWrites(t *testing.T) {
 		table string
 		want  error
 	}{
-		{Linear(loop, 0, size), nil},
-		{FailWrites(loop, size), unix.EIO},
-		{Linear(loop, 0, size), nil},
-		{FailRange(loop, size, 3*4096, 4*4096), unix.EIO},
-		{FailRange(loop, size, 3*4096, 4*4096), nil},
+		{table: Linear(loop, 0, size)},
+		{table: FailWrites(loop, size), want: unix.EIO},
+		{table: Linear(loop, 0, size)},
+		{table: FailRange(loop, size, 3*4096, 4*4096), want: unix.EIO},
+		{table: FailRange(loop, size, 3*4096, 4*4096)},
 	} {
 		Swap(t, "disks-test", c.table)
 		if _, err := f.WriteAt([]byte{byte('a' + i)}, int64(i)*4096); !errors.Is(err, c.want) {

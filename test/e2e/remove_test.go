@@ -207,7 +207,8 @@ func cuts() []cut {
 	for _, when := range []string{"before:", "after:"} {
 		list = append(list, cut{image: true, at: when + "removed::"}, cut{at: when + "removed:activate:deleting"})
 		for _, event := range []string{"device::deleting", "device::gone"} {
-			list = append(list, cut{at: when + event}, cut{true, when + event, "rm"}, cut{true, when + event, "run"})
+			at := when + event
+			list = append(list, cut{at: at}, cut{image: true, at: at, second: "rm"}, cut{image: true, at: at, second: "run"})
 		}
 	}
 	return list

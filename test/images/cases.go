@@ -32,20 +32,20 @@ func Cases() []Case {
 		name string
 		list []Case
 	}{
-		{"good", goodCases()},
-		{"names", nameCases()},
-		{"symlinks", symlinkCases()},
-		{"hardlinks", hardlinkCases()},
-		{"modes", modeCases()},
-		{"types", typeCases()},
-		{"xattrs", xattrCases()},
-		{"framing", framingCases()},
-		{"pax", paxCases()},
-		{"formats", formatCases()},
-		{"shape", shapeCases()},
-		{"docker", dockerCases()},
-		{"oci", ociCases()},
-		{"layers", layerCases()},
+		{name: "good", list: goodCases()},
+		{name: "names", list: nameCases()},
+		{name: "symlinks", list: symlinkCases()},
+		{name: "hardlinks", list: hardlinkCases()},
+		{name: "modes", list: modeCases()},
+		{name: "types", list: typeCases()},
+		{name: "xattrs", list: xattrCases()},
+		{name: "framing", list: framingCases()},
+		{name: "pax", list: paxCases()},
+		{name: "formats", list: formatCases()},
+		{name: "shape", list: shapeCases()},
+		{name: "docker", list: dockerCases()},
+		{name: "oci", list: ociCases()},
+		{name: "layers", list: layerCases()},
 	} {
 		for _, c := range g.list {
 			c.Group = g.name

@@ -112,29 +112,29 @@ func formatCases() []Case {
 	var list []Case
 	pad := func(head string) []byte { return append([]byte(head), bytes.Repeat([]byte("x"), 40<<10)...) }
 	for _, f := range []struct{ name, magic string }{
-		{"gzip", "\x1f\x8b\x08"},
-		{"bzip2", "BZh91AY&SY"},
-		{"xz", "\xfd7zXZ\x00"},
-		{"zstd", "\x28\xb5\x2f\xfd"},
-		{"zstd", "\x50\x2a\x4d\x18"},
-		{"lz4", "\x04\x22\x4d\x18"},
-		{"lz4", "\x02\x21\x4c\x18"},
-		{"lzma", "\x5d\x00\x00\x80"},
-		{"zip", "PK\x03\x04"},
-		{"7z", "7z\xbc\xaf\x27\x1c"},
-		{"lzop", "\x89LZO\x00\r\n\x1a\n"},
-		{"compress", "\x1f\x9d\x90"},
-		{"lzip", "LZIP\x01"},
+		{name: "gzip", magic: "\x1f\x8b\x08"},
+		{name: "bzip2", magic: "BZh91AY&SY"},
+		{name: "xz", magic: "\xfd7zXZ\x00"},
+		{name: "zstd", magic: "\x28\xb5\x2f\xfd"},
+		{name: "zstd", magic: "\x50\x2a\x4d\x18"},
+		{name: "lz4", magic: "\x04\x22\x4d\x18"},
+		{name: "lz4", magic: "\x02\x21\x4c\x18"},
+		{name: "lzma", magic: "\x5d\x00\x00\x80"},
+		{name: "zip", magic: "PK\x03\x04"},
+		{name: "7z", magic: "7z\xbc\xaf\x27\x1c"},
+		{name: "lzop", magic: "\x89LZO\x00\r\n\x1a\n"},
+		{name: "compress", magic: "\x1f\x9d\x90"},
+		{name: "lzip", magic: "LZIP\x01"},
 	} {
 		list = append(list, refused(fmt.Sprintf("%s %x", f.name, f.magic), "compressed:"+f.name, pad(f.magic)).says("decompress it before upload"))
 	}
 	for _, f := range []struct{ name, magic string }{
-		{"squashfs", "hsqs"},
-		{"cpio", "070701"},
-		{"elf", "\x7fELF"},
-		{"qcow2", "QFI\xfb"},
-		{"ar", "!<arch>\n"},
-		{"rpm", "\xed\xab\xee\xdb\x03\x00"},
+		{name: "squashfs", magic: "hsqs"},
+		{name: "cpio", magic: "070701"},
+		{name: "elf", magic: "\x7fELF"},
+		{name: "qcow2", magic: "QFI\xfb"},
+		{name: "ar", magic: "!<arch>\n"},
+		{name: "rpm", magic: "\xed\xab\xee\xdb\x03\x00"},
 	} {
 		list = append(list, refused(f.name, "format_"+f.name, pad(f.magic)).says(f.name))
 	}

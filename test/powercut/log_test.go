@@ -160,7 +160,7 @@ func cuts(log []entry, n int, seed uint64) []cut {
 	var points []int
 	for i := start; i < len(log); i++ {
 		if strings.HasPrefix(log[i].mark, markDeleted) {
-			list = append(list, cut{i + 1, "none", 0})
+			list = append(list, cut{at: i + 1, mode: "none"})
 		}
 		if log[i].is(flush | fua | mark) {
 			points = append(points, i+1)
@@ -170,7 +170,8 @@ func cuts(log []entry, n int, seed uint64) []cut {
 	list = list[:min(len(list), n/2)]
 	for i, more := 0, n-len(list); i < more; i++ {
 		low, high := len(points)*i/more, len(points)*(i+1)/more
-		list = append(list, cut{points[low+r.IntN(max(1, high-low))], modes[r.IntN(len(modes))], r.Uint64N(1000)})
+		at := points[low+r.IntN(max(1, high-low))]
+		list = append(list, cut{at: at, mode: modes[r.IntN(len(modes))], seed: r.Uint64N(1000)})
 	}
 	slices.SortStableFunc(list, func(a, b cut) int { return a.at - b.at })
 	return list
@@ -241,16 +242,16 @@ func TestReplay(t *testing.T) {
 		cut  cut
 		want []string // any of these, and each for some seed
 	}{
-		{cut{0, "none", 0}, []string{"...."}},
-		{cut{0, "writes", 0}, []string{"....", "aa.."}},
-		{cut{0, "blocks", 0}, []string{"....", "a...", ".a..", "aa.."}},
-		{cut{2, "none", 0}, []string{"aa.."}},
-		{cut{2, "writes", 0}, []string{"aa..", "ac.."}}, // what follows the FUA is not there without it
-		{cut{2, "all", 0}, []string{"ac.."}},
-		{cut{3, "all", 0}, []string{"ac.."}}, // the mark comes before
-		{cut{4, "all", 0}, []string{".fff"}},
-		{cut{4, "writes", 0}, []string{"ac..", ".c..", "afff", ".fff"}},
-		{cut{6, "none", 0}, []string{".fff"}},
+		{cut: cut{at: 0, mode: "none"}, want: []string{"...."}},
+		{cut: cut{at: 0, mode: "writes"}, want: []string{"....", "aa.."}},
+		{cut: cut{at: 0, mode: "blocks"}, want: []string{"....", "a...", ".a..", "aa.."}},
+		{cut: cut{at: 2, mode: "none"}, want: []string{"aa.."}},
+		{cut: cut{at: 2, mode: "writes"}, want: []string{"aa..", "ac.."}}, // what follows the FUA is not there without it
+		{cut: cut{at: 2, mode: "all"}, want: []string{"ac.."}},
+		{cut: cut{at: 3, mode: "all"}, want: []string{"ac.."}}, // the mark comes before
+		{cut: cut{at: 4, mode: "all"}, want: []string{".fff"}},
+		{cut: cut{at: 4, mode: "writes"}, want: []string{"ac..", ".c..", "afff", ".fff"}},
+		{cut: cut{at: 6, mode: "none"}, want: []string{".fff"}},
 	} {
 		seen := map[string]bool{}
 		for c.cut.seed = range 200 {
