@@ -36,10 +36,11 @@ func (w *world) notified(rules ...types.FilterRule) (bucket, queue string) {
 	w.t.Helper()
 	bucket, queue = w.newBucket(), w.newQueue(nil)
 	w.allow(bucket, queue)
-	w.check(w.configure(bucket, types.QueueConfiguration{
-		Id: aws.String("images"), QueueArn: aws.String(w.attributes(queue)["QueueArn"]), Events: []types.Event{"s3:ObjectCreated:*"},
-		Filter: &types.NotificationConfigurationFilter{Key: &types.S3KeyFilter{FilterRules: rules}},
-	}))
+	cfg := types.QueueConfiguration{Id: aws.String("images"), QueueArn: aws.String(w.attributes(queue)["QueueArn"]), Events: []types.Event{"s3:ObjectCreated:*"}}
+	if len(rules) > 0 { // a filter without rules is no way to say "all": moto refuses one
+		cfg.Filter = filter(rules...)
+	}
+	w.check(w.configure(bucket, cfg))
 	if n := w.notice(queue); n.Event != "s3:TestEvent" || n.Bucket != bucket {
 		w.t.Fatalf("want a test event, got %+v", n)
 	}
