@@ -33,8 +33,8 @@ func damaged(path string, err error) error {
 }
 
 // check reads the whole file for the damage that SQLite can see, through a connection that cannot write: a database that is to be refused
-// is not migrated before, nor is its log brought into it. A file that is not there, or empty, is a new database.
-func check(ctx context.Context, path string) (err error) {
+// is not migrated before, nor is its log brought into it. Only a rollback journal is rolled back. A file that is not there, or empty, is a new database.
+func check(ctx context.Context, path string) error {
 	info, err := os.Stat(path)
 	if errors.Is(err, os.ErrNotExist) || err == nil && info.Size() == 0 {
 		return nil
@@ -45,12 +45,21 @@ func check(ctx context.Context, path string) (err error) {
 	if info.Size() < smallest { // SQLite would take it for a new one
 		return fmt.Errorf("%w: %s: it has %d bytes", ErrDamaged, path, info.Size())
 	}
-	db, err := sql.Open("sqlite3", fileURL(path, map[string]string{"mode": "ro", "_busy_timeout": "5000"}))
+	err = checkAs(ctx, path, "ro")
+	if e := (sqlite3.Error{}); errors.As(err, &e) && e.ExtendedCode == sqlite3.ErrReadonlyRollback {
+		// A power cut left a rollback journal. What is to be checked is what SQLite makes of it.
+		err = checkAs(ctx, path, "rw")
+	}
+	return damaged(path, err)
+}
+
+func checkAs(ctx context.Context, path, mode string) (err error) {
+	db, err := sql.Open("sqlite3", fileURL(path, map[string]string{"mode": mode, "_busy_timeout": "5000"}))
 	if err != nil {
 		return fmt.Errorf("open %s: %w", path, err)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	return damaged(path, soundness(ctx, db, "PRAGMA quick_check(1)", path))
+	return soundness(ctx, db, "PRAGMA quick_check(1)", path)
 }
 
 // soundness runs a check that answers with one row, ok or what it found. name is that of the file in an error.
