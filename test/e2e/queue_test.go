@@ -272,7 +272,7 @@ func TestStopReturnsTheRest(t *testing.T) {
 		}
 	}
 	h.faulty().Clear()
-	h.Start()
+	h.Start("SHUTDOWN_GRACE=1s") // the archive of the last image is removed after it is active
 	for i := range 12 {
 		h.WaitActive(fmt.Sprintf("images/%02d.tar", i))
 	}
