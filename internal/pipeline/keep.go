@@ -43,6 +43,15 @@ func (p *Pipeline) saveManifest(m *archive.Manifest) (err error) {
 	return syncDir(p.cfg.ManifestDir)
 }
 
+// removePartialManifests removes what a saveManifest left that was killed.
+func (p *Pipeline) removePartialManifests() error {
+	parts, err := filepath.Glob(filepath.Join(p.cfg.ManifestDir, "*.part"))
+	for _, part := range parts {
+		err = errors.Join(err, os.Remove(part))
+	}
+	return err
+}
+
 func (p *Pipeline) manifestPath(digest string) string {
 	return filepath.Join(p.cfg.ManifestDir, strings.TrimPrefix(digest, "sha256:"))
 }

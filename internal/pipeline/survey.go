@@ -55,6 +55,11 @@ func (p *Pipeline) Survey(ctx context.Context, pool store.Pool, keep bool) ([]Fo
 	if err := p.Pool.ResumeSuspended(); err != nil {
 		return nil, err
 	}
+	if keep {
+		if err := p.removePartialManifests(); err != nil {
+			return nil, err
+		}
+	}
 	thins, err := p.Pool.Thins()
 	if err != nil {
 		return nil, err
