@@ -41,7 +41,7 @@ func (c control) close() error { return c.f.Close() }
 // request is what varies between the ioctls. Devices are addressed by UUID, or by name where they have none yet.
 type request struct {
 	name, uuid string
-	dev        uint64 // device number to create; 0: the kernel's choice
+	dev        uint64 // number of a device to create; if 0, the kernel chooses
 	flags      uint32
 	event      uint32
 	targets    uint32

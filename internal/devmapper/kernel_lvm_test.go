@@ -32,7 +32,7 @@ func makeVolumeGroup(t *testing.T, name, path string) {
 	lvm(t, only, "vgchange", "--activate", "n", name)
 }
 
-// isActive tells whether the volume of a group is there.
+// isActive reports whether a volume group's volume is active.
 func isActive(group string) bool {
 	_, err := os.Stat(mapperDir + group + "-volume")
 	return err == nil
@@ -129,7 +129,7 @@ func TestContentsAreNothingToUdevd(t *testing.T) {
 func TestFilterOfLVMBesideUdevd(t *testing.T) {
 	needUdevd(t)
 	p, _ := newPool(t)
-	fill(t, newImage(t, p), p.cfg.BlockSize) // the pool's first block is no volume group's
+	fill(t, newImage(t, p), p.cfg.BlockSize) // so that the volume group is not in the pool's first block
 	check(t, p.CreateThin(2))
 	path, err := p.Activate(2, KindSnapshot, deviceSize, false)
 	check(t, err)

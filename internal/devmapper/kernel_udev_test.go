@@ -36,7 +36,7 @@ func queue(udevadm func(args ...string), what string) {
 	}
 }
 
-// missingWhile tells whether a path is missing at any time until task has ended.
+// missingWhile reports whether a path is missing at any time until task has ended.
 func missingWhile(path string, task func()) bool {
 	done := make(chan struct{})
 	go func() { defer close(done); task() }()

@@ -152,7 +152,7 @@ func configureLoop(backing *os.File) (*os.File, error) {
 	return loop, err
 }
 
-// isTaken tells whether somebody else took the free loop device, or removed it (ENXIO).
+// isTaken reports whether somebody else took the free loop device, or removed it (ENXIO).
 func isTaken(err error) bool { return errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENXIO) }
 
 // openLoop opens a loop device, and makes its node where neither devtmpfs nor udev has.

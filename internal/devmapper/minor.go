@@ -38,7 +38,7 @@ func (c control) create(name, uuid string) (device, error) {
 	}
 }
 
-// taken tells whether there is a device of this name or UUID.
+// taken reports whether there is a device of this name or UUID.
 func (c control) taken(name, uuid string) bool {
 	_, byName := c.findName(name)
 	_, byUUID := c.find(uuid)

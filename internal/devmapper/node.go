@@ -51,9 +51,9 @@ func resolve(path string) (string, error) {
 	return workPath(d)
 }
 
-// makeNode makes /dev/mapper/NAME where udev has not: a link to the kernel's node, as udev does,
-// which leaves it alone then. Where there is no such node it makes one. What another device left
-// behind is replaced in one step.
+// makeNode makes /dev/mapper/NAME where udev has not: a link to the kernel's node, as
+// udev does, which leaves it alone then. Where there is no such node it makes one. What
+// another device left behind is replaced in one step.
 func makeNode(d device) error {
 	path := d.nodePath()
 	if nodeIs(path, d.dev) {

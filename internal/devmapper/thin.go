@@ -145,7 +145,7 @@ func (p *Pool) bring(d device, want table, readOnly bool) error {
 	return makeNode(d)
 }
 
-// isReload tells whether a table was refused because the pool is just being given a new
+// isReload reports whether a table was refused because the pool is just being given a new
 // one of its own, which passes. The kernel says EINVAL then for a table that is
 // well-formed, and when the pool has failed, which does not pass.
 func (p *Pool) isReload(err error) bool {

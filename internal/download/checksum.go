@@ -35,9 +35,10 @@ func best(kind types.ChecksumType, etag *string, all ...checksum) checksum {
 	return checksum{}
 }
 
-// composite tells whether a checksum is that of the parts, or may be. S3 says it by the type, and by "-" and the number of parts behind
-// the value. There are servers that do neither (moto 5.2): where the ETag is that of an upload in parts and there is no type, only
-// CRC-64/NVME is certain to be of the whole, since there is no composite one.
+// composite reports whether a checksum is that of the parts, or may be. S3 says it by the
+// type, and by "-" and the number of parts behind the value. There are servers that do
+// neither (moto 5.2): where the ETag is that of an upload in parts and there is no type,
+// only CRC-64/NVME is certain to be of the whole, since there is no composite one.
 func (c checksum) composite(kind types.ChecksumType, etag string) bool {
 	inParts := strings.Contains(etag, "-")
 	return kind == types.ChecksumTypeComposite || strings.Contains(c.Value, "-") ||

@@ -263,7 +263,8 @@ func TestPartsChecksum(t *testing.T) {
 	}
 }
 
-// A server that says neither by type nor by suffix that a checksum is that of the parts is believed where it cannot be one.
+// A server that says neither by type nor by suffix that a checksum is that of the parts
+// is believed where it cannot be one.
 func TestPartsChecksumWithoutType(t *testing.T) {
 	data, wrong := noise(wide), noise(wide-1)
 	for name, c := range map[string]struct {

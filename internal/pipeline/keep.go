@@ -110,6 +110,9 @@ func (p *Pipeline) setAside(b *store.Blob) error {
 		return err
 	}
 	err := os.Rename(b.Path, filepath.Join(p.cfg.ViolationDir, b.SHA256+".tar"))
+	if errors.Is(err, fs.ErrNotExist) { // somebody else did it meanwhile
+		return nil
+	}
 	return errors.Join(err, syncDir(p.cfg.ViolationDir))
 }
 

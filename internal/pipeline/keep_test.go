@@ -9,8 +9,8 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// Setting an archive aside again, as a recovery or a reconcile does, makes no room for it once
-// more: that would push out another one.
+// Setting an archive aside again, as a recovery or a reconcile does, makes no room for it
+// once more: that would push out another one.
 func TestSetAsideAgain(t *testing.T) {
 	dir := t.TempDir()
 	p := &Pipeline{cfg: Config{ViolationDir: filepath.Join(dir, "violations"), ViolationBytes: 250}}

@@ -32,8 +32,10 @@ func damaged(path string, err error) error {
 	return fmt.Errorf("%w: %s: %w", ErrDamaged, path, err)
 }
 
-// check reads the whole file for the damage that SQLite can see, through a connection that cannot write: a database that is to be refused
-// is not migrated before, nor is its log brought into it. Only a rollback journal is rolled back. A file that is not there, or empty, is a new database.
+// check reads the whole file for the damage that SQLite can see, through a connection
+// that cannot write: a database that is to be refused is not migrated before, nor is its
+// log brought into it. Only a rollback journal is rolled back. A file that is not there,
+// or empty, is a new database.
 func check(ctx context.Context, path string) error {
 	info, err := os.Stat(path)
 	if errors.Is(err, os.ErrNotExist) || err == nil && info.Size() == 0 {
@@ -47,7 +49,8 @@ func check(ctx context.Context, path string) error {
 	}
 	err = checkAs(ctx, path, "ro")
 	if e := (sqlite3.Error{}); errors.As(err, &e) && e.ExtendedCode == sqlite3.ErrReadonlyRollback {
-		// A power cut left a rollback journal. What is to be checked is what SQLite makes of it.
+		// A power cut left a rollback journal. What is to be checked is what SQLite makes of
+		// it.
 		err = checkAs(ctx, path, "rw")
 	}
 	return damaged(path, err)

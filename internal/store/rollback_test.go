@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// A power cut while the database was made, before it had a write-ahead log, leaves a rollback
-// journal. SQLite rolls it back, and the start goes on.
+// A power cut while the database was made, before it had a write-ahead log, leaves a
+// rollback journal. SQLite rolls it back, and the start goes on.
 func TestRollbackJournal(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "being-made.db")

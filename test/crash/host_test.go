@@ -10,7 +10,8 @@ import (
 	machine "imagemanager.internal/test/host"
 )
 
-// host is a machine whose state directory and pool lie on a disk that outlives the kernel.
+// host is a machine whose state directory and pool lie on a disk that outlives the
+// kernel.
 type host struct {
 	*machine.Host
 	w   *world
@@ -116,8 +117,9 @@ func (h *host) recovers(env ...string) {
 	book.Recovery = append(book.Recovery, time.Since(began))
 }
 
-// waitDead waits for a daemon that is to die at a failpoint, by SIGKILL or with all of the kernel, and reports whether it did: no
-// longer when over says that there is nothing to come.
+// waitDead waits for a daemon that is to die at a failpoint, by SIGKILL or with all of
+// the kernel, and reports whether it did: no longer when over says that there is nothing
+// to come.
 func (h *host) waitDead(over func() bool) bool {
 	h.T.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)

@@ -75,8 +75,9 @@ func (h *host) trace() []string {
 	return strings.Split(strings.TrimSpace(string(text)), "\n")
 }
 
-// waitSettled waits until the key's image has ended and its message is deleted. A message that a kill has hidden is delivered again, as
-// SQS does after the visibility time-out, but not before the image is active: recovery does not need it.
+// waitSettled waits until the key's image has ended and its message is deleted. A message
+// that a kill has hidden is delivered again, as SQS does after the visibility time-out,
+// but not before the image is active: recovery does not need it.
 func (h *host) waitSettled(key string, redeliver bool) {
 	h.T.Helper()
 	want := store.Active

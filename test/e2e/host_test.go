@@ -111,8 +111,8 @@ func (h *host) Stop() {
 	h.Host.Stop()
 }
 
-// waitClaimed waits until the running daemon's gauges know of nothing that no row of the journal claims, but what the test put there:
-// they are as of its last reconcile.
+// waitClaimed waits until the running daemon's gauges know of nothing that no row of the
+// journal claims, but what the test put there: they are as of its last reconcile.
 func (h *host) waitClaimed() {
 	h.T.Helper()
 	h.WaitFor("the gauges of what is unclaimed are right", func() bool {

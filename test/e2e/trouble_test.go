@@ -22,7 +22,8 @@ func big(mib int) tarballs.Entry {
 	return tarballs.Entry{Name: "var/big", Body: strings.Repeat("0123456789abcdef", mib<<16), Mode: 0o644}
 }
 
-// waitPaused waits for /readyz to say why nothing is taken, and checks how long after since that was logged.
+// waitPaused waits for /readyz to say why nothing is taken, and checks how long after
+// since that was logged.
 func (h *host) waitPaused(since time.Time, why string) {
 	h.T.Helper()
 	h.WaitFor("/readyz says "+why, func() bool {

@@ -143,7 +143,8 @@ func suiteAgainst(t *testing.T, b bare, tests []string) string {
 	return out.String()
 }
 
-// What the SDK answers is read with aws.ToString and the like: a pointer of it may be nil.
+// What the SDK answers is read with aws.ToString and the like: a pointer of it may be
+// nil.
 func TestSuiteFollowsNoPointer(t *testing.T) {
 	files, err := filepath.Glob("conformance_*_test.go")
 	if err != nil || len(files) == 0 {

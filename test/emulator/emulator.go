@@ -4,9 +4,11 @@
 // A request whose X-Amz-Target names AmazonSQS, or that is a form with an Action, is for SQS (JSON 1.0 and the older query protocol);
 // everything else is for S3, path style. Serve it on the loopback interface only: it asks for no credentials.
 //
-// Not emulated: signatures and permissions (a presigned URL's expiry is observed; see [Config] for queue policies), encryption (its
-// headers are answered, and a customer's key is asked for), ACLs and locks of objects, life cycle, delivery from FIFO queues, the minute that AWS makes one wait after deleting or purging a
-// queue, and everything outside S3 and SQS. S3 operations that are not emulated answer 501 NotImplemented.
+// Not emulated: signatures and permissions (a presigned URL's expiry is observed; see
+// [Config] for queue policies), encryption (its headers are answered, and a customer's
+// key is asked for), ACLs and locks of objects, life cycle, delivery from FIFO queues,
+// the minute that AWS makes one wait after deleting or purging a queue, and everything
+// outside S3 and SQS. S3 operations that are not emulated answer 501 NotImplemented.
 package emulator
 
 import (

@@ -31,7 +31,8 @@ type completeResult struct {
 	checksumFields
 }
 
-// completeMultipartUpload makes an object of the parts that are named. The others are dropped.
+// completeMultipartUpload makes an object of the parts that are named. The others are
+// dropped.
 func (c *s3Call) completeMultipartUpload(w http.ResponseWriter, r *http.Request) error {
 	var in completeRequest
 	if err := document(r, &in); err != nil {
@@ -83,7 +84,8 @@ func (u *upload) compare(r *http.Request, v *version) error {
 	return nil
 }
 
-// assemble checks the list of parts and makes a version of them, which is not in the bucket yet.
+// assemble checks the list of parts and makes a version of them, which is not in the
+// bucket yet.
 func (c *s3Call) assemble(in completeRequest, kind string) (*upload, *version, error) {
 	c.buckets.mu.Lock()
 	defer c.buckets.mu.Unlock()
@@ -169,7 +171,8 @@ func (u *upload) checkSum(named completedPart, p part) error {
 	return nil
 }
 
-// finish ends the upload and puts the object in its place, once: a second call that raced finds no upload.
+// finish ends the upload and puts the object in its place, once: a second call that raced
+// finds no upload.
 func (c *s3Call) finish(w http.ResponseWriter, r *http.Request, u *upload, v *version) error {
 	b := c.buckets
 	b.mu.Lock()

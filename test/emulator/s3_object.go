@@ -28,7 +28,8 @@ func describedBy(r *http.Request) (described, error) {
 	return described{keep(r), encryption, tags}, err
 }
 
-// version is what a key holds, or held. But for its tags it is never changed once it is in its bucket.
+// version is what a key holds, or held. But for its tags it is never changed once it is
+// in its bucket.
 type version struct {
 	described
 	id       string // nullVersion where the bucket has no versioning

@@ -90,10 +90,11 @@ func (q *queues) changeMessageVisibility(_ context.Context, _ sqsRequest, in *vi
 
 // extend hides a message for a new time from now; 0 shows it. All in all a receive lasts
 // 12 hours at most. A handle serves as long as its message is in the queue: also when its
-// time is over and nobody else has the message, and even when somebody else has. LocalStack's
-// tests that were validated with AWS (tests/aws/services/sqs/test_sqs.py) have a 200 for the
-// first (test_change_message_visibility_after_visibility_timeout_expiration; that it hides
-// the message again is assumed) and see the effect of the second (an earlier handle, in
+// time is over and nobody else has the message, and even when somebody else has.
+// LocalStack's tests that were validated with AWS (tests/aws/services/sqs/test_sqs.py)
+// have a 200 for the first
+// (test_change_message_visibility_after_visibility_timeout_expiration; that it hides the
+// message again is assumed) and see the effect of the second (an earlier handle, in
 // test_terminate_visibility_timeout_after_receive). MessageNotInflight, which the API
 // reference has for this, is in none of them; a test that wants it asks for a [Fault].
 func (q *queues) extend(k *queue, e visibilityEntry) error {

@@ -199,8 +199,9 @@ func (s *Server) Waiting(queue string) int {
 	return k.waiting
 }
 
-// Expire ends the visibility timeout of all messages in flight of the queue: each is there
-// for who polls next, or comes first with a late extension. It returns how many they were.
+// Expire ends the visibility timeout of all messages in flight of the queue: each is
+// there for who polls next, or comes first with a late extension. It returns how many
+// they were.
 func (s *Server) Expire(queue string) int {
 	s.queues.mu.Lock()
 	defer s.queues.mu.Unlock()

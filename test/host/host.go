@@ -1,7 +1,9 @@
-// Package host is a machine of the tests: a state directory with its pool, the daemon, and the S3 and SQS that it talks to. The
-// end-to-end, crash and power-cut tests each add what is theirs.
+// Package host is a machine of the tests: a state directory with its pool, the daemon,
+// and the S3 and SQS that it talks to. The end-to-end, crash and power-cut tests each add
+// what is theirs.
 //
-// Functions that wait are named Wait…, and fail the test after a minute; those that ask are named Is….
+// Functions that wait are named Wait…, and fail the test after a minute; those that ask
+// are named Is….
 package host
 
 import (
@@ -114,8 +116,8 @@ func (h *Host) Consumer(args ...string) string {
 	return out
 }
 
-// Try runs a command and returns what it prints, standard error last, and its exit code: -1 if
-// it was killed.
+// Try runs a command and returns what it prints, standard error last, and its exit code:
+// -1 if it was killed.
 func (h *Host) Try(args ...string) (string, int) {
 	h.T.Helper()
 	return h.TryWith(nil, args...)
@@ -256,7 +258,8 @@ func (h *Host) Abandon() {
 	h.ShowLog()
 }
 
-// Close detaches the pool, whatever state the test left, and shows the log of a failed test.
+// Close detaches the pool, whatever state the test left, and shows the log of a failed
+// test.
 func (h *Host) Close() {
 	h.T.Helper()
 	if h.daemon != nil {

@@ -42,7 +42,8 @@ func TestTry(t *testing.T) {
 	}
 }
 
-// A daemon is started, stopped, killed, started again; what it has logged is that of the newest.
+// A daemon is started, stopped, killed, started again; what it has logged is that of the
+// newest.
 func TestDaemon(t *testing.T) {
 	h := newHost(t)
 	h.Start()

@@ -158,8 +158,8 @@ func rootIn(prefix string, more ...Entry) []Entry {
 	return append(list, more...)
 }
 
-// RootFS is the archive of a small root file system: etc/hello holds the text, usr/greeting
-// links to it, and usr/share has so many files of a few KiB.
+// RootFS is the archive of a small root file system: etc/hello holds the text,
+// usr/greeting links to it, and usr/share has so many files of a few KiB.
 func RootFS(text string, files int, more ...Entry) []byte {
 	list := []Entry{
 		{Name: "etc/"},

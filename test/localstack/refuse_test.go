@@ -43,7 +43,8 @@ func TestNotificationRefused(t *testing.T) {
 	}
 }
 
-// A server that accepts a notification and forgets it is no success; one that shows it a little later is.
+// A server that accepts a notification and forgets it is no success; one that shows it a
+// little later is.
 func TestNotificationIgnored(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "us-east-1")

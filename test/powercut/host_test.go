@@ -36,8 +36,9 @@ const (
 // host is a machine with one disk, sliced: a file system for the state directory, the pool's metadata, the pool's data.
 type host struct{ *machine.Host }
 
-// newHost slices a disk, mounts its file system, and sees to it that nothing of that is left. The file system is mounted at the same
-// place in every state: the journal knows paths.
+// newHost slices a disk, mounts its file system, and sees to it that nothing of that is
+// left. The file system is mounted at the same place in every state: the journal knows
+// paths.
 func newHost(t *testing.T, mnt, disk string, data int64, prepare func(state string)) *host {
 	t.Helper()
 	h := &host{&machine.Host{T: t, State: filepath.Join(mnt, "state")}}

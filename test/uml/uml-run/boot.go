@@ -164,8 +164,8 @@ func (m *machine) command() (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// endGroup kills a kernel that does not end, and what is left of one that died. It waits for them, at most some seconds: while they
-// are there they hold the lock of the disk.
+// endGroup kills a kernel that does not end, and what is left of one that died. It waits
+// for them, at most some seconds: while they are there they hold the lock of the disk.
 func endGroup(pid int) {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -177,8 +177,8 @@ func endGroup(pid int) {
 	}
 }
 
-// forward sends signals to the guest until it has ended, or is to be killed: when it does not obey a third signal within ten seconds,
-// or its kernel has stopped.
+// forward sends signals to the guest until it has ended, or is to be killed: when it does
+// not obey a third signal within ten seconds, or its kernel has stopped.
 func forward(signals <-chan os.Signal, to *os.File, ended <-chan error, alive string) error {
 	var patience <-chan time.Time
 	n, began := 0, time.Now()
@@ -205,7 +205,8 @@ func forward(signals <-chan os.Signal, to *os.File, ended <-chan error, alive st
 	}
 }
 
-// silentSince tells how long the guest has not touched its file, counted from its start when it never did.
+// silentSince tells how long the guest has not touched its file, counted from its start
+// when it never did.
 func silentSince(alive string, began time.Time) time.Duration {
 	if info, err := os.Stat(alive); err == nil && info.ModTime().After(began) {
 		began = info.ModTime()
@@ -222,7 +223,8 @@ func exitCode(dir string, ended error) (int, error) {
 	return strconv.Atoi(strings.TrimSpace(string(text)))
 }
 
-// memoryDir is where the guest's memory lies: shared memory if there is enough that may be executed, else beside the disk.
+// memoryDir is where the guest's memory lies: shared memory if there is enough that may
+// be executed, else beside the disk.
 func memoryDir(dir, memory string) string {
 	const shm = "/dev/shm"
 	var need uint64

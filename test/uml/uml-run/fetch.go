@@ -17,8 +17,9 @@ import (
 // one after the other, and each would wait for the network.
 const tryAgain = 10 * time.Minute
 
-// fetchedKernel returns the release's kernel from the cache. It fetches what is not there,
-// or cannot be run: the checkout may have been moved, and the kernel knows where its libc is.
+// fetchedKernel returns the release's kernel from the cache. It fetches what is not
+// there, or cannot be run: the checkout may have been moved, and the kernel knows where
+// its libc is.
 func fetchedKernel(rel release, warn io.Writer) (kernel, error) {
 	cache, err := cacheDir()
 	if err != nil {
@@ -49,8 +50,8 @@ func fetchedKernel(rel release, warn io.Writer) (kernel, error) {
 	return probeKernel(path)
 }
 
-// cacheDir is CIM_UML_CACHE, else .cache/guest-kernels beside the directory of this program:
-// in the checkout, for bin/uml-run.
+// cacheDir is CIM_UML_CACHE, else .cache/guest-kernels beside the directory of this
+// program: in the checkout, for bin/uml-run.
 func cacheDir() (string, error) {
 	dir := os.Getenv("CIM_UML_CACHE")
 	if dir == "" {
@@ -78,9 +79,9 @@ func lock(cache string) (func(), error) {
 	return func() { f.Close() }, nil
 }
 
-// fetch has apt fetch the kernel's package and its libc from the Debian release, check their
-// signatures, and unpack them: by mmdebstrap, whose lists, keys and settings are its own.
-// Nothing is installed, and nothing of the host's apt is changed.
+// fetch has apt fetch the kernel's package and its libc from the Debian release, check
+// their signatures, and unpack them: by mmdebstrap, whose lists, keys and settings are
+// its own. Nothing is installed, and nothing of the host's apt is changed.
 func fetch(rel release, cache, dir string, warn io.Writer) error {
 	for _, tool := range []string{"mmdebstrap", "patchelf"} {
 		if _, err := exec.LookPath(tool); err != nil {
@@ -119,8 +120,9 @@ func removeAll(pattern string) error {
 	return err
 }
 
-// arrange takes what a guest needs out of the unpacked packages. The kernel wants the libc
-// of its own release, which may be newer than the host's; final is where both will lie.
+// arrange takes what a guest needs out of the unpacked packages. The kernel wants the
+// libc of its own release, which may be newer than the host's; final is where both will
+// lie.
 func arrange(root, to, final string) error {
 	if err := os.Mkdir(to, 0o755); err != nil {
 		return err

@@ -183,8 +183,9 @@ func readSpec() (s spec, err error) {
 	return s, json.Unmarshal(text, &s)
 }
 
-// mountScratch mounts the disk where it hides none of the host's files; at the first boot it makes the file system. After
-// a kernel that was brought down the mount replays its journal.
+// mountScratch mounts the disk where it hides none of the host's files; at the first boot
+// it makes the file system. After a kernel that was brought down the mount replays its
+// journal.
 func mountScratch(booted int) (string, error) {
 	mkfs := exec.Command("/usr/sbin/mkfs.ext4", "-q", "-F", "-E", "nodiscard,assume_storage_prezeroed=1", "/dev/ubda") //nolint:noctx // quick
 	if booted == 0 {
@@ -282,7 +283,8 @@ func obey(pid int) {
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 }
 
-// stayAlive shows the host that the kernel runs: timers fire, processes are scheduled, files are written.
+// stayAlive shows the host that the kernel runs: timers fire, processes are scheduled,
+// files are written.
 func stayAlive() {
 	for range time.Tick(time.Second) {
 		beAlive()

@@ -31,7 +31,7 @@ type udevDaemon struct {
 	mounts  []string // in the order in which they were made
 }
 
-// checkUdev tells whether the packages are there.
+// checkUdev checks that the packages are there.
 func checkUdev(dir string) error {
 	if dir == "" {
 		return nil

@@ -29,7 +29,8 @@ func fakeKernel(t *testing.T, path, version string) {
 	script(t, filepath.Join(filepath.Dir(path), "modules", version, "modules.dep"), "")
 }
 
-// fakeTools makes an mmdebstrap that counts its calls and unpacks such a kernel, or fails.
+// fakeTools makes an mmdebstrap that counts its calls and unpacks such a kernel, or
+// fails.
 func fakeTools(t *testing.T, bin, version string, fails bool) {
 	t.Helper()
 	script(t, filepath.Join(bin, "patchelf"), "exit 0")

@@ -1,22 +1,28 @@
-// Command uml-run runs a program where there is a device-mapper thin pool: as it is on a machine that has dm-thin and a root user,
-// else in a user-mode-linux booted for it (Debian package user-mode-linux), which needs neither root nor KVM nor any module of the
-// host's. The guest sees the host's files read-only, is root over kernel objects of its own, and has a scratch file system.
+// Command uml-run runs a program where there is a device-mapper thin pool: as it is on a
+// machine that has dm-thin and a root user, else in a user-mode-linux booted for it
+// (Debian package user-mode-linux), which needs neither root nor KVM nor any module of
+// the host's. The guest sees the host's files read-only, is root over kernel objects of
+// its own, and has a scratch file system.
 //
 //	uml-run -- program args…            the program's output and exit code are those of uml-run
 //	go test -exec uml-run ./package     go test appends the test binary and its flags
 //	uml-run --help
 //
-// SIGINT and SIGTERM reach the program. Whatever of device-mapper devices, loop devices, mounts or processes it leaves in the guest is
-// printed and makes the run fail with exit code 70; exit code 71 means that the guest did not run the program to its end.
+// SIGINT and SIGTERM reach the program. Whatever of device-mapper devices, loop devices,
+// mounts or processes it leaves in the guest is printed and makes the run fail with exit
+// code 70; exit code 71 means that the guest did not run the program to its end.
 //
-// A guest whose kernel has stopped altogether, as user-mode-linux 6.1 does once in a while on a busy machine, is killed after a minute,
-// and the program is run again in a new one, once. A program that hangs is left to its own time-outs.
+// A guest whose kernel has stopped altogether, as user-mode-linux 6.1 does once in a
+// while on a busy machine, is killed after a minute, and the program is run again in a
+// new one, once. A program that hangs is left to its own time-outs.
 //
-// With CIM_UML_REBOOTS=1 the program may bring its kernel down, as a power cut would, and is run again in a new one: on the same disk,
-// which is mounted again as it was left, with CIM_BOOT=1, 2, … in its environment (0 at first). So that nobody mistakes it
-// for an accident, it makes a file named "down" in the directory CIM_BOOT_DIR before, and what else it writes there lasts from one boot
-// to the next: the directory is the host's. A guest is booted then even where the machine has dm-thin. A kernel that has stopped is one
-// more power cut to such a program, up to ten times.
+// With CIM_UML_REBOOTS=1 the program may bring its kernel down, as a power cut would, and
+// is run again in a new one: on the same disk, which is mounted again as it was left,
+// with CIM_BOOT=1, 2, … in its environment (0 at first). So that nobody mistakes it for
+// an accident, it makes a file named "down" in the directory CIM_BOOT_DIR before, and
+// what else it writes there lasts from one boot to the next: the directory is the host's.
+// A guest is booted then even where the machine has dm-thin. A kernel that has stopped is
+// one more power cut to such a program, up to ten times.
 //
 // In the guest TMPDIR and HOME lie on an ext4.
 //
@@ -26,10 +32,12 @@
 // booted then even where the machine has dm-thin: its own udevd is not to be held up by
 // tests.
 //
-// CIM_UML_KERNEL names the kernel: 6.1, 6.12 or 7.2, those of Debian 12, 13 and forky; or the path of one, with its modules in
-// modules/VERSION beside it or in /usr/lib/uml/modules. The default is 7.2, which starts a process about five times faster than 6.1.
-// One that is not installed is fetched from Debian once and kept in CIM_UML_CACHE; where that fails the installed one is used. A kernel
-// that can run processes by seccomp does so, unless the host forbids it.
+// CIM_UML_KERNEL names the kernel: 6.1, 6.12 or 7.2, those of Debian 12, 13 and forky; or
+// the path of one, with its modules in modules/VERSION beside it or in
+// /usr/lib/uml/modules. The default is 7.2, which starts a process about five times
+// faster than 6.1. One that is not installed is fetched from Debian once and kept in
+// CIM_UML_CACHE; where that fails the installed one is used. A kernel that can run
+// processes by seccomp does so, unless the host forbids it.
 package main
 
 import (
@@ -88,7 +96,7 @@ type spec struct {
 	Boot     int    // how many kernels ran on this disk before
 }
 
-// reboots tells whether the program may bring its kernel down.
+// reboots reports whether the program may bring its kernel down.
 func reboots() bool { return os.Getenv("CIM_UML_REBOOTS") == "1" }
 
 func main() {

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// A program that brings its kernel down is run again on the same disk, which has what was synced; one whose kernel dies without
-// having been asked to has failed.
+// A program that brings its kernel down is run again on the same disk, which has what was
+// synced; one whose kernel dies without having been asked to has failed.
 func TestReboots(t *testing.T) {
 	t.Parallel()
 	program := build(t)

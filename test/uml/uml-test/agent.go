@@ -34,8 +34,8 @@ type result struct {
 
 func (r result) passed() bool { return r.Code == 0 && !r.Skipped }
 
-// serve runs one test after the other until none is waiting, or one has not passed: what that
-// left behind must not fail the next.
+// serve runs one test after the other until none is waiting, or one has not passed: what
+// that left behind must not fail the next.
 func serve(ctx context.Context, queue string) error {
 	for ctx.Err() == nil {
 		t, found, err := take(queue)

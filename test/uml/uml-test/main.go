@@ -1,11 +1,13 @@
-// Command uml-test runs the tests of packages in several guests at once (see uml-run): each guest takes the next test as soon as it is
-// free, so that all end at about the same time. Most of these tests wait for something, so there are more guests than CPUs.
+// Command uml-test runs the tests of packages in several guests at once (see uml-run):
+// each guest takes the next test as soon as it is free, so that all end at about the same
+// time. Most of these tests wait for something, so there are more guests than CPUs.
 //
 //	uml-test [flags] package…
 //	uml-test -alone ./test/crash -run Kill ./test/e2e
 //
-// A test runs in a process of its own, in the directory of its package. The output of a test that failed is printed, and at the end a
-// line for each package, the longest tests and those that were skipped. The exit code is 1 if a test failed, or was skipped.
+// A test runs in a process of its own, in the directory of its package. The output of a
+// test that failed is printed, and at the end a line for each package, the longest tests
+// and those that were skipped. The exit code is 1 if a test failed, or was skipped.
 //
 // On a machine that has dm-thin itself there is one "guest", which is the machine.
 package main

@@ -72,8 +72,8 @@ type scheduler struct {
 	report *report
 }
 
-// run runs at most so many guests at once: first those of one test, which take longest, then
-// those that share the queue.
+// run runs at most so many guests at once: first those of one test, which take longest,
+// then those that share the queue.
 func (s *scheduler) run(ctx context.Context, guests int, tests []test) {
 	stop, watched := make(chan struct{}), make(chan struct{})
 	go func() { defer close(watched); s.watch(stop) }()
@@ -115,8 +115,8 @@ func (s *scheduler) isWaiting() bool {
 // leftBehind is uml-run's exit code for a program that left something behind.
 const leftBehind = 70
 
-// guest boots a guest that takes tests from the queue until there are none, or one failed. It
-// reports whether another one is worth booting.
+// guest boots a guest that takes tests from the queue until there are none, or one
+// failed. It reports whether another one is worth booting.
 func (s *scheduler) guest(ctx context.Context) bool {
 	self, err := os.Executable()
 	if err != nil {

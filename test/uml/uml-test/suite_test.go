@@ -72,7 +72,8 @@ func TestReport(t *testing.T) {
 	}
 }
 
-// The whole of it, in guests: tests that pass, fail, are skipped, and bring their kernel down.
+// The whole of it, in guests: tests that pass, fail, are skipped, and bring their kernel
+// down.
 func TestSuite(t *testing.T) {
 	t.Parallel()
 	bin, module := t.TempDir(), t.TempDir()
