@@ -42,6 +42,8 @@ type config struct {
 	Violations  size              `envconfig:"VIOLATIONS_SIZE" default:"10GiB" desc:"how much of archives that were refused as attacks is kept; 0: none"`
 	MaxAttempts int               `envconfig:"MAX_ATTEMPTS" default:"10" desc:"failures in a row before an image is given up"`
 
+	MaxCutOffs int `envconfig:"MAX_CUT_OFFS" default:"3" desc:"attempts in a row during which the process died, before an image is tried alone, once, and then given up"`
+
 	Downloads       int           `envconfig:"MAX_DOWNLOADS" default:"5" desc:"downloads at once"`
 	Unpacks         int           `envconfig:"MAX_UNPACKS" default:"2" desc:"unpacks at once"`
 	Activations     int           `envconfig:"MAX_ACTIVATIONS" default:"1" desc:"activations at once"`
@@ -163,6 +165,7 @@ func (c config) checkCommon() []error {
 	bad(c.Unpacks < 1, "MAX_UNPACKS %d is below 1", c.Unpacks)
 	bad(c.Activations < 1, "MAX_ACTIVATIONS %d is below 1", c.Activations)
 	bad(c.MaxAttempts < 1, "MAX_ATTEMPTS %d is below 1", c.MaxAttempts)
+	bad(c.MaxCutOffs < 1, "MAX_CUT_OFFS %d is below 1", c.MaxCutOffs)
 	bad(c.DownloadTimeout <= 0, "DOWNLOAD_TIMEOUT %s is not positive", c.DownloadTimeout)
 	bad(c.UnpackTimeout <= 0, "UNPACK_TIMEOUT %s is not positive", c.UnpackTimeout)
 	bad(c.ActivateTimeout <= 0, "ACTIVATE_TIMEOUT %s is not positive", c.ActivateTimeout)
@@ -196,7 +199,7 @@ func (c config) pipeline() pipeline.Config {
 		Downloads: c.Downloads, Unpacks: c.Unpacks, Activations: c.Activations,
 		DownloadTimeout: c.DownloadTimeout, UnpackTimeout: c.UnpackTimeout, ActivateTimeout: c.ActivateTimeout,
 		Policy: archive.Policy(c.Policy), Limits: limits, DeviceBytes: int64(c.DeviceSize),
-		MaxAttempts: c.MaxAttempts, Backoff: c.Backoff, Grace: c.Grace,
+		MaxAttempts: c.MaxAttempts, MaxCutOffs: c.MaxCutOffs, Unclaimed: 2 * c.Visibility, Backoff: c.Backoff, Grace: c.Grace,
 		KeepForeign: c.Foreign == "keep", BackfillAtStart: c.BackfillAtStart, BackfillEvery: c.BackfillEvery,
 		StateDir: c.StateDir, MinFreeDisk: int64(c.MinFreeDisk), ReconcileEvery: c.ReconcileEvery,
 		MinFreeData: c.MinFreeData / 100, MinFreeMetadata: c.MinFreeMetadata / 100,

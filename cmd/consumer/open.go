@@ -149,7 +149,7 @@ func (s *system) openPipeline(ctx context.Context, reg prometheus.Registerer) (*
 		return nil, err
 	}
 	cfg := s.cfg.pipeline()
-	if cfg.Disks, err = s.disks(ctx); err != nil {
+	if cfg.Disks, cfg.PoolDir, err = s.disks(ctx); err != nil {
 		return nil, err
 	}
 	return pipeline.New(cfg, pipeline.Parts{
@@ -173,22 +173,30 @@ func (s *system) exclusive() (func() error, error) {
 	return alone.Close, nil
 }
 
-// disks are the directories whose file systems must have room: that of the state, and those of the pool's files.
-func (s *system) disks(ctx context.Context) ([]string, error) {
-	dirs := []string{s.cfg.StateDir}
+// disks are the directories whose file systems must have room: that of the state, and those of the pool's files. poolDir is where its
+// data file grows, "" if they are on a block device.
+func (s *system) disks(ctx context.Context) (dirs []string, poolDir string, err error) {
+	dirs = []string{s.cfg.StateDir}
 	if s.store == nil { // it is being made anew
-		return dirs, nil
+		return dirs, "", nil
 	}
 	row, err := s.store.Pool(ctx)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	for _, path := range []string{row.Data, row.Metadata} {
-		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && !slices.Contains(dirs, filepath.Dir(path)) {
+		info, err := os.Stat(path)
+		if err != nil || !info.Mode().IsRegular() {
+			continue
+		}
+		if path == row.Data {
+			poolDir = filepath.Dir(path)
+		}
+		if !slices.Contains(dirs, filepath.Dir(path)) {
 			dirs = append(dirs, filepath.Dir(path))
 		}
 	}
-	return dirs, nil
+	return dirs, poolDir, nil
 }
 
 // openBeside wires a pipeline for one command about the pool, beside a running daemon or without one, but not beside its recovery.

@@ -45,6 +45,26 @@ func (d *Downloader) Check(ctx context.Context, b Blob) (Blob, error) {
 	return b, nil
 }
 
+// Verify takes the SHA-256 of the file anew, whatever its size, inode and time say, and compares it.
+//
+// Errors are those of Check.
+func (d *Downloader) Verify(ctx context.Context, b Blob) error {
+	info, err := os.Lstat(b.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: %w", ErrMissing, err)
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular() || info.Size() != b.Size:
+		return fmt.Errorf("%w: %s is no file of %d bytes", ErrCorrupt, b.Path, b.Size)
+	}
+	sum, err := hashFile(ctx, b.Path, info)
+	if err == nil && sum != b.SHA256 {
+		err = fmt.Errorf("%w: SHA-256 of %s is %s, recorded is %s", ErrCorrupt, b.Path, sum, b.SHA256)
+	}
+	return err
+}
+
 // hashFile is the SHA-256 of the file that info describes, in hex; it stops when ctx ends. What is at the path by now is opened
 // without following a link or waiting for a FIFO's writer.
 func hashFile(ctx context.Context, path string, info fs.FileInfo) (string, error) {

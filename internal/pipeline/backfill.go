@@ -47,14 +47,15 @@ func (p *Pipeline) submitNewest(ctx context.Context, job *Job) error {
 }
 
 func (p *Pipeline) submitter() *Submitter {
-	return &Submitter{Store: p.Store, Bucket: p.Bucket, Name: p.cfg.Bucket, Prefix: p.cfg.Prefix}
+	return &Submitter{Store: p.Store, Bucket: p.Bucket, Name: p.cfg.Bucket, Prefix: p.cfg.Prefix, Rules: p.cfg.Rules}
 }
 
 // Submitter puts objects into the journal without a notification. It needs neither pool nor queue.
 type Submitter struct {
 	Store        *store.Store
 	Bucket       *download.Bucket
-	Name, Prefix string // of the bucket
+	Name, Prefix string                  // of the bucket
+	Rules        func(key string) string // what a refusal of the key would rest on now
 }
 
 // Backfill lists the bucket and puts every object into the journal that is not there: objects from before the notification was
@@ -96,8 +97,7 @@ func (s *Submitter) fill(ctx context.Context, o download.Object, report func(sto
 	if strings.HasSuffix(o.Key, "/") { // a directory marker
 		return 0, nil
 	}
-	known, err := s.Store.Known(ctx, o.Bucket, o.Key, o.ETag)
-	if err != nil || known {
+	if known, err := s.known(ctx, o); err != nil || known {
 		return 0, err
 	}
 	if report != nil {
@@ -114,8 +114,20 @@ func (s *Submitter) fill(ctx context.Context, o download.Object, report func(sto
 	return 1, nil
 }
 
+// known reports whether the journal has the object listed, and there is nothing to do about it. One that was given up is
+// left to an operator: a listing would try it again for ever.
+func (s *Submitter) known(ctx context.Context, o download.Object) (bool, error) {
+	images, err := s.Store.ByETag(ctx, o.Bucket, o.Key, o.ETag)
+	for _, img := range images {
+		if img.State == store.Dead || askedAgain(img, s.Rules) == "" {
+			return true, nil
+		}
+	}
+	return false, err
+}
+
 // Submit puts the object that a key holds now into the journal; Run takes it up when there is time. An object that is an image
-// already stays that image.
+// already stays that image; one that ended without a result may begin anew.
 func (s *Submitter) Submit(ctx context.Context, key string) (img store.Image, created bool, err error) {
 	if err := download.ValidateKey(key, s.Prefix); err != nil {
 		return img, false, err
@@ -125,19 +137,34 @@ func (s *Submitter) Submit(ctx context.Context, key string) (img store.Image, cr
 		return img, false, fmt.Errorf("s3://%s/%s: %w", s.Name, key, err)
 	}
 	img, created, err = s.Store.Enqueue(ctx, store.Object{Bucket: o.Bucket, Key: o.Key, VersionID: o.VersionID, ETag: o.ETag, Size: o.Size})
-	if err != nil || img.State != store.Dead {
+	if err != nil || created {
 		return img, created, err
 	}
-	img, err = s.Store.Reopen(ctx, img.ID, store.Download, "submitted again")
+	why := askedAgain(img, s.Rules)
+	if why == "" {
+		return img, false, nil
+	}
+	img, err = s.Store.Reopen(ctx, img.ID, store.Download, why)
 	return img, err == nil, err
 }
 
-// Resubmit is Submit by an operator: an image that was removed is made again. Neither a message nor a backfill does that.
+// Resubmit is Submit by an operator, whose word is enough: an image that was removed is made again, one that was refused is
+// judged again, and one that waits is taken up now.
 func (s *Submitter) Resubmit(ctx context.Context, key string) (img store.Image, created bool, err error) {
 	img, created, err = s.Submit(ctx, key)
-	if err != nil || img.State != store.Removed {
+	if err != nil || created {
 		return img, created, err
 	}
-	img, err = s.Store.Resubmit(ctx, img.ID)
+	const why = "submitted again by an operator"
+	switch img.State {
+	case store.Pending:
+		return s.Store.Resume(ctx, img.ID, why)
+	case store.Rejected, store.Violation:
+		img, err = s.Store.Reopen(ctx, img.ID, store.Download, why)
+	case store.Removed:
+		img, err = s.Store.Resubmit(ctx, img.ID)
+	default:
+		return img, false, nil
+	}
 	return img, err == nil, err
 }

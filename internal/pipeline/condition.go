@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -20,6 +19,7 @@ type condition struct {
 	paused  error // why intake takes nothing, nil when it does
 	journal error // of the last write to the database, if it cannot be written
 	pollErr error // of the last poll
+	foreign foreign
 	logged  map[queue.Class]time.Time
 	ended   map[verdict]int // jobs since the start
 }
@@ -91,10 +91,12 @@ func (c *condition) failed(class queue.Class, at time.Time) bool {
 func (p *Pipeline) Ready() error {
 	p.condition.mu.Lock()
 	defer p.condition.mu.Unlock()
-	if p.condition.paused != nil {
-		return p.condition.paused
+	for _, err := range []error{p.condition.paused, p.condition.pollErr, p.breaker.why(), p.condition.foreign.why()} {
+		if err != nil {
+			return err
+		}
 	}
-	return p.condition.pollErr
+	return nil
 }
 
 // watch looks once a second whether the machine is fit for work, and once it was not, whether it is again.
@@ -105,15 +107,24 @@ func (p *Pipeline) watch(ctx context.Context) {
 				p.condition.unwritable(nil)
 			}
 		}
+		if p.breaker.due() {
+			_ = p.lookAtBucket(ctx) // the breaker keeps what it said
+		}
 		p.admit()
 		wait(ctx, time.Second)
 	}
 }
 
-// admit tells whether new work may be taken: database, disk and pool must be writable and have their reserves. While not, messages
-// stay in the queue.
+// admit reports whether new work may be taken: database, disk and pool must be writable and have their reserves, and the
+// bucket must answer. While not, messages stay in the queue.
 func (p *Pipeline) admit() bool {
 	why := p.room()
+	if why == nil {
+		why = p.breaker.outage()
+	}
+	if id := p.lonely(); why == nil && id != 0 {
+		why = fmt.Errorf("image %d, at which processes died, is tried alone", id)
+	}
 	if p.condition.pause(why) {
 		if why != nil {
 			p.Log.Error().Err(why).Msg("intake paused")
@@ -138,11 +149,11 @@ func (p *Pipeline) fit() error {
 // diskRoom checks the reserve of the file systems that hold our files.
 func (p *Pipeline) diskRoom() error {
 	for _, dir := range p.cfg.Disks {
-		var s syscall.Statfs_t
-		if err := syscall.Statfs(dir, &s); err != nil {
-			return fmt.Errorf("%w: %s: %w", errDiskLow, dir, err)
+		_, free, err := freeUnder(dir)
+		if err != nil {
+			return fmt.Errorf("%w: %w", errDiskLow, err)
 		}
-		if free := int64(s.Bavail) * s.Bsize; free < p.cfg.MinFreeDisk { //nolint:gosec // fits
+		if free < p.cfg.MinFreeDisk {
 			return fmt.Errorf("%w: %d MiB are free under %s, %d MiB are the reserve (STATE_MIN_FREE): make room there, or enlarge it",
 				errDiskLow, free>>20, dir, p.cfg.MinFreeDisk>>20)
 		}

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"syscall"
 	"time"
 
 	"imagemanager.internal/internal/download"
@@ -18,6 +19,11 @@ func (p *Pipeline) download(ctx context.Context, job *Job) error {
 	if err := download.ValidateKey(o.Key, p.cfg.Prefix); err != nil {
 		return err
 	}
+	release, err := p.reserve(ctx, need{dir: p.cfg.StateDir, disk: p.missing(job)})
+	if err != nil {
+		return err
+	}
+	defer release()
 	var report func(int64)
 	blob, err := p.Downloader.Fetch(ctx, blobName(job.image.ID), download.Object{
 		Bucket: o.Bucket, Key: o.Key, VersionID: o.VersionID, ETag: o.ETag, Size: o.Size,
@@ -34,8 +40,20 @@ func (p *Pipeline) download(ctx context.Context, job *Job) error {
 	if err != nil {
 		return err
 	}
+	p.mu.Lock()
+	p.fetched[img.ID] = recordOf(blob)
+	p.mu.Unlock()
 	p.ended(job, img, began).Int64("bytes", blob.Size).Str("sha256", blob.SHA256).Msg("downloaded")
 	return nil
+}
+
+// missing is how many bytes of the archive are not on disk yet, as far as that is known.
+func (p *Pipeline) missing(job *Job) int64 {
+	var there syscall.Stat_t
+	if err := syscall.Stat(p.Downloader.Path(blobName(job.image.ID))+".part", &there); err != nil {
+		return job.image.Size
+	}
+	return max(0, job.image.Size-there.Blocks*512)
 }
 
 // undoDownload has nothing to remove: what Fetch leaves after a failure is what the next attempt continues from, and a complete

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -16,11 +17,13 @@ import (
 
 // source feeds the first stage: from the queue, and from the journal what has no message.
 func (p *Pipeline) source(ctx, work context.Context, running *sync.WaitGroup) <-chan *Job {
+	unfinished := p.unfinished(work) // before anybody begins an attempt
 	out := make(chan *Job)
 	var senders sync.WaitGroup
 	senders.Go(func() { p.intake(ctx, work, out) })
-	senders.Go(func() { p.resume(ctx, work, out) })
+	senders.Go(func() { p.resume(ctx, work, unfinished, out) })
 	senders.Go(func() { p.trickle(ctx, work, out) })
+	senders.Go(func() { p.sweeps(ctx) })
 	senders.Go(func() { p.backfills(ctx) })
 	senders.Go(func() { p.reconciles(ctx) })
 	senders.Go(func() { p.watch(ctx) })
@@ -35,6 +38,7 @@ func (p *Pipeline) source(ctx, work context.Context, running *sync.WaitGroup) <-
 // receives again, so a full pipeline leaves messages visible to the other hosts on the queue.
 func (p *Pipeline) intake(ctx, work context.Context, out chan<- *Job) {
 	failures := 0
+	p.proveOurs(ctx)
 	for {
 		n := p.acquire(ctx)
 		if n == 0 {
@@ -78,21 +82,25 @@ func (p *Pipeline) received(err error) {
 	}
 }
 
-// acquire waits for one permit and takes up to ten, 0 when ctx has ended.
+// acquire waits for one permit and takes up to ten, one while messages are tried one by one, 0 when ctx has ended.
 func (p *Pipeline) acquire(ctx context.Context) int {
+	most := 10
+	if p.awaitTrial(ctx) {
+		most = 1
+	}
 	select {
 	case p.permits <- struct{}{}:
 	case <-ctx.Done():
 		return 0
 	}
-	for n := 1; n < 10; n++ {
+	for n := 1; n < most; n++ {
 		select {
 		case p.permits <- struct{}{}:
 		default:
 			return n
 		}
 	}
-	return 10
+	return most
 }
 
 func (p *Pipeline) releasePermits(n int) {
@@ -118,12 +126,20 @@ func (p *Pipeline) accept(ctx, work context.Context, m *queue.Message, out chan<
 	for _, o := range m.Notification.Objects {
 		reason := p.foreign(o)
 		if reason == "" {
+			p.condition.ours()
 			d.add()
 			p.acceptObject(ctx, work, d, o, out)
 			continue
 		}
 		p.ignore(m, reason).Str("bucket", o.Bucket).Str("s3_key", o.Key).Msg("notification is about no image of ours")
-		if p.cfg.KeepForeign && reason != reasonDirectory {
+		if reason == reasonDirectory {
+			continue
+		}
+		if all, away := p.condition.allForeign(o, fmt.Sprintf("s3://%s/%s…", p.cfg.Bucket, p.cfg.Prefix)); all {
+			end = outcome{verdict: retry, delay: away}
+			continue
+		}
+		if p.cfg.KeepForeign {
 			end = outcome{verdict: dead, reason: reason, attempts: m.ReceiveCount}
 		}
 	}
@@ -169,6 +185,10 @@ func (p *Pipeline) acceptObject(ctx, work context.Context, d *delivery, o queue.
 		p.logImage(img).Info().Str("event", string(store.Queued)).Int64("size", img.Size).Msg("queued")
 	}
 	job, fresh := p.take(img.ID, d)
+	if job == nil {
+		p.settle(work, d, outcome{verdict: retry, delay: longestStuck})
+		return
+	}
 	if !fresh {
 		p.metrics.handoff("joined")
 		return
@@ -190,6 +210,9 @@ func (p *Pipeline) key(ctx context.Context, o queue.Object) string {
 	return o.Key
 }
 
+// longestStuck is how long a message is given back whose image is at a stage that does not come back.
+const longestStuck = 15 * time.Minute
+
 // dispatch reads the image of a job just taken and sends the job on, unless there is nothing to do.
 func (p *Pipeline) dispatch(ctx, work context.Context, job *Job, out chan<- *Job) {
 	img, err := p.Store.Image(work, job.image.ID)
@@ -199,6 +222,11 @@ func (p *Pipeline) dispatch(ctx, work context.Context, job *Job, out chan<- *Job
 		return
 	}
 	job.image = img
+	if img.State == store.Pending && job.suspect(p.cfg) && p.lonely() != img.ID {
+		again := backoff(p.cfg.Backoff, img.CutOffs)
+		p.finish(work, job, outcome{verdict: retry, delay: again})
+		return
+	}
 	if o, settled := p.settled(work, job); settled {
 		p.finish(work, job, o)
 		return
@@ -211,10 +239,10 @@ func (p *Pipeline) dispatch(ctx, work context.Context, job *Job, out chan<- *Job
 }
 
 // settled answers for an image that is terminal already: "handed off". An active one whose results no longer verify is not
-// settled: the stages make again what was lost. Neither is one that was given up: a message about it is a new chance.
+// settled: the stages make again what was lost. Neither is one that a message asks for again.
 func (p *Pipeline) settled(work context.Context, job *Job) (outcome, bool) {
 	switch job.image.State {
-	case store.Pending, store.Dead:
+	case store.Pending:
 		return outcome{}, false
 	case store.Active:
 		for _, st := range p.table {
@@ -223,10 +251,44 @@ func (p *Pipeline) settled(work context.Context, job *Job) (outcome, bool) {
 				return outcome{}, false
 			}
 		}
+	default:
+		if why := askedAgain(job.image, p.cfg.Rules); why != "" && p.asked(job) {
+			if err := p.reopen(work, job, store.Download, errors.New(why)); err != nil {
+				p.logJob(job).Warn().Err(err).Msg("image not taken up again now")
+				return outcome{verdict: retry, delay: backoff(p.cfg.Backoff, 1)}, true
+			}
+			return outcome{}, false
+		}
 	}
 	p.metrics.handoff("settled")
-	p.logJob(job).Info().Str("state", string(job.image.State)).Str("reason", job.image.Reason).Msg("handed off: nothing to do")
+	line := p.logJob(job).Info().Str("state", string(job.image.State)).Str("reason", job.image.Reason)
+	if job.image.State.Refused() {
+		line = line.Str("remedy", fmt.Sprintf("`consumer submit %s` makes it again", job.image.Key))
+	}
+	line.Msg("handed off: nothing to do")
 	return done, true
+}
+
+// asked reports whether a message waits for the job.
+func (p *Pipeline) asked(job *Job) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(job.deliveries) > 0
+}
+
+// askedAgain says why an image that ended without a result is taken up when its object is notified, listed or submitted
+// again; "" if it is not. What was said of the object was so on that day; what was refused stays so under the same rules;
+// what an operator removed he must submit himself.
+func askedAgain(img store.Image, rules func(key string) string) string {
+	switch img.State {
+	case store.Vanished, store.Superseded, store.Dead:
+		return fmt.Sprintf("asked for again after it was %s", img.State)
+	case store.Rejected, store.Violation:
+		if now := rules(img.Key); now != img.Rules {
+			return fmt.Sprintf("refused under %q, now it is %q", img.Rules, now)
+		}
+	}
+	return ""
 }
 
 // wait returns after d, or when ctx ends.

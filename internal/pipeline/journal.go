@@ -33,6 +33,9 @@ func (p *Pipeline) begin(ctx context.Context, job *Job, st store.Stage) error {
 		return err
 	}
 	job.attempt, job.image.Attempt, job.image.Running = a, a.N, true
+	p.mu.Lock()
+	job.began = len(job.deliveries)
+	p.mu.Unlock()
 	p.event(job, store.Begun, st).Msgf("%s begun", st)
 	return nil
 }
@@ -76,12 +79,16 @@ func (p *Pipeline) conclude(ctx context.Context, job *Job, j judgement) outcome 
 	p.metrics.failure(job.attempt.Stage, j)
 	log := p.logJob(job).With().Str("event", string(store.Failed)).Str("step", string(job.attempt.Stage)).
 		Str("verdict", string(j.verdict)).Str("reason", j.class).Logger()
-	if j.verdict == halt {
+	if j.verdict == halt || j.verdict == world {
 		log.Error().Dur("again_in_ms", j.delay).Msg(j.text)
 		p.undone(ctx, job, j.text)
 		return outcome{verdict: retry, delay: j.delay}
 	}
-	img, err := p.Store.Fail(ctx, job.attempt, string(j.verdict), j.text)
+	f := store.Failure{Verdict: string(j.verdict), Reason: j.text, Doubt: j.doubt}
+	if j.verdict == reject || j.verdict == violation {
+		f.Rules = p.cfg.Rules(job.image.Key)
+	}
+	img, err := p.Store.Fail(ctx, job.attempt, f)
 	if err != nil {
 		log.Error().Err(err).Str("text", j.text).Msg("verdict not recorded; the image is taken up again")
 		return outcome{verdict: retry, delay: backoff(p.cfg.Backoff, job.image.Failures+1)}

@@ -27,6 +27,7 @@ type Metrics struct {
 	attacks   *prometheus.CounterVec
 	poolBytes *prometheus.GaugeVec
 	unclaimed *prometheus.GaugeVec
+	pending   *prometheus.GaugeVec
 }
 
 // NewMetrics registers the pipeline's metrics.
@@ -52,13 +53,14 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}),
 		attacks:   counter("security_violations_total", "Archives refused as attacks.", "rule"),
 		unclaimed: gauge("unclaimed", "Things that no row of the journal claims, as of the last reconcile.", "kind"),
+		pending:   gauge("pending_images", "Pending images without a job: waiting for their next attempt, or found in nobody's hands.", "held_by"),
 		poolBytes: gauge("pool_bytes", "Space of the thin pool.", "space", "state"),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: namespace, Name: "stage_duration_seconds", Help: "Time of a stage that was done.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800},
 		}, []string{"stage"}),
 	}
-	reg.MustRegister(m.jobs, m.duration, m.events, m.failures, m.messages, m.ignores, m.handoffs, m.receive, m.settle, m.margin, m.attacks, m.poolBytes, m.unclaimed)
+	reg.MustRegister(m.jobs, m.duration, m.events, m.failures, m.messages, m.ignores, m.handoffs, m.receive, m.settle, m.margin, m.attacks, m.poolBytes, m.unclaimed, m.pending)
 	for _, st := range []store.Stage{store.Download, store.Unpack, store.Activate} {
 		m.jobs.WithLabelValues(string(st))
 		m.duration.WithLabelValues(string(st))
@@ -85,6 +87,11 @@ func (m *Metrics) message(result string)     { m.messages.WithLabelValues(result
 func (m *Metrics) ignored(reason string)     { m.ignores.WithLabelValues(reason).Inc() }
 func (m *Metrics) handoff(how string)        { m.handoffs.WithLabelValues(how).Inc() }
 func (m *Metrics) receiveError(class string) { m.receive.WithLabelValues(class).Inc() }
+
+func (m *Metrics) waiting(timer, nobody int) {
+	m.pending.WithLabelValues("timer").Set(float64(timer))
+	m.pending.WithLabelValues("nobody").Set(float64(nobody))
+}
 
 func (m *Metrics) leftover(kind string, n int) { m.unclaimed.WithLabelValues(kind).Set(float64(n)) }
 

@@ -8,6 +8,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -38,11 +39,14 @@ type Config struct {
 	DeviceBytes int64 // virtual size of every image's thin device
 
 	MaxAttempts int           // failures in a row at one stage before an image is given up
+	MaxCutOffs  int           // attempts in a row that died with the process before an image is tried alone, once
+	Unclaimed   time.Duration // how long a message that was given back may stay away before its image is taken up without it
 	Backoff     time.Duration // before the second attempt; doubles, with full jitter
 	Grace       time.Duration // how long running stages may go on after a stop
 
 	MinFreeData, MinFreeMetadata float64  // fractions of the pool; below, nothing new is taken
 	Disks                        []string // directories on the file systems that must have room
+	PoolDir                      string   // of the pool's data file; "": they are on a block device
 	MinFreeDisk                  int64    // bytes on each of them; below, nothing new is taken
 
 	StateDir       string        // for messages
@@ -76,19 +80,23 @@ type Pipeline struct {
 	Parts
 	cfg     Config
 	table   []stage
-	room    func() error // nil: the machine is fit for new work; else why not, and what to do
+	room    func() error                // nil: the machine is fit for new work; else why not, and what to do
+	probe   func(context.Context) error // asks S3 for the bucket as such
 	metrics *Metrics
 
 	permits chan struct{} // one for each message held; buffered: its length is the number held
 
-	mu     sync.Mutex
-	jobs   map[int64]*Job // by image id: at most one job an image
-	held   reservation
-	parked map[int64]time.Time // images without a message, and when their next attempt is due
-	wake   chan struct{}       // buffered by one: a parked image, or one to be resumed, is there
+	mu      sync.Mutex
+	jobs    map[int64]*Job // by image id: at most one job an image
+	held    reservation
+	fetched map[int64]store.Blob // archives that this process hashed as it wrote them
+	parked  map[int64]time.Time  // pending images without a job, and when they are taken up without a message
+	solo    int64                // image that is tried alone; 0: none
+	wake    chan struct{}        // buffered by one: a parked image, or one to be resumed, is there
 
 	watchers  sync.WaitGroup // one goroutine for each message held
 	condition condition
+	breaker   breaker
 }
 
 // New checks the configuration.
@@ -103,9 +111,10 @@ func New(cfg Config, parts Parts) (*Pipeline, error) {
 		permits: make(chan struct{}, cfg.Downloads+cfg.Unpacks+cfg.Activations),
 		jobs:    map[int64]*Job{},
 		parked:  map[int64]time.Time{},
+		fetched: map[int64]store.Blob{},
 		wake:    make(chan struct{}, 1),
 	}
-	p.table, p.room = p.stages(), p.fit
+	p.table, p.room, p.probe = p.stages(), p.fit, p.lookAtFirstPage
 	return p, nil
 }
 
@@ -117,8 +126,8 @@ func (c Config) check() error {
 	if c.DownloadTimeout <= 0 || c.UnpackTimeout <= 0 || c.ActivateTimeout <= 0 {
 		errs = append(errs, errors.New("every stage needs a time-out"))
 	}
-	if c.DeviceBytes <= 0 || c.MaxAttempts < 1 || c.Backoff <= 0 {
-		errs = append(errs, errors.New("device size, attempts and backoff must be positive"))
+	if c.DeviceBytes <= 0 || c.MaxAttempts < 1 || c.MaxCutOffs < 1 || c.Backoff <= 0 {
+		errs = append(errs, errors.New("device size, attempts, cut-offs and backoff must be positive"))
 	}
 	return errors.Join(errs...)
 }
@@ -134,6 +143,13 @@ func (c Config) policy(key string) archive.Policy {
 	return policy
 }
 
+// Rules are what a refusal of the key rests on, in words: what was refused under others may be asked for again.
+func (c Config) Rules(key string) string {
+	l := c.Limits
+	return fmt.Sprintf("policy %s, archive and files %d bytes, file %d bytes, %d entries, device %d bytes",
+		c.policy(key), l.ImageBytes, l.FileBytes, l.Entries, c.DeviceBytes)
+}
+
 // graceful returns a context that ends the grace period after ctx does. The function returned ends it at once.
 func (p *Pipeline) graceful(ctx context.Context) (context.Context, context.CancelFunc) {
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -144,7 +160,8 @@ func (p *Pipeline) graceful(ctx context.Context) (context.Context, context.Cance
 	return work, func() { release(); cancel() }
 }
 
-// take makes the image's job, or finds the one that is under way; the delivery waits for it in both cases.
+// take makes the image's job, or finds the one that is under way; the delivery waits for it in both cases. There is none
+// to wait for when the image's stage does not come back.
 func (p *Pipeline) take(image int64, d *delivery) (job *Job, fresh bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -153,6 +170,9 @@ func (p *Pipeline) take(image int64, d *delivery) (job *Job, fresh bool) {
 		job = &Job{image: store.Image{ID: image}, over: make(chan struct{})}
 		p.jobs[image] = job
 		delete(p.parked, image)
+	}
+	if job.stuck {
+		return nil, false
 	}
 	if d != nil {
 		job.deliveries = append(job.deliveries, d)
@@ -166,18 +186,40 @@ func (p *Pipeline) finish(work context.Context, job *Job, o outcome) {
 	p.mu.Lock()
 	delete(p.jobs, job.image.ID)
 	waiting := job.deliveries
-	park := len(waiting) == 0 && o.verdict == retry && !o.left
-	if park {
-		p.parked[job.image.ID] = time.Now().Add(o.delay)
+	if o.verdict == retry && !o.left {
+		p.park(job, o)
 	}
 	p.mu.Unlock()
-	if park {
-		p.nudge()
+	p.nudge()
+	if s := job.image.State; s == store.Active || s.Refused() {
+		p.breaker.forget(job.image.ID)
+		p.forgetArchive(job.image.ID)
 	}
 	defer close(job.over)
-	for _, d := range waiting {
+	for i, d := range waiting {
+		if i >= job.began && (o.verdict == vanished || o.verdict == superseded) {
+			p.settle(work, d, abandoned) // it tells of the object as it was after we looked
+			continue
+		}
 		p.settle(work, d, o)
 	}
+}
+
+// forgetArchive drops the note that this process hashed an image's archive.
+func (p *Pipeline) forgetArchive(image int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.fetched, image)
+}
+
+// park notes when the image of a job is taken up again by itself: after its delay, or, where that is given back to a
+// message, a while after it ought to have come. Pipeline.mu is held.
+func (p *Pipeline) park(job *Job, o outcome) {
+	due := time.Now().Add(o.delay)
+	if len(job.deliveries) > 0 && !job.suspect(p.cfg) {
+		due = due.Add(p.cfg.Unclaimed)
+	}
+	p.parked[job.image.ID] = due
 }
 
 // nudge wakes the goroutine that feeds images from the journal.

@@ -28,7 +28,7 @@ func testConfig() Config {
 	return Config{
 		Bucket: "b", Prefix: "images/", Downloads: 5, Unpacks: 2, Activations: 1,
 		DownloadTimeout: time.Minute, UnpackTimeout: time.Minute, ActivateTimeout: time.Minute,
-		DeviceBytes: 1 << 30, MaxAttempts: 3, Backoff: time.Second, Grace: time.Second,
+		DeviceBytes: 1 << 30, MaxAttempts: 3, MaxCutOffs: 3, Unclaimed: time.Minute, Backoff: time.Second, Grace: time.Second,
 	}
 }
 
@@ -245,7 +245,7 @@ func TestClassify(t *testing.T) {
 		{download.ErrKey, reject, "bad_key"},
 		{download.ErrGone, vanished, "object_gone"},
 		{download.ErrChanged, superseded, "superseded"},
-		{download.ErrDenied, retry, "denied"},
+		{download.ErrDenied, world, "denied"},
 		{fmt.Errorf("%w: %w", devmapper.ErrNoSpace, syscall.ENOSPC), halt, "pool_full"},
 		{syscall.ENOSPC, halt, "disk_full"},
 		{errors.New("never seen"), retry, "other"},

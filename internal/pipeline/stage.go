@@ -38,6 +38,8 @@ type Job struct {
 	over chan struct{} // closed when the job has ended
 
 	deliveries []*delivery             // messages that wait for this image; guarded by Pipeline.mu
+	began      int                     // how many of them there were when the attempt began; guarded by Pipeline.mu
+	stuck      bool                    // its stage does not come back; guarded by Pipeline.mu
 	cancel     context.CancelCauseFunc // of the attempt that runs; guarded by Pipeline.mu
 }
 
@@ -90,7 +92,7 @@ func (p *Pipeline) start(work context.Context, running *sync.WaitGroup, st stage
 	return out
 }
 
-// step takes one job through one stage and tells whether it goes on. A result that is there already and still verifies is handed
+// step takes one job through one stage and reports whether it goes on. A result that is there already and still verifies is handed
 // on; one that was lost takes the job back to this stage.
 func (p *Pipeline) step(work context.Context, st stage, job *Job) bool {
 	if job.image.Stage != st.name {
@@ -107,14 +109,23 @@ func (p *Pipeline) step(work context.Context, st stage, job *Job) bool {
 	defer p.metrics.busy(st.name, -1)
 	began := time.Now()
 	err := p.begin(ctx, job, st.name)
+	var late <-chan error
 	if err == nil {
-		err = st.do(ctx, job)
+		late, err = st.perform(ctx, job)
+	}
+	if late != nil {
+		p.stuck(work, st, job, late, err)
+		return false
 	}
 	if err != nil {
 		p.failed(work, st, job, because(ctx, err))
 		return false
 	}
 	p.metrics.took(st.name, time.Since(began))
+	if p.breaker.succeeded(st.name, job.image.ID) {
+		p.Log.Info().Str("step", string(st.name)).Msg("succeeds again")
+		p.hasten()
+	}
 	return true
 }
 
@@ -129,6 +140,9 @@ func (p *Pipeline) failed(work context.Context, st stage, job *Job, err error) {
 		p.undone(ctx, job, map[bool]string{true: errLeaseLost.Error(), false: "stopped"}[lost])
 		p.finish(work, job, abandoned)
 		return
+	}
+	if v, _ := classify(err); v == world && st.name == store.Download {
+		_ = p.lookAtBucket(ctx) // the judgement asks the breaker
 	}
 	j := p.judge(job, err)
 	if j.verdict == superseded {

@@ -12,6 +12,7 @@ import (
 
 	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/download"
 	"imagemanager.internal/internal/store"
 )
 
@@ -19,8 +20,13 @@ import (
 // step on the device is recorded before the next is taken; what was written is read back through a fresh mount before the seal.
 func (p *Pipeline) unpack(ctx context.Context, job *Job) error {
 	began := time.Now()
-	if job.image.Tree != nil && p.deviceHolds(ctx, job) == nil {
-		return p.handOff(ctx, job, "the device is there")
+	if job.image.Tree != nil {
+		if p.deviceHolds(ctx, job) == nil {
+			return p.handOff(ctx, job, "the device is there")
+		}
+		if finished, err := p.finishSealed(ctx, job); finished || err != nil {
+			return err
+		}
 	}
 	if err := p.undoUnpack(ctx, job); err != nil { // what a crashed attempt left
 		return err
@@ -30,11 +36,11 @@ func (p *Pipeline) unpack(ctx context.Context, job *Job) error {
 		return err
 	}
 	defer src.Close()
-	plan, err := p.plan(ctx, job, src)
+	plan, err := p.judgeArchive(ctx, job, src)
 	if err != nil {
 		return err
 	}
-	release, err := p.reserve(ctx, plan.PoolBytes())
+	release, err := p.reserve(ctx, need{pool: plan.PoolBytes(), dir: p.cfg.PoolDir, disk: plan.PoolBytes()})
 	if err != nil {
 		return err
 	}
@@ -60,6 +66,44 @@ func (p *Pipeline) unpack(ctx context.Context, job *Job) error {
 	p.ended(job, img, began).Int64("device_id", d.ID).Int("entries", tree.Entries).Int64("bytes", tree.Bytes).
 		Int("changed", tree.Changed).Str("digest", tree.Digest).Msg("unpacked")
 	return nil
+}
+
+// judgeArchive makes sure that the archive is what was downloaded, then plans what is written. Bytes that this process hashed
+// as it wrote them are taken for granted, unless they are refused: what rots on a disk must not condemn an upload. An archive
+// that is not what it was is removed; the next attempt downloads it again.
+func (p *Pipeline) judgeArchive(ctx context.Context, job *Job, src *os.File) (*archive.Plan, error) {
+	b := *job.image.Blob
+	verified := !p.hashed(job.image.ID, b)
+	if verified {
+		if err := p.verifyArchive(ctx, job, b); err != nil {
+			return nil, err
+		}
+	}
+	plan, err := p.plan(ctx, job, src)
+	var refused *archive.Rejection
+	if errors.As(err, &refused) && !verified {
+		if err := p.verifyArchive(ctx, job, b); err != nil {
+			return nil, err
+		}
+	}
+	return plan, err
+}
+
+// hashed reports whether this process wrote the archive, and hashed it on the way.
+func (p *Pipeline) hashed(image int64, b store.Blob) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f, is := p.fetched[image]
+	return is && f.SHA256 == b.SHA256 && f.Inode == b.Inode && f.ModTime.Equal(b.ModTime)
+}
+
+// verifyArchive hashes the archive, and removes one that differs.
+func (p *Pipeline) verifyArchive(ctx context.Context, job *Job, b store.Blob) error {
+	err := p.Downloader.Verify(ctx, download.Blob{Path: b.Path, SHA256: b.SHA256, Size: b.Size})
+	if !errors.Is(err, download.ErrCorrupt) {
+		return err
+	}
+	return errors.Join(err, p.Downloader.Remove(blobName(job.image.ID)))
 }
 
 // plan judges the archive, and whether it fits its device.
@@ -156,10 +200,39 @@ func readBack(ctx context.Context, path string, written *archive.Manifest) error
 	return nil
 }
 
-// undoUnpack removes every device of the image that is not its recorded result.
+// finishSealed makes a sealed device ready, which somebody had open when it was to be. It reports whether there was one.
+func (p *Pipeline) finishSealed(ctx context.Context, job *Job) (bool, error) {
+	devices, err := p.Store.DevicesOf(ctx, job.image.ID)
+	if err != nil {
+		return false, err
+	}
+	for _, d := range devices {
+		if d.ID == job.image.Tree.Device && d.State == store.Sealed {
+			return true, p.makeReady(ctx, job, d)
+		}
+	}
+	return false, nil
+}
+
+// makeReady ends an unpack whose device is sealed. From here on it is never active.
+func (p *Pipeline) makeReady(ctx context.Context, job *Job, d store.Device) error {
+	if err := p.Pool.Deactivate(devmapper.ID(d.ID)); err != nil {
+		return err
+	}
+	img, err := p.Store.Unpacked(ctx, job.attempt, d)
+	if err != nil {
+		return err
+	}
+	job.image = img
+	p.event(job, store.Done, store.Unpack).Int64("device_id", d.ID).Msg("unpack finished: its device was sealed")
+	return nil
+}
+
+// undoUnpack removes every device of the image that is not its recorded result, or will be: what is sealed is rolled forward.
 func (p *Pipeline) undoUnpack(ctx context.Context, job *Job) error {
 	return p.dropDevices(ctx, job, func(d store.Device) bool {
-		return d.Kind == store.ImageDevice && d.State != store.Ready
+		sealed := d.State == store.Sealed && job.image.Tree != nil && job.image.Tree.Device == d.ID
+		return d.Kind == store.ImageDevice && d.State != store.Ready && !sealed
 	})
 }
 
@@ -213,9 +286,28 @@ func (p *Pipeline) dropDevices(ctx context.Context, job *Job, match func(store.D
 // space back), deactivated, deleted from the pool, and only then gone from the journal. Every step may find its work done.
 func (p *Pipeline) drop(ctx context.Context, d store.Device) error {
 	id := devmapper.ID(d.ID)
-	if err := p.Store.SetDevice(ctx, d.ID, store.Deleting); err != nil {
+	err := p.Store.SetDevice(ctx, d.ID, store.Deleting)
+	if store.Unwritable(err) && d.Kind == store.ImageDevice && !d.State.Kept() {
+		// The disk may be full because of this very device. Nothing on it is of any use, recorded or not.
+		p.empty(d)
+		err = p.Store.SetDevice(ctx, d.ID, store.Deleting)
+	}
+	if err != nil {
 		return err
 	}
+	p.empty(d)
+	if err := p.Pool.Deactivate(id); err != nil {
+		return err
+	}
+	if err := p.Pool.Delete(id); err != nil && !errors.Is(err, devmapper.ErrNotFound) {
+		return err
+	}
+	return p.Store.SetDevice(ctx, d.ID, store.Gone)
+}
+
+// empty gives a device's space back, to the pool and to the file system under it.
+func (p *Pipeline) empty(d store.Device) {
+	id := devmapper.ID(d.ID)
 	kind := devmapper.KindImage
 	if d.Kind == store.SnapshotDevice {
 		kind = devmapper.KindSnapshot
@@ -227,11 +319,4 @@ func (p *Pipeline) drop(ctx context.Context, d store.Device) error {
 	if err != nil && !errors.Is(err, devmapper.ErrNotFound) {
 		p.Log.Warn().Err(err).Int64("device_id", d.ID).Msg("device not discarded; its space stays in the backing file")
 	}
-	if err := p.Pool.Deactivate(id); err != nil {
-		return err
-	}
-	if err := p.Pool.Delete(id); err != nil && !errors.Is(err, devmapper.ErrNotFound) {
-		return err
-	}
-	return p.Store.SetDevice(ctx, d.ID, store.Gone)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"os/exec"
 	"syscall"
 	"time"
 
@@ -29,6 +30,10 @@ var (
 	errTooSmall = errors.New("image does not fit the device")
 	// errLost says that a recorded result is not there any more.
 	errLost = errors.New("recorded result is gone")
+	// errWorld says that what fails would fail for any image.
+	errWorld = errors.New("not the image's fault")
+	// errCutOff says that an image is given up because processes died at it.
+	errCutOff = errors.New("the process or the machine died during every attempt")
 )
 
 // verdict is the pipeline's opinion on how an attempt ended.
@@ -37,7 +42,8 @@ type verdict string
 const (
 	accepted   verdict = "done"
 	retry      verdict = "retry"
-	halt       verdict = "halt" // the machine's fault and not the image's: it does not count
+	halt       verdict = "halt"  // the machine's fault and not the image's: it does not count
+	world      verdict = "world" // perhaps the world's fault: counted only if it turns out to be the image's own
 	reject     verdict = verdict(store.Rejected)
 	violation  verdict = verdict(store.Violation)
 	superseded verdict = verdict(store.Superseded)
@@ -51,32 +57,40 @@ type judgement struct {
 	class   string
 	text    string
 	delay   time.Duration
+	doubt   store.State // retry: the end that is believed only when the next attempt finds the same
 
 	rejection *archive.Rejection // violation: which entry
 }
 
-// judge is the one place with an opinion on errors. What it does not know is retried; attempts are bounded. Those that failed because
-// the machine is not fit for any work are not counted; one that merely asks for more than there is, is.
+// judge is the one place with an opinion on errors. What it does not know is retried; attempts are bounded. Those that
+// failed because the machine is not fit for any work, or the world out of order, are not counted; one that merely asks
+// for more than there is, is.
 func (p *Pipeline) judge(job *Job, err error) judgement {
 	v, class := classify(err)
 	if store.Unwritable(err) {
 		p.condition.unwritable(err)
 	}
-	if v == halt && p.room() == nil {
-		v = retry
-	}
-	failures := job.image.Failures + 1
-	if v == vanished && failures == 1 { // asked once more before it is believed
-		v = retry
-	}
 	j := judgement{verdict: v, class: class, text: err.Error()}
 	errors.As(err, &j.rejection)
-	if v == halt {
+	switch v {
+	case halt:
 		j.delay = backoff(p.cfg.Backoff, 1)
+		if p.room() == nil {
+			j.verdict = retry
+		}
+	case vanished, superseded:
+		return p.doubt(job, j)
+	case retry:
+		if job.attempt.Stage == store.Download && class == "timeout" { // the network's or the server's
+			j = p.weigh(job, j, err)
+		}
+	case world:
+		j = p.weigh(job, j, err)
 	}
-	if v != retry {
+	if j.verdict != retry {
 		return j
 	}
+	failures := job.image.Failures + 1
 	if failures >= p.cfg.MaxAttempts {
 		j.verdict = dead
 	}
@@ -84,36 +98,78 @@ func (p *Pipeline) judge(job *Job, err error) judgement {
 	return j
 }
 
-// classes is searched from the top; the first sentinel that matches decides. A halt is one only while the machine is not fit.
+// doubt believes what is said of an object only when two attempts in a row found the same, some time apart: it is said by
+// what stands between us and S3, too.
+func (p *Pipeline) doubt(job *Job, j judgement) judgement {
+	if said := store.State(j.verdict); job.image.Doubt != said {
+		j.doubt, j.verdict, j.delay = said, retry, backoff(p.cfg.Backoff, 1)
+	}
+	return j
+}
+
+// weigh decides whether a failure that may be the world's is held against the image.
+func (p *Pipeline) weigh(job *Job, j judgement, err error) judgement {
+	counts, n, images := p.breaker.failed(job.attempt.Stage, job.image.ID, err)
+	down := job.attempt.Stage == store.Download && p.breaker.outage() != nil
+	if own[j.class] && images < alike {
+		counts = true
+	}
+	if counts && !down && j.class != classBusy {
+		j.verdict = retry
+		return j
+	}
+	j.verdict, j.delay = world, min(backoff(p.cfg.Backoff, n), longestOutage)
+	return j
+}
+
+// classBusy is a device that somebody has open: never the image's fault.
+const classBusy = "device_busy"
+
+// own are the classes that may concern one object alone while the bucket is well.
+var own = map[string]bool{"denied": true}
+
+// classes is searched from the top; the first sentinel that matches decides. A halt is one only while the machine is not
+// fit; what is the world's is weighed.
 var classes = []struct {
 	is      error
 	verdict verdict
 	class   string
 }{
+	{errStuck, retry, "stuck"},
+	{errPanic, retry, "panic"},
+	{errCutOff, dead, "cut_off"},
 	{errTimeout, retry, "timeout"},
 	{errDiffers, retry, "read_back"},
 	{errPoolLow, halt, "pool_low"},
+	{errDiskLow, halt, "disk_low"},
 	{errTooSmall, reject, "device_too_small"},
 	{errLost, retry, "lost"},
 	{download.ErrKey, reject, "bad_key"},
 	{download.ErrGone, vanished, "object_gone"},
 	{download.ErrTooBig, reject, "image_too_big"},
 	{download.ErrChanged, superseded, "superseded"},
-	{download.ErrDenied, retry, "denied"},
-	{download.ErrNoBucket, retry, "no_bucket"},
-	{download.ErrShort, retry, "short_body"},
+	{download.ErrDenied, world, "denied"},
+	{download.ErrNoBucket, world, "no_bucket"},
+	{download.ErrShort, world, "short_body"},
 	{download.ErrMissing, retry, "blob_missing"},
 	{download.ErrCorrupt, retry, "blob_corrupt"},
 	{archive.ErrChanged, retry, "blob_changed"},
 	{devmapper.ErrNoSpace, halt, "pool_full"},
 	{devmapper.ErrReadOnly, halt, "pool_read_only"},
 	{devmapper.ErrNotFound, retry, "device_lost"},
-	{devmapper.ErrBusy, retry, "device_busy"},
+	{devmapper.ErrBusy, world, classBusy},
 	{devmapper.ErrExists, retry, "device_exists"},
 	{store.ErrFenced, retry, "fenced"},
 	{syscall.ENOSPC, halt, "disk_full"},
 	{syscall.EIO, halt, "io"},
 	{syscall.EROFS, halt, "io"},
+	{syscall.EPERM, world, classMachine},
+	{syscall.EACCES, world, classMachine},
+	{syscall.ENOSYS, world, classMachine},
+	{syscall.ENOMEM, world, classMachine},
+	{syscall.EMFILE, world, classMachine},
+	{syscall.ENFILE, world, classMachine},
+	{exec.ErrNotFound, world, classMachine},
 	{syscall.EINVAL, retry, "invalid"}, // a device-mapper request that the kernel refuses
 	{context.DeadlineExceeded, retry, "timeout"},
 }
@@ -137,7 +193,31 @@ func classify(err error) (verdict, string) {
 	if store.Busy(err) {
 		return retry, "database"
 	}
-	return retry, string(queue.Classify(err))
+	switch class := queue.Classify(err); class {
+	case queue.Denied, queue.Throttled, queue.Server, queue.Network, queue.Timeout:
+		return world, string(class)
+	default:
+		return retry, string(class)
+	}
+}
+
+// classMachine is what the machine lacks for any image: a right, a tool, memory, descriptors.
+const classMachine = "machine"
+
+// remedy says what an operator can do about what fails for every image.
+func remedy(err error) string {
+	_, class := classify(err)
+	switch class {
+	case "denied":
+		return "see to the credentials and their policy (docs/operating.md lists the rights)"
+	case "no_bucket":
+		return "make the bucket, or correct S3_BUCKET and AWS_REGION"
+	case "network":
+		return "see to DNS, routes, proxies and AWS_ENDPOINT_URL"
+	case classMachine:
+		return "see that the daemon runs as root with its tools on the PATH, and has memory and descriptors"
+	}
+	return "nothing is lost: it goes on when it is over"
 }
 
 // backoff doubles from base with every failure, up to 15 minutes, with full jitter: two consumers never march in step.

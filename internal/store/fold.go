@@ -10,6 +10,9 @@ type Progress struct {
 	Attempt  int64  `json:"attempt"`         // number of the newest attempt, over all stages
 	Failures int    `json:"failures"`        // attempts failed since the last stage that was done
 	Reason   string `json:"reason,omitempty"`
+	CutOffs  int    `json:"cut_offs,omitempty"` // attempts in a row that died with the process or the machine
+	Doubt    State  `json:"doubt,omitempty"`    // the end that the newest failure suspects; the next one may confirm it
+	Rules    string `json:"rules,omitempty"`    // policy and limits that a refusal was given under
 	Blob     *Blob  `json:"blob,omitempty"`
 	Tree     *Tree  `json:"tree,omitempty"`
 }
@@ -83,13 +86,18 @@ func (p Progress) ended(e Event) Progress {
 		if e.Detail.Blob != nil {
 			p.Blob = e.Detail.Blob
 		}
-		p.Failures, p.Reason, p.Stage = 0, "", e.Stage.next()
+		p.Failures, p.CutOffs, p.Doubt, p.Reason, p.Stage = 0, 0, "", "", e.Stage.next()
 		if p.Stage == "" {
 			p.State = Active
 		}
+	case e.Kind == Undone && e.Detail.CutOff && p.State == Pending:
+		p.CutOffs++
 	case e.Kind == Failed && p.State == Pending:
-		p.Reason = e.Reason
 		p.Failures++
+		if e.Detail.Fetched > 0 { // an attempt that got further is no step towards giving up
+			p.Failures = 0
+		}
+		p.Reason, p.CutOffs, p.Doubt, p.Rules = e.Reason, 0, e.Detail.Doubt, e.Detail.Rules
 		if end := State(e.Verdict); ends[end] {
 			p.State, p.Stage = p.refused(end, e.Stage), ""
 		}
@@ -109,19 +117,19 @@ func (p Progress) refused(end State, at Stage) State {
 	return end
 }
 
-// reopened takes the image back to a stage whose result was lost. An image that is further back already stays there.
+// reopened takes the image back to a stage whose result was lost. An image that is further back already stays there. One
+// that ended without a result begins anew; one that an operator removed does not, unless he asks for it: Resubmitted.
 func (p Progress) reopened(e Event) (Progress, error) {
-	switch p.State {
-	case Pending, Active:
-	case Dead:
-		p.Failures = 0
-	default:
+	switch {
+	case p.State == "" || p.State == Removed:
 		return p, fmt.Errorf("%w: reopened in state %q", ErrOrder, p.State)
+	case p.State.Refused():
+		return Progress{State: Pending, Stage: Download, Attempt: p.Attempt, Reason: e.Reason}, nil
 	}
 	if p.Stage == "" || e.Stage == Download || e.Stage == Unpack && p.Stage == Activate {
 		p.Stage = e.Stage
 	}
-	p.State, p.Running, p.Reason = Pending, false, e.Reason
+	p.State, p.Running, p.Reason, p.CutOffs = Pending, false, e.Reason, 0
 	switch e.Stage {
 	case Download:
 		p.Blob = nil

@@ -20,20 +20,21 @@ type Image struct {
 
 const (
 	imageColumns = `id, bucket, key, version_id, etag, sequencer, size, created_at,
-		state, stage, running, attempt, failures, reason, blob, tree, updated_at`
+		state, stage, running, attempt, failures, reason, cut_offs, doubt, rules, blob, tree, updated_at`
 	imageByID     = `SELECT ` + imageColumns + ` FROM images WHERE id = ?`
 	imageByObject = `SELECT ` + imageColumns + ` FROM images WHERE bucket = ? AND key = ? AND version = ?`
 	imagesByKey   = `SELECT ` + imageColumns + ` FROM images WHERE key = ? ORDER BY id`
 	imagesPending = `SELECT ` + imageColumns + ` FROM images WHERE state = 'pending' ORDER BY id`
 	imagesAll     = `SELECT ` + imageColumns + ` FROM images ORDER BY id`
-	imageKnown    = `SELECT EXISTS (SELECT 1 FROM images WHERE bucket = ? AND key = ? AND etag = ?)`
+	imagesByETag  = `SELECT ` + imageColumns + ` FROM images WHERE bucket = ? AND key = ? AND etag = ? ORDER BY id`
+	imagesUnder   = `SELECT EXISTS (SELECT 1 FROM images WHERE bucket = ? AND substr(key, 1, length(?)) = ?)`
 	imageCounts   = `SELECT state, count(*) FROM images GROUP BY state`
 	imageInsert   = `INSERT INTO images (bucket, key, version, version_id, etag, sequencer, size, created_at,
 		state, stage, running, attempt, failures, reason, updated_at)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'pending', 'download', 0, 0, 0, '', ?)
 		ON CONFLICT (bucket, key, version) DO NOTHING`
 	imageUpdate = `UPDATE images SET state = ?, stage = ?, running = ?, attempt = ?, failures = ?, reason = ?,
-		blob = ?, tree = ?, updated_at = ? WHERE id = ?`
+		cut_offs = ?, doubt = ?, rules = ?, blob = ?, tree = ?, updated_at = ? WHERE id = ?`
 
 	eventInsert = `INSERT INTO events (image_id, at, kind, stage, attempt, verdict, reason, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`
 	eventsOf    = `SELECT seq, image_id, at, kind, stage, attempt, verdict, reason, detail FROM events WHERE image_id = ? ORDER BY seq`
@@ -50,13 +51,18 @@ func (s *Store) Image(ctx context.Context, id int64) (Image, error) {
 	return queryImage(ctx, s.read, imageByID, id)
 }
 
-// Known tells whether an image was made from an object with this key and eTag, whatever its version id.
-func (s *Store) Known(ctx context.Context, bucket, key, etag string) (bool, error) {
-	var known bool
-	if err := s.read.QueryRowContext(ctx, imageKnown, bucket, key, etag).Scan(&known); err != nil {
-		return false, fmt.Errorf("look for %s: %w", key, err)
+// ByETag returns every image made from an object with this key and eTag, whatever its version id, oldest first.
+func (s *Store) ByETag(ctx context.Context, bucket, key, etag string) ([]Image, error) {
+	return s.images(ctx, imagesByETag, bucket, key, etag)
+}
+
+// AnyUnder reports whether any image is of the bucket, with a key that begins with the prefix.
+func (s *Store) AnyUnder(ctx context.Context, bucket, prefix string) (bool, error) {
+	var is bool
+	if err := s.read.QueryRowContext(ctx, imagesUnder, bucket, prefix, prefix).Scan(&is); err != nil {
+		return false, fmt.Errorf("look for images under %s: %w", prefix, err)
 	}
-	return known, nil
+	return is, nil
 }
 
 // ByKey returns every image made from versions of the key, oldest first.
@@ -139,7 +145,8 @@ func scanImage(row scanner) (Image, error) {
 		blob, tree       sql.NullString
 	)
 	err := row.Scan(&img.ID, &img.Bucket, &img.Key, &img.VersionID, &img.ETag, &img.Sequencer, &img.Size, &created,
-		&img.State, &img.Stage, &img.Running, &img.Attempt, &img.Failures, &img.Reason, &blob, &tree, &updated)
+		&img.State, &img.Stage, &img.Running, &img.Attempt, &img.Failures, &img.Reason,
+		&img.CutOffs, &img.Doubt, &img.Rules, &blob, &tree, &updated)
 	if err != nil {
 		return img, fmt.Errorf("read image: %w", err)
 	}
@@ -179,7 +186,7 @@ func updateImage(ctx context.Context, tx *sql.Tx, img Image) error {
 		return err
 	}
 	_, err = tx.ExecContext(ctx, imageUpdate, string(img.State), string(img.Stage), img.Running, img.Attempt, img.Failures, img.Reason,
-		blob, tree, img.UpdatedAt.UnixNano(), img.ID)
+		img.CutOffs, string(img.Doubt), img.Rules, blob, tree, img.UpdatedAt.UnixNano(), img.ID)
 	if err != nil {
 		return fmt.Errorf("update image %d: %w", img.ID, err)
 	}

@@ -108,11 +108,58 @@ func (s *Store) HandedOff(ctx context.Context, a Attempt) (Image, error) {
 	return s.append(ctx, e)
 }
 
-// Fail ends an attempt with a verdict: "retry", or one of the terminal states Rejected, Violation, Dead.
-func (s *Store) Fail(ctx context.Context, a Attempt, verdict, reason string) (Image, error) {
+// Failure is how an attempt ended that has no result. Verdict is "retry", or one of the terminal states.
+type Failure struct {
+	Verdict, Reason string
+
+	Doubt   State  // retry: the end that is suspected, and believed when the next attempt finds the same
+	Rules   string // a refusal: policy and limits that it was given under
+	Fetched int64  // bytes newly on disk: with any, the failure does not count
+}
+
+// Fail ends an attempt without a result.
+func (s *Store) Fail(ctx context.Context, a Attempt, f Failure) (Image, error) {
 	e := a.event(Failed, s.now())
-	e.Verdict, e.Reason = verdict, reason
+	e.Verdict, e.Reason = f.Verdict, f.Reason
+	e.Detail.Doubt, e.Detail.Rules, e.Detail.Fetched = f.Doubt, f.Rules, f.Fetched
 	return s.append(ctx, e)
+}
+
+// CutOff ends the attempt of an image that a process left behind when it died. Only what makes sure that the process is
+// dead may call it. Without such an attempt it changes nothing.
+func (s *Store) CutOff(ctx context.Context, image int64) (img Image, err error) {
+	e := Event{Image: image, At: s.now(), Kind: Undone, Reason: "cut off: the process or the machine died"}
+	e.Detail.CutOff = true
+	err = s.write(ctx, &e, func(tx *sql.Tx) error {
+		img, err = queryImage(ctx, tx, imageByID, image)
+		if err != nil || !img.Running {
+			return err
+		}
+		e.Attempt = img.Attempt
+		e.Stage = img.Stage
+		if img.State == Active {
+			e.Stage = Activate // a further snapshot
+		}
+		img, err = record(ctx, tx, e)
+		return err
+	})
+	return img, err
+}
+
+// Resume takes up a pending image at which nobody works, at the stage where it stands. With an attempt under way it
+// changes nothing.
+func (s *Store) Resume(ctx context.Context, image int64, reason string) (img Image, resumed bool, err error) {
+	e := Event{Image: image, At: s.now(), Kind: Reopened, Reason: reason}
+	err = s.write(ctx, &e, func(tx *sql.Tx) error {
+		img, err = queryImage(ctx, tx, imageByID, image)
+		if err != nil || img.State != Pending || img.Running {
+			return err
+		}
+		e.Stage, resumed = img.Stage, true
+		img, err = record(ctx, tx, e)
+		return err
+	})
+	return img, resumed, err
 }
 
 // Undo ends an attempt that was rolled back without a verdict.

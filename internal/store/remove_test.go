@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
 	"reflect"
 	"testing"
@@ -100,7 +101,7 @@ func TestUntouchedAgain(t *testing.T) {
 		"resubmitted": func() (Image, error) { return s.Resubmit(ctx, img.ID) },
 	} {
 		a := must[Attempt](t)(s.Begin(ctx, img.ID, Download))
-		img = must[Image](t)(s.Fail(ctx, a, "dead", "why"))
+		img = must[Image](t)(s.Fail(ctx, a, Failure{Verdict: "dead", Reason: "why"}))
 		if what == "resubmitted" {
 			must[Image](t)(s.Remove(ctx, newest(img), ""))
 		}
@@ -114,19 +115,40 @@ func TestUntouchedAgain(t *testing.T) {
 	}
 }
 
+// copyOld copies what the first schema can hold of a database.
+func copyOld(t *testing.T, from, to *Store) {
+	t.Helper()
+	ctx := t.Context()
+	if _, err := to.journal.ExecContext(ctx, `ATTACH ? AS today`, from.path); err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range []string{"images", "events", "devices", "snapshots"} {
+		var columns string
+		if err := to.journal.QueryRowContext(ctx, `SELECT group_concat(name) FROM pragma_table_info(?)`, table).Scan(&columns); err != nil {
+			t.Fatal(err)
+		}
+		query := fmt.Sprintf(`INSERT INTO main.%s (%s) SELECT %s FROM today.%s`, table, columns, columns, table)
+		if _, err := to.journal.ExecContext(ctx, query); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // A database of the first schema is migrated with all it holds, and holds what is new.
 func TestMigrateFromTheFirst(t *testing.T) {
 	ctx := t.Context()
+	today := newStore(t)
+	img := run(t, today, object(1))
+	if _, _, err := today.Enqueue(ctx, object(2)); err != nil {
+		t.Fatal(err)
+	}
+	images, events, devices := must[[]Image](t)(today.Images(ctx)), must[[]Event](t)(today.Since(ctx, 0)), must[[]Device](t)(today.Devices(ctx))
 	path := filepath.Join(t.TempDir(), "c.db")
 	s := must[*Store](t)(open(path, "rwc"))
 	if err := migrateOne(ctx, s.journal, "migrations/001_journal.sql", 1); err != nil {
 		t.Fatal(err)
 	}
-	img := run(t, s, object(1))
-	if _, _, err := s.Enqueue(ctx, object(2)); err != nil {
-		t.Fatal(err)
-	}
-	images, events, devices := must[[]Image](t)(s.Images(ctx)), must[[]Event](t)(s.Since(ctx, 0)), must[[]Device](t)(s.Devices(ctx))
+	copyOld(t, today, s)
 	if _, err := s.Remove(ctx, newest(img), ""); err == nil {
 		t.Error("the first schema takes a removal: this test shows nothing")
 	}

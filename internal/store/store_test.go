@@ -85,7 +85,7 @@ func TestQueriesPrepare(t *testing.T) {
 	s := newStore(t)
 	queries := map[string]string{
 		"imageByID": imageByID, "imageByObject": imageByObject, "imagesByKey": imagesByKey, "imagesPending": imagesPending,
-		"imagesAll": imagesAll, "imageCounts": imageCounts, "imageKnown": imageKnown, "imageInsert": imageInsert, "imageUpdate": imageUpdate,
+		"imagesAll": imagesAll, "imageCounts": imageCounts, "imagesByETag": imagesByETag, "imagesUnder": imagesUnder, "imageInsert": imageInsert, "imageUpdate": imageUpdate,
 		"eventInsert": eventInsert, "eventsOf": eventsOf, "eventsAfter": eventsAfter, "devicesKept": devicesKept, "devicesOf": devicesOf,
 		"deviceInsert": deviceInsert, "deviceUpdate": deviceUpdate, "deviceSequence": deviceSequence, "deviceSkip": deviceSkip, "snapshotsAll": snapshotsAll, "snapshotsOf": snapshotsOf,
 		"snapshotInsert": snapshotInsert, "snapshotGone": snapshotGone, "poolSelect": poolSelect, "poolInsert": poolInsert, "poolReady": poolReady,
@@ -224,7 +224,7 @@ func TestWholeLife(t *testing.T) {
 	// a further snapshot is an attempt at the last stage and leaves the image active
 	a := must[Attempt](t)(s.Begin(ctx, img.ID, Activate))
 	sn := must[Device](t)(s.Reserve(ctx, a, Device{Kind: SnapshotDevice, Bytes: 1 << 20, Origin: img.Tree.Device}))
-	if img = must[Image](t)(s.Fail(ctx, a, "retry", "pool")); img.State != Active || img.Failures != 0 {
+	if img = must[Image](t)(s.Fail(ctx, a, Failure{Verdict: "retry", Reason: "pool"})); img.State != Active || img.Failures != 0 {
 		t.Errorf("a failed further snapshot changed the image: %+v", img.Progress)
 	}
 	for _, st := range []DeviceState{Deleting, Gone} {
@@ -247,27 +247,33 @@ func TestActiveOutlivesItsArchive(t *testing.T) {
 		img := run(t, s, object(1))
 		must[Image](t)(s.Reopen(t.Context(), img.ID, Download, "archive is gone"))
 		a := must[Attempt](t)(s.Begin(t.Context(), img.ID, Download))
-		if img = must[Image](t)(s.Fail(t.Context(), a, verdict, "object is gone")); img.State != Active || img.Tree == nil || img.Blob != nil {
+		if img = must[Image](t)(s.Fail(t.Context(), a, Failure{Verdict: verdict, Reason: "object is gone"})); img.State != Active || img.Tree == nil || img.Blob != nil {
 			t.Errorf("after %s: %+v, want an active image without archive", verdict, img.Progress)
 		}
 	}
 }
 
-// A dead image is given a new chance when it is asked for again; one that was refused for what it is, is not.
+// A final verdict ends an image, and leaves it to be asked for again; only one that was removed is not reopened.
 func TestReopenedAfterTheEnd(t *testing.T) {
-	for verdict, ok := range map[State]bool{Dead: true, Rejected: false, Violation: false, Superseded: false, Vanished: false} {
+	for _, verdict := range []State{Dead, Rejected, Violation, Superseded, Vanished} {
 		s := newStore(t)
 		img, _, err := s.Enqueue(t.Context(), object(1))
 		if err != nil {
 			t.Fatal(err)
 		}
 		a := must[Attempt](t)(s.Begin(t.Context(), img.ID, Download))
-		if img = must[Image](t)(s.Fail(t.Context(), a, string(verdict), "why")); img.State != verdict || !img.State.Refused() {
+		if img = must[Image](t)(s.Fail(t.Context(), a, Failure{Verdict: string(verdict), Reason: "why"})); img.State != verdict || !img.State.Refused() {
 			t.Errorf("verdict %s made the image %s", verdict, img.State)
 		}
 		img, err = s.Reopen(t.Context(), img.ID, Download, "asked for again")
-		if ok != (err == nil) || ok && (img.State != Pending || img.Stage != Download || img.Failures != 0) {
+		if err != nil || img.State != Pending || img.Stage != Download || img.Failures != 0 {
 			t.Errorf("%s: reopened to %+v, %v", verdict, img.Progress, err)
+		}
+		a = must[Attempt](t)(s.Begin(t.Context(), img.ID, Download))
+		must[Image](t)(s.Fail(t.Context(), a, Failure{Verdict: string(verdict), Reason: "why"}))
+		must[Image](t)(s.Remove(t.Context(), a, ""))
+		if img, err = s.Reopen(t.Context(), img.ID, Download, "asked for again"); !errors.Is(err, ErrOrder) {
+			t.Errorf("removed, and reopened to %+v, %v", img.Progress, err)
 		}
 	}
 }
@@ -350,7 +356,7 @@ func TestFencing(t *testing.T) {
 	writes := map[string]func(Attempt) error{
 		"Downloaded": func(a Attempt) error { _, err := s.Downloaded(ctx, a, Blob{}); return err },
 		"Reserve":    func(a Attempt) error { _, err := s.Reserve(ctx, a, Device{Kind: ImageDevice, Bytes: 1}); return err },
-		"Fail":       func(a Attempt) error { _, err := s.Fail(ctx, a, "retry", "x"); return err },
+		"Fail":       func(a Attempt) error { _, err := s.Fail(ctx, a, Failure{Verdict: "retry", Reason: "x"}); return err },
 		"Undo":       func(a Attempt) error { _, err := s.Undo(ctx, a, "x"); return err },
 	}
 	before := len(must[[]Event](t)(s.History(ctx, img.ID)))
@@ -449,7 +455,7 @@ func walk(t *testing.T, s *Store, r *rand.Rand, steps int) {
 		case 8:
 			_, err = s.Unpacked(ctx, a, d)
 		case 9:
-			_, err = s.Fail(ctx, a, []string{"retry", "retry", "retry", "rejected", "dead", "vanished"}[r.IntN(6)], "why")
+			_, err = s.Fail(ctx, a, Failure{Verdict: []string{"retry", "retry", "retry", "rejected", "dead", "vanished"}[r.IntN(6)], Reason: "why"})
 		case 10:
 			_, err = s.HandedOff(ctx, a)
 		case 11:
@@ -466,5 +472,75 @@ func walk(t *testing.T, s *Store, r *rand.Rand, steps int) {
 			!errors.Is(err, ErrLeftovers) {
 			t.Fatal(err)
 		}
+	}
+}
+
+// Attempts that died with the process are counted in a row; any result ends the row, and so does an operator who asks
+// for the image again.
+func TestCutOff(t *testing.T) {
+	s, ctx := newStore(t), t.Context()
+	img, _, err := s.Enqueue(ctx, Object{Bucket: "b", Key: "images/x", ETag: "e"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := must[Image](t)(s.CutOff(ctx, img.ID)); got.CutOffs != 0 || got.Attempt != 0 {
+		t.Errorf("no attempt was under way: %+v", got.Progress)
+	}
+	for n := 1; n <= 3; n++ {
+		must[Attempt](t)(s.Begin(ctx, img.ID, Download))
+		if got, resumed, err := s.Resume(ctx, img.ID, "asked"); err != nil || resumed || !got.Running {
+			t.Errorf("taken from under an attempt: %+v %v", got.Progress, err)
+		}
+		for range 2 { // the second finds its work done
+			if got := must[Image](t)(s.CutOff(ctx, img.ID)); got.CutOffs != n || got.Running || got.Failures != 0 {
+				t.Errorf("cut off %d times: %+v", n, got.Progress)
+			}
+		}
+	}
+	if got, resumed, err := s.Resume(ctx, img.ID, "asked"); err != nil || !resumed || got.CutOffs != 0 || got.Stage != Download {
+		t.Errorf("resumed: %t %+v %v", resumed, got.Progress, err)
+	}
+	must[Attempt](t)(s.Begin(ctx, img.ID, Download))
+	must[Image](t)(s.CutOff(ctx, img.ID))
+	a := must[Attempt](t)(s.Begin(ctx, img.ID, Download))
+	if got := must[Image](t)(s.Fail(ctx, a, Failure{Verdict: "retry", Reason: "x"})); got.CutOffs != 0 {
+		t.Errorf("an attempt came to its end: %+v", got.Progress)
+	}
+	folds(t, s, img.ID)
+}
+
+// folds checks that the image's row is the fold of its events.
+func folds(t *testing.T, s *Store, image int64) {
+	t.Helper()
+	img := must[Image](t)(s.Image(t.Context(), image))
+	if p := must[Progress](t)(Fold(must[[]Event](t)(s.History(t.Context(), image)))); !reflect.DeepEqual(p, img.Progress) {
+		t.Errorf("row %+v, fold %+v", img.Progress, p)
+	}
+}
+
+// An image that ended without a result begins anew when it is asked for again; an attempt that got further does not count.
+func TestBeginsAnew(t *testing.T) {
+	s, ctx := newStore(t), t.Context()
+	for _, end := range []State{Rejected, Violation, Superseded, Vanished, Dead} {
+		img, _, err := s.Enqueue(ctx, Object{Bucket: "b", Key: "images/" + string(end), ETag: "e"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			a := must[Attempt](t)(s.Begin(ctx, img.ID, Download))
+			if got := must[Image](t)(s.Fail(ctx, a, Failure{Verdict: "retry", Reason: "slow", Fetched: 1})); got.Failures != 0 {
+				t.Errorf("counted although it got further: %+v", got.Progress)
+			}
+		}
+		a := must[Attempt](t)(s.Begin(ctx, img.ID, Download))
+		got := must[Image](t)(s.Fail(ctx, a, Failure{Verdict: string(end), Reason: "x", Rules: "today's"}))
+		if got.State != end || got.Rules != "today's" {
+			t.Errorf("%+v", got.Progress)
+		}
+		got = must[Image](t)(s.Reopen(ctx, img.ID, Download, "again"))
+		if got.State != Pending || got.Stage != Download || got.Failures != 0 || got.Rules != "" || got.Attempt != a.N {
+			t.Errorf("%s, asked for again: %+v", end, got.Progress)
+		}
+		folds(t, s, img.ID)
 	}
 }

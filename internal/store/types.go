@@ -26,8 +26,8 @@ func (s Stage) next() Stage {
 // State says where an image stands.
 type State string
 
-// The states of an image. All but Pending are terminal; Active is reopened when a result was lost, Dead when it is asked for again,
-// Removed only when an operator submits it again.
+// The states of an image. All but Pending are terminal. Active is reopened when a result was lost; Removed only when an
+// operator submits it again; the others by a new event, a refusal (Rejected, Violation) only once policy or limits differ.
 const (
 	Pending    State = "pending"    // in the pipeline, or waiting for its next attempt
 	Active     State = "active"     // every stage done, a snapshot is active
@@ -122,6 +122,9 @@ const (
 	Gone      DeviceState = "gone"      // the pool no longer has it
 )
 
+// Kept reports whether a device in this state holds a tree that was read back and agreed.
+func (s DeviceState) Kept() bool { return s == Sealed || s == Ready }
+
 // Device is a thin device of the pool.
 type Device struct {
 	ID        int64       `json:"id"`
@@ -171,4 +174,9 @@ type Detail struct {
 	Device   *Device   `json:"device,omitempty"`
 	Tree     *Tree     `json:"tree,omitempty"`
 	Snapshot *Snapshot `json:"snapshot,omitempty"`
+
+	CutOff  bool   `json:"cut_off,omitempty"` // the process or the machine died during the attempt
+	Doubt   State  `json:"doubt,omitempty"`   // of a failure: the end that it suspects, to be seen twice before it is believed
+	Rules   string `json:"rules,omitempty"`   // of a refusal: policy and limits that it was given under
+	Fetched int64  `json:"fetched,omitempty"` // of a failed download: bytes newly on disk
 }

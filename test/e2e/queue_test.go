@@ -97,7 +97,7 @@ func (h *host) send(body string) {
 func TestQuarantine(t *testing.T) {
 	h := newHost(t, "MAX_ATTEMPTS=3")
 	h.Start()
-	h.faulty().Fault(emulator.Fault{Op: "GetObject", Status: 500})
+	h.faulty().Fault(emulator.Fault{Op: "GetObject", Status: 403, Code: "AccessDenied"})
 	h.put("images/a.tar", tarballs.RootFS("hello", 3))
 	h.send("{this is no notification")
 	if img := h.WaitEnded("images/a.tar"); img.State != store.Dead || img.Failures != 3 {
@@ -132,7 +132,7 @@ func TestDeadLetter(t *testing.T) {
 	dlq := h.deadLetterQueue()
 	h.Env = append(h.Env, "MAX_ATTEMPTS=2", "SQS_DEAD_LETTER_URL="+dlq)
 	h.Start()
-	h.faulty().Fault(emulator.Fault{Op: "GetObject", Status: 500})
+	h.faulty().Fault(emulator.Fault{Op: "GetObject", Status: 403, Code: "AccessDenied"})
 	h.put("images/a.tar", tarballs.RootFS("hello", 3))
 	h.WaitEnded("images/a.tar")
 	h.WaitDrained()

@@ -71,6 +71,7 @@ func TestDistro(t *testing.T) {
 func TestForeignMessages(t *testing.T) {
 	h := newHost(t)
 	h.Start()
+	h.first() // else the foreign ones were looked at as a slip of ours
 	for _, text := range []string{
 		`{"Service":"Amazon S3","Event":"s3:TestEvent","Time":"2026-11-01T10:00:00.000Z","Bucket":"images-bucket","RequestId":"R1","HostId":"H1"}`,
 		`{"Records":[{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":"another"},"object":{"key":"images/x.tar","eTag":"e"}}}]}`,
@@ -84,7 +85,7 @@ func TestForeignMessages(t *testing.T) {
 	h.kept(2)
 	images, err := h.Store.Images(t.Context())
 	h.Check(err)
-	if len(images) != 0 {
+	if len(images) != 1 {
 		t.Errorf("images made of nothing: %+v", images)
 	}
 	h.Stop()

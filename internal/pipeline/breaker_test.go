@@ -1,0 +1,168 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"imagemanager.internal/internal/download"
+	"imagemanager.internal/internal/queue"
+	"imagemanager.internal/internal/store"
+)
+
+// fail lets a download fail, and returns the image after it.
+func fail(t *testing.T, p *Pipeline, image int64, err error) store.Image {
+	t.Helper()
+	img, e := p.Store.Image(t.Context(), image)
+	if e != nil {
+		t.Fatal(e)
+	}
+	job := &Job{image: img}
+	if e := p.begin(t.Context(), job, store.Download); e != nil {
+		t.Fatal(e)
+	}
+	p.conclude(t.Context(), job, p.judge(job, err))
+	return job.image
+}
+
+// What may be the world's fault is held against nobody while nothing succeeds, for one object as for many. What fails
+// while others succeed is the image's own.
+func TestWorldsFault(t *testing.T) {
+	p := newPipeline(t)
+	enqueue(t, p, 3)
+	unavailable := fmt.Errorf("get: %w", syscall.EMFILE)
+	for range 20 {
+		if img := fail(t, p, 1, unavailable); img.Failures != 0 || img.State != store.Pending {
+			t.Fatalf("counted although nothing succeeds: %+v", img.Progress)
+		}
+	}
+	if p.Ready() == nil {
+		t.Error("20 failures in a row, and all is said to be well")
+	}
+	if _, careful := p.careful(); careful {
+		t.Error("one image alone holds up the others")
+	}
+	fail(t, p, 2, unavailable)
+	if pause, careful := p.careful(); !careful || pause > longestTrial {
+		t.Errorf("two images fail alike: careful %t, pause %s", careful, pause)
+	}
+	for i := range p.cfg.MaxAttempts {
+		if !p.breaker.succeeded(store.Download, 3) && i == 0 {
+			t.Error("a success does not end it")
+		}
+		if p.Ready() != nil {
+			t.Error(p.Ready())
+		}
+		img := fail(t, p, 1, unavailable)
+		if want := i + 1; img.Failures != want {
+			t.Fatalf("failure %d beside successes: %+v", want, img.Progress)
+		}
+	}
+}
+
+// A denied object counts at once, as long as not many are denied: others need not succeed to prove it.
+func TestDeniedObjects(t *testing.T) {
+	p := newPipeline(t)
+	enqueue(t, p, alike+1)
+	denied := fmt.Errorf("%w: get", download.ErrDenied)
+	for id := int64(1); id <= alike+1; id++ {
+		img := fail(t, p, id, denied)
+		if counted, want := img.Failures == 1, id < alike; counted != want {
+			t.Errorf("image %d denied: counted %t, want %t", id, counted, want)
+		}
+	}
+	if err := p.Ready(); !errors.Is(err, download.ErrDenied) {
+		t.Error(err)
+	}
+}
+
+// While the bucket itself does not answer nothing is admitted; it is looked at again by itself, less and less often.
+func TestOutageOfTheBucket(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPipeline(t)
+		var well atomic.Bool
+		var looks atomic.Int64
+		p.probe = func(context.Context) error {
+			looks.Add(1)
+			if well.Load() {
+				return nil
+			}
+			return download.ErrNoBucket
+		}
+		if err := p.lookAtBucket(t.Context()); err == nil || p.admit() || p.Ready() == nil {
+			t.Fatal("work is taken although the bucket does not answer")
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		go p.watch(ctx)
+		wait(t.Context(), 10*time.Minute)
+		if n := looks.Load(); n < 10 || n > 100 {
+			t.Errorf("%d looks in ten minutes", n)
+		}
+		well.Store(true)
+		wait(t.Context(), 2*longestTrial)
+		if !p.admit() || p.Ready() != nil {
+			t.Error(p.Ready())
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
+// A missing tool or right is the machine's fault, whatever the image.
+func TestMachinesFault(t *testing.T) {
+	for _, err := range []error{
+		&exec.Error{Name: "mke2fs", Err: exec.ErrNotFound}, syscall.EPERM, syscall.ENOSYS, fmt.Errorf("fork: %w", syscall.ENOMEM),
+	} {
+		if v, class := classify(err); v != world || class != classMachine {
+			t.Errorf("%v: %s %s", err, v, class)
+		}
+	}
+}
+
+// An object is believed to be gone, or replaced, only by the second look that says so, right after the first.
+func TestDoubt(t *testing.T) {
+	for said, err := range map[store.State]error{store.Vanished: download.ErrGone, store.Superseded: download.ErrChanged} {
+		p := newPipeline(t)
+		enqueue(t, p, 1)
+		for i, c := range []struct {
+			err  error
+			want store.State
+		}{{err, store.Pending}, {download.ErrCorrupt, store.Pending}, {err, store.Pending}, {err, said}} {
+			if img := fail(t, p, 1, c.err); img.State != c.want {
+				t.Errorf("%s, look %d: %s, want %s", said, i+1, img.State, c.want)
+			}
+		}
+	}
+}
+
+// While every message is about something else they go back to the queue, at ever longer intervals; once one was ours the
+// rest are what they are.
+func TestForeignUntilProved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPipeline(t)
+		o := queue.Object{Bucket: "other", Key: "images/x.tar"}
+		all, first := p.condition.allForeign(o, "s3://b/images/…")
+		if !all || p.Ready() == nil {
+			t.Fatal("the first foreign message is taken for what it is")
+		}
+		for range 30 {
+			if !p.awaitTrial(t.Context()) {
+				t.Fatal("messages are not taken one by one")
+			}
+			p.condition.allForeign(o, "s3://b/images/…")
+		}
+		if _, away := p.condition.allForeign(o, ""); away <= first || away > longestForeign {
+			t.Errorf("the last is away for %s", away)
+		}
+		p.condition.ours()
+		if all, _ := p.condition.allForeign(o, ""); all || p.Ready() != nil || p.awaitTrial(t.Context()) {
+			t.Error("one was ours, and foreign ones are held up still", p.Ready())
+		}
+	})
+}

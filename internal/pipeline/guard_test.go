@@ -1,0 +1,102 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"imagemanager.internal/internal/store"
+)
+
+// A panic in a stage fails that attempt, with its stack, and nothing else.
+func TestPanicInAStage(t *testing.T) {
+	p := newPipeline(t)
+	fake(p, map[store.Stage]*gauge{}, func(_ context.Context, job *Job, st store.Stage) error {
+		if st == store.Unpack && job.image.ID == 1 {
+			var nobody *Job
+			nobody.began++ // panics
+		}
+		return nil
+	})
+	for i := range p.table {
+		p.table[i].holds = func(context.Context, *Job) error { return nil }
+	}
+	jobs := enqueue(t, p, 3)
+	var wg sync.WaitGroup
+	passed := 0
+	for job := range chain(t.Context(), p, &wg, jobs) {
+		passed++
+		p.finish(t.Context(), job, done)
+	}
+	wg.Wait()
+	img, err := p.Store.Image(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if passed != 2 || img.Failures != 1 || !strings.Contains(img.Reason, "nil pointer") || !strings.Contains(img.Reason, "guard_test.go") {
+		t.Errorf("%d of the others passed; %+v", passed, img.Progress)
+	}
+}
+
+// A stage that does not come back, not even when its time is over, keeps neither its worker nor its message: the next job
+// goes through. Its image stays in hand until it comes back, and is rolled back then.
+func TestStuckStage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPipeline(t)
+		back := make(chan struct{})
+		var mu sync.Mutex
+		var undone []int64
+		fake(p, map[store.Stage]*gauge{}, func(_ context.Context, job *Job, st store.Stage) error {
+			if st == store.Unpack && job.image.ID <= 2 {
+				<-back
+				return errors.New("late")
+			}
+			return nil
+		})
+		for i := range p.table {
+			p.table[i].holds = func(context.Context, *Job) error { return nil }
+			p.table[i].undo = func(_ context.Context, job *Job) error {
+				mu.Lock()
+				defer mu.Unlock()
+				undone = append(undone, job.image.ID)
+				return nil
+			}
+		}
+		jobs := enqueue(t, p, 3)
+		var wg sync.WaitGroup
+		began := time.Now()
+		for job := range chain(t.Context(), p, &wg, jobs) {
+			if job.image.ID != 3 {
+				t.Errorf("image %d passed", job.image.ID)
+			}
+			p.finish(t.Context(), job, done)
+		}
+		wg.Wait()
+		if took := time.Since(began); took > p.cfg.UnpackTimeout+2*patience {
+			t.Errorf("the next image waited %s", took)
+		}
+		img, err := p.Store.Image(t.Context(), 1)
+		if err != nil || img.Failures != 1 || img.Running {
+			t.Errorf("%+v %v", img.Progress, err)
+		}
+		if job, _ := p.take(1, nil); job != nil {
+			t.Error("its image is free although the stage is still at it")
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if len(undone) > 0 {
+			t.Errorf("rolled back under the stage's hands: %v", undone)
+		}
+		mu.Unlock()
+		close(back)
+		synctest.Wait()
+		mu.Lock()
+		if len(undone) != 2 || len(p.jobs) != 0 || p.parked[1].IsZero() {
+			t.Errorf("after it came back: undone %v, %d jobs, parked %v", undone, len(p.jobs), p.parked)
+		}
+	})
+}
