@@ -104,16 +104,24 @@ func byStatus(status int) (Class, bool) {
 	return Other, false
 }
 
-// broken are the ways in which a connection ends without an answer.
-var broken = []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.ECONNREFUSED, syscall.EPIPE}
+// broken are the ways in which a connection ends without an answer, or does not begin. An
+// errno that is none of these is the machine's trouble, not the network's.
+var broken = []error{
+	io.EOF, io.ErrUnexpectedEOF, net.ErrClosed,
+	syscall.ECONNABORTED, syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EHOSTDOWN, syscall.EHOSTUNREACH,
+	syscall.ENETDOWN, syscall.ENETRESET, syscall.ENETUNREACH, syscall.EPIPE,
+}
 
 // transport classifies what happened without an answer from the service.
 func transport(err error) Class {
 	var netErr net.Error
 	isNet := errors.As(err, &netErr)
+	if _, bare := netErr.(syscall.Errno); bare { // each errno has the methods of a net.Error
+		isNet = false
+	}
 	var sending interface{ ConnectionError() bool }
 	switch {
-	case errors.Is(err, context.DeadlineExceeded) || isNet && netErr.Timeout():
+	case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, syscall.ETIMEDOUT) || isNet && netErr.Timeout():
 		return Timeout
 	case errors.Is(err, context.Canceled):
 		return Other

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -137,6 +139,13 @@ func TestClassifyValues(t *testing.T) {
 		{&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, Network},
 		{tls.RecordHeaderError{}, Other},
 		{fmt.Errorf("w: %w", syscall.ECONNRESET), Network},
+		{fmt.Errorf("w: %w", syscall.EHOSTUNREACH), Network},
+		{&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.EPERM)}, Network}, // a firewall
+		{syscall.ETIMEDOUT, Timeout},
+		{fmt.Errorf("mount: %w", syscall.EPERM), Other},
+		{syscall.ENOSYS, Other},
+		{os.NewSyscallError("ioctl", syscall.EAGAIN), Other},
+		{&fs.PathError{Op: "open", Path: "/dev/x", Err: syscall.ENOENT}, Other},
 		{io.ErrUnexpectedEOF, Network},
 		{&types.QueueDoesNotExist{ErrorCodeOverride: aws.String("AWS.SimpleQueueService.NonExistentQueue")}, NotFound},
 		{&smithy.GenericAPIError{Code: "SomethingNew", Fault: smithy.FaultServer}, Server},
