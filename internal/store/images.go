@@ -23,6 +23,11 @@ const (
 		state, stage, running, attempt, failures, reason, cut_offs, doubt, rules, blob, tree, updated_at`
 	imageByID     = `SELECT ` + imageColumns + ` FROM images WHERE id = ?`
 	imageByObject = `SELECT ` + imageColumns + ` FROM images WHERE bucket = ? AND key = ? AND version = ?`
+	// An event without a version id, or a listing, is about the image that has the eTag,
+	// whatever its version; and an event with one is about the image that was made
+	// without.
+	imageByETag = `SELECT ` + imageColumns + ` FROM images WHERE bucket = ?1 AND key = ?2 AND etag = ?3 AND etag <> ''
+		AND (?4 = '' OR version_id = '') ORDER BY id DESC LIMIT 1`
 	imagesByKey   = `SELECT ` + imageColumns + ` FROM images WHERE key = ? ORDER BY id`
 	imagesPending = `SELECT ` + imageColumns + ` FROM images WHERE state = 'pending' ORDER BY id`
 	imagesAll     = `SELECT ` + imageColumns + ` FROM images ORDER BY id`
@@ -31,8 +36,7 @@ const (
 	imageCounts   = `SELECT state, count(*) FROM images GROUP BY state`
 	imageInsert   = `INSERT INTO images (bucket, key, version, version_id, etag, sequencer, size, created_at,
 		state, stage, running, attempt, failures, reason, updated_at)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'pending', 'download', 0, 0, 0, '', ?)
-		ON CONFLICT (bucket, key, version) DO NOTHING`
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'pending', 'download', 0, 0, 0, '', ?)`
 	imageUpdate = `UPDATE images SET state = ?, stage = ?, running = ?, attempt = ?, failures = ?, reason = ?,
 		cut_offs = ?, doubt = ?, rules = ?, blob = ?, tree = ?, updated_at = ? WHERE id = ?`
 
@@ -41,9 +45,19 @@ const (
 	eventsAfter = `SELECT seq, image_id, at, kind, stage, attempt, verdict, reason, detail FROM events WHERE seq > ? ORDER BY seq LIMIT 1000`
 )
 
-// Find returns the image that the object is, or ErrNotFound.
+// Find returns the image that the object is, or ErrNotFound. Some senders leave the
+// version id out, of events or of listings: an object without one is the newest image
+// with its eTag.
 func (s *Store) Find(ctx context.Context, o Object) (Image, error) {
-	return queryImage(ctx, s.read, imageByObject, o.Bucket, o.Key, o.Version())
+	return findImage(ctx, s.read, o)
+}
+
+func findImage(ctx context.Context, q queryer, o Object) (Image, error) {
+	img, err := queryImage(ctx, q, imageByObject, o.Bucket, o.Key, o.Version())
+	if errors.Is(err, ErrNotFound) {
+		img, err = queryImage(ctx, q, imageByETag, o.Bucket, o.Key, o.ETag, o.VersionID)
+	}
+	return img, err
 }
 
 // Image returns the image with the id, or ErrNotFound.
@@ -164,14 +178,11 @@ func scanImage(row scanner) (Image, error) {
 	return img, nil
 }
 
-// insertImage returns 0 when the object is an image already.
+// insertImage returns the new image's id.
 func insertImage(ctx context.Context, tx *sql.Tx, o Object, now time.Time) (int64, error) {
 	res, err := tx.ExecContext(ctx, imageInsert, o.Bucket, o.Key, o.Version(), o.VersionID, o.ETag, o.Sequencer, o.Size, now.UnixNano(), now.UnixNano())
 	if err != nil {
 		return 0, fmt.Errorf("insert image: %w", err)
-	}
-	if n, err := res.RowsAffected(); err != nil || n == 0 {
-		return 0, err
 	}
 	return res.LastInsertId()
 }

@@ -11,20 +11,24 @@ import (
 	"imagemanager.internal/internal/failpoint"
 )
 
-// Enqueue makes the object an image, or finds the image it already is.
+// Enqueue makes the object an image, or finds the image it already is: see Find. The
+// version id "null" is that of an object without one.
 func (s *Store) Enqueue(ctx context.Context, o Object) (img Image, created bool, err error) {
+	if o.VersionID == noVersion {
+		o.VersionID = ""
+	}
 	img, err = s.Find(ctx, o)
 	if err == nil || !errors.Is(err, ErrNotFound) {
 		return img, false, err
 	}
 	e := Event{At: s.now(), Kind: Queued, Detail: Detail{Object: &o}}
 	err = s.write(ctx, &e, func(tx *sql.Tx) error {
-		e.Image, err = insertImage(ctx, tx, o, s.now())
-		if err != nil {
+		img, err = findImage(ctx, tx, o)
+		if !errors.Is(err, ErrNotFound) { // another connection was faster
 			return err
 		}
-		if e.Image == 0 { // another connection was faster
-			img, err = queryImage(ctx, tx, imageByObject, o.Bucket, o.Key, o.Version())
+		e.Image, err = insertImage(ctx, tx, o, s.now())
+		if err != nil {
 			return err
 		}
 		created = true

@@ -85,7 +85,7 @@ func TestQueriesPrepare(t *testing.T) {
 	s := newStore(t)
 	queries := map[string]string{
 		"imageByID": imageByID, "imageByObject": imageByObject, "imagesByKey": imagesByKey, "imagesPending": imagesPending,
-		"imagesAll": imagesAll, "imageCounts": imageCounts, "imagesByETag": imagesByETag, "imagesUnder": imagesUnder, "imageInsert": imageInsert, "imageUpdate": imageUpdate,
+		"imagesAll": imagesAll, "imageCounts": imageCounts, "imageByETag": imageByETag, "imagesByETag": imagesByETag, "imagesUnder": imagesUnder, "imageInsert": imageInsert, "imageUpdate": imageUpdate,
 		"eventInsert": eventInsert, "eventsOf": eventsOf, "eventsAfter": eventsAfter, "devicesKept": devicesKept, "devicesOf": devicesOf,
 		"deviceInsert": deviceInsert, "deviceUpdate": deviceUpdate, "deviceSequence": deviceSequence, "deviceSkip": deviceSkip, "snapshotsAll": snapshotsAll, "snapshotsOf": snapshotsOf,
 		"snapshotInsert": snapshotInsert, "snapshotGone": snapshotGone, "poolSelect": poolSelect, "poolInsert": poolInsert, "poolReady": poolReady,

@@ -69,9 +69,12 @@ type Object struct {
 	Size      int64  `json:"size"` // bytes as notified, 0 unknown
 }
 
+// noVersion is the version id that S3 gives to objects from before a bucket's versions.
+const noVersion = "null"
+
 // Version is the third part of the object's identity: the versionId where the bucket has versions, else the eTag.
 func (o Object) Version() string {
-	if o.VersionID != "" {
+	if o.VersionID != "" && o.VersionID != noVersion {
 		return o.VersionID
 	}
 	return o.ETag
