@@ -2,8 +2,11 @@ package download
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
@@ -24,15 +27,29 @@ func NewBucket(api BucketAPI, name, prefix string) *Bucket {
 	return &Bucket{api: api, name: name, prefix: prefix}
 }
 
-// Head returns what the key holds now, with its version where the bucket has versions. Errors are ErrGone, ErrDenied, the cause of
-// ctx, and whatever else the S3 client returned.
+// Head returns what the key holds now, with its version where the bucket has versions.
+// What has no ETag is no object, and ErrNotS3.
+//
+// Errors are ErrGone, ErrNoBucket, ErrDenied, ErrCredentials, ErrNotS3, the cause of ctx,
+// and whatever else the S3 client returned. The answer to a HEAD has no body, so it does
+// not tell one kind of 400 or 403 from another; see [Scope].
 func (b *Bucket) Head(ctx context.Context, key string) (Object, error) {
 	out, err := b.api.HeadObject(ctx, &s3.HeadObjectInput{Bucket: aws.String(b.name), Key: aws.String(key)})
 	if err != nil {
-		return Object{}, translate(err)
+		err = translate(err)
+		if errors.Is(err, ErrGone) { // or the bucket is, which a HEAD cannot tell
+			if probed := b.Probe(ctx); errors.Is(probed, ErrNoBucket) {
+				return Object{}, probed
+			}
+		}
+		return Object{}, err
+	}
+	from := sourceOf(out.ResultMetadata, out.ETag, out.ContentType)
+	if from.etag == "" || !from.likely("") {
+		return Object{}, fmt.Errorf("%w: a HEAD of %s without the ETag of an object", ErrNotS3, key)
 	}
 	return Object{
-		Bucket: b.name, Key: key, VersionID: aws.ToString(out.VersionId), ETag: etag(out.ETag), Size: aws.ToInt64(out.ContentLength),
+		Bucket: b.name, Key: key, VersionID: versionID(out.VersionId), ETag: from.etag, Size: aws.ToInt64(out.ContentLength),
 	}, nil
 }
 
@@ -43,12 +60,38 @@ func (b *Bucket) Page(ctx context.Context, token string) (page []Object, next st
 	if token != "" {
 		in.ContinuationToken = aws.String(token)
 	}
-	out, err := b.api.ListObjectsV2(ctx, in)
+	out, err := b.list(ctx, in)
 	if err != nil {
-		return nil, "", translate(err)
+		return nil, "", err
 	}
 	for _, o := range out.Contents {
 		page = append(page, Object{Bucket: b.name, Key: aws.ToString(o.Key), ETag: etag(o.ETag), Size: aws.ToInt64(o.Size)})
 	}
 	return page, aws.ToString(out.NextContinuationToken), nil
+}
+
+// Probe asks whether the bucket as such answers, by a listing of one key: nil if it does.
+// It needs s3:ListBucket, as a backfill does, and tells nothing of the rights on objects
+// or keys.
+//
+// Its error is that of the bucket, whose Scope is AllObjects, except for ErrDenied: then
+// S3 answers and knows who asks, but where s3:ListBucket was never granted nothing else
+// is known.
+func (b *Bucket) Probe(ctx context.Context) error {
+	_, err := b.list(ctx, &s3.ListObjectsV2Input{Bucket: aws.String(b.name), Prefix: aws.String(b.prefix), MaxKeys: aws.Int32(1)})
+	return err
+}
+
+// list lists. A page of a proxy reads like a bucket that holds nothing, but for the
+// bucket's name, which S3 repeats.
+func (b *Bucket) list(ctx context.Context, in *s3.ListObjectsV2Input) (*s3.ListObjectsV2Output, error) {
+	out, err := b.api.ListObjectsV2(ctx, in)
+	if err != nil {
+		return nil, translate(err)
+	}
+	id, _ := awsmiddleware.GetRequestIDMetadata(out.ResultMetadata)
+	if id == "" && out.Name == nil && len(out.Contents) == 0 {
+		return nil, fmt.Errorf("%w: a listing without the bucket's name", ErrNotS3)
+	}
+	return out, nil
 }

@@ -15,10 +15,17 @@ func TestHead(t *testing.T) {
 		want   error
 	}{
 		"there":   {object("X-Amz-Version-Id", "v7"), nil},
-		"gone":    {bare(404, ""), ErrGone},
-		"denied":  {bare(403, ""), ErrDenied},
+		"gone":    {bare(404, "", requestID, "1"), ErrGone},
+		"denied":  {bare(403, "", requestID, "1"), ErrDenied},
 		"S3 ill":  {bare(500, ""), nil},
-		"no head": {bare(405, ""), ErrGone},
+		"no head": {bare(405, "", requestID, "1"), ErrGone},
+
+		"404 of a proxy": {bare(404, ""), ErrNotS3},
+		"403 of a proxy": {bare(403, ""), ErrNotS3},
+		"405 of a proxy": {bare(405, ""), ErrNotS3},
+		"page":           {bare(200, page), ErrNotS3},
+		"page with ETag": {bare(200, page, "ETag", `"5d52b17f-264"`, "Content-Type", "text/html"), ErrNotS3},
+		"no ETag":        {bare(200, "", requestID, "1"), ErrNotS3},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -79,5 +86,63 @@ func TestPageFails(t *testing.T) {
 		if _, _, err := NewBucket(client(t, failing(404, code)), bucket, prefix).Page(t.Context(), ""); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", code, err, want)
 		}
+	}
+}
+
+// A probe tells whether the bucket answers, by no more than a listing of one key.
+func TestProbe(t *testing.T) {
+	listing := "<ListBucketResult><Name>b</Name><KeyCount>0</KeyCount></ListBucketResult>"
+	for name, c := range map[string]struct {
+		answer http.HandlerFunc
+		ok     bool
+		want   error
+	}{
+		"empty":       {answer: bare(200, listing), ok: true},
+		"no name, id": {answer: bare(200, "<ListBucketResult/>", requestID, "1"), ok: true},
+		"no bucket":   {answer: failing(404, "NoSuchBucket"), want: ErrNoBucket},
+		"denied":      {answer: failing(403, "AccessDenied"), want: ErrDenied},
+		"signature":   {answer: failing(403, "SignatureDoesNotMatch"), want: ErrCredentials},
+		"ill":         {answer: failing(503, "SlowDown")},
+		"page":        {answer: bare(200, page), want: ErrNotS3},
+		"torn":        {answer: bare(200, listing[:30]), want: ErrNotS3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("AWS_MAX_ATTEMPTS", "1")
+			err := NewBucket(client(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if q := r.URL.Query(); q.Get("max-keys") != "1" || q.Get("prefix") != prefix || q.Get("list-type") != "2" {
+					t.Errorf("asked for %s", r.URL)
+				}
+				c.answer(w, r)
+			})), bucket, prefix).Probe(t.Context())
+			if (err == nil) != c.ok || c.want != nil && !errors.Is(err, c.want) {
+				t.Errorf("%v, want %v", err, c.want)
+			}
+			if err != nil && !errors.Is(err, ErrDenied) && Scope(err) != AllObjects {
+				t.Errorf("%v is of scope %d", err, Scope(err))
+			}
+		})
+	}
+}
+
+// A HEAD says the same of a key that is not there as of a bucket that is not there.
+func TestHeadWithoutBucket(t *testing.T) {
+	b := NewBucket(client(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(requestID, "1")
+		if r.Method == http.MethodHead {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		refuse(w, http.StatusNotFound, "NoSuchBucket")
+	})), bucket, prefix)
+	if _, err := b.Head(t.Context(), key); !errors.Is(err, ErrNoBucket) || errors.Is(err, ErrGone) {
+		t.Errorf("%v, want ErrNoBucket", err)
+	}
+}
+
+// An object that is older than the bucket's versions has none.
+func TestHeadOfNullVersion(t *testing.T) {
+	got, err := NewBucket(client(t, object("X-Amz-Version-Id", "null", "ETag", `W/"`+tag+`"`)), bucket, prefix).Head(t.Context(), key)
+	if err != nil || got.VersionID != "" || got.ETag != tag {
+		t.Errorf("%+v, %v", got, err)
 	}
 }

@@ -1,15 +1,20 @@
-// Package download brings one S3 object into one local file, the blob, and says later whether the blob is still what it was.
+// Package download brings one S3 object into one local file, the blob, and says later
+// whether the blob is still what it was.
 //
-// A blob is written under a temporary name, with its SHA-256 taken on the way, and gets its own name only when all of it is on
-// disk: a file under its final name is complete, whatever happened to the process. The request is pinned to the version or the
-// ETag that was notified, so that an object overwritten meanwhile is an error and not other bytes.
+// A blob is written under a temporary name, with its SHA-256 taken on the way, and gets
+// its own name only when all of it is on disk: a file under its final name is complete,
+// whatever happened to the process. The request is pinned to the version or the ETag that
+// was notified, so that an object overwritten meanwhile is an error and not other bytes.
 //
-// A large object comes in parts, several at once, and its progress is kept in a file beside the temporary one: a download that was
-// cut off or killed goes on where it was, and asks for less than one window of parts again. Whatever is odd about the S3 or about
+// A large object comes in parts, several at once, and its progress is kept in a file
+// beside the temporary one: a download that was cut off or killed goes on where it was,
+// and asks for less than one window of parts again. Whatever is odd about the S3 or about
 // what was left behind makes it one request for the whole object.
 //
-// The package knows no images and has no opinion on its errors: it neither logs nor counts, and retries only what the SDK's client
-// retries. It expects to be the only user of its directory, with at most one Fetch for a name at any time.
+// The package knows no images and has no opinion on its errors: it neither logs nor
+// counts. It asks again for bytes whose connection broke, a few times; what else is worth
+// another request the SDK's client knows. It expects to be the only user of its
+// directory, with at most one Fetch for a name at any time.
 package download
 
 import (
@@ -22,7 +27,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"imagemanager.internal/internal/failpoint"
@@ -37,6 +41,9 @@ const (
 	DefaultPart = 8 << 20
 	// DefaultConnections is how many requests a large object has under way at once unless configured otherwise.
 	DefaultConnections = 5
+	// DefaultPause is how long a broken connection is left alone before the first try
+	// again unless configured otherwise.
+	DefaultPause = 100 * time.Millisecond
 	// tempSuffix marks the file that a blob is written to before it is complete.
 	tempSuffix = ".part"
 )
@@ -54,13 +61,14 @@ type Config struct {
 	StallTimeout time.Duration // longest time without a byte, also before the first; 0 means DefaultStall
 	Part         int64         // bytes a request of a large object; 0 means DefaultPart. Two parts and more are large
 	Connections  int           // requests of a large object at once; 0 means DefaultConnections
+	Pause        time.Duration // before what a broken connection did not bring is asked for again; doubled each time; 0 means DefaultPause
 }
 
 // Object names what to fetch, as it was notified.
 type Object struct {
 	Bucket, Key string
-	VersionID   string // pins the request when set
-	ETag        string // without quotes; pins the request when VersionID is empty, and is compared with the answer's
+	VersionID   string // pins the request when set; "null" is none
+	ETag        string // pins the request when there is no version, and is compared with the answer's; quotes do not matter
 	Size        int64  // in bytes; 0 means that it is not known
 }
 
@@ -72,7 +80,7 @@ type Blob struct {
 	Inode     uint64
 	ModTime   time.Time
 	ETag      string // as S3 answered, without quotes
-	VersionID string // as S3 answered: empty in a bucket without versions, "null" for an object older than them
+	VersionID string // as S3 answered: empty in a bucket without versions, and for an object older than them
 }
 
 // Downloader fetches objects into one directory. Its methods may be called at once for different names.
@@ -95,6 +103,9 @@ func New(api API, cfg Config) (*Downloader, error) {
 	if cfg.Connections <= 0 {
 		cfg.Connections = DefaultConnections
 	}
+	if cfg.Pause <= 0 {
+		cfg.Pause = DefaultPause
+	}
 	dir, err := filepath.Abs(cfg.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("blob directory: %w", err)
@@ -112,17 +123,23 @@ func New(api API, cfg Config) (*Downloader, error) {
 	return &Downloader{api: api, cfg: cfg}, nil
 }
 
-// Fetch downloads the object to the file name in the directory and returns it when it is durable: file, name and directory are
-// synchronised. A blob of that name from before is replaced.
+// Fetch downloads the object to the file name in the directory and returns it when it is
+// durable: file, name and directory are synchronised. A blob of that name from before is
+// replaced.
 //
-// After any error no blob of that name remains. Its temporary file remains only if the next Fetch of that name and object can resume
-// from it; otherwise, and after Remove, that is gone too. After a crash the temporary file may remain, and List shows it.
+// After any error no blob of that name remains. Its temporary file remains only if the
+// next Fetch of that name and object can resume from it; otherwise, and after Remove,
+// that is gone too. After a crash the temporary file may remain, and List shows it.
 //
-// onProgress may be nil; it is called in this goroutine with the bytes fetched so far and the bytes expected (0 if S3 did not say),
-// several times a second, and holds the download up while it runs.
+// onProgress may be nil; it is called in this goroutine with the bytes fetched so far and
+// the bytes expected (0 if S3 did not say), several times a second, and holds the
+// download up while it runs. A small object that is asked for again begins at 0 again.
 //
-// Errors are ErrGone, ErrNoBucket, ErrDenied, ErrChanged, ErrTooBig, ErrShort, ErrCorrupt and ErrStalled, the cause of ctx where it
-// ended, the errno of a disk error, and whatever else the S3 client returned, as it is.
+// Errors are ErrGone, ErrNoBucket, ErrDenied, ErrCredentials, ErrRefused, ErrArchived,
+// ErrKMS, ErrNotS3, ErrChanged, ErrTooBig, ErrShort, ErrCorrupt and ErrStalled, the cause
+// of ctx where it ended, the errno of a disk error, and whatever else the S3 client
+// returned. ErrGone, ErrChanged, ErrTooBig and ErrRefused are said by S3 and nobody else.
+// Scope tells whom an error concerns, and Progress how far the download got.
 func (d *Downloader) Fetch(ctx context.Context, name string, obj Object, onProgress func(done, total int64)) (blob Blob, err error) {
 	if err := checkName(name); err != nil || strings.HasSuffix(name, tempSuffix) || strings.HasSuffix(name, stateSuffix) {
 		return Blob{}, fmt.Errorf("blob name %q: %w", name, fs.ErrInvalid)
@@ -145,14 +162,23 @@ func (d *Downloader) Fetch(ctx context.Context, name string, obj Object, onProgr
 func (d *Downloader) fetch(ctx context.Context, dog *watchdog, name string, obj Object, onProgress func(done, total int64)) (Blob, error) {
 	path := filepath.Join(d.cfg.Dir, name)
 	if obj.Size >= 2*d.cfg.Part {
-		if id, ok := d.look(ctx, dog, obj); ok {
+		id, confirmed, err := d.look(ctx, dog, obj)
+		if err != nil && Scope(err) == AllObjects && begun(path) {
+			return Blob{}, err // it passes, and one request for the whole would throw away what there is
+		}
+		if confirmed {
 			blob, err := d.fetchParts(ctx, dog, path, id, onProgress)
 			if !errors.Is(err, errNoRanges) {
 				return blob, err
 			}
 		}
 	}
-	return d.fetchWhole(ctx, dog, path, obj, onProgress)
+	for try := 1; ; try++ {
+		blob, err := d.fetchWhole(ctx, dog, path, obj, onProgress)
+		if try == wholeTries || !d.again(ctx, try, err) {
+			return blob, err
+		}
+	}
 }
 
 // fetchWhole fetches an object by one request.
@@ -173,7 +199,7 @@ func (d *Downloader) fetchWhole(ctx context.Context, dog *watchdog, path string,
 	if err != nil {
 		return Blob{}, err
 	}
-	blob.ETag, blob.VersionID = etag(out.ETag), aws.ToString(out.VersionId)
+	blob.ETag, blob.VersionID = etag(out.ETag), versionID(out.VersionId)
 	return publish(path, blob)
 }
 
@@ -184,10 +210,10 @@ func (d *Downloader) fetchParts(ctx context.Context, dog *watchdog, path string,
 		return Blob{}, err
 	}
 	defer p.close()
-	conns := d.cfg.Connections
-	w := window{api: d.api, dog: dog, part: p, size: d.cfg.Part, length: 2 * int64(conns) * d.cfg.Part, conns: conns}
+	conns, resumed := d.cfg.Connections, p.offset
+	w := window{d: d, dog: dog, part: p, size: d.cfg.Part, length: 2 * int64(conns) * d.cfg.Part, conns: conns, here: map[int64]int64{}}
 	if err := w.fill(ctx, onProgress); err != nil {
-		return Blob{}, err
+		return Blob{}, progressed(err, p.offset-resumed)
 	}
 	blob, err := p.finish()
 	if err != nil {
@@ -214,8 +240,7 @@ func publish(path string, blob Blob) (Blob, error) {
 // clear removes what a failed download leaves, but for what the next one can resume from.
 func (d *Downloader) clear(name string, failure error) error {
 	path := filepath.Join(d.cfg.Dir, name)
-	progress, err := os.Lstat(path + tempSuffix + stateSuffix)
-	if err != nil || progress.Size() == 0 || !resumable(failure) {
+	if !begun(path) || !resumable(failure) {
 		return d.Remove(name)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {

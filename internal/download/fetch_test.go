@@ -8,14 +8,14 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"io/fs"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -23,7 +23,10 @@ import (
 )
 
 // sentinels is every error that means something to a caller.
-var sentinels = []error{ErrKey, ErrGone, ErrNoBucket, ErrDenied, ErrChanged, ErrTooBig, ErrShort, ErrMissing, ErrCorrupt, ErrStalled}
+var sentinels = []error{
+	ErrKey, ErrGone, ErrNoBucket, ErrDenied, ErrCredentials, ErrRefused, ErrArchived, ErrKMS, ErrNotS3, ErrChanged, ErrTooBig, ErrShort, ErrMissing,
+	ErrCorrupt, ErrStalled,
+}
 
 // payload is an object that does not fit one buffer.
 var payload = noise(3*chunk + 5)
@@ -52,6 +55,7 @@ func chunked(data []byte) http.HandlerFunc {
 // cut promises the payload and hangs up halfway.
 func cut(promise bool) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("ETag", `"`+tag+`"`)
 		if promise {
 			w.Header().Set("Content-Length", strconv.Itoa(len(payload)))
 		}
@@ -61,12 +65,35 @@ func cut(promise bool) http.HandlerFunc {
 	}
 }
 
+// reset sends half of the payload and resets the connection.
+func reset() http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("ETag", `"`+tag+`"`)
+		w.Header().Set("Content-Length", strconv.Itoa(len(payload)))
+		_, _ = w.Write(payload[:len(payload)/2])
+		_ = http.NewResponseController(w).Flush() // the client may have gone
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		_ = conn.(*net.TCPConn).SetLinger(0)
+		_ = conn.Close()
+	}
+}
+
 func failing(status int, code string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { refuse(w, status, code) }
 }
 
-func bare(status int, body string) http.HandlerFunc {
+// requestID is the header with S3's id of a request.
+const requestID = "X-Amz-Request-Id"
+
+// bare answers with a body and these headers, name and value in turn.
+func bare(status int, body string, headers ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
+		for i := 0; i < len(headers); i += 2 {
+			w.Header().Set(headers[i], headers[i+1])
+		}
 		w.WriteHeader(status)
 		fmt.Fprint(w, body)
 	}
@@ -96,14 +123,23 @@ func TestFetchSucceeds(t *testing.T) {
 		"SHA-256 of S3":          {object("X-Amz-Checksum-Sha256", sha256Header(payload)), len(payload)},
 		"CRC of S3":              {object("X-Amz-Checksum-Crc32", crc32Header(payload)), len(payload)},
 		"composite by suffix":    {object("X-Amz-Checksum-Sha256", sha256Header(other)+"-3"), len(payload)},
-		"no ETag":                {object("ETag", ""), len(payload)},
+		"no ETag":                {object("ETag", "", requestID, "1"), len(payload)},
+		"no ETag notified":       {object(), len(payload)},
+		"request id, no S3 else": {object("Content-Type", "text/html", "ETag", `W/"`+tag+`"`), len(payload)},
+		"an HTML object":         {object("Content-Type", "text/html", requestID, "1"), 0},
+		"a weak ETag":            {object("ETag", `W/"`+tag+`"`), len(payload)},
+		"a decorated ETag":       {object("ETag", `"`+tag+`-gzip"`), len(payload)},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			d := downloader(t, client(t, c.answer), Config{MaxBytes: int64(len(payload))})
 			write(t, filepath.Join(d.cfg.Dir, "1.tar"), "the blob from before")
 			var last, total int64
-			blob, err := d.Fetch(t.Context(), "1.tar", notified(c.size), func(done, of int64) {
+			obj := notified(c.size)
+			if name == "no ETag notified" {
+				obj.ETag = ""
+			}
+			blob, err := d.Fetch(t.Context(), "1.tar", obj, func(done, of int64) {
 				if done <= last {
 					t.Errorf("progress went from %d to %d", last, done)
 				}
@@ -146,16 +182,22 @@ func TestFetchFails(t *testing.T) {
 		"no version":                 {failing(404, "NoSuchVersion"), size, 0, ErrGone},
 		"delete marker":              {failing(405, "MethodNotAllowed"), size, 0, ErrGone},
 		"no bucket":                  {failing(404, "NoSuchBucket"), size, 0, ErrNoBucket},
-		"404 of a proxy":             {bare(404, "<html>not here</html>"), size, 0, nil},
-		"404 without a body":         {bare(404, ""), size, 0, nil},
+		"404 of S3 without a word":   {bare(404, "", requestID, "1"), size, 0, nil},
 		"denied":                     {failing(403, "AccessDenied"), size, 0, ErrDenied},
-		"bad signature":              {failing(403, "SignatureDoesNotMatch"), size, 0, ErrDenied},
-		"403 without a body":         {bare(403, ""), size, 0, ErrDenied},
-		"in an archive":              {failing(403, archived), size, 0, nil},
+		"bad signature":              {failing(403, "SignatureDoesNotMatch"), size, 0, ErrCredentials},
+		"unknown key id":             {failing(403, "InvalidAccessKeyId"), size, 0, ErrCredentials},
+		"expired token":              {failing(400, "ExpiredToken"), size, 0, ErrCredentials},
+		"clock is wrong":             {failing(403, "RequestTimeTooSkewed"), size, 0, ErrCredentials},
+		"401 of S3 without a body":   {bare(401, "", requestID, "1"), size, 0, ErrCredentials},
+		"403 of S3 without a body":   {bare(403, "", requestID, "1"), size, 0, ErrDenied},
+		"in an archive":              {failing(403, "InvalidObjectState"), size, 0, ErrArchived},
+		"a customer's key":           {failing(400, "InvalidRequest"), size, 0, ErrRefused},
+		"KMS key disabled":           {failing(400, "KMS.DisabledException"), size, 0, ErrKMS},
+		"a code of no meaning":       {failing(400, "InvalidArgument"), size, 0, nil},
 		"overwritten":                {failing(412, "PreconditionFailed"), size, 0, ErrChanged},
-		"412 without a body":         {bare(412, ""), size, 0, ErrChanged},
-		"overwritten, pin ignored":   {object("ETag", `"f0"`), size, 0, ErrChanged},
-		"other size":                 {object(), size + 1, 0, ErrChanged},
+		"412 of S3 without a body":   {bare(412, "", requestID, "1"), size, 0, ErrChanged},
+		"overwritten, pin ignored":   {object("ETag", `"f0"`, requestID, "1"), size, 0, ErrChanged},
+		"same ETag, other size":      {object(), size + 1, 0, ErrNotS3},
 		"too big by notification":    {object(), size, half, ErrTooBig},
 		"too big by header":          {object(), 0, half, ErrTooBig},
 		"too big while streaming":    {chunked(payload), 0, half, ErrTooBig},
@@ -166,6 +208,7 @@ func TestFetchFails(t *testing.T) {
 		"cut, no length, notified":   {cut(false), size, 0, ErrShort},
 		"shorter than notified":      {chunked(payload[:size-1]), size, 0, ErrShort},
 		"longer than notified":       {chunked(payload), size - 1, 0, ErrCorrupt},
+		"reset":                      {reset(), size, 0, ErrShort},
 		"SHA-256 of S3 differs":      {object("X-Amz-Checksum-Sha256", sha256Header(other)), size, 0, ErrCorrupt},
 		"CRC of S3 differs":          {object("X-Amz-Checksum-Crc32", crc32Header(other)), size, 0, ErrCorrupt},
 		"CRC of S3, none notified":   {object("X-Amz-Checksum-Crc32", crc32Header(other)), 0, 0, ErrCorrupt},
@@ -175,7 +218,7 @@ func TestFetchFails(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			d := downloader(t, client(t, c.answer), Config{MaxBytes: c.limit})
+			d := downloader(t, client(t, c.answer), Config{MaxBytes: c.limit, Pause: time.Millisecond})
 			write(t, filepath.Join(d.cfg.Dir, "1.tar"), "the blob from before")
 			write(t, filepath.Join(d.cfg.Dir, "2.tar"), "another's")
 			blob, err := d.Fetch(t.Context(), "1.tar", notified(c.size), nil)
@@ -218,7 +261,7 @@ func TestTooBigIsNotRead(t *testing.T) {
 
 // An object in an archive storage class is told apart by the SDK's type.
 func TestArchivedKeepsItsType(t *testing.T) {
-	d := downloader(t, client(t, failing(403, archived)), Config{})
+	d := downloader(t, client(t, failing(403, "InvalidObjectState")), Config{})
 	_, err := d.Fetch(t.Context(), "1.tar", notified(1), nil)
 	var state *types.InvalidObjectState
 	if !errors.As(err, &state) {
@@ -282,103 +325,6 @@ func TestFetchAfterRetries(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantBlob(t, d, "1.tar", blob, payload)
-}
-
-// Checksums are asked for by the request itself: a client made without LoadDefaultConfig would not.
-func TestRequestAsksForChecksum(t *testing.T) {
-	if got := request(notified(1)).ChecksumMode; got != types.ChecksumModeEnabled {
-		t.Errorf("checksum mode is %q", got)
-	}
-}
-
-// The request is pinned and asks for bytes as they are stored.
-func TestRequest(t *testing.T) {
-	cases := map[string]struct {
-		obj              Object
-		ifMatch, version string
-	}{
-		"by ETag":            {Object{ETag: tag}, `"` + tag + `"`, ""},
-		"by quoted ETag":     {Object{ETag: `"` + tag + `"`}, `"` + tag + `"`, ""},
-		"by version":         {Object{VersionID: "v1", ETag: tag}, "", "v1"},
-		"older than version": {Object{VersionID: "null"}, "", "null"},
-		"not at all":         {Object{}, "", ""},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			d := downloader(t, client(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if got := r.Header.Get("If-Match"); got != c.ifMatch {
-					t.Errorf("If-Match is %s, want %s", got, c.ifMatch)
-				}
-				if got := r.URL.Query().Get("versionId"); got != c.version {
-					t.Errorf("versionId is %s, want %s", got, c.version)
-				}
-				if r.Method != http.MethodGet || r.URL.Path != "/"+bucket+"/"+key {
-					t.Errorf("asked %s %q", r.Method, r.URL.Path)
-				}
-				if got := r.Header.Get("Accept-Encoding"); got == "gzip" {
-					t.Error("asks for gzip: the transport would unpack it, and length and checksum not be the object's")
-				}
-				object("X-Amz-Version-Id", "v7", "Content-Encoding", "gzip")(w, r)
-			})), Config{})
-			c.obj.Bucket, c.obj.Key = bucket, key
-			blob, err := d.Fetch(t.Context(), "1.tar", c.obj, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if blob.VersionID != "v7" {
-				t.Errorf("version is %q, S3 said v7", blob.VersionID)
-			}
-			wantBlob(t, d, "1.tar", blob, payload)
-		})
-	}
-}
-
-// A name is the name of a file in the directory, or nothing is asked and nothing touched.
-func TestNames(t *testing.T) {
-	d := downloader(t, client(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("S3 was asked") })), Config{})
-	outside := filepath.Join(filepath.Dir(d.cfg.Dir), "outside")
-	write(t, outside, "keep")
-	write(t, filepath.Join(d.cfg.Dir, "1.tar"), "keep")
-	for _, name := range []string{"", ".", "..", "../outside", "a/b", "/etc/passwd", "./1.tar", "1.tar/", "a/..", "1.tar.part"} {
-		if _, err := d.Fetch(t.Context(), name, notified(1), nil); !errors.Is(err, fs.ErrInvalid) {
-			t.Errorf("Fetch to %q: %v", name, err)
-		}
-		if name == "1.tar.part" {
-			continue
-		}
-		if err := d.Remove(name); !errors.Is(err, fs.ErrInvalid) {
-			t.Errorf("Remove of %q: %v", name, err)
-		}
-	}
-	wantFiles(t, d, "1.tar")
-	if _, err := os.Stat(outside); err != nil {
-		t.Error(err)
-	}
-}
-
-// Several names at once do not disturb each other.
-func TestFetchConcurrently(t *testing.T) {
-	d := downloader(t, client(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		n, err := strconv.Atoi(filepath.Base(r.URL.Path))
-		if err != nil {
-			t.Error(err)
-		}
-		w.Header().Set("ETag", `"`+tag+`"`)
-		_, _ = w.Write(payload[n:])
-	})), Config{})
-	var all sync.WaitGroup
-	for i := range 8 {
-		all.Go(func() {
-			name := strconv.Itoa(i) + ".tar"
-			blob, err := d.Fetch(t.Context(), name, Object{Bucket: bucket, Key: "images/" + strconv.Itoa(i)}, nil)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			wantBlob(t, d, name, blob, payload[i:])
-		})
-	}
-	all.Wait()
 }
 
 // once reads the data and ends.

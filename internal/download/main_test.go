@@ -37,6 +37,7 @@ const (
 	bucket = "b"
 	key    = "images/a b+c.tar"
 	tag    = "0123456789abcdef0123456789abcdef"
+	page   = "<html><body>Please log in, or come back after the maintenance.</body></html>" // of a proxy
 )
 
 // notified is the object as a notification would name it.

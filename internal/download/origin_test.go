@@ -78,7 +78,7 @@ func (o *origin) wholes() int {
 }
 
 // small is a configuration with these small numbers.
-func small() Config { return Config{Part: part, Connections: conns} }
+func small() Config { return Config{Part: part, Connections: conns, Pause: time.Millisecond} }
 
 // denyFrom refuses every range from that byte on: an error that the client does not retry and that the next attempt may not have.
 func denyFrom(start int64) func(http.ResponseWriter, *http.Request, span) bool {

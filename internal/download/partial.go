@@ -21,6 +21,7 @@ type partial struct {
 	offset      int64
 	sha256      hash.Hash
 	other       hash.Hash // S3's checksum, where it is another
+	failed      error     // of an advance: the hashes are beyond the offset, and nothing more is to be saved
 }
 
 // openPartial takes up the temporary file at path where it is one of this object, and begins a new one where not.
@@ -86,6 +87,14 @@ func beginPartial(path string, id identity) (_ *partial, err error) {
 // advance hashes the bytes from the offset up to there, which are all written, and moves the offset. The order is what makes the
 // state true after a power cut: first the bytes are on disk, then it is written that they are.
 func (p *partial) advance(to int64) error {
+	if p.failed == nil {
+		p.failed = p.follow(to)
+	}
+	return p.failed
+}
+
+// follow is advance, which nothing follows if it fails.
+func (p *partial) follow(to int64) error {
 	all := io.Writer(p.sha256)
 	if p.other != nil {
 		all = io.MultiWriter(p.sha256, p.other)

@@ -199,6 +199,7 @@ func TestResumeAfterOverwrite(t *testing.T) {
 	other := strings.Repeat("f", len(tag))
 	overwritten := func(w http.ResponseWriter, _ *http.Request) bool {
 		w.Header().Set("ETag", `"`+other+`"`)
+		w.Header().Set(requestID, "1")
 		return false
 	}
 	o := &origin{t: t, data: noise(4*wide + 1)[1:], head: overwritten}
@@ -228,6 +229,7 @@ func TestResumable(t *testing.T) {
 		{ErrShort, true},
 		{ErrStalled, true},
 		{ErrDenied, true},
+		{ErrNotS3, true},
 		{ErrNoBucket, true},
 		{context.Canceled, true},
 		{reset, true},

@@ -33,12 +33,15 @@ type saved struct {
 // they come; a follower hashes the file in order behind them and saves the progress. No part is begun more than a window's length
 // beyond the saved progress: that is what a killed download asks for again, at most.
 type window struct {
-	api    API
+	d      *Downloader
 	dog    *watchdog
 	part   *partial
 	size   int64 // of a part
 	length int64 // of the window
 	conns  int
+
+	mu   sync.Mutex
+	here map[int64]int64 // by the start of a span, how many of its bytes are in the file
 }
 
 // fill fetches what is missing and returns when the whole file is hashed and on disk.
@@ -55,7 +58,24 @@ func (w *window) fill(ctx context.Context, onProgress func(done, total int64)) e
 	close(c.todo)
 	close(c.frontier)
 	all.Wait() // the follower ends what it is at: progress saved is progress kept
+	if err != nil && resumable(err) {
+		err = errors.Join(err, w.keep())
+	}
 	return err
+}
+
+// keep brings the file on as far as its bytes go without a gap, parts that are not
+// complete included: where no attempt has the time for a whole part, the next one begins
+// in its middle.
+func (w *window) keep() error {
+	to := w.part.offset
+	for n := w.here[to]; n > 0; n = w.here[to] {
+		to += n
+	}
+	if to == w.part.offset {
+		return nil
+	}
+	return w.part.advance(to)
 }
 
 // channels connect those who fill a file. All are unbuffered.
@@ -134,26 +154,71 @@ func (w *window) follow(ctx context.Context, c channels) {
 	}
 }
 
-// get fetches one span.
+// get fetches one span. Where its connection breaks, only the rest is asked for again.
 func (w *window) get(ctx context.Context, s span) error {
+	rest := s
+	for try := 1; ; try++ {
+		err := w.ask(ctx, rest, func(n int) {
+			rest.start += int64(n)
+			w.note(s.start, rest.start-s.start)
+		})
+		if try == partTries || !w.d.again(ctx, try, err) {
+			return err
+		}
+	}
+}
+
+// note says that so many bytes of the span that begins there are in the file.
+func (w *window) note(start, n int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.here[start] = n
+}
+
+// ask makes one request for a span, and says of each piece of it that it is in the file.
+func (w *window) ask(ctx context.Context, s span, wrote func(n int)) error {
 	id := w.part.object
 	in := request(id.object())
 	in.Range = aws.String(fmt.Sprintf("bytes=%d-%d", s.start, s.end-1))
 	// S3 has no checksum of an arbitrary range. One that comes nevertheless is that of the object, and not of the range.
 	in.ChecksumMode = ""
 	w.dog.listen()
-	out, err := w.api.GetObject(ctx, in, func(o *s3.Options) { o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired })
+	out, err := w.d.api.GetObject(ctx, in, func(o *s3.Options) { o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired })
 	w.dog.pause()
 	if err != nil {
 		return translate(err)
 	}
 	defer out.Body.Close()
-	if got := etag(out.ETag); got != "" && got != id.ETag {
-		return fmt.Errorf("%w: ETag is %q, it was %q", ErrChanged, got, id.ETag)
+	if err := admitRange(out, s, id); err != nil {
+		return err
 	}
-	if got, want := aws.ToString(out.ContentRange), fmt.Sprintf("bytes %d-%d/%d", s.start, s.end-1, id.Size); got != want {
+	b := body{r: out.Body, dog: w.dog, total: s.end - s.start, limit: s.end - s.start, unchecked: true}
+	return b.copyTo(ctx, noting{io.NewOffsetWriter(w.part.file, s.start), wrote})
+}
+
+// admitRange judges the headers of the answer to a range.
+func admitRange(out *s3.GetObjectOutput, s span, id identity) error {
+	from := sourceOf(out.ResultMetadata, out.ETag, out.ContentType)
+	got, want := aws.ToString(out.ContentRange), fmt.Sprintf("bytes %d-%d/%d", s.start, s.end-1, id.Size)
+	switch {
+	case from.etag != "" && from.etag != id.ETag && from.id:
+		return fmt.Errorf("%w: ETag is %q, it was %q", ErrChanged, from.etag, id.ETag)
+	case from.etag != "" && from.etag != id.ETag, got != want && !from.proven(id.ETag):
+		return fmt.Errorf("%w: asked for %q of ETag %q, got %q of %q without a request id", ErrNotS3, want, id.ETag, got, from.etag)
+	case got != want:
 		return fmt.Errorf("%w: asked for %q, got %q", errNoRanges, want, got)
 	}
-	b := body{r: out.Body, dog: w.dog, total: s.end - s.start, limit: s.end - s.start}
-	return b.copyTo(ctx, io.NewOffsetWriter(w.part.file, s.start))
+	return nil
+}
+
+// noting is a writer that tells how much it wrote.
+type noting struct {
+	io.Writer
+	wrote func(n int)
+}
+
+func (w noting) Write(p []byte) (int, error) {
+	n, err := w.Writer.Write(p)
+	w.wrote(n)
+	return n, err
 }

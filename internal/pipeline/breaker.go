@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"imagemanager.internal/internal/download"
 	"imagemanager.internal/internal/store"
 )
 
@@ -171,7 +172,7 @@ func (p *Pipeline) lookAtBucket(ctx context.Context) error {
 	if err != nil && errors.Is(ctx.Err(), context.Canceled) { // a shutdown, and no answer
 		return nil
 	}
-	if v, _ := classify(err); err == nil || v != world {
+	if download.Scope(err) != download.AllObjects || errors.Is(err, download.ErrDenied) { // or it may never be listed
 		err = nil
 	}
 	if p.breaker.looked(err) {
@@ -203,10 +204,4 @@ func (b *breaker) suspects(image int64) bool {
 	defer b.mu.Unlock()
 	_, is := b.images[image]
 	return is
-}
-
-// lookAtFirstPage is how the bucket is looked at: by what a backfill does, too.
-func (p *Pipeline) lookAtFirstPage(ctx context.Context) error {
-	_, _, err := p.Bucket.Page(ctx, "")
-	return err
 }

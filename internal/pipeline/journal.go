@@ -84,7 +84,7 @@ func (p *Pipeline) conclude(ctx context.Context, job *Job, j judgement) outcome 
 		p.undone(ctx, job, j.text)
 		return outcome{verdict: retry, delay: j.delay}
 	}
-	f := store.Failure{Verdict: string(j.verdict), Reason: j.text, Doubt: j.doubt}
+	f := store.Failure{Verdict: string(j.verdict), Reason: j.text, Doubt: j.doubt, Fetched: j.fetched}
 	if j.verdict == reject || j.verdict == violation {
 		f.Rules = p.cfg.Rules(job.image.Key)
 	}

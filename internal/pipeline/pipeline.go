@@ -114,7 +114,7 @@ func New(cfg Config, parts Parts) (*Pipeline, error) {
 		fetched: map[int64]store.Blob{},
 		wake:    make(chan struct{}, 1),
 	}
-	p.table, p.room, p.probe = p.stages(), p.fit, p.lookAtFirstPage
+	p.table, p.room, p.probe = p.stages(), p.fit, parts.Bucket.Probe
 	return p, nil
 }
 

@@ -141,7 +141,7 @@ func (p *Pipeline) failed(work context.Context, st stage, job *Job, err error) {
 		p.finish(work, job, abandoned)
 		return
 	}
-	if v, _ := classify(err); v == world && st.name == store.Download {
+	if v, class := classify(err); st.name == store.Download && (v == world || class == classRefused) {
 		_ = p.lookAtBucket(ctx) // the judgement asks the breaker
 	}
 	j := p.judge(job, err)

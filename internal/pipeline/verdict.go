@@ -57,6 +57,7 @@ type judgement struct {
 	class   string
 	text    string
 	delay   time.Duration
+	fetched int64       // bytes newly on disk, of a download that failed
 	doubt   store.State // retry: the end that is believed only when the next attempt finds the same
 
 	rejection *archive.Rejection // violation: which entry
@@ -70,7 +71,7 @@ func (p *Pipeline) judge(job *Job, err error) judgement {
 	if store.Unwritable(err) {
 		p.condition.unwritable(err)
 	}
-	j := judgement{verdict: v, class: class, text: err.Error()}
+	j := judgement{verdict: v, class: class, text: err.Error(), fetched: download.Progress(err)}
 	errors.As(err, &j.rejection)
 	switch v {
 	case halt:
@@ -86,11 +87,18 @@ func (p *Pipeline) judge(job *Job, err error) judgement {
 		}
 	case world:
 		j = p.weigh(job, j, err)
+	case reject:
+		if class == classRefused && p.breaker.outage() != nil {
+			j = p.weigh(job, j, err)
+		}
 	}
 	if j.verdict != retry {
 		return j
 	}
 	failures := job.image.Failures + 1
+	if j.fetched > 0 { // it got further: that is no step towards giving up
+		failures = 0
+	}
 	if failures >= p.cfg.MaxAttempts {
 		j.verdict = dead
 	}
@@ -118,6 +126,9 @@ func (p *Pipeline) weigh(job *Job, j judgement, err error) judgement {
 		j.verdict = retry
 		return j
 	}
+	if j.fetched > 0 {
+		n = 1
+	}
 	j.verdict, j.delay = world, min(backoff(p.cfg.Backoff, n), longestOutage)
 	return j
 }
@@ -126,7 +137,10 @@ func (p *Pipeline) weigh(job *Job, j judgement, err error) judgement {
 const classBusy = "device_busy"
 
 // own are the classes that may concern one object alone while the bucket is well.
-var own = map[string]bool{"denied": true}
+var own = map[string]bool{"denied": true, "kms": true, "short_body": true}
+
+// classRefused is what S3 says of one object for good, while the bucket answers.
+const classRefused = "refused_by_s3"
 
 // classes is searched from the top; the first sentinel that matches decides. A halt is one only while the machine is not
 // fit; what is the world's is weighed.
@@ -149,6 +163,11 @@ var classes = []struct {
 	{download.ErrTooBig, reject, "image_too_big"},
 	{download.ErrChanged, superseded, "superseded"},
 	{download.ErrDenied, world, "denied"},
+	{download.ErrCredentials, world, "credentials"},
+	{download.ErrRefused, reject, classRefused},
+	{download.ErrArchived, retry, "archived"},
+	{download.ErrKMS, world, "kms"},
+	{download.ErrNotS3, world, "not_s3"},
 	{download.ErrNoBucket, world, "no_bucket"},
 	{download.ErrShort, world, "short_body"},
 	{download.ErrMissing, retry, "blob_missing"},
@@ -208,10 +227,12 @@ const classMachine = "machine"
 func remedy(err error) string {
 	_, class := classify(err)
 	switch class {
-	case "denied":
+	case "denied", "credentials":
 		return "see to the credentials and their policy (docs/operating.md lists the rights)"
 	case "no_bucket":
 		return "make the bucket, or correct S3_BUCKET and AWS_REGION"
+	case "not_s3":
+		return "what answers is no S3: see to proxies, load balancers and AWS_ENDPOINT_URL"
 	case "network":
 		return "see to DNS, routes, proxies and AWS_ENDPOINT_URL"
 	case classMachine:
@@ -223,7 +244,7 @@ func remedy(err error) string {
 // backoff doubles from base with every failure, up to 15 minutes, with full jitter: two consumers never march in step.
 func backoff(base time.Duration, failures int) time.Duration {
 	const ceiling = 15 * time.Minute
-	d := base << min(failures-1, 20)
+	d := base << min(max(failures, 1)-1, 20)
 	if d > ceiling || d <= 0 {
 		d = ceiling
 	}
