@@ -53,14 +53,22 @@ func (b *Bucket) Head(ctx context.Context, key string) (Object, error) {
 	}, nil
 }
 
-// Page returns at most 1,000 objects, in the order of their keys, and the token of the page after them, "" after the last. The first
-// page has the token "". A listing knows no version ids (Amazon S3 API reference, "ListObjectsV2").
+// badToken is S3's code for a continuation token that is none of its own, or not of this
+// bucket: all else that a listing asks for is right.
+const badToken = "InvalidArgument"
+
+// Page returns at most 1,000 objects, in the order of their keys, and the token of the
+// page after them, "" after the last. The first page has the token "", which is never
+// ErrToken. A listing knows no version ids (Amazon S3 API reference, "ListObjectsV2").
 func (b *Bucket) Page(ctx context.Context, token string) (page []Object, next string, err error) {
 	in := &s3.ListObjectsV2Input{Bucket: aws.String(b.name), Prefix: aws.String(b.prefix)}
 	if token != "" {
 		in.ContinuationToken = aws.String(token)
 	}
 	out, err := b.list(ctx, in)
+	if a := answerOf(err); token != "" && a != nil && a.code == badToken {
+		err = fmt.Errorf("%w: %w", ErrToken, err)
+	}
 	if err != nil {
 		return nil, "", err
 	}

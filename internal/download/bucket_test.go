@@ -89,6 +89,18 @@ func TestPageFails(t *testing.T) {
 	}
 }
 
+// A token that S3 does not know is told apart from what else may be wrong with a listing.
+func TestPageOfAnUnknownToken(t *testing.T) {
+	for code, want := range map[string]bool{"InvalidArgument": true, "AccessDenied": false, "NoSuchBucket": false} {
+		b := NewBucket(client(t, failing(400, code)), bucket, prefix)
+		for _, token := range []string{"t", ""} {
+			if _, _, err := b.Page(t.Context(), token); errors.Is(err, ErrToken) != (want && token != "") {
+				t.Errorf("%s of token %q: %v", code, token, err)
+			}
+		}
+	}
+}
+
 // A probe tells whether the bucket answers, by no more than a listing of one key.
 func TestProbe(t *testing.T) {
 	listing := "<ListBucketResult><Name>b</Name><KeyCount>0</KeyCount></ListBucketResult>"

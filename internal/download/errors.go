@@ -38,6 +38,8 @@ var (
 	// load balancer or a captive portal, or was altered by one of them on its way. It
 	// tells nothing about any object.
 	ErrNotS3 = errors.New("this is no answer of S3")
+	// ErrToken says that S3 does not know the token of a page of a listing any more.
+	ErrToken = errors.New("listing cannot be continued")
 	// ErrChanged says that the key holds other bytes than those notified: it was overwritten since.
 	ErrChanged = errors.New("object changed since it was notified")
 	// ErrTooBig says that the object is larger than the limit.

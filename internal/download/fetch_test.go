@@ -25,7 +25,7 @@ import (
 // sentinels is every error that means something to a caller.
 var sentinels = []error{
 	ErrKey, ErrGone, ErrNoBucket, ErrDenied, ErrCredentials, ErrRefused, ErrArchived, ErrKMS, ErrNotS3, ErrChanged, ErrTooBig, ErrShort, ErrMissing,
-	ErrCorrupt, ErrStalled,
+	ErrCorrupt, ErrStalled, ErrToken,
 }
 
 // payload is an object that does not fit one buffer.

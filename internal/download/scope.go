@@ -29,7 +29,7 @@ const (
 
 // Scope reports whom an error of a Downloader or a Bucket concerns, as far as it tells:
 //
-//	Local       nil, ErrMissing, an errno of the disk, context.Canceled, the unknown
+//	Local       nil, ErrMissing, ErrToken, an errno of the disk, context.Canceled, the unknown
 //	OneObject   ErrKey, ErrGone, ErrChanged, ErrTooBig, ErrRefused, ErrArchived,
 //	            ErrKMS, ErrDenied, ErrShort, ErrCorrupt, other codes of status 4xx
 //	AllObjects  ErrCredentials, ErrNoBucket, ErrNotS3, ErrStalled, no connection
@@ -81,6 +81,7 @@ var scopes = []struct {
 	{ErrKMS, OneObject},
 	{ErrDenied, OneObject},
 	{ErrShort, OneObject},
+	{ErrToken, Local},
 	{ErrMissing, Local},
 	{ErrCorrupt, OneObject},
 }

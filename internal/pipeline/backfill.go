@@ -66,11 +66,16 @@ func (s *Submitter) Backfill(ctx context.Context, report func(store.Object)) (st
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return b, err
 	}
+	first := store.Backfill{Bucket: s.Name, Prefix: s.Prefix, StartedAt: time.Now()}
 	if err != nil || report != nil || b.Token == "" || b.Bucket != s.Name || b.Prefix != s.Prefix {
-		b = store.Backfill{Bucket: s.Name, Prefix: s.Prefix, StartedAt: time.Now()}
+		b = first
 	}
-	for {
+	for goesOn := b.Token; ; {
 		page, next, err := s.Bucket.Page(ctx, b.Token)
+		if errors.Is(err, download.ErrToken) && b.Token == goesOn { // of a bucket that was made anew, say
+			b, goesOn = first, ""
+			continue
+		}
 		if err != nil {
 			return b, fmt.Errorf("list s3://%s/%s: %w", b.Bucket, b.Prefix, err)
 		}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // maxKeys is how many entries a page of a listing has at most.
@@ -149,7 +150,7 @@ func (c *s3Call) start(p *page, result *listResult, v2 bool) error {
 	result.StartAfter = p.text(p.after)
 	if token := c.query.Get("continuation-token"); token != "" {
 		raw, err := base64.URLEncoding.DecodeString(token)
-		if err != nil {
+		if err != nil || !utf8.Valid(raw) { // a key is UTF-8, and the token one of ours
 			return errArgument.with("The continuation token provided is incorrect")
 		}
 		p.after, result.ContinuationToken = string(raw), token
