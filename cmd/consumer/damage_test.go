@@ -40,7 +40,7 @@ func perform(t *testing.T, line string) (code int, text string) {
 
 // Every command refuses a damaged database, says which and what to do, and leaves it as it is.
 func TestDamagedDatabase(t *testing.T) {
-	t.Setenv("S3_BUCKET", "b")
+	t.Setenv("S3_BUCKET", "demo")
 	t.Setenv("SQS_QUEUE_URL", "http://127.0.0.1/q")
 	for harm, commands := range map[string][]string{
 		"all":  {"run", "status", "images", "snapshots", "history 1", "submit images/a.tar", "rm 1", "verify 1", "pool create", "pool status", "backup " + filepath.Join(t.TempDir(), "b")},

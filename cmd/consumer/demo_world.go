@@ -60,7 +60,7 @@ func newWorld(ctx context.Context, cfg config, out io.Writer, emulator string) (
 		cfg.Policy = "distro"
 	}
 	w.cfg = cfg
-	if cfg.Endpoint == "" {
+	if cfg.endpointS3() == "" || cfg.endpointSQS() == "" {
 		if err := w.startEmulator(ctx, emulator); err != nil {
 			return nil, err
 		}
@@ -79,7 +79,9 @@ func newWorld(ctx context.Context, cfg config, out io.Writer, emulator string) (
 // setEnv is the configuration of every consumer that the demo starts.
 func (w *world) setEnv() {
 	w.env = append(os.Environ(), "S3_BUCKET="+w.cfg.Bucket, "SQS_QUEUE_URL="+w.cfg.QueueURL, "AWS_ENDPOINT_URL="+w.cfg.Endpoint,
-		"AWS_REGION="+w.cfg.Region, "STATE_DIR="+w.cfg.StateDir, "IMAGE_POLICY="+w.cfg.Policy, "LOG_LEVEL=debug", "LISTEN_ADDR=127.0.0.1:0")
+		"AWS_ENDPOINT_URL_S3="+w.cfg.EndpointS3, "AWS_ENDPOINT_URL_SQS="+w.cfg.EndpointSQS,
+		"AWS_REGION="+w.cfg.region(), "STATE_DIR="+w.cfg.StateDir, "IMAGE_POLICY="+w.cfg.Policy,
+		"LOG_LEVEL=debug", "LISTEN_ADDR=127.0.0.1:0")
 }
 
 func (w *world) title(format string, args ...any) {
@@ -117,6 +119,7 @@ func (w *world) startEmulator(ctx context.Context, program string) error {
 		return fmt.Errorf("emulator: %w", err)
 	}
 	fields := strings.Fields(line)
+	w.cfg.EndpointS3, w.cfg.EndpointSQS = "", ""
 	w.cfg.Endpoint = fields[len(fields)-1]
 	if !strings.HasPrefix(w.cfg.Endpoint, "http") {
 		w.cfg.Endpoint = "http://" + w.cfg.Endpoint

@@ -38,7 +38,7 @@ func load(t *testing.T, args ...string) (config, error) {
 }
 
 func TestDefaultsAreTheSpecification(t *testing.T) {
-	c, err := load(t, "--bucket", "b", "--queue-url", "https://sqs.us-east-1.amazonaws.com/1/q")
+	c, err := load(t, "--bucket", "demo", "--queue-url", someQueue)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func TestDefaultsAreTheSpecification(t *testing.T) {
 		t.Errorf("the defaults are refused: %v", err)
 	}
 	for what, ok := range map[string]bool{
-		"region us-east-1":      c.Region == "us-east-1",
+		"region us-east-1":      c.region() == "us-east-1",
 		"prefix images/":        c.Prefix == "images/",
 		"5 downloads":           c.Downloads == 5,
 		"2 unpacks":             c.Unpacks == 2,
@@ -78,7 +78,7 @@ func TestFlagsWinOverTheEnvironment(t *testing.T) {
 func TestAllProblemsAtOnce(t *testing.T) {
 	for name, value := range map[string]string{
 		"MAX_DOWNLOADS": "0", "MAX_UNPACKS": "-1", "MAX_ACTIVATIONS": "0", "SQS_WAIT": "30s", "SQS_DRAIN": "0s", "SQS_VISIBILITY": "13h", "IMAGE_POLICY": "lenient",
-		"LOG_LEVEL": "loud", "DEVICE_SIZE": "200GB", "MAX_IMAGE_SIZE": "11GiB", "MAX_FILE_SIZE": "2GiB", "MAX_ENTRIES": "100001", "MAX_ATTEMPTS": "0",
+		"LOG_LEVEL": "loud", "DEVICE_SIZE": "200GB", "MAX_IMAGE_SIZE": "11GiB", "MAX_FILE_SIZE": "2GiB", "MAX_ENTRIES": "100001", "MAX_ATTEMPTS": "0", "MAX_CUT_OFFS": "0",
 		"RETRY_BACKOFF": "0s", "SHUTDOWN_GRACE": "-1s", "POOL_MIN_FREE_DATA": "99", "POOL_MIN_FREE_METADATA": "-1", "FOREIGN_EVENTS": "eat",
 		"BACKFILL_INTERVAL": "-1s", "SQS_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/1/q.fifo", "SQS_DEAD_LETTER_URL": "nowhere",
 		"DOWNLOAD_TIMEOUT": "0s", "UNPACK_TIMEOUT": "0s", "ACTIVATE_TIMEOUT": "0s",
@@ -95,7 +95,7 @@ func TestAllProblemsAtOnce(t *testing.T) {
 	}
 	for _, name := range []string{
 		"MAX_DOWNLOADS", "MAX_UNPACKS", "MAX_ACTIVATIONS", "SQS_WAIT", "SQS_DRAIN", "SQS_VISIBILITY", "IMAGE_POLICY", "LOG_LEVEL", "DEVICE_SIZE", "MAX_IMAGE_SIZE",
-		"MAX_FILE_SIZE", "MAX_ENTRIES", "MAX_ATTEMPTS", "RETRY_BACKOFF", "SHUTDOWN_GRACE", "POOL_MIN_FREE_DATA", "POOL_MIN_FREE_METADATA", "FOREIGN_EVENTS",
+		"MAX_FILE_SIZE", "MAX_ENTRIES", "MAX_ATTEMPTS", "MAX_CUT_OFFS", "RETRY_BACKOFF", "SHUTDOWN_GRACE", "POOL_MIN_FREE_DATA", "POOL_MIN_FREE_METADATA", "FOREIGN_EVENTS",
 		"BACKFILL_INTERVAL", "SQS_QUEUE_URL", "SQS_DEAD_LETTER_URL", "DOWNLOAD_TIMEOUT", "UNPACK_TIMEOUT", "ACTIVATE_TIMEOUT", "S3_BUCKET",
 	} {
 		if !strings.Contains(err.Error(), name) {

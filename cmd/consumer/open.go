@@ -6,18 +6,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"syscall"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
-	awsconfig "github.com/aws/aws-sdk-go-v2/config"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
@@ -208,37 +202,6 @@ func (s *system) openBeside(ctx context.Context) (*pipeline.Pipeline, error) {
 		return nil, err
 	}
 	return s.openPipeline(ctx, prometheus.NewRegistry())
-}
-
-// clients makes the AWS clients. A custom endpoint is addressed path-style: virtual hosts of localhost do not resolve.
-func (s *system) clients(ctx context.Context) (*s3.Client, *sqs.Client, error) {
-	web := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
-		t.MaxIdleConnsPerHost = 32
-		t.ResponseHeaderTimeout = s.cfg.Wait + 15*time.Second
-	})
-	ac, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRegion(s.cfg.Region), awsconfig.WithHTTPClient(web))
-	if err != nil {
-		return nil, nil, fmt.Errorf("AWS configuration: %w", err)
-	}
-	ac.HTTPClient = plainBodies{ac.HTTPClient}
-	if s.cfg.Endpoint != "" {
-		ac.BaseEndpoint = aws.String(s.cfg.Endpoint)
-	}
-	return s3.NewFromConfig(ac, func(o *s3.Options) { o.UsePathStyle = s.cfg.Endpoint != "" }), sqs.NewFromConfig(ac), nil
-}
-
-// plainBodies hides the WriteTo of request bodies from net/http. The SDK closes a request's body as soon as the answer begins; WriteTo
-// on the closed body answers io.EOF, which net/http takes for a failed write, and cuts the connection under the answer that is being
-// read. A fast endpoint on this machine is enough to see it; the messages of such a poll are hidden until their time-out.
-type plainBodies struct{ aws.HTTPClient }
-
-// Do implements aws.HTTPClient.
-func (c plainBodies) Do(r *http.Request) (*http.Response, error) {
-	if r.Body != nil && r.Body != http.NoBody {
-		r = r.WithContext(r.Context()) // a copy
-		r.Body = struct{ io.ReadCloser }{r.Body}
-	}
-	return c.HTTPClient.Do(r)
 }
 
 // newLogger writes JSON for machines, and lines for people when stderr is a terminal.

@@ -68,8 +68,8 @@ func cmdQuarantineDrop(ctx context.Context, args []string, out io.Writer) error 
 // cmdQuarantineRequeue sends first and forgets then: killed between the two, the message is sent twice, which is handed off.
 func cmdQuarantineRequeue(ctx context.Context, args []string, out io.Writer) error {
 	return quarantined(ctx, "quarantine requeue", args, out, func(s *system, q store.Quarantined, asJSON bool) error {
-		if s.cfg.QueueURL == "" {
-			return &usageError{errors.New("SQS_QUEUE_URL (or --queue-url) is not set: the queue to send the message to")}
+		if err := errors.Join(append(s.cfg.checkQueues(), s.cfg.checkPlaces()...)...); err != nil {
+			return &usageError{err}
 		}
 		_, queue, err := s.clients(ctx)
 		if err != nil {

@@ -16,8 +16,8 @@ import (
 
 // openSubmitter wires what reads the bucket and writes the journal: neither a pool nor a queue.
 func (s *system) openSubmitter(ctx context.Context) (*pipeline.Submitter, error) {
-	if s.cfg.Bucket == "" {
-		return nil, &usageError{errors.New("S3_BUCKET (or --bucket) is not set: the bucket to take images from")}
+	if err := errors.Join(append(s.cfg.checkBucket(), s.cfg.checkPlaces()...)...); err != nil {
+		return nil, &usageError{err}
 	}
 	s3c, _, err := s.clients(ctx)
 	if err != nil {

@@ -59,9 +59,18 @@ var byCode = map[string]Class{
 	"OverLimit":    Throttled,
 }
 
+// ErrNoCredentials says that there were none to sign a request with. The wiring puts it
+// before the errors of where credentials come from, whose own codes and statuses say
+// nothing of the queue or the bucket.
+var ErrNoCredentials = errors.New("no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the " +
+	"machine a role")
+
 // Classify puts an error of the SQS or the S3 client into its class, by types, codes and errno. It answers Other for nil and for
 // whatever it does not know.
 func Classify(err error) Class {
+	if errors.Is(err, ErrNoCredentials) {
+		return Denied
+	}
 	var api smithy.APIError
 	if errors.As(err, &api) {
 		if class, known := byName(shortCode(api.ErrorCode())); known {

@@ -129,6 +129,7 @@ func TestClassifyValues(t *testing.T) {
 		want Class
 	}{
 		{nil, Other},
+		{fmt.Errorf("get identity: %w: %w", ErrNoCredentials, context.DeadlineExceeded), Denied},
 		{errors.New("x"), Other},
 		{context.Canceled, Other},
 		{&smithy.CanceledError{Err: context.Canceled}, Other},

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/docker/go-units"
+
+	"imagemanager.internal/internal/archive"
+)
+
+// The caps and time-outs of the specification (SC-2): configurable downwards.
+const (
+	mostDownloads         = 5
+	mostUnpacks           = 2
+	mostDownloadTime      = 5 * time.Minute
+	mostUnpackTime        = 30 * time.Minute
+	mostDevice       size = 100e9
+	deviceUnit       size = 64 << 10
+)
+
+// Ceilings of our own: beyond them a setting does nothing, or is a slip.
+const (
+	mostActivations  = 32
+	mostActivateTime = time.Hour
+	mostBackoff      = 15 * time.Minute // what it doubles up to
+)
+
+// problems collects what is wrong with a configuration.
+type problems []error
+
+func (p *problems) bad(cond bool, format string, args ...any) {
+	if cond {
+		*p = append(*p, fmt.Errorf(format, args...))
+	}
+}
+
+// checkRun returns every problem of a configuration for `run`, not only the first.
+func (c config) checkRun() error {
+	p := problems(c.checkCommon())
+	p = append(p, c.checkBucket()...)
+	p = append(p, c.checkQueues()...)
+	p = append(p, c.checkPlaces()...)
+	p = append(p, checkListen(c.Listen)...)
+	p.bad(c.Wait < time.Second || c.Wait > 20*time.Second || c.Wait%time.Second != 0,
+		"SQS_WAIT %s is not 1s to 20s in whole seconds: a poll that does not wait costs a call for every look", c.Wait)
+	p.bad(c.Drain <= 0, "SQS_DRAIN %s is not positive", c.Drain)
+	p.bad(c.Visibility < 10*time.Second || c.Visibility > 12*time.Hour || c.Visibility%time.Second != 0,
+		"SQS_VISIBILITY %s is not 10s to 12h in whole seconds", c.Visibility)
+	return errors.Join(p...)
+}
+
+// checkCommon returns the problems that concern every command.
+func (c config) checkCommon() []error {
+	p := problems(slices.Clone(c.unread))
+	if _, err := archive.ParsePolicy(c.Policy); err != nil {
+		p.bad(true, "IMAGE_POLICY: %w", err)
+	}
+	p = append(p, c.checkPolicies()...)
+	p.bad(!slices.Contains([]string{"debug", "info", "warn", "error"}, strings.ToLower(c.LogLevel)),
+		"LOG_LEVEL %q is not debug, info, warn or error", c.LogLevel)
+	p.bad(c.MaxAttempts < 1, "MAX_ATTEMPTS %d is below 1", c.MaxAttempts)
+	p.bad(c.MaxCutOffs < 1, "MAX_CUT_OFFS %d is below 1", c.MaxCutOffs)
+	p.bad(c.Foreign != "keep" && c.Foreign != "drop", "FOREIGN_EVENTS %q is not keep or drop", c.Foreign)
+	p.bad(c.BackfillEvery < 0, "BACKFILL_INTERVAL %s is negative", c.BackfillEvery)
+	p.bad(c.ReconcileEvery < 0, "RECONCILE_INTERVAL %s is negative", c.ReconcileEvery)
+	p.bad(c.Backoff <= 0 || c.Backoff > mostBackoff, "RETRY_BACKOFF %s is not above 0 and at most %s", c.Backoff,
+		mostBackoff)
+	p.bad(c.Grace < 0, "SHUTDOWN_GRACE %s is negative", c.Grace)
+	p.percent("POOL_MIN_FREE_DATA", c.MinFreeData)
+	p.percent("POOL_MIN_FREE_METADATA", c.MinFreeMetadata)
+	p = append(p, c.checkCaps()...)
+	return append(p, c.checkSizes()...)
+}
+
+// percent is written so that what is not a number is refused as well.
+func (p *problems) percent(name string, value float64) {
+	inside := value >= 0 && value <= 90
+	p.bad(!inside, "%s %g is outside 0..90", name, value)
+}
+
+// checkCaps holds the caps and time-outs of the stages to the specification.
+func (c config) checkCaps() []error {
+	var p problems
+	count := func(name string, value, most int) {
+		p.bad(value < 1 || value > most, "%s %d is outside 1..%d", name, value, most)
+	}
+	count("MAX_DOWNLOADS", c.Downloads, mostDownloads)
+	count("MAX_UNPACKS", c.Unpacks, mostUnpacks)
+	count("MAX_ACTIVATIONS", c.Activations, mostActivations)
+	timeout := func(name string, value, most time.Duration) {
+		p.bad(value <= 0 || value > most, "%s %s is not above 0 and at most %s", name, value, most)
+	}
+	timeout("DOWNLOAD_TIMEOUT", c.DownloadTimeout, mostDownloadTime)
+	timeout("UNPACK_TIMEOUT", c.UnpackTimeout, mostUnpackTime)
+	timeout("ACTIVATE_TIMEOUT", c.ActivateTimeout, mostActivateTime)
+	return p
+}
+
+func (c config) checkSizes() []error {
+	var p problems
+	most := archive.DefaultLimits()
+	p.bad(c.DeviceSize < 16<<20 || c.DeviceSize > mostDevice, "DEVICE_SIZE %s is outside 16MiB..100GB",
+		c.DeviceSize.String())
+	p.bad(c.DeviceSize%deviceUnit != 0 && c.DeviceSize <= mostDevice,
+		"DEVICE_SIZE %d is no multiple of 64 KiB: write %d", c.DeviceSize, c.DeviceSize/deviceUnit*deviceUnit)
+	p.bad(c.MaxImage < 1 || int64(c.MaxImage) > most.ImageBytes, "MAX_IMAGE_SIZE %s is outside 1..%s",
+		c.MaxImage.String(), units.BytesSize(float64(most.ImageBytes)))
+	p.bad(c.MaxFile < 1 || int64(c.MaxFile) > most.FileBytes, "MAX_FILE_SIZE %s is outside 1..%s", c.MaxFile.String(),
+		units.BytesSize(float64(most.FileBytes)))
+	p.bad(c.MaxEntries < 1 || c.MaxEntries > most.Entries, "MAX_ENTRIES %d is outside 1..%d", c.MaxEntries,
+		most.Entries)
+	return p
+}
+
+// checkPolicies finds policies that are none, and those that no key would ever have.
+func (c config) checkPolicies() []error {
+	var p problems
+	for prefix, policy := range c.Policies {
+		if _, err := archive.ParsePolicy(policy); err != nil || policy == "" {
+			p.bad(true, "IMAGE_POLICIES: policy %q of %q is not strict, distro or trusted", policy, prefix)
+		}
+		p.bad(!strings.HasPrefix(prefix, c.Prefix) && !strings.HasPrefix(c.Prefix, prefix),
+			"IMAGE_POLICIES: no key under S3_PREFIX %q begins with %q: write whole keys' beginnings, such as %q",
+			c.Prefix, prefix, c.Prefix+strings.TrimLeft(prefix, "/ "))
+	}
+	return p
+}
+
+// checkListen accepts what net.Listen takes; an empty address is none.
+func checkListen(addr string) []error {
+	if addr == "" {
+		return nil
+	}
+	var p problems
+	host, port, err := net.SplitHostPort(addr)
+	_, numErr := strconv.ParseUint(port, 10, 16)
+	switch {
+	case strings.Contains(addr, "://"):
+		p.bad(true, "LISTEN_ADDR %q is a URL: write host and port alone, such as 127.0.0.1:9090", addr)
+	case err != nil:
+		p.bad(true, "LISTEN_ADDR %q is not host:port: write 127.0.0.1:9090, [::1]:9090, or :9090 for every address",
+			addr)
+	case numErr != nil:
+		p.bad(true, "LISTEN_ADDR %q has no port from 0 to 65535: write 127.0.0.1:9090", addr)
+	case strings.ContainsAny(host, " /\t"):
+		p.bad(true, "LISTEN_ADDR %q has a blank or a slash in its host: write 127.0.0.1:9090", addr)
+	}
+	return p
+}

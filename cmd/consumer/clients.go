@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+
+	"imagemanager.internal/internal/queue"
+)
+
+// clients makes the AWS clients. A custom endpoint of S3, wherever it was set, is
+// addressed path-style: virtual hosts of localhost do not resolve.
+func (s *system) clients(ctx context.Context) (*s3.Client, *sqs.Client, error) {
+	web := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
+		t.MaxIdleConnsPerHost = 32
+		t.ResponseHeaderTimeout = s.cfg.Wait + 15*time.Second
+	})
+	ac, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRegion(s.cfg.region()), awsconfig.WithHTTPClient(web))
+	if err != nil { // of its own variables and files; nothing was called
+		return nil, nil, &usageError{fmt.Errorf("AWS configuration: %w", err)}
+	}
+	ac.HTTPClient = plainBodies{ac.HTTPClient}
+	ac.Credentials = credentials{ac.Credentials}
+	s3c := s3.NewFromConfig(ac, func(o *s3.Options) {
+		if e := s.cfg.endpointS3(); e != "" {
+			o.BaseEndpoint = &e
+		}
+		o.UsePathStyle = o.BaseEndpoint != nil
+	})
+	return s3c, sqs.NewFromConfig(ac, s.cfg.placeSQS), nil
+}
+
+// placeSQS sends requests where the configuration says, else where the queue's URL does:
+// the SDK looks at its region only.
+func (c config) placeSQS(o *sqs.Options) {
+	if e := c.endpointSQS(); e != "" {
+		o.BaseEndpoint = &e
+	}
+	variant := o.EndpointOptions.UseFIPSEndpoint == aws.FIPSEndpointStateEnabled ||
+		o.EndpointOptions.UseDualStackEndpoint == aws.DualStackEndpointStateEnabled
+	if e := c.queueEndpoint(); e != "" && o.BaseEndpoint == nil && !variant {
+		o.BaseEndpoint = &e
+	}
+}
+
+// credentials marks the errors of its source: the SDK passes on whatever a metadata or
+// token service answered, a missing role as its 404.
+type credentials struct{ aws.CredentialsProvider }
+
+// Retrieve implements aws.CredentialsProvider.
+func (c credentials) Retrieve(ctx context.Context) (aws.Credentials, error) {
+	keys, err := c.CredentialsProvider.Retrieve(ctx)
+	if err != nil && !errors.Is(err, context.Canceled) {
+		err = fmt.Errorf("%w: %w", queue.ErrNoCredentials, err)
+	}
+	return keys, err
+}
+
+// plainBodies hides the WriteTo of request bodies from net/http. The SDK closes a
+// request's body as soon as the answer begins; WriteTo on the closed body answers io.EOF,
+// which net/http takes for a failed write, and cuts the connection under the answer that
+// is being read. A fast endpoint on this machine is enough to see it; the messages of
+// such a poll are hidden until their time-out.
+type plainBodies struct{ aws.HTTPClient }
+
+// Do implements aws.HTTPClient.
+func (c plainBodies) Do(r *http.Request) (*http.Response, error) {
+	if r.Body != nil && r.Body != http.NoBody {
+		r = r.WithContext(r.Context()) // a copy
+		r.Body = struct{ io.ReadCloser }{r.Body}
+	}
+	return c.HTTPClient.Do(r)
+}

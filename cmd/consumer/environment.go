@@ -1,0 +1,94 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"reflect"
+	"strings"
+
+	"github.com/docker/go-units"
+	"github.com/kelseyhightower/envconfig"
+)
+
+// mayBeEmpty are the variables that mean something else when they are empty than when
+// they are not set. Any other empty one takes its default: compose files and unit files
+// leave such ones behind.
+var mayBeEmpty = map[string]bool{"S3_PREFIX": true, "LISTEN_ADDR": true}
+
+// readEnvironment reads every variable, each for itself: envconfig stops at the first
+// that it cannot read.
+func readEnvironment() config {
+	var c config
+	all := reflect.ValueOf(&c).Elem()
+	for i := range all.NumField() {
+		field := all.Type().Field(i)
+		name := field.Tag.Get("envconfig")
+		if name == "" {
+			continue
+		}
+		value, set := os.LookupEnv(name)
+		empty := set && value == "" && !mayBeEmpty[name]
+		read, err := readVariable(field)
+		if err != nil && !empty {
+			c.unread = append(c.unread, notReadable(name, value, field))
+		}
+		if err != nil || empty {
+			read = defaultOf(field)
+		}
+		all.Field(i).Set(read)
+	}
+	return c
+}
+
+// readVariable is the value that envconfig gives the field.
+func readVariable(field reflect.StructField) (reflect.Value, error) {
+	one := reflect.New(reflect.StructOf([]reflect.StructField{field}))
+	err := envconfig.Process("", one.Interface())
+	return one.Elem().Field(0), err
+}
+
+// defaultOf is the field's default: its value under a name that no variable has.
+func defaultOf(field reflect.StructField) reflect.Value {
+	field.Tag = reflect.StructTag(fmt.Sprintf(`envconfig:"=" default:%q`, field.Tag.Get("default")))
+	value, err := readVariable(field)
+	if err != nil { // a default that is none; a test reads them all
+		return reflect.Zero(field.Type)
+	}
+	return value
+}
+
+// notReadable says how the variable is to be written.
+func notReadable(name, value string, field reflect.StructField) error {
+	how := map[string]string{
+		"Duration": "a duration, such as 90s, 5m or 1h30m",
+		"size":     "a size, such as 20GiB, 100GB or a number of bytes",
+		"int":      "a whole number, such as 4",
+		"float64":  "a number of percent without the sign, such as 12.5",
+		"bool":     "true or false",
+		"":         "prefix:policy, several with commas between them: images/debian/:distro,images/own/:trusted",
+	}[field.Type.Name()]
+	return fmt.Errorf("%s %q cannot be read: write %s", name, value, how)
+}
+
+// size is a number of bytes, written like 20GiB, 100GB or 4096.
+type size int64
+
+// Decode implements envconfig.Decoder. GiB and the like are powers of 1024, GB and the
+// like of 1000.
+func (s *size) Decode(text string) error {
+	parse := units.FromHumanSize
+	if strings.HasSuffix(strings.ToLower(text), "ib") {
+		parse = units.RAMInBytes
+	}
+	n, err := parse(text)
+	if err != nil || n < 0 || n == math.MaxInt64 { // more than fits in 64 bits comes out as one of the latter
+		return fmt.Errorf("%q is no size: write 20GiB, 100GB or a number of bytes", text)
+	}
+	*s = size(n)
+	return nil
+}
+
+// Set and String implement flag.Value.
+func (s *size) Set(text string) error { return s.Decode(text) }
+func (s *size) String() string        { return units.BytesSize(float64(*s)) }
