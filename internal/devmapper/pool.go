@@ -206,7 +206,8 @@ func (p *Pool) Status() (Status, error) {
 }
 
 // Detach deactivates all devices of the pool, the pool, and the loop devices of its files; the data stays. It is idempotent, and needs
-// neither the files nor an opened Pool. Errors: ErrUnavailable, ErrBusy with the holder's name (what comes before it is done).
+// neither the files nor an opened Pool. While any device is held, it takes none away.
+// Errors: ErrUnavailable, ErrBusy with the holders' names.
 func Detach(cfg Config) error {
 	if err := cfg.check(); err != nil {
 		return err
@@ -238,22 +239,11 @@ func removeAll(ctl control, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
-	var pool *device
-	for _, d := range list {
-		if d.uuid == cfg.poolUUID() {
-			pool = &d
-			continue
-		}
-		errs = append(errs, removeDevice(ctl, d))
-	}
-	if err := errors.Join(errs...); err != nil {
+	if err := refuseHeld(ctl, cfg, list); err != nil {
 		return err
 	}
-	if pool != nil {
-		if err := removeDevice(ctl, *pool); err != nil {
-			return err
-		}
+	if err := removeOrRestore(ctl, cfg, list); err != nil {
+		return err
 	}
 	names, err := nodeNames(cfg)
 	if err != nil {
