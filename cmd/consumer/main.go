@@ -115,6 +115,8 @@ func report(err error, w io.Writer) int {
 	switch {
 	case errors.As(err, &usage):
 		return 2
+	case errors.Is(err, errVerify): // whatever could not be looked at besides
+		return 6
 	case errors.Is(err, errLocked):
 		return 4
 	case errors.Is(err, devmapper.ErrUnavailable), errors.Is(err, devmapper.ErrForeign), errors.Is(err, devmapper.ErrNoSuperblock),
@@ -122,8 +124,6 @@ func report(err error, w io.Writer) int {
 		return 3
 	case errors.Is(err, store.ErrNotFound):
 		return 5
-	case errors.Is(err, errVerify):
-		return 6
 	case errors.Is(err, errLeftAlone):
 		return 7
 	}

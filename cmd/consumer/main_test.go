@@ -127,6 +127,7 @@ func TestExitCodes(t *testing.T) {
 		3:   {devmapper.ErrUnavailable, fmt.Errorf("x: %w", devmapper.ErrForeign), errNoPool, errPoolLost, fmt.Errorf("x: %w", store.ErrDamaged)},
 		4:   {fmt.Errorf("%w: /x", errLocked)},
 		5:   {fmt.Errorf("x: %w", store.ErrNotFound)},
+		6:   {errVerify, errors.Join(fmt.Errorf("x: %w", devmapper.ErrReadOnly), fmt.Errorf("x: %w", errVerify))},
 		7:   {fmt.Errorf("2 %w", errLeftAlone)},
 		130: {context.Canceled},
 	} {

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,9 +20,6 @@ import (
 	"imagemanager.internal/internal/queue"
 	"imagemanager.internal/internal/store"
 )
-
-// poolPatience is how long a command waits for another.
-const poolPatience = 10 * time.Second
 
 // errNoPool says what to do before anything else.
 var errNoPool = errors.New("there is no thin pool yet: run `consumer pool create`")
@@ -55,39 +51,6 @@ func (s *system) onClose(fn func() error) { s.undo = append(s.undo, fn) }
 
 // databasePath is where a state directory keeps its journal.
 func databasePath(stateDir string) string { return filepath.Join(stateDir, "consumer.db") }
-
-// lockState makes this process the only one that changes the state directory. The kernel drops the lock with the process.
-func (s *system) lockState(name string) error {
-	if err := os.MkdirAll(s.cfg.StateDir, 0o700); err != nil {
-		return fmt.Errorf("state directory: %w", err)
-	}
-	f, err := os.OpenFile(filepath.Join(s.cfg.StateDir, name), os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
-	if err != nil {
-		return fmt.Errorf("lock: %w", err)
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return errors.Join(fmt.Errorf("%w: %s", errLocked, f.Name()), f.Close())
-	}
-	s.onClose(f.Close)
-	return nil
-}
-
-// lockPool keeps other commands out of the pool. One that is at work, or the daemon's reconciling, is waited for a little.
-func (s *system) lockPool(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, poolPatience)
-	defer cancel()
-	for {
-		err := s.lockState("pool.lock")
-		if !errors.Is(err, errLocked) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-}
 
 // openStore opens the journal for writing.
 func (s *system) openStore(ctx context.Context) error {
@@ -158,15 +121,6 @@ func (s *system) openPipeline(ctx context.Context, reg prometheus.Registerer) (*
 	})
 }
 
-// exclusive keeps other commands out of the pool until the function that it returns is called.
-func (s *system) exclusive() (func() error, error) {
-	alone := &system{cfg: s.cfg}
-	if err := alone.lockState("pool.lock"); err != nil {
-		return nil, errors.Join(err, alone.Close())
-	}
-	return alone.Close, nil
-}
-
 // disks are the directories whose file systems must have room: that of the state, and those of the pool's files. poolDir is where its
 // data file grows, "" if they are on a block device.
 func (s *system) disks(ctx context.Context) (dirs []string, poolDir string, err error) {
@@ -195,7 +149,7 @@ func (s *system) disks(ctx context.Context) (dirs []string, poolDir string, err 
 
 // openBeside wires a pipeline for one command about the pool, beside a running daemon or without one, but not beside its recovery.
 func (s *system) openBeside(ctx context.Context) (*pipeline.Pipeline, error) {
-	if err := s.lockPool(ctx); err != nil {
+	if err := s.lockPool(ctx, poolPatience); err != nil {
 		return nil, err
 	}
 	if err := s.openPool(ctx); err != nil {

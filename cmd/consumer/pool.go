@@ -44,7 +44,7 @@ func cmdPoolCreate(ctx context.Context, args []string, out io.Writer) (err error
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	if err := errors.Join(s.lockState("daemon.lock"), s.lockState("pool.lock")); err != nil {
+	if err := s.lockAll(ctx); err != nil {
 		return err
 	}
 	if err := devmapper.Probe(); err != nil {
@@ -153,9 +153,27 @@ func cmdPoolStatus(ctx context.Context, args []string, out io.Writer) (err error
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
 	if err := s.openPool(ctx); err != nil {
-		return err
+		return errors.Join(err, s.printLostPool(ctx, out, err, *asJSON))
 	}
 	return s.printPool(ctx, out, *asJSON)
+}
+
+// printLostPool shows what the journal knows of a pool that cannot be opened, if it knows
+// one.
+func (s *system) printLostPool(ctx context.Context, out io.Writer, why error, asJSON bool) error {
+	row, err := s.store.Pool(ctx)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return printJSON(out, map[string]any{"pool": row, "status": nil, "error": why.Error()})
+	}
+	t := newTable(out, "POOL", "MODE", "UUID", "BLOCK", "DATA ON", "METADATA ON")
+	t.row(row.Name, "not open", row.UUID, units.BytesSize(float64(row.BlockSize)), row.Data, row.Metadata)
+	return t.flush()
 }
 
 // cmdPoolDetach is the way to take the pool off this machine, or out of the way of maintenance.
@@ -176,7 +194,7 @@ func cmdPoolDetach(ctx context.Context, args []string, out io.Writer) (err error
 
 // detach takes the pool off the machine, while no daemon runs.
 func (s *system) detach(ctx context.Context) (store.Pool, error) {
-	if err := errors.Join(s.lockState("daemon.lock"), s.lockState("pool.lock")); err != nil {
+	if err := s.lockAll(ctx); err != nil {
 		return store.Pool{}, err
 	}
 	row, err := s.store.Pool(ctx)

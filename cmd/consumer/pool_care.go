@@ -30,7 +30,7 @@ func cmdPoolGrow(ctx context.Context, args []string, out io.Writer) (err error) 
 	if data == 0 && metadata == 0 {
 		return &usageError{errors.New("pool grow needs --data-size or --metadata-size")}
 	}
-	if err := s.lockPool(ctx); err != nil {
+	if err := s.lockPool(ctx, poolPatience); err != nil {
 		return err
 	}
 	if err := s.openPool(ctx); err != nil {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -18,15 +17,17 @@ func cmdReconcile(ctx context.Context, args []string, out io.Writer) error {
 		dry = fs.Bool("dry-run", false, "only show what would be done; works beside a running daemon")
 	}
 	return showMore(ctx, "reconcile", "", args, out, more, func(s *system, _ *flag.FlagSet, asJSON bool) error {
-		locked := s.lockState("daemon.lock")
-		if locked != nil && (!*dry || !errors.Is(locked, errLocked)) {
-			return fmt.Errorf("%w: a daemon reconciles by itself, every RECONCILE_INTERVAL; --dry-run works beside it", locked)
+		if !*dry { // a daemon may start beside one that only looks
+			if err := s.waitLock(ctx, daemonLock, lookPatience); err != nil {
+				return fmt.Errorf("%w: a daemon reconciles by itself, every RECONCILE_INTERVAL; --dry-run works "+
+					"beside it", err)
+			}
 		}
 		p, err := s.openBeside(ctx)
 		if err != nil {
 			return err
 		}
-		plan, err := p.Plan(ctx, locked == nil)
+		plan, err := p.Plan(ctx, !*dry || !s.daemonRunning())
 		if err == nil && !*dry {
 			_, err = p.Recover(ctx)
 		}

@@ -40,7 +40,7 @@ func cmdRecover(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	if err := errors.Join(s.lockState("daemon.lock"), s.lockState("pool.lock")); err != nil {
+	if err := s.lockAll(ctx); err != nil {
 		return err
 	}
 	if err := noDatabase(databasePath(s.cfg.StateDir)); err != nil {

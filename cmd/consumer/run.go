@@ -81,7 +81,7 @@ func (s *system) changeLevelOnSIGHUP() func() error {
 
 // openDaemon takes the state directory, the journal and the pool.
 func (s *system) openDaemon(ctx context.Context) error {
-	if err := s.lockState("daemon.lock"); err != nil {
+	if err := s.waitLock(ctx, daemonLock, lookPatience); err != nil {
 		return err
 	}
 	if err := s.openStore(ctx); err != nil {
@@ -90,14 +90,13 @@ func (s *system) openDaemon(ctx context.Context) error {
 	return s.openPool(ctx)
 }
 
-// recoverPool runs recovery while no other command touches the pool.
+// recoverPool runs recovery while no other command touches the pool. One that is at work
+// is waited for.
 func (s *system) recoverPool(ctx context.Context, p *pipeline.Pipeline) error {
-	release, err := s.exclusive()
-	if err != nil {
+	return s.holdingPool(ctx, startPatience, func() error {
+		_, err := p.Recover(ctx)
 		return err
-	}
-	_, err = p.Recover(ctx)
-	return errors.Join(err, release())
+	})
 }
 
 // serveAdmin answers /metrics, /healthz (the process lives) and /readyz (it takes work, or why not).

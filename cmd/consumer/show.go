@@ -110,13 +110,6 @@ func cmdStatus(ctx context.Context, args []string, out io.Writer) error {
 	})
 }
 
-// daemonRunning tells whether a daemon holds the state directory.
-func (s *system) daemonRunning() bool {
-	probe := &system{cfg: s.cfg}
-	err := probe.lockState("daemon.lock")
-	return errors.Join(err, probe.Close()) != nil && errors.Is(err, errLocked)
-}
-
 func cmdImages(ctx context.Context, args []string, out io.Writer) error {
 	return show(ctx, "images", "", args, out, func(s *system, _ *flag.FlagSet, asJSON bool) error {
 		images, err := s.store.Images(ctx)

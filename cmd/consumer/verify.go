@@ -3,8 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"imagemanager.internal/internal/pipeline"
 	"imagemanager.internal/internal/store"
@@ -13,7 +17,8 @@ import (
 // errVerify says that a device does not hold what was sealed.
 var errVerify = errors.New("not what was sealed")
 
-// cmdVerify proves images again, beside a running daemon or without one.
+// cmdVerify proves images again, beside a running daemon or without one. Others may use
+// the pool between one image and the next.
 func cmdVerify(ctx context.Context, args []string, out io.Writer) (err error) {
 	fs := flags("verify", "<key|image>", out)
 	asJSON := jsonFlag(fs)
@@ -24,14 +29,18 @@ func cmdVerify(ctx context.Context, args []string, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
 	var ids []int64
-	if !*all {
-		images, err := s.find(ctx, fs)
-		if err != nil {
-			return err
-		}
-		ids = append(ids, images[len(images)-1].ID)
+	if *all {
+		err = noArgs(fs)
+	} else {
+		ids, err = s.findSealed(ctx, fs)
 	}
-	p, err := s.openBeside(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.holdingPool(ctx, poolPatience, func() error { return s.openPool(ctx) }); err != nil {
+		return err
+	}
+	p, err := s.openPipeline(ctx, prometheus.NewRegistry())
 	if err != nil {
 		return err
 	}
@@ -40,34 +49,93 @@ func cmdVerify(ctx context.Context, args []string, out io.Writer) (err error) {
 			return err
 		}
 	}
-	return verify(ctx, p, ids, out, *asJSON)
+	results, err := s.verify(ctx, p, ids, *all)
+	return errors.Join(err, printVerified(out, results, *asJSON))
 }
 
-func verify(ctx context.Context, p *pipeline.Pipeline, ids []int64, out io.Writer, asJSON bool) error {
-	results := []pipeline.Verified{}
-	var errs []error
-	for _, id := range ids {
-		v, err := p.Verify(ctx, id)
-		if err != nil {
-			return fmt.Errorf("image %d: %w", id, err)
-		}
-		results = append(results, v)
-		if !v.Same {
-			errs = append(errs, fmt.Errorf("image %d: device %d: %w", v.Image, v.Device, errVerify))
+// findSealed is the newest version that is active of what the argument names, else the
+// newest.
+func (s *system) findSealed(ctx context.Context, fs *flag.FlagSet) ([]int64, error) {
+	images, err := s.find(ctx, fs)
+	if err != nil {
+		return nil, err
+	}
+	for _, img := range slices.Backward(images) {
+		if img.State == store.Active {
+			return []int64{img.ID}, nil
 		}
 	}
+	return []int64{images[len(images)-1].ID}, nil
+}
+
+// verified is the result for one image.
+type verified struct {
+	pipeline.Verified
+	Error string `json:"error,omitempty"` // why it was not looked at
+}
+
+func (v verified) result() string {
+	switch {
+	case v.Error != "":
+		return "NOT LOOKED AT"
+	case v.Unreadable != "":
+		return "UNREADABLE"
+	case v.Same:
+		return "as sealed"
+	}
+	return "DIFFERS"
+}
+
+// verify goes on after an image that differs or cannot be looked at, and skips one of all
+// that was removed or opened again meanwhile. Only the end of ctx ends it.
+func (s *system) verify(ctx context.Context, p *pipeline.Pipeline, ids []int64, all bool) ([]verified, error) {
+	results := []verified{}
+	var errs []error
+	for _, id := range ids {
+		v, gone := verified{}, false
+		err := s.holdingPool(ctx, startPatience, func() (err error) {
+			img, err := s.store.Image(ctx, id)
+			if gone = err == nil && all && img.State != store.Active; gone || err != nil {
+				return err
+			}
+			v.Verified, err = p.Verify(ctx, id)
+			return err
+		})
+		if ctx.Err() != nil {
+			return results, errors.Join(append(errs, ctx.Err())...)
+		}
+		if gone {
+			continue
+		}
+		switch {
+		case err != nil:
+			v.Image, v.Same, v.Error = id, false, err.Error()
+			errs = append(errs, fmt.Errorf("image %d was not looked at: %w", id, err))
+		case v.Unreadable != "":
+			errs = append(errs, fmt.Errorf("image %d: device %d: %w: %s", id, v.Device, errVerify, v.Unreadable))
+		case !v.Same:
+			errs = append(errs, fmt.Errorf("image %d: device %d: %w", id, v.Device, errVerify))
+		}
+		results = append(results, v)
+	}
+	return results, errors.Join(errs...)
+}
+
+func printVerified(out io.Writer, results []verified, asJSON bool) error {
 	if asJSON {
-		return errors.Join(append(errs, printJSON(out, results))...)
+		return printJSON(out, results)
 	}
 	t := newTable(out, "IMAGE", "KEY", "DEVICE", "RESULT", "SEAL RECORD", "TREE")
 	for _, v := range results {
-		t.row(fmt.Sprint(v.Image), quoted(v.Key), fmt.Sprint(v.Device), map[bool]string{true: "as sealed", false: "DIFFERS"}[v.Same], v.Seal, v.Sealed)
+		t.row(fmt.Sprint(v.Image), dash(quoted(v.Key)), fmt.Sprint(v.Device), v.result(), dash(v.Seal), dash(v.Sealed))
 	}
-	errs = append(errs, t.flush())
+	err := t.flush()
 	for _, v := range results {
-		for _, line := range v.Differences {
-			fmt.Fprintf(out, "image %d: %s\n", v.Image, line)
+		for _, line := range append(v.Differences, v.Unreadable, v.Error) {
+			if line != "" {
+				fmt.Fprintf(out, "image %d: %s\n", v.Image, line)
+			}
 		}
 	}
-	return errors.Join(errs...)
+	return err
 }

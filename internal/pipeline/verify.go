@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"syscall"
 
 	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/devmapper"
@@ -21,11 +23,31 @@ type Verified struct {
 	Same        bool     `json:"same"`
 	Seal        string   `json:"seal"` // the record on the device: agrees with the journal, differs, or none
 	Differences []string `json:"differences"`
+	Unreadable  string   `json:"unreadable,omitempty"` // why the device, or what is on it, cannot be read
 }
 
-// Verify reads an image's device through a fresh read-only mount and compares it with the manifest of its seal. The device is active,
-// read-only, meanwhile; the caller holds the pool's lock.
-func (p *Pipeline) Verify(ctx context.Context, image int64) (v Verified, err error) {
+// errUnreadable says that what should be on a device is not to be had from it.
+var errUnreadable = errors.New("unreadable")
+
+// unreadable are the errors with which a kernel says so of a file system, once its device
+// is there. Any other is one of looking: it says nothing about the image.
+var unreadable = []error{
+	syscall.EIO, syscall.EUCLEAN, syscall.EBADMSG, syscall.EINVAL, syscall.ESTALE, syscall.ENODATA, syscall.EREMOTEIO,
+}
+
+// Verify reads an image's device through a fresh read-only mount and compares it with the
+// manifest of its seal. The device is active, read-only, meanwhile; the caller holds the
+// pool's lock. A device that is lost or cannot be read is a result, and no error.
+func (p *Pipeline) Verify(ctx context.Context, image int64) (Verified, error) {
+	v, err := p.prove(ctx, image)
+	if errors.Is(err, errUnreadable) || errors.Is(err, errLost) || errors.Is(err, devmapper.ErrNotFound) {
+		v.Same, v.Unreadable = false, err.Error()
+		return v, nil
+	}
+	return v, err
+}
+
+func (p *Pipeline) prove(ctx context.Context, image int64) (v Verified, err error) {
 	img, err := p.Store.Image(ctx, image)
 	if err != nil {
 		return v, err
@@ -51,6 +73,9 @@ func (p *Pipeline) Verify(ctx context.Context, image int64) (v Verified, err err
 		v.Differences = append(v.Differences, lines...)
 		return err
 	})
+	if slices.ContainsFunc(unreadable, func(is error) bool { return errors.Is(err, is) }) {
+		return v, fmt.Errorf("%w: %w", errUnreadable, err)
+	}
 	if err != nil {
 		return v, err
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
@@ -140,6 +141,16 @@ func (b *Bucket) IsDrained(ctx context.Context) (bool, error) {
 	const visible, held = "ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"
 	a, err := b.attributes(ctx, visible, held)
 	return err == nil && a[visible] == "0" && a[held] == "0", err
+}
+
+// Visible is how many messages of the queue may be received now.
+func (b *Bucket) Visible(ctx context.Context) (int, error) {
+	const visible = "ApproximateNumberOfMessages"
+	a, err := b.attributes(ctx, visible)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(a[visible])
 }
 
 func (b *Bucket) attributes(ctx context.Context, names ...sqstypes.QueueAttributeName) (map[string]string, error) {

@@ -2,9 +2,12 @@ package e2e
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -114,5 +117,116 @@ func TestViolationsAndPolicies(t *testing.T) {
 			t.Errorf("the log does not have %s", field)
 		}
 	}
+	h.Look()
+}
+
+// verdictsOf is what `verify --all --json` says of each image, by its key.
+func (h *host) verdictsOf(wantCode int) map[string]string {
+	h.T.Helper()
+	out, code := h.Try("verify", "--all", "--json")
+	if code != wantCode {
+		h.T.Errorf("exit code %d, want %d: %s", code, wantCode, out)
+	}
+	var results []struct {
+		Key        string `json:"s3_key"`
+		Same       bool   `json:"same"`
+		Unreadable string `json:"unreadable"`
+		Error      string `json:"error"`
+	}
+	h.Check(json.NewDecoder(strings.NewReader(out)).Decode(&results)) // what follows is standard error
+	is := map[string]string{}
+	for _, r := range results {
+		switch {
+		case r.Error != "":
+			is[r.Key] = "not looked at"
+		case r.Unreadable != "":
+			is[r.Key] = "unreadable"
+		default:
+			is[r.Key] = map[bool]string{true: "same", false: "differs"}[r.Same]
+		}
+	}
+	return is
+}
+
+// An image that cannot be read, and one that cannot be looked at because somebody has its
+// device, keep nobody from the others. The first is a loss, the second is none.
+func TestVerifyGoesOn(t *testing.T) {
+	h := newHost(t)
+	h.Start()
+	var images []store.Image
+	for _, key := range []string{"images/a.tar", "images/b.tar", "images/c.tar", "images/d.tar"} {
+		h.put(key, tarballs.RootFS("hello "+key, 3))
+		images = append(images, h.WaitActive(key))
+	}
+	h.WaitDrained()
+	h.Stop()
+	pool := h.pool()
+	held := devmapper.ID(images[0].Tree.Device)
+	_, err := pool.Activate(held, devmapper.KindImage, 256<<20, false) // verify wants it read-only
+	h.Check(err)
+	whole := h.overwrite(pool, images[1].Tree.Device, make([]byte, 64<<10))
+	if is := fmt.Sprint(h.verdictsOf(6)); is != "map[images/a.tar:not looked at images/b.tar:unreadable "+
+		"images/c.tar:same images/d.tar:same]" {
+		t.Error(is)
+	}
+	if out, code := h.Try("verify", "--all"); code != 6 || !strings.Contains(out, "UNREADABLE") ||
+		!strings.Contains(out, "NOT LOOKED AT") {
+		t.Errorf("exit code %d, %s", code, out)
+	}
+	h.overwrite(pool, images[1].Tree.Device, whole)
+	if is := fmt.Sprint(h.verdictsOf(1)); !strings.Contains(is, "a.tar:not looked at images/b.tar:same") {
+		t.Error(is)
+	}
+	h.Check(pool.Deactivate(held))
+	h.verdictsOf(0)
+	h.Look()
+}
+
+// overwrite writes at the beginning of an image's device and returns what was there.
+func (h *host) overwrite(pool *devmapper.Pool, device int64, with []byte) (was []byte) {
+	h.T.Helper()
+	id := devmapper.ID(device)
+	path, err := pool.Activate(id, devmapper.KindImage, 256<<20, false)
+	h.Check(err)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	h.Check(err)
+	was = make([]byte, len(with))
+	_, err = f.ReadAt(was, 0)
+	h.Check(err)
+	_, err = f.WriteAt(with, 0)
+	h.Check(errors.Join(err, f.Sync(), f.Close(), pool.Deactivate(id)))
+	return was
+}
+
+// While all images are read, others get the pool between one image and the next.
+func TestVerifyLetsOthersIn(t *testing.T) {
+	h := newHost(t)
+	h.Start()
+	for i := range 12 {
+		h.put(fmt.Sprintf("images/%d.tar", i), tarballs.RootFS("hello", 3, big(4)))
+	}
+	h.WaitFor("all are active", func() bool { return h.count(store.Active) == 12 })
+	h.WaitDrained()
+	verify := exec.Command(h.Program(), "verify", "--all")
+	verify.Env = h.Environment()
+	h.Check(verify.Start())
+	done := make(chan error, 1)
+	go func() { done <- verify.Wait() }()
+	during := 0
+	for running := true; running; {
+		h.Consumer("snapshot", "images/0.tar")
+		select {
+		case err := <-done:
+			h.Check(err)
+			running = false
+		default:
+			during++
+		}
+	}
+	t.Logf("%d snapshots were made meanwhile", during)
+	if during < 3 {
+		t.Errorf("%d snapshots were made while all was verified: it holds the pool", during)
+	}
+	h.Stop()
 	h.Look()
 }

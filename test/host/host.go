@@ -185,12 +185,25 @@ func (h *Host) ShowLog() {
 // Start starts the daemon; env is for this start only.
 func (h *Host) Start(env ...string) {
 	h.T.Helper()
+	cmd := exec.Command(h.Program(), "run") //nolint:noctx // ended by Stop or Kill
+	cmd.Env = append(h.Environment(), env...)
+	h.StartAs(cmd)
+}
+
+// StartAs starts the daemon by a command of the test's own. Where that says nothing else,
+// it has the host's environment and log.
+func (h *Host) StartAs(cmd *exec.Cmd) {
+	h.T.Helper()
 	info, err := h.log.Stat()
 	h.Check(err)
 	h.began = info.Size()
-	d := &daemon{cmd: exec.Command(h.Program(), "run"), done: make(chan struct{})} //nolint:noctx // ended by Stop or Kill
-	d.cmd.Env = append(h.Environment(), env...)
-	d.cmd.Stderr = h.log
+	if cmd.Env == nil {
+		cmd.Env = h.Environment()
+	}
+	if cmd.Stderr == nil {
+		cmd.Stderr = h.log
+	}
+	d := &daemon{cmd: cmd, done: make(chan struct{})}
 	h.Check(d.cmd.Start())
 	go func() {
 		d.err = d.cmd.Wait()
@@ -227,6 +240,9 @@ func (h *Host) Kill() {
 
 // Done is closed when the daemon has ended.
 func (h *Host) Done() <-chan struct{} { return h.daemon.done }
+
+// ExitCode is that of the daemon, which has ended; -1 if a signal ended it.
+func (h *Host) ExitCode() int { return h.daemon.cmd.ProcessState.ExitCode() }
 
 // IsKilled reports whether the daemon, which has ended, was ended by SIGKILL.
 func (h *Host) IsKilled() bool {

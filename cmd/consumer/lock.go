@@ -1,0 +1,150 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// The files in the state directory that processes lock, by flock: the kernel drops a lock
+// with its process.
+const (
+	daemonLock = "daemon.lock" // held while a daemon runs, and by what must not run beside one
+	poolLock   = "pool.lock"   // held by what changes the pool
+	nextLock   = "pool.next"   // held by the one that is next to have pool.lock
+)
+
+// How long who wants a lock waits for the one that has it.
+const (
+	lookPatience  = time.Second      // for one that only looks whether a daemon runs
+	poolPatience  = 10 * time.Second // for another command, or the daemon's reconciling
+	startPatience = 10 * time.Minute // the daemon, and a long verify, for commands
+	lockPause     = 50 * time.Millisecond
+	lockReport    = 30 * time.Second // so often the log says who is waited for
+)
+
+// lockState makes this process the only one that has the lock.
+func (s *system) lockState(name string) error {
+	if err := os.MkdirAll(s.cfg.StateDir, 0o700); err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(s.cfg.StateDir, name), os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
+	if err != nil {
+		return fmt.Errorf("lock: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return errors.Join(fmt.Errorf("%w: %s is held by %s", errLocked, f.Name(), lockHolder(f)), f.Close())
+	}
+	s.onClose(f.Close)
+	return nil
+}
+
+// waitLock is lockState that waits. The end of ctx ends it at once; the end of patience is
+// errLocked.
+func (s *system) waitLock(ctx context.Context, name string, patience time.Duration) error {
+	tick, began := time.NewTicker(lockPause), time.Now()
+	defer tick.Stop()
+	for report := lookPatience; ; {
+		err := s.lockState(name)
+		waited := time.Since(began)
+		if !errors.Is(err, errLocked) || waited >= patience {
+			return err
+		}
+		if waited >= report {
+			s.log.Info().Err(err).Dur("waited_ms", waited).Dur("at_most_ms", patience).Msg("waiting for another process")
+			report = waited + lockReport
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// lockPool keeps others out of the pool. Who waits for it stands alone before the door: else
+// one that lets go and takes the lock again, for one image after the other, would keep the
+// others out.
+func (s *system) lockPool(ctx context.Context, patience time.Duration) (err error) {
+	next := &system{cfg: s.cfg, log: s.log}
+	defer func() { err = errors.Join(err, next.Close()) }()
+	if err := next.waitLock(ctx, nextLock, patience); err != nil {
+		return err
+	}
+	return s.waitLock(ctx, poolLock, patience)
+}
+
+// lockAll keeps a daemon and everybody else away.
+func (s *system) lockAll(ctx context.Context) error {
+	if err := s.waitLock(ctx, daemonLock, lookPatience); err != nil {
+		return err
+	}
+	return s.lockPool(ctx, poolPatience)
+}
+
+// holdingPool calls do while others are kept out of the pool.
+func (s *system) holdingPool(ctx context.Context, patience time.Duration, do func() error) error {
+	alone := &system{cfg: s.cfg, log: s.log}
+	if err := alone.lockPool(ctx, patience); err != nil {
+		return errors.Join(err, alone.Close())
+	}
+	return errors.Join(do(), alone.Close())
+}
+
+// exclusive keeps other commands out of the pool until the function that it returns is
+// called. It does not wait: the daemon has other things to do.
+func (s *system) exclusive() (func() error, error) {
+	alone := &system{cfg: s.cfg}
+	if err := alone.lockState(poolLock); err != nil {
+		return nil, errors.Join(err, alone.Close())
+	}
+	return alone.Close, nil
+}
+
+// daemonRunning reports whether a daemon holds the state directory.
+func (s *system) daemonRunning() bool {
+	probe := &system{cfg: s.cfg}
+	err := probe.lockState(daemonLock)
+	return errors.Join(err, probe.Close()) != nil && errors.Is(err, errLocked)
+}
+
+// lockHolder names the process that has the file locked, as far as /proc tells. Each line
+// of /proc/locks is "1: FLOCK ADVISORY WRITE 4711 fd:01:1234 0 EOF", with the process and
+// the inode.
+func lockHolder(f *os.File) string {
+	const unknown = "a process that is not visible from here"
+	var st syscall.Stat_t
+	if err := syscall.Fstat(int(f.Fd()), &st); err != nil {
+		return unknown
+	}
+	inode := strconv.FormatUint(st.Ino, 10)
+	locks, err := os.Open("/proc/locks")
+	if err != nil {
+		return unknown
+	}
+	defer locks.Close()
+	for lines := bufio.NewScanner(locks); lines.Scan(); {
+		fields := strings.Fields(lines.Text())
+		if len(fields) > 5 && fields[1] == "FLOCK" && strings.HasSuffix(fields[5], ":"+inode) {
+			return process(fields[4])
+		}
+	}
+	return unknown
+}
+
+// process is a process with its command line.
+func process(pid string) string {
+	line, err := os.ReadFile(filepath.Join("/proc", pid, "cmdline"))
+	if err != nil {
+		return "process " + pid
+	}
+	words := strings.ReplaceAll(strings.TrimRight(string(line), "\x00"), "\x00", " ")
+	return fmt.Sprintf("process %s (%s)", pid, oneLine(words))
+}
