@@ -70,7 +70,7 @@ func realMain() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // the second signal ends the program at once
-	return report(dispatch(ctx, os.Args[1:], os.Stdout), os.Stderr)
+	return report(dispatch(ctx, os.Args[1:], os.Stdout), newPatientLog(os.Stderr))
 }
 
 // dispatch finds the command, which may be two words long.

@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
@@ -156,17 +154,4 @@ func (s *system) openBeside(ctx context.Context) (*pipeline.Pipeline, error) {
 		return nil, err
 	}
 	return s.openPipeline(ctx, prometheus.NewRegistry())
-}
-
-// newLogger writes JSON for machines, and lines for people when stderr is a terminal.
-func newLogger(level string, w io.Writer, terminal bool) zerolog.Logger {
-	if terminal {
-		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly}
-	}
-	l, err := zerolog.ParseLevel(level)
-	if err != nil { // refused by checkCommon; without it, say more rather than less
-		l = zerolog.DebugLevel
-	}
-	zerolog.SetGlobalLevel(l) // the one level of the process, so that SIGHUP can change it
-	return zerolog.New(w).With().Timestamp().Logger()
 }

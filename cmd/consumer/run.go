@@ -23,6 +23,7 @@ import (
 
 // cmdRun is the daemon.
 func cmdRun(ctx context.Context, args []string, out io.Writer) (err error) {
+	surviveLog()
 	fs := flags("run", "", out)
 	cfg, err := loadConfig(fs, args)
 	if err != nil {
@@ -31,7 +32,7 @@ func cmdRun(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err := errors.Join(noArgs(fs), cfg.checkRun()); err != nil {
 		return &usageError{err}
 	}
-	s := &system{cfg: cfg, log: newLogger(cfg.LogLevel, os.Stderr, stderrIsTerminal())}
+	s := &system{cfg: cfg, log: newLogger(cfg.LogLevel, newPatientLog(os.Stderr), stderrIsTerminal())}
 	defer func() { err = errors.Join(err, s.Close()) }()
 	if err := s.openDaemon(ctx); err != nil {
 		return err
@@ -118,7 +119,10 @@ func (s *system) serveAdmin(ctx context.Context, addr string, reg *prometheus.Re
 	if err != nil {
 		return fmt.Errorf("LISTEN_ADDR: %w", err)
 	}
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	srv := &http.Server{
+		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
+		WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute, // no answer takes as long; scrapers come every minute
+	}
 	served := make(chan error, 1) // buffered: the goroutine ends even when nobody asks
 	go func() { served <- srv.Serve(l) }()
 	s.onClose(func() error {

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// Nobody reads for a while: one line takes as long as a line may, the others no time; once
+// somebody reads, the log goes on, and says what is missing.
+func TestPatientLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, w := io.Pipe()
+		log := newPatientLog(w)
+		began := time.Now()
+		for i := range 1000 {
+			if n, err := fmt.Fprintf(log, "line %d\n", i); err != nil || n < 7 {
+				t.Fatal(n, err)
+			}
+		}
+		if took := time.Since(began); took != logPatience {
+			t.Errorf("1000 lines that nobody reads took %s, want %s", took, logPatience)
+		}
+		var got bytes.Buffer
+		read := make(chan error, 1)
+		go func() {
+			_, err := io.Copy(&got, r)
+			read <- err
+		}()
+		synctest.Wait()
+		fmt.Fprintln(log, "line 1000")
+		fmt.Fprintln(log, "line 1001")
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := <-read; err != nil {
+			t.Error(err)
+		}
+		lines := strings.Split(strings.TrimSpace(got.String()), "\n")
+		if len(lines) != 4 || lines[0] != "line 0" || !strings.Contains(lines[1], `"lines":999`) || lines[3] != "line 1001" {
+			t.Errorf("%q", lines)
+		}
+	})
+}
+
+// A line is written when Write returns, and its bytes are the caller's again.
+func TestPatientLogIsSynchronous(t *testing.T) {
+	var got bytes.Buffer
+	log, line := newPatientLog(&got), []byte("x\n")
+	for i := range byte(20) {
+		line[0] = 'a' + i
+		if _, err := log.Write(line); err != nil || got.Bytes()[2*i] != 'a'+i {
+			t.Fatalf("after line %d: %q, %v", i, got.String(), err)
+		}
+	}
+}
