@@ -55,6 +55,8 @@ func TestCompose(t *testing.T) {
 		"and for the pool":                        `\n      pool: \{ condition: service_completed_successfully \}\n`,
 		"device-mapper needs it":                  `\n  privileged: true`,
 		"the host's devices":                      `\n    - /dev:/dev\n`,
+		"SHUTDOWN_GRACE and two minutes":          `\n    stop_grace_period: 150s`,
+		"a daemon that crashed comes back":        `\n    restart: unless-stopped`,
 		"which kernel modules the host must have": `\n# +sudo modprobe .*\bdm_thin_pool\b`,
 	} {
 		if !regexp.MustCompile(pattern).MatchString(text) {
