@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -38,8 +40,17 @@ func MakeFilesystem(ctx context.Context, path, uuid string) error {
 	if err != nil {
 		return fmt.Errorf("make ext4 on %s: %w", path, err)
 	}
-	args := append(mkfsOptions(version, uuid), node)
-	if _, err := runTool(ctx, tool, args...); err != nil {
+	size, err := sizeOf(node)
+	if err != nil {
+		return fmt.Errorf("make ext4 on %s: %w", path, err)
+	}
+	config, err := memoryFile("mke2fs.conf", mkfsConfig)
+	if err != nil {
+		return fmt.Errorf("make ext4 on %s: %w", path, err)
+	}
+	defer config.Close()
+	args := append(mkfsOptions(version, uuid, size), node)
+	if _, err := runConfigured(ctx, config, tool, args...); err != nil {
 		return fmt.Errorf("make ext4 on %s: %w", path, err)
 	}
 	return nil
@@ -48,16 +59,83 @@ func MakeFilesystem(ctx context.Context, path, uuid string) error {
 // prezeroedSince is the first e2fsprogs that can be told that the device reads as zeros.
 var prezeroedSince = [3]int{1, 47, 0}
 
-// mkfsOptions are mke2fs's. The older program leaves the inode tables to be zeroed by the kernel at the first mount, which
-// MountBuild keeps it from doing. Without resize_inode there is nothing to grow into: devices never grow. hash_seed is set so
-// that equal trees make equal images. Block size and inode ratio are fixed: mke2fs would choose smaller blocks on a small device, in
-// which a symlink of more than 1 KiB does not fit.
-func mkfsOptions(version [3]int, uuid string) []string {
-	extended := "nodiscard,assume_storage_prezeroed=1,hash_seed=" + uuid
-	if !atLeast(version, prezeroedSince) {
-		extended = "nodiscard,lazy_itable_init=1,lazy_journal_init=1,hash_seed=" + uuid
+// features is every feature of our file systems: those that any kernel and e2fsprogs of
+// the last ten years know. `none` first: nothing is inherited.
+const features = "none,has_journal,ext_attr,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file," +
+	"dir_nlink,extra_isize,metadata_csum"
+
+// mkfsConfig stands in for the host's mke2fs.conf. It says what no option can.
+const mkfsConfig = `[defaults]
+	default_mntopts = acl,user_xattr
+	enable_periodic_fsck = 0
+	hash_alg = half_md4
+	auto_64-bit_support = 0
+	undo_dir = none
+[fs_types]
+	ext4 = {
+		inode_size = 256
 	}
-	return []string{"-t", filesystem, "-q", "-F", "-m", "0", "-b", "4096", "-i", "16384", "-U", uuid, "-E", extended, "-O", "^resize_inode"}
+`
+
+// mkfsOptions are mke2fs's. Whatever it would take from its configuration, from the
+// device's geometry or from the kernel is named, so that a device of a size gets the same
+// file system on every host, with every mke2fs. hash_seed is set so that equal trees make
+// equal images.
+//
+// The older program leaves the inode tables to be zeroed by the kernel at the first mount,
+// which MountBuild keeps it from doing. Without resize_inode there is nothing to grow into:
+// devices never grow. mke2fs would choose smaller blocks on a small device, in which a
+// symlink of more than 1 KiB does not fit.
+func mkfsOptions(version [3]int, uuid string, size int64) []string {
+	extended := "nodiscard,assume_storage_prezeroed=1"
+	if !atLeast(version, prezeroedSince) {
+		extended = "nodiscard,lazy_itable_init=1,lazy_journal_init=1"
+	}
+	extended += ",stride=16,stripe_width=16,root_owner=0:0,hash_seed=" + uuid
+	return []string{
+		"-t", filesystem, "-q", "-F", "-m", "0", "-b", "4096", "-i", "16384", "-I", "256", "-g", "32768", "-G", "16",
+		"-e", "continue", "-r", "1", "-o", "Linux", "-L", "", "-J", journalSize(size), "-U", uuid, "-E", extended, "-O", features,
+	}
+}
+
+// journalSize is mke2fs's own choice since e2fsprogs 1.45 for so many bytes, but for a
+// file system of less than 128 MiB, which has the least that there can be.
+func journalSize(bytes int64) string {
+	const mib, gib = 1 << 20, 1 << 30
+	size := 1024 // MiB
+	for _, t := range []struct {
+		below int64
+		mib   int
+	}{{128 * mib, 4}, {gib, 16}, {2 * gib, 32}, {16 * gib, 64}, {32 * gib, 128}, {64 * gib, 256}, {128 * gib, 512}} {
+		if bytes < t.below {
+			size = t.mib
+			break
+		}
+	}
+	return "size=" + strconv.Itoa(size)
+}
+
+// sizeOf is the size of a block device or file.
+func sizeOf(path string) (int64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	return f.Seek(0, io.SeekEnd)
+}
+
+// memoryFile is a file without a name that a child process reads by its descriptor.
+func memoryFile(name, text string) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("memfd_create: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	if _, err := f.WriteString(text); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 func atLeast(v, least [3]int) bool {
@@ -128,12 +206,32 @@ func findTool(t tool) (string, error) {
 // runTool runs a program to its end and returns what it prints, both outputs together. It is killed, with its children, when ctx
 // ends; the kernel kills it when this process dies, so that no orphan writes to a device that is being deleted.
 func runTool(ctx context.Context, path string, args ...string) (string, error) {
+	return runConfigured(ctx, nil, path, args...)
+}
+
+// inherited reports whether a tool gets a variable of ours: not those by which e2fsprogs
+// and its libraries are told to work otherwise.
+func inherited(variable string) bool {
+	for _, prefix := range []string{"MKE2FS_", "E2FSPROGS_", "E2FSCK_", "SOURCE_DATE_EPOCH=", "BLKID_", "TEST_IO_"} {
+		if strings.HasPrefix(variable, prefix) {
+			return false
+		}
+	}
+	return true
+}
+
+// runConfigured is runTool for mke2fs with a configuration.
+func runConfigured(ctx context.Context, config *os.File, path string, args ...string) (string, error) {
 	// The death signal comes when the thread that started the child ends, not the process: this one must not end before.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var out bytes.Buffer
 	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return !inherited(v) }), "LC_ALL=C")
+	if config != nil {
+		cmd.ExtraFiles = []*os.File{config}
+		cmd.Env = append(cmd.Env, "MKE2FS_CONFIG=/proc/self/fd/3")
+	}
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
