@@ -25,7 +25,7 @@ type poolOptions struct {
 	replace                bool
 }
 
-// cmdPoolCreate makes the pool: on sparse files behind loop devices, or on block devices that are given. It is safe to run again:
+// cmdPoolCreate makes the pool: on files behind loop devices, or on block devices that are given. It is safe to run again:
 // what a crash left half-made is finished, what is finished is left alone.
 func cmdPoolCreate(ctx context.Context, args []string, out io.Writer) (err error) {
 	fs := flags("pool create", "", out)
@@ -35,7 +35,7 @@ func cmdPoolCreate(ctx context.Context, args []string, out io.Writer) (err error
 	fs.StringVar(&o.data, "data", "", "block device or file for data (default STATE_DIR/pool/data.img)")
 	fs.StringVar(&o.metadata, "metadata", "", "block device or file for metadata (default STATE_DIR/pool/metadata.img)")
 	fs.Var(&o.dataSize, "data-size", "size of the data file to make; it is sparse")
-	fs.Var(&o.metadataSize, "metadata-size", "size of the metadata file to make (default by formula)")
+	fs.Var(&o.metadataSize, "metadata-size", "size of the metadata file to make, set aside in full (default by formula)")
 	fs.Var(&o.blockSize, "block-size", "pool block size, fixed for its life")
 	fs.IntVar(&o.thins, "thins", 10000, "thin devices to size the metadata for")
 	fs.BoolVar(&o.replace, "replace", false, "in the place of a pool that is lost; the next start makes every image again")

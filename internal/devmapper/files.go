@@ -14,7 +14,7 @@ import (
 
 // MetadataSize is how many bytes of metadata a pool should have. The kernel's documentation asks for 48 bytes a data block, between
 // 2 MiB and 16 GiB. On top come 16 KiB a thin device: what a snapshot that is written to keeps of mapping blocks of its own (16 to 25
-// KiB measured). The result is above what thin_metadata_size asks for; a sparse file does not pay for it.
+// KiB measured). The result is above what thin_metadata_size asks for; the file takes all of it from its file system.
 func MetadataSize(dataBytes, blockSize int64, thins int) int64 {
 	const perBlock, perThin = 48, 16 << 10
 	if blockSize <= 0 {
@@ -25,19 +25,23 @@ func MetadataSize(dataBytes, blockSize int64, thins int) int64 {
 	return min(max(size, minMetadataSize), maxMetadataSize)
 }
 
-// CreateFiles makes sparse files for a pool, of so many bytes, durably. A file that a crash left empty is finished; one of the right
-// size is left alone, whatever it holds; any other is fs.ErrExist.
+// CreateFiles makes files for a pool, of so many bytes, durably. The data's is sparse; the
+// space of the metadata's is set aside, because a pool whose metadata cannot be written
+// stops for all of its users. A file that a crash left empty is finished; one of the right
+// size is left alone, whatever it holds; any other is fs.ErrExist. ENOSPC and EOPNOTSUPP
+// say that the metadata's space cannot be had.
 func CreateFiles(data, metadata string, dataSize, metadataSize int64) error {
 	if dataSize < minBlockSize || metadataSize < minMetadataSize {
 		return fmt.Errorf("pool files of %d and %d bytes: at least %d and %d: %w", dataSize, metadataSize, minBlockSize, minMetadataSize, fs.ErrInvalid)
 	}
-	if err := createFile(data, dataSize); err != nil {
+	if err := createFile(data, dataSize, (*os.File).Truncate); err != nil {
 		return err
 	}
-	return createFile(metadata, metadataSize)
+	return createFile(metadata, metadataSize, reserveFile)
 }
 
-func createFile(path string, size int64) error {
+// createFile makes a file that enlarge has given its size.
+func createFile(path string, size int64, enlarge func(f *os.File, size int64) error) error {
 	// Not O_TRUNC: what is there may be a pool. O_NOFOLLOW: a link in our way is not ours.
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -50,11 +54,11 @@ func createFile(path string, size int64) error {
 		return err
 	case !info.Mode().IsRegular():
 		return &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist}
-	case info.Size() == 0:
-		if err := f.Truncate(size); err != nil {
+	case info.Size() == 0, info.Size() == size:
+		if err := enlarge(f, size); err != nil {
 			return err
 		}
-	case info.Size() != size:
+	default:
 		return fmt.Errorf("%w: it has %d bytes, wanted are %d", &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist}, info.Size(), size)
 	}
 	if err := f.Sync(); err != nil {

@@ -60,8 +60,11 @@ func TestCreateFiles(t *testing.T) {
 		for path, want := range map[string]int64{data: 100 * mib, metadata: minMetadataSize} {
 			info, err := os.Stat(path)
 			check(t, err)
-			if info.Size() != want || info.Mode().Perm() != 0o600 || allocated(t, path) > mib {
+			if info.Size() != want || info.Mode().Perm() != 0o600 || allocated(t, path) > mib != (path == metadata) {
 				t.Errorf("%s: %d bytes, %v, %d allocated", path, info.Size(), info.Mode(), allocated(t, path))
+			}
+			if path == metadata && allocated(t, path) < want {
+				t.Errorf("%s: %d bytes are not set aside", path, want-allocated(t, path))
 			}
 		}
 		check(t, os.WriteFile(metadata+".keep", nil, 0o600))

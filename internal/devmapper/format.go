@@ -29,6 +29,9 @@ func (p *Pool) format(metadata, data blockDevice) error {
 	if err := wipe(metadata, data); err != nil {
 		return err
 	}
+	if err := metadata.reserve(); err != nil {
+		return err
+	}
 	d, err := p.halfCreated()
 	if err != nil {
 		return err
@@ -123,6 +126,7 @@ func (p *Pool) revive(ctx context.Context, sb superblock, metadata, data blockDe
 	if err != nil {
 		return err
 	}
+	_ = metadata.reserve() // a pool on a full disk serves its users nevertheless
 	return p.start(metadata, data)
 }
 

@@ -14,27 +14,28 @@ import (
 // enlarged before, and all of it is taken. A pool that is out of data space becomes writable again. It may be called again after a crash,
 // and with the size that there is. Errors: EINVAL for less than there is, ErrReadOnly, and errno; then the pool is as before.
 func (p *Pool) GrowData(newBytes int64) error {
-	err := p.grow(newBytes, func(_, data *blockDevice) *blockDevice { return data })
+	err := p.grow(func(_, data *blockDevice) error { return data.extend(newBytes, (*os.File).Truncate) })
 	if err != nil {
 		return fmt.Errorf("grow data of pool %s: %w", p.cfg.Name, err)
 	}
 	return nil
 }
 
-// GrowMetadata makes the pool's metadata larger, like GrowData. 16 GiB is the most that the kernel uses.
+// GrowMetadata makes the pool's metadata larger, like GrowData, but a file's space is set
+// aside. 16 GiB is the most that the kernel uses.
 func (p *Pool) GrowMetadata(newBytes int64) error {
 	if newBytes > maxMetadataSize {
 		return fmt.Errorf("grow metadata of pool %s to %d bytes, at most %d: %w", p.cfg.Name, newBytes, int64(maxMetadataSize), unix.EINVAL)
 	}
-	err := p.grow(newBytes, func(metadata, _ *blockDevice) *blockDevice { return metadata })
+	err := p.grow(func(metadata, _ *blockDevice) error { return metadata.extend(newBytes, reserveFile) })
 	if err != nil {
 		return fmt.Errorf("grow metadata of pool %s: %w", p.cfg.Name, err)
 	}
 	return nil
 }
 
-// grow enlarges the device that which picks, and lets the pool look at both anew.
-func (p *Pool) grow(newBytes int64, which func(metadata, data *blockDevice) *blockDevice) error {
+// grow lets extend enlarge one of the devices, and the pool look at both anew.
+func (p *Pool) grow(extend func(metadata, data *blockDevice) error) error {
 	unlock, err := lockPool(p.cfg)
 	if err != nil {
 		return err
@@ -46,7 +47,7 @@ func (p *Pool) grow(newBytes int64, which func(metadata, data *blockDevice) *blo
 	}
 	defer metadata.close()
 	defer data.close()
-	if err := which(&metadata, &data).extend(newBytes); err != nil {
+	if err := extend(&metadata, &data); err != nil {
 		return err
 	}
 	if err := p.reload(newPoolTable(metadata, data, p.cfg.BlockSize)); err != nil {
@@ -59,8 +60,8 @@ func (p *Pool) grow(newBytes int64, which func(metadata, data *blockDevice) *blo
 	return s.writable()
 }
 
-// extend makes a file, and its loop device, as large as asked for.
-func (b *blockDevice) extend(newBytes int64) error {
+// extend makes a file, by enlarge, and its loop device as large as asked for.
+func (b *blockDevice) extend(newBytes int64, enlarge func(f *os.File, size int64) error) error {
 	if !b.loop {
 		if newBytes > b.size {
 			return fmt.Errorf("%s has %d bytes, asked for are %d: enlarge the device first: %w", b.source, b.size, newBytes, unix.EINVAL)
@@ -79,7 +80,7 @@ func (b *blockDevice) extend(newBytes int64) error {
 	if newBytes < info.Size() {
 		return fmt.Errorf("%s has %d bytes, asked for are %d: a pool cannot shrink: %w", b.source, info.Size(), newBytes, unix.EINVAL)
 	}
-	if err := f.Truncate(newBytes); err != nil {
+	if err := enlarge(f, newBytes); err != nil {
 		return err
 	}
 	failpoint.Here("after", "extend")

@@ -69,7 +69,11 @@ func activeUUID(ctl control, name string) (string, error) {
 
 // FilesystemUUID reads the UUID of the ext4 file system on a device, mounted or not. ErrNoFilesystem says that there is none.
 func FilesystemUUID(path string) (string, error) {
-	f, err := os.Open(path)
+	node, err := resolve(path)
+	if err != nil {
+		return "", err
+	}
+	f, err := os.Open(node)
 	if err != nil {
 		return "", err
 	}

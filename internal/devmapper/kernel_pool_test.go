@@ -127,7 +127,7 @@ func TestOpenRefusesForeignPools(t *testing.T) {
 		{"other UUID", ours, func(_ *testing.T, c *Config) { c.UUID = uuid.NewString() }, "another one"},
 		{"other data", ours, func(t *testing.T, c *Config) {
 			c.Data = filepath.Join(t.TempDir(), "other.img")
-			check(t, createFile(c.Data, 512*mib))
+			check(t, createFile(c.Data, 512*mib, (*os.File).Truncate))
 		}, "data on device"},
 		{"swapped metadata", ours, func(t *testing.T, c *Config) {
 			swapped := filepath.Join(t.TempDir(), "swapped.img")

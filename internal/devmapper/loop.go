@@ -21,7 +21,7 @@ const (
 	loopMajor   = 7
 )
 
-// blockDevice is an open block device: one that was given, or the loop device of a file. Our loop devices clear themselves when the
+// blockDevice is a block device, open for reading at least: one that was given, or the loop device of a file. Our loop devices clear themselves when the
 // last one closes them (LO_FLAGS_AUTOCLEAR): the pool holds them while it lives, and a crash before there is a pool leaves none.
 type blockDevice struct {
 	f      *os.File
@@ -50,7 +50,7 @@ func attach(path string) (blockDevice, error) {
 	case loop:
 		f, err = attachLoop(path)
 	case isBlock(info.Mode()):
-		f, err = os.OpenFile(path, os.O_RDWR|unix.O_CLOEXEC, 0)
+		f, err = os.OpenFile(path, os.O_RDONLY|unix.O_CLOEXEC, 0)
 	default:
 		err = fmt.Errorf("%s is neither a block device nor a file: %w", path, fs.ErrInvalid)
 	}
@@ -140,7 +140,7 @@ func configureLoop(backing *os.File) (*os.File, error) {
 		if err != nil {
 			return fmt.Errorf("find a free loop device: %w", err)
 		}
-		if loop, err = openLoop(n); err != nil {
+		if loop, err = openLoop(n, os.O_RDWR); err != nil {
 			return err
 		}
 		if err := unix.IoctlLoopConfigure(int(loop.Fd()), &config); err != nil {
@@ -156,19 +156,21 @@ func configureLoop(backing *os.File) (*os.File, error) {
 func isTaken(err error) bool { return errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENXIO) }
 
 // openLoop opens a loop device, and makes its node where neither devtmpfs nor udev has.
-func openLoop(n int) (*os.File, error) {
+func openLoop(n, flags int) (*os.File, error) {
 	path := "/dev/loop" + strconv.Itoa(n)
-	f, err := os.OpenFile(path, os.O_RDWR|unix.O_CLOEXEC, 0)
+	f, err := os.OpenFile(path, flags|unix.O_CLOEXEC, 0)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return f, err
 	}
 	if err := unix.Mknod(path, unix.S_IFBLK|0o600, int(unix.Mkdev(loopMajor, uint32(n)))); err != nil && !errors.Is(err, unix.EEXIST) {
 		return nil, fmt.Errorf("mknod %s: %w", path, err)
 	}
-	return os.OpenFile(path, os.O_RDWR|unix.O_CLOEXEC, 0)
+	return os.OpenFile(path, flags|unix.O_CLOEXEC, 0)
 }
 
-// findLoops returns, open, the loop devices whose backing file is the file at path, whatever name they were attached by.
+// findLoops returns, open for reading, the loop devices whose backing file is the file at
+// path, whatever name they were attached by. All loops of the machine are looked into, and
+// whenever a device that was open for writing is closed, udevd looks into it, too.
 func findLoops(path string) ([]*os.File, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
@@ -184,7 +186,7 @@ func findLoops(path string) ([]*os.File, error) {
 		if err != nil {
 			continue
 		}
-		f, err := openLoop(n)
+		f, err := openLoop(n, os.O_RDONLY)
 		if err != nil { // gone since
 			continue
 		}

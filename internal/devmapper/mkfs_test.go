@@ -55,7 +55,7 @@ func TestMkfsOptionsAreAccepted(t *testing.T) {
 	check(t, err)
 	for _, v := range [][3]int{{1, 46, 0}, version} {
 		path := filepath.Join(t.TempDir(), "fs.img")
-		check(t, createFile(path, deviceSize))
+		check(t, createFile(path, deviceSize, (*os.File).Truncate))
 		_, err := runTool(t.Context(), mke2fs, append(mkfsOptions(v, "5d8a1ad4-4a24-4b1e-8bd4-4bb0f3a2b0c6", deviceSize), path)...)
 		if err != nil {
 			t.Errorf("%v: %v", v, err)
@@ -203,7 +203,7 @@ func TestFilesystemIsTheSameOnEveryHost(t *testing.T) {
 func filesystemFacts(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "device")
-	check(t, createFile(path, 256*mib))
+	check(t, createFile(path, 256*mib, (*os.File).Truncate))
 	check(t, MakeFilesystem(t.Context(), path, "11111111-2222-3333-4444-555555555555"))
 	var facts []string
 	for line := range strings.Lines(run(t, "dumpe2fs", path)) {

@@ -56,7 +56,7 @@ func RepairMetadata(ctx context.Context, cfg Config, size int64) (Repaired, erro
 			return err
 		}
 		if size > metadata.size {
-			if err := metadata.extend(size); err != nil {
+			if err := metadata.extend(size, reserveFile); err != nil {
 				return err
 			}
 			r.Enlarged = true
@@ -139,7 +139,7 @@ func rebuild(ctx context.Context, cfg Config, metadata *blockDevice, size int64,
 	if _, err := saveAside(cfg, fresh); err != nil { // of a repair that a crash ended, after or before the exchange
 		return err
 	}
-	if err := createFile(fresh, max(size, metadata.size)); err != nil {
+	if err := createFile(fresh, max(size, metadata.size), reserveFile); err != nil {
 		return err
 	}
 	rebuilt, err := attach(fresh)
