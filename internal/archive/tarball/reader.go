@@ -235,7 +235,15 @@ func padded(n int64) int64 { return (n + BlockSize - 1) &^ (BlockSize - 1) }
 
 var zeros [windowSize]byte
 
-func isZero(b []byte) bool { return bytes.Equal(b, zeros[:len(b)]) }
+// isZero reports whether all bytes are zero; an extended header may have more of them than a window.
+func isZero(b []byte) bool {
+	for ; len(b) > len(zeros); b = b[len(zeros):] {
+		if !bytes.Equal(b[:len(zeros)], zeros[:]) {
+			return false
+		}
+	}
+	return bytes.Equal(b, zeros[:len(b)])
+}
 
 // Text is how many bytes of extended headers have been read.
 func (r *Reader) Text() int64 { return r.text }
