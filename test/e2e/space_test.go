@@ -111,6 +111,58 @@ func TestOneUploadFillsTheDisk(t *testing.T) {
 	h.Look()
 }
 
+// Somebody else fills the file system of pool, archives and database in the middle of an
+// unpack. What the unpack had written is given back although the journal cannot be
+// written; once there is room, the image is made.
+func TestDiskFilledInUnpack(t *testing.T) {
+	h := smallDisk(t, 700, "MAX_ATTEMPTS=10")
+	h.Start()
+	h.first()
+	h.put("images/b.tar", tarballs.RootFS("hello", 3, big(100)))
+	h.waitEvent("images/b.tar", "step unpack formatted")
+	h.WaitFor("it has written a part", func() bool {
+		s, err := h.pool().Status()
+		h.Check(err)
+		return s.UsedData > 30<<20
+	})
+	h.Signal(syscall.SIGSTOP)
+	hog := filepath.Join(h.State, "hog")
+	fill(t, hog)
+	h.Signal(syscall.SIGCONT)
+	h.waitPaused(time.Now(), "")
+	h.WaitFor("what it had written comes back", func() bool { return h.free() > 20 })
+	h.Check(os.Remove(hog))
+	h.WaitActive("images/b.tar")
+	h.uncounted("images/b.tar")
+	h.waitResumed()
+	h.WaitDrained()
+	h.Stop()
+	h.Consumer("verify", "--all")
+	h.Look()
+}
+
+// fill takes all the space of a file system.
+func fill(t *testing.T, name string) {
+	t.Helper()
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for size := int64(64 << 20); size >= 4096; {
+		info, err := f.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch err := syscall.Fallocate(int(f.Fd()), 0, info.Size(), size); {
+		case errors.Is(err, syscall.ENOSPC):
+			size /= 2
+		case err != nil:
+			t.Fatal(err)
+		}
+	}
+}
+
 // One bit of the archive rots between download and unpack, size and times as they were,
 // and the daemon starts anew: what is made is what was uploaded.
 func TestBitRotBeforeUnpack(t *testing.T) {
