@@ -61,10 +61,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}, []string{"stage"}),
 	}
 	reg.MustRegister(m.jobs, m.duration, m.events, m.failures, m.messages, m.ignores, m.handoffs, m.receive, m.settle, m.margin, m.attacks, m.poolBytes, m.unclaimed, m.pending)
-	for _, st := range []store.Stage{store.Download, store.Unpack, store.Activate} {
-		m.jobs.WithLabelValues(string(st))
-		m.duration.WithLabelValues(string(st))
-	}
+	m.zero()
 	return m
 }
 

@@ -29,6 +29,9 @@ const (
 	Other     Class = "other"
 )
 
+// Classes returns all of them.
+func Classes() []Class { return []Class{Denied, NotFound, Throttled, Server, Network, Timeout, Other} }
+
 // byCode has the error codes whose status says less than their name: SQS answers 400 to nearly everything. The throttling codes of
 // AWS in general are the SDK's to know.
 var byCode = map[string]Class{

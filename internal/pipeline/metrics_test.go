@@ -1,0 +1,47 @@
+package pipeline
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/download"
+	"imagemanager.internal/internal/store"
+)
+
+// Whatever a failure comes to, its counter was there before it: with 0.
+func TestCountersBeforeTheyCount(t *testing.T) {
+	m := NewMetrics(prometheus.NewRegistry())
+	before := testutil.CollectAndCount(m.failures) + testutil.CollectAndCount(m.attacks)
+	if before == 0 {
+		t.Fatal("no counters")
+	}
+	p := newPipeline(t)
+	errs := []error{errors.New("never seen"), download.ErrGone, &archive.Rejection{Reason: archive.Layout}}
+	for _, c := range classes {
+		errs = append(errs, fmt.Errorf("wrapped: %w", c.is))
+	}
+	for _, r := range archive.Rules() {
+		errs = append(errs, &archive.Rejection{Reason: r.Reason, Violation: r.Violation})
+	}
+	for _, st := range []store.Stage{store.Download, store.Unpack, store.Activate} {
+		for _, err := range errs {
+			for failures := range p.cfg.MaxAttempts {
+				job := &Job{attempt: store.Attempt{Stage: st}}
+				job.image.Failures = failures
+				j := p.judge(job, err)
+				m.failure(st, j)
+				if j.verdict == violation {
+					m.violation(j.class)
+				}
+			}
+		}
+	}
+	if after := testutil.CollectAndCount(m.failures) + testutil.CollectAndCount(m.attacks); after != before {
+		t.Errorf("%d series, %d of them only once they counted", after, after-before)
+	}
+}

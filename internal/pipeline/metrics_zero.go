@@ -1,0 +1,68 @@
+package pipeline
+
+import (
+	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/queue"
+	"imagemanager.internal/internal/store"
+)
+
+// zero makes every series whose labels are known beforehand: the first event of a counter
+// that is not there yet is no increase to Prometheus, and an alert on it stays silent.
+func (m *Metrics) zero() {
+	for _, st := range []store.Stage{store.Download, store.Unpack, store.Activate} {
+		m.jobs.WithLabelValues(string(st))
+		m.duration.WithLabelValues(string(st))
+		for class, verdicts := range possible() {
+			for _, v := range verdicts {
+				m.failures.WithLabelValues(string(st), string(v), class)
+			}
+		}
+	}
+	for _, r := range archive.Rules() {
+		if r.Violation {
+			m.attacks.WithLabelValues(string(r.Reason))
+		}
+	}
+	for _, result := range []string{"received", "deleted", "returned", "buried", "lost", "unsettled"} {
+		m.messages.WithLabelValues(result)
+	}
+	for _, class := range queue.Classes() {
+		m.receive.WithLabelValues(string(class))
+	}
+	for _, operation := range []string{"delete", "release", "extend"} {
+		m.settle.WithLabelValues(operation)
+	}
+	for _, how := range []string{"joined", "settled", "stage"} {
+		m.handoffs.WithLabelValues(how)
+	}
+	m.waiting(0, 0)
+}
+
+// possible are the verdicts that a failure of each class may come to.
+func possible() map[string][]verdict {
+	list := map[string][]verdict{"database": {halt, retry, dead}}
+	for _, c := range classes {
+		list[c.class] = comesTo(c.verdict)
+	}
+	for _, class := range queue.Classes() {
+		list[string(class)] = comesTo(world)
+	}
+	for _, r := range archive.Rules() {
+		list[string(r.Reason)] = []verdict{reject}
+		if r.Violation {
+			list[string(r.Reason)] = []verdict{violation}
+		}
+	}
+	return list
+}
+
+// comesTo are the verdicts that one of the table may become.
+func comesTo(v verdict) []verdict {
+	switch v {
+	case reject, violation, dead:
+		return []verdict{v}
+	case retry:
+		return []verdict{retry, dead}
+	}
+	return []verdict{v, retry, dead}
+}

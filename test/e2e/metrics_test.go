@@ -1,0 +1,55 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+
+	"imagemanager.internal/internal/archive"
+	tarballs "imagemanager.internal/test/images"
+)
+
+// Before anything has happened every counter of failures and violations is there with 0:
+// else increase() in an alert does not see the first.
+func TestMetricsAtStart(t *testing.T) {
+	h := newHost(t)
+	h.Start()
+	_, text := h.Get("/metrics")
+	for _, m := range []string{
+		`security_violations_total{rule="dotdot_name"}`, `failures_total{reason="server",stage="download",verdict="world"}`,
+		`messages_total{result="buried"}`, `receive_errors_total{class="denied"}`, `queue_retries_total{operation="extend"}`,
+	} {
+		if !strings.Contains(text, "imagemanager_"+m+" 0\n") {
+			t.Errorf("%s is absent until it happens once", m)
+		}
+	}
+	h.Stop()
+}
+
+// An image of 40,000 empty files takes no more of the pool than is set aside for it, but
+// for one part in ten.
+func TestReservationIsEnough(t *testing.T) {
+	h := newSizedHost(t, "3GiB", "RECONCILE_INTERVAL=0", "DEVICE_SIZE=2GiB", "UNPACK_TIMEOUT=5m")
+	var list []tarballs.Entry
+	for i := range 40000 {
+		if i%100 == 0 {
+			list = append(list, tarballs.Entry{Name: fmt.Sprintf("var/%03d/", i/100)})
+		}
+		list = append(list, tarballs.Entry{Name: fmt.Sprintf("var/%03d/%d", i/100, i), Mode: 0o644})
+	}
+	body := tarballs.RootFS("x", 3, list...)
+	plan, err := archive.Check(t.Context(), bytes.NewReader(body), int64(len(body)), archive.Options{})
+	h.Check(err)
+	before, err := h.pool().Status()
+	h.Check(err)
+	h.put("images/x.tar", body)
+	h.Start()
+	h.WaitActive("images/x.tar")
+	after, err := h.pool().Status()
+	h.Check(err)
+	if taken := after.UsedData - before.UsedData; taken > plan.PoolBytes()*11/10 {
+		t.Errorf("set aside %d MiB, taken %d MiB", plan.PoolBytes()>>20, taken>>20)
+	}
+	h.Kill()
+}
