@@ -37,7 +37,7 @@ var (
 	// ErrNotS3 says that an answer is not known to be S3's, as the page of a proxy, a
 	// load balancer or a captive portal, or was altered by one of them on its way. It
 	// tells nothing about any object.
-	ErrNotS3 = errors.New("this is no answer of S3")
+	ErrNotS3 = errors.New("answer is not S3's but that of a proxy, a load balancer or another server")
 	// ErrToken says that S3 does not know the token of a page of a listing any more.
 	ErrToken = errors.New("listing cannot be continued")
 	// ErrChanged says that the key holds other bytes than those notified: it was overwritten since.

@@ -71,9 +71,9 @@ func (d *Downloader) admit(out *s3.GetObjectOutput, obj Object) (total int64, er
 	other := out.ContentLength != nil && obj.Size > 0 && total != obj.Size
 	switch got := from.etag; {
 	case other && got != "" && got == want:
-		return 0, fmt.Errorf("%w alone: the ETag is the one notified, but it has %d bytes, notified were %d", ErrNotS3, total, obj.Size)
+		return 0, fmt.Errorf("%w: the ETag is the one notified, but it has %d bytes, notified were %d", ErrNotS3, total, obj.Size)
 	case (other || got != "" && want != "" && got != want) && !from.proven(want):
-		return 0, fmt.Errorf("%w, or it would have a request id: ETag is %q, notified was %q", ErrNotS3, got, want)
+		return 0, fmt.Errorf("%w: ETag is %q without a request id, notified was %q", ErrNotS3, got, want)
 	case got != "" && want != "" && got != want:
 		return 0, fmt.Errorf("%w: ETag is %q, notified was %q", ErrChanged, got, want)
 	case total > d.cfg.MaxBytes:
