@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -211,7 +212,7 @@ func detail(e store.Event) string {
 // cmdSnapshot makes a further snapshot, beside a running daemon or without one.
 func cmdSnapshot(ctx context.Context, args []string, out io.Writer) error {
 	return show(ctx, "snapshot", "<key|image>", args, out, func(s *system, fs *flag.FlagSet, asJSON bool) error {
-		images, err := s.find(ctx, fs)
+		image, err := s.findActive(ctx, fs)
 		if err != nil {
 			return err
 		}
@@ -219,7 +220,7 @@ func cmdSnapshot(ctx context.Context, args []string, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		sn, err := p.Snapshot(ctx, images[len(images)-1].ID)
+		sn, err := p.Snapshot(ctx, image)
 		if err != nil {
 			return err
 		}
@@ -242,6 +243,21 @@ func (s *system) find(ctx context.Context, fs *flag.FlagSet) ([]store.Image, err
 		return nil, fmt.Errorf("key %q: %w; `consumer images` lists them", name, store.ErrNotFound)
 	}
 	return images, err
+}
+
+// findActive returns the newest image that is active of those that the argument names,
+// else the newest.
+func (s *system) findActive(ctx context.Context, fs *flag.FlagSet) (int64, error) {
+	images, err := s.find(ctx, fs)
+	if err != nil {
+		return 0, err
+	}
+	for _, img := range slices.Backward(images) {
+		if img.State == store.Active {
+			return img.ID, nil
+		}
+	}
+	return images[len(images)-1].ID, nil
 }
 
 // nonNil makes an empty list print as [], not null.

@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
-	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -28,11 +26,11 @@ func cmdVerify(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	var ids []int64
+	ids := make([]int64, 1)
 	if *all {
 		err = noArgs(fs)
 	} else {
-		ids, err = s.findSealed(ctx, fs)
+		ids[0], err = s.findActive(ctx, fs)
 	}
 	if err != nil {
 		return err
@@ -51,21 +49,6 @@ func cmdVerify(ctx context.Context, args []string, out io.Writer) (err error) {
 	}
 	results, err := s.verify(ctx, p, ids, *all)
 	return errors.Join(err, printVerified(out, results, *asJSON))
-}
-
-// findSealed is the newest version that is active of what the argument names, else the
-// newest.
-func (s *system) findSealed(ctx context.Context, fs *flag.FlagSet) ([]int64, error) {
-	images, err := s.find(ctx, fs)
-	if err != nil {
-		return nil, err
-	}
-	for _, img := range slices.Backward(images) {
-		if img.State == store.Active {
-			return []int64{img.ID}, nil
-		}
-	}
-	return []int64{images[len(images)-1].ID}, nil
 }
 
 // verified is the result for one image.

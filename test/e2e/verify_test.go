@@ -28,6 +28,13 @@ func TestVerify(t *testing.T) {
 	if out := h.Consumer("verify", "images/a.tar"); !strings.Contains(out, "as sealed") || !strings.Contains(out, img.Tree.Digest) {
 		t.Errorf("verify: %s", out)
 	}
+	h.put("images/a.tar", []byte("no archive")) // the newest version of the key, and refused
+	h.WaitFor("it is refused", func() bool { return h.count(store.Rejected) == 1 })
+	for _, args := range [][]string{{"verify", "--json", "images/a.tar"}, {"snapshot", "--json", "images/a.tar"}} {
+		if out := h.Consumer(args...); !strings.Contains(out, fmt.Sprintf(`"image_id": %d`, img.ID)) {
+			t.Errorf("%v: %s", args, out)
+		}
+	}
 	h.WaitDrained()
 	h.Stop()
 	h.plant(img.Tree.Device, text, "A")
