@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"imagemanager.internal/internal/download"
+	"imagemanager.internal/internal/queue"
 	"imagemanager.internal/internal/store"
 )
 
@@ -172,7 +173,8 @@ func (p *Pipeline) lookAtBucket(ctx context.Context) error {
 	if err != nil && errors.Is(ctx.Err(), context.Canceled) { // a shutdown, and no answer
 		return nil
 	}
-	if download.Scope(err) != download.AllObjects || errors.Is(err, download.ErrDenied) { // or it may never be listed
+	anonymous := errors.Is(err, queue.ErrNoCredentials)
+	if !anonymous && (download.Scope(err) != download.AllObjects || errors.Is(err, download.ErrDenied)) { // or it may never be listed
 		err = nil
 	}
 	if p.breaker.looked(err) {

@@ -158,6 +158,7 @@ var classes = []struct {
 	{errDiskLow, halt, "disk_low"},
 	{errTooSmall, reject, "device_too_small"},
 	{errLost, retry, "lost"},
+	{queue.ErrNoCredentials, world, "credentials"},
 	{download.ErrKey, reject, "bad_key"},
 	{download.ErrGone, vanished, "object_gone"},
 	{download.ErrTooBig, reject, "image_too_big"},
