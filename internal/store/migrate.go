@@ -7,10 +7,29 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 )
 
 //go:embed migrations/*.sql
 var migrations embed.FS
+
+// migratePatiently waits for others that open the same new database: while one of them
+// changes its journal mode, SQLite tells the others that it is locked without waiting.
+func migratePatiently(ctx context.Context, db *sql.DB) error {
+	began, again := time.Now(), time.NewTicker(10*time.Millisecond)
+	defer again.Stop()
+	for {
+		err := migrate(ctx, db)
+		if !Busy(err) || time.Since(began) > busyTimeout {
+			return err
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
 
 // migrate applies the files of migrations/ in the order of their names, each in a transaction with the version it leads to.
 func migrate(ctx context.Context, db *sql.DB) error {
@@ -55,6 +74,9 @@ func migrateOne(ctx context.Context, db *sql.DB, file string, to int) (err error
 		return err
 	}
 	defer tx.Rollback()
+	if have, err := version(ctx, tx); err != nil || have >= to { // another process was faster
+		return err
+	}
 	if _, err := tx.ExecContext(ctx, string(text)); err != nil {
 		return err
 	}
@@ -77,7 +99,7 @@ func checkForeignKeys(ctx context.Context, tx *sql.Tx) error {
 	return errors.Join(fmt.Errorf("rows of table %q refer to nothing", table), err)
 }
 
-func version(ctx context.Context, db *sql.DB) (int, error) {
+func version(ctx context.Context, db queryer) (int, error) {
 	var v int
 	if err := db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&v); err != nil {
 		return 0, fmt.Errorf("read schema version: %w", err)

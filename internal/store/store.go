@@ -25,9 +25,14 @@ var (
 	ErrFenced = errors.New("attempt is no longer current")
 	// ErrOrder says that an event does not follow from the image's state; nothing was written.
 	ErrOrder = errors.New("event out of order")
+	// ErrHandedOut says that a snapshot is its user's, and not the daemon's to remove.
+	ErrHandedOut = errors.New("the snapshot was handed out")
 	// ErrNewer says that the database was written by a newer version of the program.
 	ErrNewer = errors.New("database is newer than this program")
 )
+
+// busyTimeout is how long a connection waits for another's lock (SC-3).
+const busyTimeout = 5 * time.Second
 
 // Store is one state directory's database. It is safe for concurrent use.
 type Store struct {
@@ -49,7 +54,7 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := migrate(ctx, s.journal); err != nil {
+	if err := migratePatiently(ctx, s.journal); err != nil {
 		return nil, errors.Join(fmt.Errorf("migrate %s: %w", path, err), s.Close())
 	}
 	return s, nil
@@ -92,7 +97,7 @@ func dsn(path, mode, synchronous string) string {
 		"_journal_mode": "WAL",
 		"_synchronous":  synchronous,
 		"_cache_size":   "-10000", // KiB: 10 MB
-		"_busy_timeout": "5000",   // ms
+		"_busy_timeout": fmt.Sprint(busyTimeout.Milliseconds()),
 		"_foreign_keys": "1",
 		"_txlock":       "immediate",
 	})
