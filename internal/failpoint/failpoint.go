@@ -6,6 +6,9 @@
 // CIM_CRASH_AT says where: at a name, such as "after:step:unpack:sealed", or at "#17", the 17th passage of any failpoint since the
 // process started. CIM_CRASH_HOW says how: "kill", the default, is SIGKILL to the process itself; "kernel" brings the whole kernel down
 // without a sync, which is meant for user-mode-linux. CIM_CRASH_TRACE names a file that every passage is appended to, a line each.
+//
+// CIM_HOLD_AT is the name of a place where every passage waits until the file CIM_HOLD_UNTIL
+// is there, so that whatever else the program does happens between two steps.
 package failpoint
 
 import (
@@ -15,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 )
 
 var (
@@ -22,19 +26,40 @@ var (
 	mu      sync.Mutex
 	passed  int
 	trace   = openTrace(os.Getenv("CIM_CRASH_TRACE"))
+
+	holdAt, holdUntil = os.Getenv("CIM_HOLD_AT"), os.Getenv("CIM_HOLD_UNTIL")
 )
 
 // Here is a passage of the place that the words name; they are joined by colons. It does not return where a crash was asked for.
 func Here(words ...string) {
+	name := strings.Join(words, ":")
+	pass(name)
+	if holdAt == name {
+		hold()
+	}
+}
+
+func pass(name string) {
 	mu.Lock() // passages have an order; whoever dies keeps the lock, so that nobody passes meanwhile
 	defer mu.Unlock()
 	passed++
-	name := strings.Join(words, ":")
 	if trace != nil {
 		fmt.Fprintln(trace, name)
 	}
 	if at == name || at == fmt.Sprintf("#%d", passed) {
 		crash(name)
+	}
+}
+
+// hold returns once the file is there.
+func hold() {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if _, err := os.Stat(holdUntil); err == nil {
+			return
+		}
+		<-tick.C
 	}
 }
 

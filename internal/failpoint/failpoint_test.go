@@ -1,12 +1,14 @@
 package failpoint
 
 import (
+	"bufio"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // A program with the tag dies where it is told to and names what it passed; one without knows nothing of it.
@@ -39,5 +41,45 @@ func TestHere(t *testing.T) {
 		if string(out) != c.out || string(passed) != c.trace || killed != c.killed {
 			t.Errorf("%s: printed %q, passed %q, killed %t; want %q, %q, %t", name, out, passed, killed, c.out, c.trace, c.killed)
 		}
+	}
+}
+
+// A passage of the place named waits for the file, and those before it do not.
+func TestHold(t *testing.T) {
+	dir := t.TempDir()
+	program, until := filepath.Join(dir, "passes"), filepath.Join(dir, "until")
+	if text, err := exec.Command("go", "build", "-tags", "failpoint", "-o", program, "./testdata/passes").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	cmd := exec.Command(program)
+	cmd.Env = append(os.Environ(), "CIM_HOLD_AT=at:second", "CIM_HOLD_UNTIL="+until)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	if !lines.Scan() || lines.Text() != "first" {
+		t.Errorf("before the place: %q", lines.Text())
+	}
+	went := make(chan bool, 1) // buffered: nobody may ask
+	go func() { went <- lines.Scan() }()
+	held := time.NewTimer(50 * time.Millisecond)
+	defer held.Stop()
+	select {
+	case <-went:
+		t.Fatal("it did not wait")
+	case <-held.C:
+	}
+	if err := os.WriteFile(until, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if !<-went || lines.Text() != "second" {
+		t.Errorf("at the place: %q", lines.Text())
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
 	}
 }
