@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -27,27 +28,38 @@ func cmdReconcile(ctx context.Context, args []string, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		plan, err := p.Plan(ctx, !*dry || !s.daemonRunning())
+		if *dry && s.daemonRunning() {
+			plan, err := p.PlanTwice(ctx)
+			if err != nil {
+				return err
+			}
+			return printPlan(out, plan, asJSON)
+		}
+		plan, err := p.Plan(ctx, true)
+		var done pipeline.Recovered
 		if err == nil && !*dry {
-			_, err = p.Recover(ctx)
+			done, err = p.Recover(ctx)
 		}
 		if err != nil {
 			return err
 		}
-		return printPlan(out, plan, asJSON)
+		return errors.Join(printPlan(out, plan, asJSON), done.Err())
 	})
 }
 
-func printPlan(out io.Writer, plan []pipeline.Action, asJSON bool) error {
+func printPlan(out io.Writer, plan pipeline.Plan, asJSON bool) error {
 	if asJSON {
-		return printJSON(out, nonNil(plan))
+		return printJSON(out, nonNil(plan.Actions))
 	}
-	if len(plan) == 0 {
+	if plan.InHand > 0 {
+		fmt.Fprintf(out, "not looked at, because the daemon works on them: %d images\n", plan.InHand)
+	}
+	if len(plan.Actions) == 0 {
 		fmt.Fprintln(out, "journal, pool and files agree: nothing to do")
 		return nil
 	}
 	t := newTable(out, "DO", "WHAT", "IMAGE", "REASON")
-	for _, a := range plan {
+	for _, a := range plan.Actions {
 		image := ""
 		if a.Image > 0 {
 			image = fmt.Sprint(a.Image)

@@ -18,29 +18,28 @@ func (p *Pipeline) activate(ctx context.Context, job *Job) error {
 	return p.snapshot(ctx, job)
 }
 
-// reactivate activates the snapshots that the image has already. Those that the pool has lost are forgotten.
+// reactivate activates the snapshots that the image has already. Those that the pool has lost
+// are forgotten; nothing is done to their ids.
 func (p *Pipeline) reactivate(ctx context.Context, job *Job) (stands bool, err error) {
 	devices, err := p.Store.DevicesOf(ctx, job.image.ID)
 	if err != nil {
 		return false, err
 	}
+	var errs []error
 	for _, d := range devices {
-		if d.Kind != store.SnapshotDevice || d.State != store.Ready {
+		if !handedOut(d) {
 			continue
 		}
 		_, err := p.Pool.Activate(devmapper.ID(d.ID), devmapper.KindSnapshot, d.Bytes, false)
-		switch {
-		case errors.Is(err, devmapper.ErrNotFound):
-			err = p.drop(ctx, d)
-		case err == nil:
-			stands = true
+		if errors.Is(err, devmapper.ErrNotFound) {
+			p.logJob(job).Error().Err(err).Int64("device_id", d.ID).Msg("the pool has lost a snapshot")
+			errs = append(errs, p.advance(ctx, job, &d, store.Gone, nil))
+			continue
 		}
-		if err != nil {
-			return false, err
-		}
+		errs, stands = append(errs, err), true
 	}
-	if !stands {
-		return false, nil
+	if err := errors.Join(errs...); err != nil || !stands {
+		return false, err
 	}
 	return true, p.handOff(ctx, job, "the snapshot is there")
 }
@@ -58,7 +57,7 @@ func (p *Pipeline) snapshot(ctx context.Context, job *Job) error {
 	}
 	if err := p.Pool.CreateSnapshot(devmapper.ID(d.ID), devmapper.ID(origin.ID)); err != nil {
 		if errors.Is(err, devmapper.ErrNotFound) {
-			return p.originLost(ctx, origin, err)
+			return p.originLost(ctx, job, origin, err)
 		}
 		return p.taken(ctx, d, err)
 	}
@@ -78,8 +77,8 @@ func (p *Pipeline) snapshot(ctx context.Context, job *Job) error {
 }
 
 // originLost notes that the pool does not have the image's device: the next attempt unpacks again.
-func (p *Pipeline) originLost(ctx context.Context, origin store.Device, cause error) error {
-	return errors.Join(fmt.Errorf("%w: device %d: %w", errLost, origin.ID, cause), p.drop(ctx, origin))
+func (p *Pipeline) originLost(ctx context.Context, job *Job, origin store.Device, cause error) error {
+	return errors.Join(fmt.Errorf("%w: device %d: %w", errLost, origin.ID, cause), p.advance(ctx, job, &origin, store.Gone, nil))
 }
 
 // undoActivate removes what an attempt made short of an active snapshot.

@@ -60,8 +60,12 @@ func (p *Pipeline) missing(job *Job) int64 {
 // archive that the journal does not know is overwritten by it. When there is no next attempt, discard removes both.
 func (p *Pipeline) undoDownload(context.Context, *Job) error { return nil }
 
-// blobHolds checks the archive's size and, if its inode or modification time changed, its SHA-256.
+// blobHolds checks the archive's size and, if its inode or modification time changed, its
+// SHA-256. An image that is unpacked goes on to its end without one.
 func (p *Pipeline) blobHolds(ctx context.Context, job *Job) error {
+	if job.image.Stage == store.Activate {
+		return nil
+	}
 	b := job.image.Blob
 	if b == nil {
 		return fmt.Errorf("%w: no archive recorded", errLost)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/failpoint"
@@ -43,6 +44,41 @@ func (p *Pipeline) saveManifest(m *archive.Manifest) (err error) {
 	return syncDir(p.cfg.ManifestDir)
 }
 
+// lockManifests keeps removers of manifests out (LOCK_SH), from before one is written until
+// the seal that refers to it is recorded; or writers (LOCK_EX). It works between processes,
+// and the kernel unlocks for one that dies. fs.ErrNotExist while there is no manifest.
+func (p *Pipeline) lockManifests(how int) (unlock func(), err error) {
+	dir, err := os.Open(p.cfg.ManifestDir)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		switch err := syscall.Flock(int(dir.Fd()), how); {
+		case err == nil:
+			return func() { dir.Close() }, nil
+		case !errors.Is(err, syscall.EINTR):
+			dir.Close()
+			return nil, fmt.Errorf("lock %s: %w", dir.Name(), err)
+		}
+	}
+}
+
+// seal saves the manifest of a filled device and records the seal that refers to it.
+func (p *Pipeline) seal(ctx context.Context, job *Job, d *store.Device, tree *store.Tree, written *archive.Manifest) error {
+	if err := os.MkdirAll(p.cfg.ManifestDir, 0o700); err != nil {
+		return err
+	}
+	unlock, err := p.lockManifests(syscall.LOCK_SH)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := p.saveManifest(written); err != nil {
+		return err
+	}
+	return p.advance(ctx, job, d, store.Sealed, tree)
+}
+
 // removePartialManifests removes what a saveManifest left that was killed.
 func (p *Pipeline) removePartialManifests() error {
 	parts, err := filepath.Glob(filepath.Join(p.cfg.ManifestDir, "*.part"))
@@ -70,28 +106,61 @@ func (p *Pipeline) loadManifest(digest string) (*archive.Manifest, error) {
 	return m, nil
 }
 
-// planManifests finds temporary files, and the manifests that no image refers to.
-func (p *Pipeline) planManifests(images map[int64]store.Image) ([]Action, error) {
+// listManifests lists what is in the directory at a moment when nobody has written a
+// manifest whose seal is not recorded yet.
+func (p *Pipeline) listManifests() ([]string, error) {
+	unlock, err := p.lockManifests(syscall.LOCK_EX)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	entries, err := os.ReadDir(p.cfg.ManifestDir)
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names, err
+}
+
+// planManifests finds temporary files, and the manifests that no image refers to. They were
+// listed before the journal was read.
+func (p *Pipeline) planManifests(names []string, c comparison) []Action {
 	used := map[string]bool{}
-	for _, img := range images {
+	for _, img := range c.after.images {
 		if t := img.Tree; t != nil && !img.State.Refused() {
 			used[filepath.Base(p.manifestPath(t.Digest))] = true
 		}
 	}
-	entries, err := os.ReadDir(p.cfg.ManifestDir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
 	var plan []Action
-	for _, e := range entries {
-		if !used[e.Name()] {
+	for _, name := range names {
+		if !used[name] {
 			plan = append(plan, Action{
-				Do: RemoveFile, What: "manifest " + e.Name(), Reason: "no image refers to it", kind: "file",
-				remove: func() error { return os.Remove(filepath.Join(p.cfg.ManifestDir, e.Name())) },
+				Do: RemoveFile, What: "manifest " + name, Reason: "no image refers to it", kind: "file",
+				remove: func(ctx context.Context) error { return p.removeManifest(ctx, name) },
 			})
 		}
 	}
-	return plan, nil
+	return plan
+}
+
+// removeManifest removes a manifest, or a temporary file, unless an image refers to it.
+func (p *Pipeline) removeManifest(ctx context.Context, name string) error {
+	unlock, err := p.lockManifests(syscall.LOCK_EX)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	used, err := p.Store.TreeUsed(ctx, "sha256:"+name)
+	if err != nil || used {
+		return err
+	}
+	if err := os.Remove(filepath.Join(p.cfg.ManifestDir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // setAside moves an archive that was refused as an attack out of the way, within the budget: the oldest go first. It may be called
@@ -140,11 +209,12 @@ func (p *Pipeline) makeRoomAside(size int64) error {
 	return nil
 }
 
-// discard removes everything that was made for an image that is refused or given up.
+// discard removes everything that was made for an image that is refused or given up, but
+// what was handed out.
 func (p *Pipeline) discard(ctx context.Context, job *Job) {
-	err := p.dropDevices(ctx, job, func(store.Device) bool { return true })
+	err := p.dropDevices(ctx, job, func(d store.Device) bool { return !handedOut(d) })
 	if err := errors.Join(err, p.discardBlob(job)); err != nil {
-		p.logJob(job).Error().Err(err).Msg("clean-up incomplete; the next start finishes it")
+		p.logJob(job).Error().Err(err).Msg("clean-up incomplete; the next reconcile finishes it")
 	}
 }
 

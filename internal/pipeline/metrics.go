@@ -28,6 +28,7 @@ type Metrics struct {
 	poolBytes *prometheus.GaugeVec
 	unclaimed *prometheus.GaugeVec
 	pending   *prometheus.GaugeVec
+	problems  prometheus.Gauge
 }
 
 // NewMetrics registers the pipeline's metrics.
@@ -54,13 +55,16 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		attacks:   counter("security_violations_total", "Archives refused as attacks.", "rule"),
 		unclaimed: gauge("unclaimed", "Things that no row of the journal claims, as of the last reconcile.", "kind"),
 		pending:   gauge("pending_images", "Pending images without a job: waiting for their next attempt, or found in nobody's hands.", "held_by"),
+		problems: prometheus.NewGauge(prometheus.GaugeOpts{
+			Namespace: namespace, Name: "reconcile_problems", Help: "Things that the last reconcile could not bring into agreement.",
+		}),
 		poolBytes: gauge("pool_bytes", "Space of the thin pool.", "space", "state"),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: namespace, Name: "stage_duration_seconds", Help: "Time of a stage that was done.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800},
 		}, []string{"stage"}),
 	}
-	reg.MustRegister(m.jobs, m.duration, m.events, m.failures, m.messages, m.ignores, m.handoffs, m.receive, m.settle, m.margin, m.attacks, m.poolBytes, m.unclaimed, m.pending)
+	reg.MustRegister(m.jobs, m.duration, m.events, m.failures, m.messages, m.ignores, m.handoffs, m.receive, m.settle, m.margin, m.attacks, m.poolBytes, m.unclaimed, m.pending, m.problems)
 	m.zero()
 	return m
 }

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/failpoint"
 	"imagemanager.internal/internal/store"
 )
 
@@ -25,6 +28,7 @@ const (
 	Deactivate  Do = "deactivate"   // an image's device is active, and nobody works on it
 	RemoveFile  Do = "remove file"  // an archive, manifest or temporary file that no image claims
 	Report      Do = "report"       // not ours: left alone
+	Resume      Do = "resume"       // a device is suspended; before anything is compared
 )
 
 // Action is one disagreement, and what is done about it.
@@ -39,82 +43,199 @@ type Action struct {
 	image   store.Image
 	device  store.Device
 	foreign devmapper.ID
-	remove  func() error
+	remove  func(context.Context) error
+	unseen  error // it could not be looked at
+}
+
+// Plan is what differs between the journal, the pool and the files.
+type Plan struct {
+	Actions []Action
+	InHand  int // images that were left out, because they were worked on meanwhile
 }
 
 // ErrWrongPool says that the pool cannot be the one that the journal is about.
 var ErrWrongPool = errors.New("this pool is not the one of the journal")
 
-// Plan compares the journal with the pool and with the files, both ways, and changes nothing. A pool that takes no changes is an
-// error, as is one that has none of the journal's devices: it was made anew, or another's data is in its place. Manifests are looked
-// at only while nothing runs: one is written before the event that refers to it.
-func (p *Pipeline) Plan(ctx context.Context, alone bool) ([]Action, error) {
-	files, err := p.Downloader.List() // before the journal: what is made afterwards is not in the list
+// Plan compares the journal with the pool and with the files, both ways, and changes nothing.
+// alone says that nobody works on the images. Otherwise only that differs which was so before
+// the first reading and still is after the last: two readings at two moments are no
+// difference. A pool that takes no changes is an error, as is one that has none of the
+// journal's devices: it was made anew, or another's data is in its place.
+func (p *Pipeline) Plan(ctx context.Context, alone bool) (Plan, error) {
+	before, err := p.read(ctx)
 	if err != nil {
-		return nil, err
+		return Plan{}, err
 	}
-	known, err := p.deviceIDs(ctx) // before the pool is read, and again after: a device may be made or removed meanwhile
-	if err != nil {
-		return nil, err
-	}
+	archives, archivesErr := p.Downloader.List()
+	manifests, manifestsErr := p.listManifests()
 	truth, err := p.look()
 	if err != nil {
-		return nil, err
+		return Plan{}, err
 	}
+	if !alone {
+		failpoint.Here("between", "readings")
+	}
+	after, err := p.read(ctx)
+	if err != nil {
+		return Plan{}, err
+	}
+	c := comparison{alone: alone, before: before, after: after, truth: truth}
+	if err := p.rightPool(ctx, c); err != nil {
+		return Plan{}, err
+	}
+	return Plan{InHand: c.inHand(), Actions: slices.Concat(
+		c.planDevices(), c.planLost(), c.planForeign(), p.planFiles(archives, c), p.planManifests(manifests, c),
+		unseen("the archives", archivesErr), unseen("the manifests", manifestsErr),
+	)}, nil
+}
+
+// PlanTwice is Plan beside a daemon that is another process: what is the same in two plans a
+// second apart. A daemon that is about to remove something has not recorded that it is.
+func (p *Pipeline) PlanTwice(ctx context.Context) (Plan, error) {
+	first, err := p.Plan(ctx, false)
+	if err != nil || len(first.Actions) == 0 {
+		return first, err
+	}
+	wait(ctx, time.Second)
+	second, err := p.Plan(ctx, false)
+	second.Actions = slices.DeleteFunc(second.Actions, func(a Action) bool { return !slices.ContainsFunc(first.Actions, a.is) })
+	return second, err
+}
+
+// is reports whether two actions are about the same thing, which has not changed.
+func (a Action) is(b Action) bool {
+	return a.Do == b.Do && a.What == b.What && a.Reason == b.Reason &&
+		a.image.UpdatedAt.Equal(b.image.UpdatedAt) && a.device.UpdatedAt.Equal(b.device.UpdatedAt)
+}
+
+// unseen is what could not be looked at: nothing is concluded from that.
+func unseen(what string, err error) []Action {
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return []Action{{Do: Report, What: what, Reason: err.Error(), unseen: err}}
+}
+
+// reading is the journal at one moment, and what was worked on.
+type reading struct {
+	images  map[int64]store.Image
+	devices map[int64]store.Device
+	jobs    map[int64]bool // images that a job of this process has
+}
+
+func (p *Pipeline) read(ctx context.Context) (reading, error) {
+	r := reading{map[int64]store.Image{}, map[int64]store.Device{}, p.working()}
 	devices, err := p.Store.Devices(ctx)
 	if err != nil {
-		return nil, err
+		return r, err
+	}
+	for _, d := range devices {
+		r.devices[d.ID] = d
 	}
 	images, err := p.Store.Images(ctx)
-	if err != nil {
-		return nil, err
-	}
-	byID := map[int64]store.Image{}
 	for _, img := range images {
-		byID[img.ID] = img
+		r.images[img.ID] = img
 	}
-	if err := p.rightPool(ctx, devices, truth); err != nil {
-		return nil, err
+	for id := range p.working() {
+		r.jobs[id] = true
 	}
+	return r, err
+}
+
+// comparison is the pool between two readings of the journal.
+type comparison struct {
+	alone         bool // nobody worked on the images meanwhile
+	before, after reading
+	truth         poolTruth
+}
+
+// calm reports whether nobody worked on the image from the first reading to the last. A daemon
+// in another process has it in hand while its attempt runs; a further snapshot of an active
+// image is made by a command, and those are kept out.
+func (c comparison) calm(image int64) bool {
+	was, known := c.before.images[image]
+	is := c.after.images[image]
+	if c.alone {
+		return true
+	}
+	return known && was.UpdatedAt.Equal(is.UpdatedAt) && !c.before.jobs[image] && !c.after.jobs[image] && (!is.Running || is.State != store.Pending)
+}
+
+// still reports whether the device is as it was in the first reading.
+func (c comparison) still(d store.Device) bool {
+	was, known := c.before.devices[d.ID]
+	return c.alone || known && was.State == d.State && was.UpdatedAt.Equal(d.UpdatedAt) && c.calm(d.Image)
+}
+
+func (c comparison) inHand() (n int) {
+	for id := range c.after.images {
+		if !c.calm(id) {
+			n++
+		}
+	}
+	return n
+}
+
+// known reports whether the journal had the device at any moment.
+func (c comparison) known(id devmapper.ID) bool {
+	_, before := c.before.devices[int64(id)]
+	_, after := c.after.devices[int64(id)]
+	return before || after
+}
+
+// planDevices compares the devices of the journal with the pool.
+func (c comparison) planDevices() []Action {
 	var plan []Action
-	for i := len(devices) - 1; i >= 0; i-- { // snapshots before their origins
-		d := devices[i]
-		known[devmapper.ID(d.ID)] = true
-		if do, reason := decide(byID[d.Image], d, truth); do != "" {
+	ids := slices.Sorted(maps.Keys(c.after.devices))
+	slices.Reverse(ids) // snapshots before their origins
+	for _, id := range ids {
+		d := c.after.devices[id]
+		img := c.after.images[d.Image]
+		if do, reason := decide(img, d, c.truth); do != "" && c.still(d) {
 			plan = append(plan, Action{
 				Do: do, What: fmt.Sprintf("device %d", d.ID), Image: d.Image, Device: d.ID, Reason: reason,
-				kind: deviceLeftover(do), image: byID[d.Image], device: d,
+				kind: deviceLeftover(do), image: img, device: d,
 			})
 		}
 	}
-	for _, id := range slices.Sorted(maps.Keys(truth.thins)) {
-		if !known[id] {
-			plan = append(plan, Action{Do: Report, What: fmt.Sprintf("thin device %d", id), Device: int64(id), Reason: "the journal does not know it", kind: "thin_device", foreign: id})
+	return plan
+}
+
+// planLost finds active images that have no device at all, which no path of ours leaves.
+func (c comparison) planLost() []Action {
+	ready := map[int64]bool{}
+	for _, d := range c.after.devices {
+		ready[d.Image] = ready[d.Image] || d.State == store.Ready
+	}
+	var plan []Action
+	for _, id := range slices.Sorted(maps.Keys(c.after.images)) {
+		if img := c.after.images[id]; img.State == store.Active && !ready[id] && c.calm(id) {
+			plan = append(plan, Action{Do: MakeAgain, What: fmt.Sprintf("image %d", id), Image: id, Reason: "it is active and has no device", image: img})
 		}
 	}
-	for _, id := range slices.Sorted(maps.Keys(truth.active)) {
-		if !known[id] && !truth.thins[id] {
+	return plan
+}
+
+// planForeign finds what the pool has and the journal never had.
+func (c comparison) planForeign() []Action {
+	var plan []Action
+	for _, id := range slices.Sorted(maps.Keys(c.truth.thins)) {
+		if !c.known(id) {
+			plan = append(plan, Action{
+				Do: Report, What: fmt.Sprintf("thin device %d", id), Device: int64(id), Reason: "the journal does not know it",
+				kind: "thin_device", foreign: id,
+			})
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(c.truth.active)) {
+		if !c.known(id) && !c.truth.thins[id] {
 			plan = append(plan, Action{
 				Do: Deactivate, What: fmt.Sprintf("dm device of thin device %d", id), Device: int64(id), Reason: "neither journal nor pool know it",
 				kind: "dm_device", device: store.Device{ID: int64(id)},
 			})
 		}
 	}
-	plan = append(plan, p.planFiles(files, byID)...)
-	if !alone {
-		return plan, nil
-	}
-	manifests, err := p.planManifests(byID)
-	return append(plan, manifests...), err
-}
-
-func (p *Pipeline) deviceIDs(ctx context.Context) (map[devmapper.ID]bool, error) {
-	devices, err := p.Store.Devices(ctx)
-	ids := map[devmapper.ID]bool{}
-	for _, d := range devices {
-		ids[devmapper.ID(d.ID)] = true
-	}
-	return ids, err
+	return plan
 }
 
 // poolTruth is what the pool holds, whatever the journal says.
@@ -148,17 +269,17 @@ func (p *Pipeline) look() (poolTruth, error) {
 }
 
 // rightPool refuses a pool that has not one of the devices that were made since it was created.
-func (p *Pipeline) rightPool(ctx context.Context, devices []store.Device, truth poolTruth) error {
+func (p *Pipeline) rightPool(ctx context.Context, c comparison) error {
 	row, err := p.Store.Pool(ctx)
 	if err != nil {
 		return err
 	}
 	missing := 0
-	for _, d := range devices {
-		if d.State != store.Ready || d.UpdatedAt.Before(row.CreatedAt) {
+	for _, d := range c.after.devices {
+		if d.State != store.Ready || d.UpdatedAt.Before(row.CreatedAt) || !c.still(d) {
 			continue
 		}
-		if truth.thins[devmapper.ID(d.ID)] {
+		if c.truth.thins[devmapper.ID(d.ID)] {
 			return nil
 		}
 		missing++
@@ -170,14 +291,21 @@ func (p *Pipeline) rightPool(ctx context.Context, devices []store.Device, truth 
 		ErrWrongPool, missing, row.Metadata, row.Data)
 }
 
+// handedOut reports whether a device is a snapshot that a user may have written to. It stays,
+// whatever verdict its image gets: only an operator removes it.
+func handedOut(d store.Device) bool { return d.Kind == store.SnapshotDevice && d.State == store.Ready }
+
 // decide is the table of recovery: what becomes of one device of the journal.
 func decide(img store.Image, d store.Device, truth poolTruth) (Do, string) {
 	id := devmapper.ID(d.ID)
 	whole, active := truth.active[id]
 	switch {
-	case img.State.Refused():
+	case img.State == store.Removed, img.State.Refused() && !handedOut(d):
 		return RollBack, "its image is " + string(img.State)
-	case d.State == store.Sealed && truth.thins[id]:
+	case d.State == store.Sealed && truth.thins[id] && img.Tree != nil && img.Tree.Device == d.ID:
+		if img.Stage != store.Unpack { // its archive is fetched again; the unpack finishes it
+			return "", ""
+		}
 		return RollForward, "it was sealed"
 	case d.State != store.Ready:
 		return RollBack, "it is " + string(d.State)
@@ -203,22 +331,23 @@ func deviceLeftover(do Do) string {
 }
 
 // planFiles finds temporary files and archives that no image claims.
-func (p *Pipeline) planFiles(names []string, images map[int64]store.Image) []Action {
+func (p *Pipeline) planFiles(names []string, c comparison) []Action {
 	var plan []Action
 	for _, name := range names {
 		id, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSuffix(name, ".part"), ".tar"), 10, 64)
-		img, known := images[id]
+		img, known := c.after.images[id]
 		if err != nil || !known || !strings.HasPrefix(name, blobName(id)) {
 			plan = append(plan, Action{Do: Report, What: "file " + name, Reason: "it is not named like ours", kind: "file"})
 			continue
 		}
-		if whole := img.Blob != nil; !img.State.Refused() && whole == (name == blobName(id)) { // the archive, or the part that will be one
+		whole := img.Blob != nil
+		if !c.calm(id) || !img.State.Refused() && whole == (name == blobName(id)) { // the archive, or the part that will be one
 			continue
 		}
 		a := Action{Do: RemoveFile, What: "file " + name, Image: id, Reason: "no image claims it", kind: "file", image: img}
-		a.remove = func() error { return p.Downloader.Remove(name) }
+		a.remove = func(context.Context) error { return p.Downloader.Remove(name) }
 		if img.State.Refused() {
-			a.remove = func() error { return p.discardBlob(&Job{image: img}) }
+			a.remove = func(context.Context) error { return p.discardBlob(&Job{image: img}) }
 		}
 		plan = append(plan, a)
 	}

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
+	"syscall"
 
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/store"
@@ -18,6 +18,44 @@ type Recovered struct {
 	Lost        int      `json:"lost"`        // results that the pool does not have: made again
 	Blobs       int      `json:"blobs"`       // archives and temporary files that no image claims
 	Foreign     []string `json:"foreign"`     // thin ids and files that are not ours: left alone
+
+	Problems []Problem `json:"problems,omitempty"` // what is as it was; it is tried again
+}
+
+// Problem is something that could not be brought into agreement.
+type Problem struct {
+	Action
+	Error  string `json:"error"`
+	Remedy string `json:"remedy"`
+
+	err error
+}
+
+func problemOf(a Action, err error) Problem {
+	return Problem{Action: a, Error: err.Error(), Remedy: remedyOf(err), err: fmt.Errorf("%s %s: %w", a.Do, a.What, err)}
+}
+
+// remedyOf is what to do about a problem, besides waiting: it is tried again at every reconcile
+// and at the next start.
+func remedyOf(err error) string {
+	switch {
+	case errors.Is(err, devmapper.ErrBusy):
+		return "end whoever has it open; it is tried again"
+	case errors.Is(err, devmapper.ErrForeign):
+		return "another device has its name: rename or remove that one; it is tried again"
+	case store.Unwritable(err), errors.Is(err, syscall.ENOSPC):
+		return "make room on the disk under the state directory; it is tried again"
+	}
+	return "it is tried again; `consumer doctor` looks at the machine"
+}
+
+// Err joins the problems; nil if there is none.
+func (r *Recovered) Err() error {
+	var errs []error
+	for _, pr := range r.Problems {
+		errs = append(errs, fmt.Errorf("%w: %s", pr.err, pr.Remedy))
+	}
+	return errors.Join(errs...)
 }
 
 func (r *Recovered) add(a Action) {
@@ -34,33 +72,53 @@ func (r *Recovered) add(a Action) {
 		r.Blobs++
 	case Report:
 		r.Foreign = append(r.Foreign, a.What)
-	case Deactivate:
+	case Deactivate, Resume:
 	}
 }
 
 // Recover brings journal, pool and files into agreement after a crash, a power cut or a reboot. Nothing else may use the pool
 // meanwhile. It is idempotent: killed at any point, the next run finishes; run twice, the second changes nothing.
 // A device that was not sealed is rolled back, a sealed one is rolled forward; unfinished images are left to Run.
+//
+// What cannot be brought into agreement, such as a device that somebody holds, is a problem
+// of that one thing: the others go on. The error is about the pool or the journal as a whole.
 func (p *Pipeline) Recover(ctx context.Context) (Recovered, error) {
 	var r Recovered
 	if err := p.Pool.ResumeSuspended(); err != nil { // readers of a suspended device cannot even be killed
-		return r, err
+		r.Problems = append(r.Problems, problemOf(Action{Do: Resume, What: "suspended devices"}, err))
 	}
 	plan, err := p.Plan(ctx, true)
 	if err != nil {
-		return r, err
+		return r, errors.Join(err, r.Err())
 	}
-	for _, a := range plan {
-		if err := p.apply(ctx, &Job{image: a.image}, a); err != nil {
-			return r, fmt.Errorf("%s %s: %w", a.Do, a.What, err)
+	for _, a := range plan.Actions {
+		err := p.apply(ctx, &Job{image: a.image}, a)
+		if ctx.Err() != nil {
+			return r, context.Cause(ctx)
+		}
+		if err != nil {
+			r.Problems = append(r.Problems, problemOf(a, err))
+			continue
 		}
 		r.add(a)
 	}
-	p.Log.Info().Interface("recovered", r).Msg("journal, pool and files agree")
-	if err := p.countLeftovers(ctx, plan); err != nil { // it only measures
+	p.metrics.problems.Set(float64(len(r.Problems)))
+	p.logRecovered(r)
+	if err := p.countLeftovers(ctx, plan, true); err != nil { // it only measures
 		p.Log.Warn().Err(err).Msg("what is left over cannot be counted")
 	}
 	return r, nil
+}
+
+func (p *Pipeline) logRecovered(r Recovered) {
+	for _, pr := range r.Problems {
+		p.Log.Error().Err(pr.err).Str("remedy", pr.Remedy).Int64("image_id", pr.Image).Int64("device_id", pr.Device).Msg("left as it is")
+	}
+	line, text := p.Log.Info(), "journal, pool and files agree"
+	if len(r.Problems) > 0 {
+		line, text = p.Log.Warn(), "journal, pool and files agree but for what is left as it is"
+	}
+	line.Interface("recovered", r).Msg(text)
 }
 
 // apply carries out one action. Each may find its work done.
@@ -79,111 +137,43 @@ func (p *Pipeline) apply(ctx context.Context, job *Job, a Action) error {
 	case Deactivate:
 		return p.Pool.Deactivate(id)
 	case RemoveFile:
-		return a.remove()
+		return a.remove(ctx)
 	case Report:
 		if a.foreign == 0 {
-			return nil
+			return a.unseen
 		}
 		return p.Store.SkipDevices(ctx, int64(a.foreign)) // its id is not to be handed out
 	}
 	return fmt.Errorf("no such action: %q", a.Do)
 }
 
-// rollForward finishes an unpack that was cut off after the seal.
+// rollForward finishes an unpack that was cut off after the seal. The attempt begins when
+// nothing can hold it up any more.
 func (p *Pipeline) rollForward(ctx context.Context, job *Job, d store.Device) error {
-	if err := p.begin(ctx, job, store.Unpack); err != nil {
-		return err
-	}
 	if err := p.Pool.Deactivate(devmapper.ID(d.ID)); err != nil {
 		return err
 	}
-	img, err := p.Store.Unpacked(ctx, job.attempt, d)
+	if err := p.begin(ctx, job, store.Unpack); err != nil {
+		return err
+	}
+	return p.makeReady(ctx, job, d)
+}
+
+// lose takes an image back to the stage whose result the pool does not have any more. The
+// journal forgets the result; nothing is done to its id in the pool, so that a loss that was
+// none would destroy nothing.
+func (p *Pipeline) lose(ctx context.Context, job *Job, d store.Device) error {
+	if d.ID == 0 {
+		return p.reopen(ctx, job, store.Unpack, fmt.Errorf("%w: the image has no device", errLost))
+	}
+	if job.image.State.Refused() {
+		return p.Store.SetDevice(ctx, d.ID, store.Gone)
+	}
+	img, err := p.Store.Lose(ctx, d, fmt.Sprintf("%v: the pool does not have device %d", errLost, d.ID))
 	if err != nil {
 		return err
 	}
 	job.image = img
-	p.event(job, store.Done, store.Unpack).Int64("device_id", d.ID).Msg("unpack finished: its device was sealed")
+	p.event(job, store.Reopened, img.Stage).Int64("device_id", d.ID).Str("kind", string(d.Kind)).Msgf("%s is made again: %s", img.Stage, img.Reason)
 	return nil
-}
-
-// lose takes an image back to the stage whose result the pool does not have any more.
-func (p *Pipeline) lose(ctx context.Context, job *Job, d store.Device) error {
-	stage := store.Unpack
-	if d.Kind == store.SnapshotDevice {
-		stage = store.Activate
-	}
-	if err := p.reopen(ctx, job, stage, fmt.Errorf("%w: the pool does not have device %d", errLost, d.ID)); err != nil {
-		return err
-	}
-	return p.drop(ctx, d)
-}
-
-// Reconcile is Recover beside running jobs: it leaves alone whatever a job works on, and whatever changed since it looked. The
-// caller keeps other commands out of the pool.
-func (p *Pipeline) Reconcile(ctx context.Context) error {
-	plan, err := p.Plan(ctx, false)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, a := range plan {
-		if err := p.applyIdle(ctx, a); err != nil {
-			errs = append(errs, fmt.Errorf("%s %s: %w", a.Do, a.What, err))
-		}
-	}
-	return errors.Join(append(errs, p.countLeftovers(ctx, plan))...)
-}
-
-// applyIdle applies an action to an image that no job works on, and that is still as it was when the plan was made.
-func (p *Pipeline) applyIdle(ctx context.Context, a Action) error {
-	if a.image.ID == 0 {
-		if a.Do != Report {
-			p.Log.Warn().Str("action", string(a.Do)).Str("what", a.What).Msg("reconcile")
-		}
-		return p.apply(ctx, nil, a)
-	}
-	due := p.dueOf(a.image.ID)
-	job, fresh := p.take(a.image.ID, nil)
-	if !fresh {
-		return nil
-	}
-	img, err := p.Store.Image(ctx, a.image.ID)
-	if err == nil && img.UpdatedAt.Equal(a.image.UpdatedAt) && !p.changed(ctx, a) {
-		job.image = img
-		p.logJob(job).Warn().Str("action", string(a.Do)).Str("what", a.What).Msg("reconcile")
-		err = p.apply(ctx, job, a)
-	}
-	p.finish(ctx, job, afterwards(a, img, job.image, due, err))
-	return err
-}
-
-// afterwards is the outcome for the messages that came while an action had the image. What was lost is to be made again now. An image that
-// waited goes on waiting: for its time, or for its message, which another host may have by now.
-func afterwards(a Action, before, after store.Image, due time.Time, err error) outcome {
-	switch {
-	case err == nil && before.State != store.Pending && after.State != store.Pending:
-		return done
-	case a.Do == MakeAgain || a.Do == RollForward:
-		return abandoned
-	case due.IsZero():
-		return outcome{verdict: retry, left: true}
-	}
-	return outcome{verdict: retry, delay: max(time.Until(due), 0)}
-}
-
-// changed tells whether the device of an action is no longer what it was.
-func (p *Pipeline) changed(ctx context.Context, a Action) bool {
-	if a.device.ID == 0 {
-		return false
-	}
-	devices, err := p.Store.DevicesOf(ctx, a.image.ID)
-	if err != nil {
-		return true
-	}
-	for _, d := range devices {
-		if d.ID == a.device.ID {
-			return d.State != a.device.State || !d.UpdatedAt.Equal(a.device.UpdatedAt)
-		}
-	}
-	return true
 }

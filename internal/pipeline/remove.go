@@ -4,8 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
+	"path/filepath"
 	"slices"
 
 	"imagemanager.internal/internal/devmapper"
@@ -49,7 +48,11 @@ func (p *Pipeline) RemoveImage(ctx context.Context, image int64, force bool) (Re
 		p.event(&Job{image: img}, store.Removal, "").Msg("image removed")
 	}
 	// The devices are the last to go: once the journal has none, the removal is complete and the image may be submitted again.
-	if err := errors.Join(p.Downloader.Remove(blobName(image)), p.removeManifest(ctx, tree)); err != nil {
+	err = p.Downloader.Remove(blobName(image))
+	if tree != nil {
+		err = errors.Join(err, p.removeManifest(ctx, filepath.Base(p.manifestPath(tree.Digest))))
+	}
+	if err != nil {
 		return r, err
 	}
 	return r, p.removeDevices(ctx, &r, devices)
@@ -162,27 +165,6 @@ func (p *Pipeline) kept(ctx context.Context, image int64, err error) error {
 	}
 	img, lookErr := p.Store.Image(ctx, image)
 	return errors.Join(fmt.Errorf("image %d: %w: it is %s by now: %w", image, errKept, img.State, err), lookErr)
-}
-
-// removeManifest removes the manifest of a removed image unless another image has the same tree, or may have it in a moment: then the
-// next start does.
-func (p *Pipeline) removeManifest(ctx context.Context, t *store.Tree) error {
-	if t == nil {
-		return nil
-	}
-	images, err := p.Store.Images(ctx)
-	if err != nil {
-		return err
-	}
-	for _, img := range images {
-		if img.State == store.Pending || img.State == store.Active && img.Tree != nil && img.Tree.Digest == t.Digest {
-			return nil
-		}
-	}
-	if err := os.Remove(p.manifestPath(t.Digest)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
 }
 
 // notReopened ends a job whose image cannot be taken back to a stage: an operator removed it since the job looked, or the journal cannot be

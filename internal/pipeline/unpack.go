@@ -28,7 +28,8 @@ func (p *Pipeline) unpack(ctx context.Context, job *Job) error {
 			return err
 		}
 	}
-	if err := p.undoUnpack(ctx, job); err != nil { // what a crashed attempt left
+	// What an earlier attempt left goes first. One that somebody holds does not hold this up.
+	if err := p.undoUnpack(ctx, job); err != nil && !errors.Is(err, devmapper.ErrBusy) {
 		return err
 	}
 	src, err := os.Open(job.image.Blob.Path)
@@ -51,9 +52,6 @@ func (p *Pipeline) unpack(ctx context.Context, job *Job) error {
 	}
 	tree, err := p.fill(ctx, job, &d, src, plan)
 	if err != nil {
-		return err
-	}
-	if err := p.advance(ctx, job, &d, store.Sealed, tree); err != nil {
 		return err
 	}
 	if err := p.Pool.Deactivate(devmapper.ID(d.ID)); err != nil {
@@ -148,7 +146,7 @@ func (p *Pipeline) makeDevice(ctx context.Context, job *Job) (store.Device, erro
 	return d, p.advance(ctx, job, &d, store.Formatted, nil)
 }
 
-// fill writes the planned tree, syncs, unmounts, and reads it back.
+// fill writes the planned tree, syncs, unmounts, reads it back, and seals it.
 func (p *Pipeline) fill(ctx context.Context, job *Job, d *store.Device, src *os.File, plan *archive.Plan) (*store.Tree, error) {
 	path, err := p.Pool.Activate(devmapper.ID(d.ID), devmapper.KindImage, d.Bytes, false)
 	if err != nil {
@@ -161,10 +159,10 @@ func (p *Pipeline) fill(ctx context.Context, job *Job, d *store.Device, src *os.
 	if err := p.advance(ctx, job, d, store.Filled, nil); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(readBack(ctx, path, written), p.saveManifest(written)); err != nil {
+	if err := readBack(ctx, path, written); err != nil {
 		return nil, err
 	}
-	return tree, nil
+	return tree, p.seal(ctx, job, d, tree, written)
 }
 
 // extract writes the tree and its seal record, durably.
@@ -231,8 +229,8 @@ func (p *Pipeline) makeReady(ctx context.Context, job *Job, d store.Device) erro
 // undoUnpack removes every device of the image that is not its recorded result, or will be: what is sealed is rolled forward.
 func (p *Pipeline) undoUnpack(ctx context.Context, job *Job) error {
 	return p.dropDevices(ctx, job, func(d store.Device) bool {
-		sealed := d.State == store.Sealed && job.image.Tree != nil && job.image.Tree.Device == d.ID
-		return d.Kind == store.ImageDevice && d.State != store.Ready && !sealed
+		result := d.State == store.Ready || d.State == store.Sealed
+		return d.Kind == store.ImageDevice && !(result && job.image.Tree != nil && job.image.Tree.Device == d.ID)
 	})
 }
 

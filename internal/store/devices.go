@@ -15,6 +15,10 @@ const (
 	deviceInsert  = `INSERT INTO devices (image_id, kind, state, origin, bytes, fs_uuid, updated_at) VALUES (?, ?, ?, nullif(?, 0), ?, ?, ?)`
 	deviceUpdate  = `UPDATE devices SET state = ?, updated_at = ? WHERE id = ?`
 
+	deviceKept      = `SELECT count(*) FILTER (WHERE kind = 'image' AND id = ?), count(*) FILTER (WHERE kind = 'snapshot') FROM devices WHERE image_id = ? AND state = 'ready'`
+	deviceHandedOut = `SELECT EXISTS (SELECT 1 FROM devices d JOIN images i ON i.id = d.image_id
+		WHERE d.id = ? AND d.kind = 'snapshot' AND d.state = 'ready' AND i.state <> 'removed')`
+
 	deviceSequence = `INSERT INTO sqlite_sequence (name, seq) SELECT 'devices', 0 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'devices')`
 	deviceSkip     = `UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'devices'`
 
@@ -106,6 +110,45 @@ func insertDevice(ctx context.Context, tx *sql.Tx, d Device, now time.Time) (int
 		return 0, fmt.Errorf("reserve device: %w", err)
 	}
 	return res.LastInsertId()
+}
+
+// kept is what the image has of what was made for it.
+func kept(ctx context.Context, tx *sql.Tx, img Image) (k Kept, err error) {
+	own := int64(0)
+	if img.Tree != nil {
+		own = img.Tree.Device
+	}
+	if err := tx.QueryRowContext(ctx, deviceKept, own, img.ID).Scan(&k.Device, &k.Snapshots); err != nil {
+		return k, fmt.Errorf("devices of image %d: %w", img.ID, err)
+	}
+	return k, nil
+}
+
+// mayDelete refuses the first step of the removal of a snapshot that was handed out: its
+// user may have written to it, so only an operator removes it, by an event.
+func mayDelete(ctx context.Context, tx *sql.Tx, id int64, to DeviceState) error {
+	if to != Deleting {
+		return nil
+	}
+	var out bool
+	if err := tx.QueryRowContext(ctx, deviceHandedOut, id).Scan(&out); err != nil {
+		return fmt.Errorf("look at device %d: %w", id, err)
+	}
+	if out {
+		return fmt.Errorf("snapshot %d: %w: only `consumer rm` removes it", id, ErrHandedOut)
+	}
+	return nil
+}
+
+// moveDevice changes the state of a device, and of the snapshot that it is.
+func moveDevice(ctx context.Context, tx *sql.Tx, d Device, now time.Time) error {
+	if err := updateDevice(ctx, tx, d, now); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, snapshotGone, d.ID, string(d.State)); err != nil {
+		return fmt.Errorf("end snapshot %d: %w", d.ID, err)
+	}
+	return nil
 }
 
 func updateDevice(ctx context.Context, tx *sql.Tx, d Device, now time.Time) error {

@@ -99,7 +99,7 @@ func (p Progress) ended(e Event) Progress {
 		}
 		p.Reason, p.CutOffs, p.Doubt, p.Rules = e.Reason, 0, e.Detail.Doubt, e.Detail.Rules
 		if end := State(e.Verdict); ends[end] {
-			p.State, p.Stage = p.refused(end, e.Stage), ""
+			p = p.refused(end, e)
 		}
 	}
 	return p
@@ -108,13 +108,30 @@ func (p Progress) ended(e Event) Progress {
 // ends are the verdicts of a failed attempt that end the image; any other leaves it pending.
 var ends = map[State]bool{Rejected: true, Violation: true, Superseded: true, Vanished: true, Dead: true}
 
-// refused is the state after a final failure. An image that was active, and whose archive alone was lost, stays active: its device
-// does not need the archive any more, and somebody may be using it.
-func (p Progress) refused(end State, at Stage) State {
-	if at == Download && p.Tree != nil {
-		return Active
+// refused applies a final failure. An image that was handed out stays active, whatever the
+// verdict: somebody may be using it. So does one whose archive alone was lost, since its
+// device does not need the archive any more. The reason names what is missing. Of any other
+// the devices are dropped, and the tree goes with them.
+func (p Progress) refused(end State, e Event) Progress {
+	kept := Kept{Device: p.Tree != nil} // all that older events tell
+	if e.Detail.Kept != nil {
+		kept = *e.Detail.Kept
 	}
-	return end
+	p.Stage = ""
+	if kept.Snapshots == 0 && (e.Stage != Download || !kept.Device) {
+		p.State, p.Tree = end, nil
+		return p
+	}
+	p.State, p.Rules = Active, ""
+	switch {
+	case !kept.Device:
+		p.Tree, p.Reason = nil, "its own device is missing: "+e.Reason
+	case e.Stage == Download:
+		p.Reason = "its archive is missing: " + e.Reason
+	case e.Stage == Activate:
+		p.Reason = "a snapshot is not active: " + e.Reason
+	}
+	return p
 }
 
 // reopened takes the image back to a stage whose result was lost. An image that is further back already stays there. One
@@ -125,6 +142,9 @@ func (p Progress) reopened(e Event) (Progress, error) {
 		return p, fmt.Errorf("%w: reopened in state %q", ErrOrder, p.State)
 	case p.State.Refused():
 		return Progress{State: Pending, Stage: Download, Attempt: p.Attempt, Reason: e.Reason}, nil
+	}
+	if p.State == Active {
+		p.Failures = 0
 	}
 	if p.Stage == "" || e.Stage == Download || e.Stage == Unpack && p.Stage == Activate {
 		p.Stage = e.Stage

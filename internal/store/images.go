@@ -33,6 +33,7 @@ const (
 	imagesAll     = `SELECT ` + imageColumns + ` FROM images ORDER BY id`
 	imagesByETag  = `SELECT ` + imageColumns + ` FROM images WHERE bucket = ? AND key = ? AND etag = ? ORDER BY id`
 	imagesUnder   = `SELECT EXISTS (SELECT 1 FROM images WHERE bucket = ? AND substr(key, 1, length(?)) = ?)`
+	treeUsed      = `SELECT EXISTS (SELECT 1 FROM images WHERE state IN ('pending', 'active') AND json_extract(tree, '$.digest') = ?)`
 	imageCounts   = `SELECT state, count(*) FROM images GROUP BY state`
 	imageInsert   = `INSERT INTO images (bucket, key, version, version_id, etag, sequencer, size, created_at,
 		state, stage, running, attempt, failures, reason, updated_at)
@@ -77,6 +78,15 @@ func (s *Store) AnyUnder(ctx context.Context, bucket, prefix string) (bool, erro
 		return false, fmt.Errorf("look for images under %s: %w", prefix, err)
 	}
 	return is, nil
+}
+
+// TreeUsed reports whether an image that is not refused holds the tree.
+func (s *Store) TreeUsed(ctx context.Context, digest string) (bool, error) {
+	var used bool
+	if err := s.read.QueryRowContext(ctx, treeUsed, digest).Scan(&used); err != nil {
+		return false, fmt.Errorf("look for tree %s: %w", digest, err)
+	}
+	return used, nil
 }
 
 // ByKey returns every image made from versions of the key, oldest first.

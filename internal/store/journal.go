@@ -173,20 +173,49 @@ func (s *Store) Undo(ctx context.Context, a Attempt, reason string) (Image, erro
 	return s.append(ctx, e)
 }
 
-// Reopen takes an image back to a stage whose result was lost.
-func (s *Store) Reopen(ctx context.Context, image int64, stage Stage, reason string) (Image, error) {
-	return s.append(ctx, Event{Image: image, At: s.now(), Kind: Reopened, Stage: stage, Reason: reason})
+// Reopen takes an image back to a stage whose result was lost. ErrOrder if that is Unpack
+// and the journal has the image's device: two of an image cannot be, see Lose.
+func (s *Store) Reopen(ctx context.Context, image int64, stage Stage, reason string) (img Image, err error) {
+	e := Event{Image: image, At: s.now(), Kind: Reopened, Stage: stage, Reason: reason}
+	err = s.write(ctx, &e, func(tx *sql.Tx) error {
+		if img, err = queryImage(ctx, tx, imageByID, image); err != nil {
+			return err
+		}
+		has, err := kept(ctx, tx, img)
+		if err != nil {
+			return err
+		}
+		if stage == Unpack && has.Device {
+			return fmt.Errorf("image %d: %w: reopened at %s, and its device %d is there", image, ErrOrder, stage, img.Tree.Device)
+		}
+		img, err = record(ctx, tx, e)
+		return err
+	})
+	return img, err
 }
 
-// SetDevice moves a device outside of any attempt: the two steps of its removal. It is not an event of the image.
+// Lose takes an image back to the stage that makes d, which the pool does not have any more.
+// From here on the journal does not have it either, and what the pool may yet have under its
+// id is not ours to touch.
+func (s *Store) Lose(ctx context.Context, d Device, reason string) (Image, error) {
+	stage := Unpack
+	if d.Kind == SnapshotDevice {
+		stage = Activate
+	}
+	d.State = Gone
+	return s.append(ctx, Event{Image: d.Image, At: s.now(), Kind: Reopened, Stage: stage, Reason: reason, Detail: Detail{Device: &d}})
+}
+
+// SetDevice moves a device outside of any attempt: the two steps of its removal. It is not
+// an event of the image. ErrHandedOut for a snapshot that was handed out and that no
+// operator removes.
 func (s *Store) SetDevice(ctx context.Context, id int64, to DeviceState) error {
 	e := Event{Kind: "device", Detail: Detail{Device: &Device{ID: id, State: to}}} // only the name of a failpoint
 	return s.write(ctx, &e, func(tx *sql.Tx) error {
-		if err := updateDevice(ctx, tx, Device{ID: id, State: to}, s.now()); err != nil {
+		if err := mayDelete(ctx, tx, id, to); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, snapshotGone, id, string(to))
-		return err
+		return moveDevice(ctx, tx, Device{ID: id, State: to}, s.now())
 	})
 }
 
@@ -233,6 +262,13 @@ func record(ctx context.Context, tx *sql.Tx, e Event) (Image, error) {
 		return img, err
 	}
 	before := img.Progress
+	if e.Kind == Failed && ends[State(e.Verdict)] {
+		has, err := kept(ctx, tx, img)
+		if err != nil {
+			return img, err
+		}
+		e.Detail.Kept = &has
+	}
 	if e.Kind == Queued {
 		before = Progress{}
 	}
@@ -243,13 +279,8 @@ func record(ctx context.Context, tx *sql.Tx, e Event) (Image, error) {
 		return img, err
 	}
 	if d := e.Detail.Device; d != nil && d.State != Reserved {
-		if err := updateDevice(ctx, tx, *d, e.At); err != nil {
+		if err := moveDevice(ctx, tx, *d, e.At); err != nil {
 			return img, err
-		}
-	}
-	if e.Kind == Removal && e.Detail.Device != nil {
-		if _, err := tx.ExecContext(ctx, snapshotGone, e.Detail.Device.ID, string(Deleting)); err != nil {
-			return img, fmt.Errorf("remove snapshot %d: %w", e.Detail.Device.ID, err)
 		}
 	}
 	if sn := e.Detail.Snapshot; sn != nil {

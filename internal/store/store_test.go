@@ -85,9 +85,9 @@ func TestQueriesPrepare(t *testing.T) {
 	s := newStore(t)
 	queries := map[string]string{
 		"imageByID": imageByID, "imageByObject": imageByObject, "imagesByKey": imagesByKey, "imagesPending": imagesPending,
-		"imagesAll": imagesAll, "imageCounts": imageCounts, "imageByETag": imageByETag, "imagesByETag": imagesByETag, "imagesUnder": imagesUnder, "imageInsert": imageInsert, "imageUpdate": imageUpdate,
+		"imagesAll": imagesAll, "imageCounts": imageCounts, "imageByETag": imageByETag, "imagesByETag": imagesByETag, "imagesUnder": imagesUnder, "treeUsed": treeUsed, "imageInsert": imageInsert, "imageUpdate": imageUpdate,
 		"eventInsert": eventInsert, "eventsOf": eventsOf, "eventsAfter": eventsAfter, "devicesKept": devicesKept, "devicesOf": devicesOf,
-		"deviceInsert": deviceInsert, "deviceUpdate": deviceUpdate, "deviceSequence": deviceSequence, "deviceSkip": deviceSkip, "snapshotsAll": snapshotsAll, "snapshotsOf": snapshotsOf,
+		"deviceInsert": deviceInsert, "deviceUpdate": deviceUpdate, "deviceKept": deviceKept, "deviceHandedOut": deviceHandedOut, "deviceSequence": deviceSequence, "deviceSkip": deviceSkip, "snapshotsAll": snapshotsAll, "snapshotsOf": snapshotsOf,
 		"snapshotInsert": snapshotInsert, "snapshotGone": snapshotGone, "poolSelect": poolSelect, "poolInsert": poolInsert, "poolReady": poolReady,
 		"quarantineAll": quarantineAll, "quarantineOne": quarantineOne, "quarantineInsert": quarantineInsert, "quarantineDelete": quarantineDelete,
 		"backfillSelect": backfillSelect, "backfillUpsert": backfillUpsert, "imagesUntouched": imagesUntouched, "probe": probe,
@@ -247,7 +247,8 @@ func TestActiveOutlivesItsArchive(t *testing.T) {
 		img := run(t, s, object(1))
 		must[Image](t)(s.Reopen(t.Context(), img.ID, Download, "archive is gone"))
 		a := must[Attempt](t)(s.Begin(t.Context(), img.ID, Download))
-		if img = must[Image](t)(s.Fail(t.Context(), a, Failure{Verdict: verdict, Reason: "object is gone"})); img.State != Active || img.Tree == nil || img.Blob != nil {
+		img = must[Image](t)(s.Fail(t.Context(), a, Failure{Verdict: verdict, Reason: "object is gone"}))
+		if img.State != Active || img.Tree == nil || img.Blob != nil || img.Reason != "its archive is missing: object is gone" {
 			t.Errorf("after %s: %+v, want an active image without archive", verdict, img.Progress)
 		}
 	}

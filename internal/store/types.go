@@ -182,4 +182,12 @@ type Detail struct {
 	Doubt   State  `json:"doubt,omitempty"`   // of a failure: the end that it suspects, to be seen twice before it is believed
 	Rules   string `json:"rules,omitempty"`   // of a refusal: policy and limits that it was given under
 	Fetched int64  `json:"fetched,omitempty"` // of a failed download: bytes newly on disk
+	Kept    *Kept  `json:"kept,omitempty"`
+}
+
+// Kept is what an image has when an attempt fails for good. It decides whether the image
+// stays active.
+type Kept struct {
+	Device    bool `json:"device"`    // its own, as recorded in its tree
+	Snapshots int  `json:"snapshots"` // that were handed out
 }

@@ -169,7 +169,9 @@ func (h Host) files(b *broken) {
 			if img.Blob != nil { // it may be lost while the image is in use
 				claimed[img.Blob.Path] = true
 			}
-			claimed[filepath.Join(h.StateDir, manifests, strings.TrimPrefix(img.Tree.Digest, "sha256:"))] = true
+			if img.Tree != nil { // its own device may be lost while its snapshots are in use
+				claimed[filepath.Join(h.StateDir, manifests, strings.TrimPrefix(img.Tree.Digest, "sha256:"))] = true
+			}
 		}
 	}
 	for _, f := range h.Files {

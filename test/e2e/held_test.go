@@ -1,0 +1,219 @@
+package e2e
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/store"
+	"imagemanager.internal/test/disks"
+	tarballs "imagemanager.internal/test/images"
+)
+
+// holdDevice opens the first image's device that becomes active, as somebody who only looks,
+// and keeps it open until it is released.
+func (h *host) holdDevice() (release func()) {
+	h.T.Helper()
+	stop, holder := make(chan struct{}), make(chan *os.File, 1) // buffered: release comes later
+	go func() {
+		defer close(holder)
+		again := time.NewTicker(time.Millisecond)
+		defer again.Stop()
+		for {
+			list, _ := filepath.Glob("/dev/mapper/cim-" + poolName(h.T) + "-image-*")
+			for _, p := range list {
+				if f, err := os.Open(p); err == nil {
+					holder <- f
+					return
+				}
+			}
+			select {
+			case <-stop:
+				return
+			case <-again.C:
+			}
+		}
+	}()
+	return func() {
+		close(stop)
+		if f := <-holder; f != nil {
+			h.Check(f.Close())
+		}
+	}
+}
+
+// waitUntried waits until a key's image has come as far as it can: terminal, or failed once.
+func (h *host) waitUntried(key string) {
+	h.T.Helper()
+	h.WaitFor(key+" is tried", func() bool {
+		images := h.ImagesOf(key)
+		return len(images) == 1 && (images[0].State != store.Pending || !images[0].Running && images[0].Attempt > 1)
+	})
+}
+
+// waitPath waits until there is a device at the path.
+func (h *host) waitPath(path string) {
+	h.T.Helper()
+	h.WaitFor(path+" is there", func() bool { _, err := os.Stat(path); return err == nil })
+}
+
+func (h *host) deleteObject(key string) {
+	h.T.Helper()
+	_, err := h.Cloud.S3.DeleteObject(h.T.Context(), &s3.DeleteObjectInput{Bucket: aws.String(h.Cloud.Name), Key: aws.String(key)})
+	h.Check(err)
+}
+
+// Somebody holds one image's device open: the daemon starts all the same, says so, and works
+// on the others; when it is let go, it is cleared away.
+func TestStartWithADeviceHeld(t *testing.T) {
+	h := newHost(t, "MAX_ATTEMPTS=1")
+	release := h.holdDevice()
+	h.put("images/x.tar", tarballs.RootFS("x", 300))
+	h.Start("RECONCILE_INTERVAL=0")
+	h.waitUntried("images/x.tar")
+	h.Kill()
+	h.Start()
+	h.WaitRunning()
+	if log := string(h.NewestLog()); !strings.Contains(log, "end whoever has it open") || !strings.Contains(log, "device is in use (") {
+		t.Error("the log names neither the holder nor the remedy")
+	}
+	h.put("images/good.tar", tarballs.RootFS("good", 3))
+	h.WaitActive("images/good.tar")
+	if out := h.Consumer("reconcile", "--dry-run"); !strings.Contains(out, "roll back") {
+		t.Errorf("reconcile --dry-run: %s", out)
+	}
+	h.WaitFor("a metric counts it", func() bool {
+		_, text := h.Get("/metrics")
+		return strings.Contains(text, "imagemanager_reconcile_problems 1")
+	})
+	release()
+	h.WaitEnded("images/x.tar")
+	h.WaitDrained()
+	h.Stop()
+	h.Look()
+}
+
+// Another device has the name of a snapshot, which therefore cannot be activated after a
+// reboot: the daemon starts, the others are served, and it is when the name is free.
+func TestStartWithANameTaken(t *testing.T) {
+	h := newHost(t)
+	h.Start()
+	img := h.first()
+	h.put("images/b.tar", tarballs.RootFS("hello", 3))
+	other := h.WaitActive("images/b.tar")
+	h.WaitDrained()
+	h.Stop()
+	h.Consumer("pool", "detach")
+	taken := filepath.Base(h.snapshots(img.ID)[0].Path)
+	disks.Run(t, "dmsetup", "create", taken, "--table", "0 8 error")
+	h.unclaimed["dm_device"] = 1
+	h.Start()
+	h.WaitRunning()
+	if code, text := h.Get("/readyz"); code != http.StatusOK {
+		t.Errorf("/readyz: %d %s", code, text)
+	}
+	if log := string(h.NewestLog()); !strings.Contains(log, "rename or remove that one") || !strings.Contains(log, taken) {
+		t.Error("the log names neither the device nor the remedy")
+	}
+	h.serves(other)
+	disks.Run(t, "dmsetup", "remove", taken)
+	h.unclaimed["dm_device"] = 0
+	h.waitClaimed()
+	h.waitPath(h.snapshots(img.ID)[0].Path)
+	h.serves(img)
+	h.Stop()
+	h.Look()
+}
+
+// An operator removes an active snapshot with dmsetup: the next reconcile brings it back, and
+// it reads as before.
+func TestSnapshotRemovedByHand(t *testing.T) {
+	h := newHost(t)
+	h.Start()
+	img := h.first()
+	h.WaitDrained()
+	path := h.snapshots(img.ID)[0].Path
+	h.Check(h.write(path, "its user's").Close())
+	disks.Run(t, "dmsetup", "remove", filepath.Base(path))
+	h.waitPath(path)
+	if got := h.hello(path); got != "its user's" {
+		t.Errorf("it reads %q", got)
+	}
+	h.Stop()
+	h.Look()
+}
+
+// An image was sealed once, given up, and its devices dropped; its object is gone when it is
+// asked for again: it is not active, for it has no device.
+func TestActiveHasItsDevice(t *testing.T) {
+	h := newHost(t, "MAX_ATTEMPTS=1")
+	release := h.holdDevice()
+	h.put("images/x.tar", tarballs.RootFS("x", 300))
+	h.Start("RECONCILE_INTERVAL=0")
+	h.waitUntried("images/x.tar")
+	h.Kill()
+	release()
+	h.deleteObject("images/x.tar")
+	h.Start()
+	h.WaitRunning()
+	list, err := h.Store.QuarantinedAll(t.Context())
+	h.Check(err)
+	for _, q := range list {
+		h.Consumer("quarantine", "requeue", mustJSON(q.ID))
+	}
+	h.WaitDrained()
+	for _, img := range h.ImagesOf("images/x.tar") {
+		devices, err := h.Store.DevicesOf(t.Context(), img.ID)
+		h.Check(err)
+		if img.State == store.Active && len(devices) == 0 {
+			out, code := h.Try("verify", "images/x.tar")
+			t.Errorf("image %d is active and has no device; verify: %d %s", img.ID, code, out)
+		}
+	}
+	h.Stop()
+	h.Look()
+}
+
+// Everything of an image is lost but a snapshot that its user has written to, and it cannot be
+// made again: whatever the verdict, the snapshot stays, the image is active and says what it
+// lacks, through restarts and reconciles. Only `consumer rm` removes it.
+func TestHandedOutOutlivesItsImage(t *testing.T) {
+	h := newHost(t, "MAX_ATTEMPTS=2")
+	h.Start()
+	img := h.first()
+	h.WaitDrained()
+	h.Stop()
+	sn := h.snapshots(img.ID)[0]
+	h.Check(h.write(sn.Path, "its user's").Close())
+	h.deleteObject(img.Key)
+	h.Check(os.Remove(img.Blob.Path))
+	pool := h.pool()
+	h.Check(pool.Delete(devmapper.ID(img.Tree.Device)))
+	for range 2 {
+		h.Start()
+		h.WaitRunning()
+		if now := h.WaitActive(img.Key); !strings.HasPrefix(now.Reason, "its own device is missing: ") || now.Tree != nil {
+			t.Errorf("%+v, want it to name what is missing", now.Progress)
+		}
+		if now := h.snapshots(img.ID); len(now) != 1 || now[0] != sn {
+			t.Fatalf("snapshots: %+v, want %+v", now, sn)
+		}
+		if got := h.hello(sn.Path); got != "its user's" {
+			t.Errorf("what its user wrote is gone: %q", got)
+		}
+		h.Stop()
+		h.Look()
+	}
+	h.Consumer("rm", "--force", img.Key)
+	if h.hasThin(pool, sn.Device) {
+		t.Error("it is not removed by an operator")
+	}
+	h.Look()
+}
