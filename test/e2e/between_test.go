@@ -43,9 +43,14 @@ func (o hold) goOn() {
 // left alone: it was not there at the first reading, and that is no loss.
 func TestSnapshotMadeBetweenReadings(t *testing.T) {
 	h := newHost(t)
+	h.Start()
+	h.first() // a pool that has none of its devices would be taken for the wrong one
+	h.WaitDrained()
+	h.Stop()
 	o := h.startHeld("between:readings")
 	o.waitPassed(1)
-	img := h.first()
+	h.put("images/b.tar", tarballs.RootFS("hello", 3))
+	img := h.WaitActive("images/b.tar")
 	h.WaitDrained()
 	made, events := h.snapshots(img.ID), h.events(img.ID)
 	h.Check(h.write(made[0].Path, "its user's").Close())
