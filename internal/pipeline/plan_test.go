@@ -122,6 +122,7 @@ func TestManifestBeforeItsSeal(t *testing.T) {
 	must(os.MkdirAll(p.cfg.ManifestDir, 0o700))
 	unlock, err := p.lockManifests(syscall.LOCK_SH) // as seal does
 	must(err)
+	defer unlock() // twice does no harm
 	must(p.saveManifest(written))
 	name := filepath.Base(p.manifestPath(written.Digest()))
 	listed, removed := make(chan error, 1), make(chan error, 1) // buffered: they are asked later
@@ -131,9 +132,9 @@ func TestManifestBeforeItsSeal(t *testing.T) {
 	defer waits.Stop()
 	select {
 	case err := <-listed:
-		t.Errorf("listed before the seal is recorded: %v", err)
+		t.Fatalf("listed before the seal is recorded: %v", err)
 	case err := <-removed:
-		t.Errorf("removed before the seal is recorded: %v", err)
+		t.Fatalf("removed before the seal is recorded: %v", err)
 	case <-waits.C:
 	}
 	sealed(t, p, job, &store.Tree{Digest: written.Digest()})
