@@ -283,12 +283,12 @@ func TestReopenedAfterTheEnd(t *testing.T) {
 func TestSkipDevices(t *testing.T) {
 	s := newStore(t)
 	ctx := t.Context()
-	for i, skip := range []int64{41, 7, 99} {
+	for i, skip := range []int64{41, 7, 99, maxDevice} {
 		if err := s.SkipDevices(ctx, skip); err != nil {
 			t.Fatal(err)
 		}
 		img := run(t, s, object(i))
-		if want := []int64{42, 44, 100}[i]; img.Tree.Device != want {
+		if want := []int64{42, 44, 100, 102}[i]; img.Tree.Device != want {
 			t.Errorf("after skipping to %d: device %d, want %d", skip, img.Tree.Device, want)
 		}
 	}
