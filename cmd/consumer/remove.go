@@ -35,6 +35,11 @@ func cmdRm(ctx context.Context, args []string, out io.Writer) error {
 		if err != nil {
 			return err
 		}
+		if !snapshot {
+			if err := s.endCutOff(ctx, img); err != nil {
+				return err
+			}
+		}
 		var r pipeline.Removed
 		if snapshot {
 			r, err = p.RemoveSnapshot(ctx, sn)
@@ -46,6 +51,22 @@ func cmdRm(ctx context.Context, args []string, out io.Writer) error {
 		}
 		return printRemoved(out, r, snapshot, sn, asJSON)
 	})
+}
+
+// endCutOff ends the attempt that a daemon left behind when it died. While one runs it is that one's.
+func (s *system) endCutOff(ctx context.Context, img store.Image) error {
+	if img.State != store.Pending || !img.Running {
+		return nil
+	}
+	alone := &system{cfg: s.cfg, log: s.log}
+	err := alone.lockState(daemonLock)
+	if errors.Is(err, errLocked) {
+		return nil
+	}
+	if err == nil {
+		_, err = s.store.CutOff(ctx, img.ID)
+	}
+	return errors.Join(err, alone.Close())
 }
 
 func printRemoved(out io.Writer, r pipeline.Removed, snapshot bool, sn store.Snapshot, asJSON bool) error {

@@ -169,9 +169,14 @@ func (p *Pipeline) foreign(o queue.Object) string {
 
 // acceptObject records the object as an image and starts or joins its job.
 func (p *Pipeline) acceptObject(ctx, work context.Context, d *delivery, o queue.Object, out chan<- *Job) {
-	img, created, err := p.Store.Enqueue(work, store.Object{
-		Bucket: o.Bucket, Key: p.key(work, o), VersionID: o.VersionID, ETag: o.ETag, Sequencer: o.Sequencer, Size: o.Size,
-	})
+	obj, err := p.identify(work, o)
+	if err != nil {
+		delay := backoff(p.cfg.Backoff, d.msg.ReceiveCount)
+		p.Log.Warn().Err(err).Str("s3_key", o.Key).Dur("again_in_ms", delay).Msg("S3 does not say which object it is; message returned")
+		p.settle(work, d, outcome{verdict: retry, delay: delay})
+		return
+	}
+	img, created, err := p.Store.Enqueue(work, obj)
 	if err != nil {
 		if store.Unwritable(err) {
 			p.condition.unwritable(err)
@@ -196,18 +201,31 @@ func (p *Pipeline) acceptObject(ctx, work context.Context, d *delivery, o queue.
 	p.dispatch(ctx, work, job, out)
 }
 
-// key decides between the two readings of a key that some senders encode and some do not: the one that the object has.
-func (p *Pipeline) key(ctx context.Context, o queue.Object) string {
-	if o.AltKey == "" || !strings.HasPrefix(o.AltKey, p.cfg.Prefix) {
-		return o.Key
+// identify makes the object of an event one. Some senders encode keys and some do not: of the two readings it is the one
+// that the object has. An event that names neither version nor eTag is about what the key holds now: else all that it ever
+// holds would be one image. What S3 does not answer is not decided.
+func (p *Pipeline) identify(ctx context.Context, o queue.Object) (store.Object, error) {
+	obj := store.Object{Bucket: o.Bucket, Key: o.Key, VersionID: o.VersionID, ETag: o.ETag, Sequencer: o.Sequencer, Size: o.Size}
+	ambiguous := o.AltKey != "" && strings.HasPrefix(o.AltKey, p.cfg.Prefix)
+	if !ambiguous && obj.Version() != "" {
+		return obj, nil
 	}
-	if _, err := p.Bucket.Head(ctx, o.Key); !errors.Is(err, download.ErrGone) {
-		return o.Key
+	found, err := p.Bucket.Head(ctx, o.Key)
+	if ambiguous && errors.Is(err, download.ErrGone) {
+		other, e := p.Bucket.Head(ctx, o.AltKey)
+		if e == nil && (o.ETag == "" || other.ETag == o.ETag) {
+			obj.Key, found, err = o.AltKey, other, nil
+		} else if e != nil && !errors.Is(e, download.ErrGone) {
+			err = e
+		}
 	}
-	if found, err := p.Bucket.Head(ctx, o.AltKey); err == nil && (o.ETag == "" || found.ETag == o.ETag) {
-		return o.AltKey
+	if err != nil && download.Scope(err) == download.AllObjects {
+		return obj, err
 	}
-	return o.Key
+	if err == nil && obj.Version() == "" {
+		obj.VersionID, obj.ETag, obj.Size = found.VersionID, found.ETag, found.Size
+	}
+	return obj, nil
 }
 
 // longestStuck is how long a message is given back whose image is at a stage that does not come back.

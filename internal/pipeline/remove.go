@@ -22,7 +22,7 @@ type Removed struct {
 	Already bool    `json:"already_removed"` // there was nothing left to do
 }
 
-// RemoveImage removes an image that is terminal: its snapshots, which only force allows, its device, its archive and its manifest. What is
+// RemoveImage removes an image that nobody works on: its snapshots, which only force allows, its device, its archive and its manifest. What is
 // open or mounted is never removed: then nothing is. The removal is in the journal before anything is undone, so that the next start, or a
 // second call, finishes one that was cut off. The caller holds the pool's lock; a daemon may run.
 func (p *Pipeline) RemoveImage(ctx context.Context, image int64, force bool) (Removed, error) {
@@ -97,8 +97,8 @@ func (p *Pipeline) RemoveSnapshot(ctx context.Context, sn store.Snapshot) (Remov
 
 // mayRemove refuses an image that is on its way, or has snapshots that nobody allowed to be removed with it.
 func (p *Pipeline) mayRemove(ctx context.Context, img store.Image, force bool) error {
-	if img.State == store.Pending {
-		return fmt.Errorf("image %d: %w: it is pending, at %s: wait for its end", img.ID, errKept, img.Stage)
+	if img.State == store.Pending && img.Running {
+		return fmt.Errorf("image %d: %w: an attempt is under way, at %s: wait for its end", img.ID, errKept, img.Stage)
 	}
 	snapshots, err := p.Store.SnapshotsOf(ctx, img.ID)
 	if err != nil || len(snapshots) == 0 || force {

@@ -58,13 +58,16 @@ func TestRemovedUnderAJob(t *testing.T) {
 func TestKept(t *testing.T) {
 	p := newPipeline(t)
 	img := enqueue(t, p, 1)[0].image
+	if _, err := p.Store.Begin(t.Context(), img.ID, store.Download); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := p.RemoveImage(t.Context(), img.ID, true); !errors.Is(err, errKept) {
-		t.Errorf("a pending image: %v, want errKept", err)
+		t.Errorf("an image that is worked on: %v, want errKept", err)
 	}
 	if _, err := p.RemoveImage(t.Context(), img.ID+1, true); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("no image: %v, want ErrNotFound", err)
 	}
-	if events, err := p.Store.History(t.Context(), img.ID); err != nil || len(events) != 1 {
+	if events, err := p.Store.History(t.Context(), img.ID); err != nil || len(events) != 2 {
 		t.Errorf("events: %+v, %v", events, err)
 	}
 }

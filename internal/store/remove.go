@@ -17,13 +17,13 @@ const (
 // ErrLeftovers says that the removal of an image was cut off and has to be finished first.
 var ErrLeftovers = errors.New("its removal is not finished")
 
-// removed applies the removal of one snapshot, or of the image: of what is terminal only, and only if no attempt was made since the
+// removed applies the removal of one snapshot, or of the image: while nobody works on it, and only if no attempt was made since the
 // operator looked.
 func (p Progress) removed(e Event) (Progress, error) {
 	if e.Attempt != p.Attempt {
 		return p, fmt.Errorf("%w: removed as of attempt %d, current is %d", ErrFenced, e.Attempt, p.Attempt)
 	}
-	if p.State == "" || p.State == Pending || p.State == Removed || e.Detail.Device != nil && p.State != Active {
+	if p.State == "" || p.State == Removed || p.State == Pending && p.Running || e.Detail.Device != nil && p.State != Active {
 		return p, fmt.Errorf("%w: removed in state %q", ErrOrder, p.State)
 	}
 	if e.Detail.Device != nil {

@@ -54,8 +54,13 @@ func TestRemove(t *testing.T) {
 	if want := (Progress{State: Pending, Stage: Download, Attempt: cutOff.N}); !reflect.DeepEqual(img.Progress, want) {
 		t.Errorf("submitted again: %+v, want %+v", img.Progress, want)
 	}
-	if _, err := s.Remove(ctx, newest(img), "by hand"); !errors.Is(err, ErrOrder) {
-		t.Errorf("removed while pending: %v, want ErrOrder", err)
+	a := must[Attempt](t)(s.Begin(ctx, img.ID, Download))
+	if _, err := s.Remove(ctx, a, "by hand"); !errors.Is(err, ErrOrder) {
+		t.Errorf("removed while an attempt is under way: %v, want ErrOrder", err)
+	}
+	must[Image](t)(s.CutOff(ctx, img.ID))
+	if img = must[Image](t)(s.Remove(ctx, a, "by hand")); img.State != Removed || img.CutOffs != 0 {
+		t.Errorf("removed while nobody works on it: %+v", img.Progress)
 	}
 }
 

@@ -86,7 +86,8 @@ func TestStartWithADeviceHeld(t *testing.T) {
 	}
 	h.put("images/good.tar", tarballs.RootFS("good", 3))
 	h.WaitActive("images/good.tar")
-	if out := h.Consumer("reconcile", "--dry-run"); !strings.Contains(out, "roll back") {
+	out := h.Consumer("reconcile", "--dry-run") // the daemon may be at it just then
+	if !strings.Contains(out, "roll forward") && !strings.Contains(out, "the daemon works on them: 1") {
 		t.Errorf("reconcile --dry-run: %s", out)
 	}
 	h.WaitFor("a metric counts it", func() bool {

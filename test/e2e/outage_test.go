@@ -7,9 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
-
 	"imagemanager.internal/internal/store"
 	"imagemanager.internal/test/emulator"
 	tarballs "imagemanager.internal/test/images"
@@ -129,7 +126,7 @@ func TestDeletedAndUploadedAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
 			h.put("images/a.tar", body)
-			h.delete("images/a.tar")
+			h.deleteObject("images/a.tar")
 			h.Start()
 			if img := h.WaitEnded("images/a.tar"); img.State != store.Vanished {
 				t.Fatal(img.State)
@@ -140,13 +137,6 @@ func TestDeletedAndUploadedAgain(t *testing.T) {
 			h.Stop()
 		})
 	}
-}
-
-// delete deletes an object.
-func (h *host) delete(key string) {
-	h.T.Helper()
-	_, err := h.Cloud.S3.DeleteObject(h.T.Context(), &s3.DeleteObjectInput{Bucket: aws.String(h.Cloud.Name), Key: aws.String(key)})
-	h.Check(err)
 }
 
 // silently uploads an object whose event gets lost.
