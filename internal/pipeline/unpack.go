@@ -229,8 +229,9 @@ func (p *Pipeline) makeReady(ctx context.Context, job *Job, d store.Device) erro
 // undoUnpack removes every device of the image that is not its recorded result, or will be: what is sealed is rolled forward.
 func (p *Pipeline) undoUnpack(ctx context.Context, job *Job) error {
 	return p.dropDevices(ctx, job, func(d store.Device) bool {
-		result := d.State == store.Ready || d.State == store.Sealed
-		return d.Kind == store.ImageDevice && !(result && job.image.Tree != nil && job.image.Tree.Device == d.ID)
+		whole := d.State == store.Ready || d.State == store.Sealed
+		result := whole && job.image.Tree != nil && job.image.Tree.Device == d.ID
+		return d.Kind == store.ImageDevice && !result
 	})
 }
 
