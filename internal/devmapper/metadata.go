@@ -31,6 +31,7 @@ const (
 	offHeldRoot      = 56
 	offBlocks        = 192      // the root of the metadata's space map begins with it
 	offBitmapRoot    = 192 + 16 // in that root
+	offMappingRoot   = 320
 	offDetailsRoot   = 328
 	offDataBlockSize = 336
 )
@@ -49,6 +50,7 @@ type Thin struct {
 // superblock is what is used of a metadata superblock.
 type superblock struct {
 	detailsRoot    uint64
+	mappingRoot    uint64
 	heldRoot       uint64 // block of the metadata snapshot, 0 if there is none
 	metadataBlocks uint64 // how many the metadata's space map has
 	bitmapRoot     uint64 // block of the index of that
@@ -77,6 +79,7 @@ func parseSuperblock(block []byte) (superblock, error) {
 	}
 	sb := superblock{
 		detailsRoot:    binary.LittleEndian.Uint64(block[offDetailsRoot:]),
+		mappingRoot:    binary.LittleEndian.Uint64(block[offMappingRoot:]),
 		heldRoot:       binary.LittleEndian.Uint64(block[offHeldRoot:]),
 		metadataBlocks: binary.LittleEndian.Uint64(block[offBlocks:]),
 		bitmapRoot:     binary.LittleEndian.Uint64(block[offBitmapRoot:]),
@@ -93,7 +96,7 @@ func parseSuperblock(block []byte) (superblock, error) {
 	return sb, nil
 }
 
-// node is one node of a B-tree with values of 8 bytes (children) or detailsSize (device details).
+// node is one node of a B-tree with values of 8 bytes (children, mappings) or detailsSize (device details).
 type node struct {
 	leaf   bool
 	keys   []uint64
@@ -101,8 +104,9 @@ type node struct {
 	size   int // of a value, bytes
 }
 
-// parseNode checks all that is used: a block that is not what it should be gives an error, never a wrong list.
-func parseNode(block []byte, at uint64) (node, error) {
+// parseNode checks all that is used: a block that is not what it should be gives an error, never a wrong list. leafSize is that of the
+// values in the tree's leaves, in bytes.
+func parseNode(block []byte, at uint64, leafSize uint32) (node, error) {
 	bad := fmt.Errorf("%w metadata node at block %d", errMalformed, at)
 	if len(block) != metadataBlock || !sealed(block, nodeSalt) || binary.LittleEndian.Uint64(block[8:]) != at {
 		return node{}, bad
@@ -110,7 +114,7 @@ func parseNode(block []byte, at uint64) (node, error) {
 	flags := binary.LittleEndian.Uint32(block[4:])
 	count, room := binary.LittleEndian.Uint32(block[16:]), binary.LittleEndian.Uint32(block[20:])
 	size := binary.LittleEndian.Uint32(block[24:])
-	want := map[uint32]uint32{nodeInternal: 8, nodeLeaf: detailsSize}[flags]
+	want := map[uint32]uint32{nodeInternal: 8, nodeLeaf: leafSize}[flags]
 	if want == 0 || size != want || count > room || room > metadataBlock || nodeHeader+room*(8+size) > metadataBlock {
 		return node{}, bad
 	}
@@ -138,19 +142,25 @@ func readThins(r io.ReaderAt, root uint64) ([]Thin, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := treeReader{r: r, blockSize: sb.blockSize, seen: map[uint64]bool{}}
-	if err := w.walk(sb.detailsRoot, maxTreeDepth); err != nil {
+	l := thinList{blockSize: sb.blockSize}
+	if err := walkTree(r, sb.detailsRoot, detailsSize, l.leaf); err != nil {
 		return nil, err
 	}
-	return w.thins, nil
+	return l.thins, nil
 }
 
-// treeReader collects the leaves of the device details in the order of their ids.
+// walkTree calls leaf with every key and value of a tree, in the order of its nodes.
+func walkTree(r io.ReaderAt, root uint64, leafSize uint32, leaf func(key uint64, value []byte) error) error {
+	w := treeReader{r: r, leafSize: leafSize, leaf: leaf, seen: map[uint64]bool{}}
+	return w.walk(root, maxTreeDepth)
+}
+
+// treeReader walks one tree.
 type treeReader struct {
-	r         io.ReaderAt
-	blockSize int64
-	seen      map[uint64]bool // blocks of the tree: one that is met again would let a damaged tree go on for ever
-	thins     []Thin
+	r        io.ReaderAt
+	leafSize uint32
+	leaf     func(key uint64, value []byte) error
+	seen     map[uint64]bool // blocks of the tree: one that is met again would let a damaged tree go on for ever
 }
 
 func (w *treeReader) walk(at uint64, depth int) error {
@@ -162,7 +172,7 @@ func (w *treeReader) walk(at uint64, depth int) error {
 	if err != nil {
 		return err
 	}
-	n, err := parseNode(block, at)
+	n, err := parseNode(block, at, w.leafSize)
 	if err != nil {
 		return err
 	}
@@ -179,15 +189,21 @@ func (w *treeReader) walk(at uint64, depth int) error {
 	return nil
 }
 
+// thinList collects the leaves of the device details in the order of their ids.
+type thinList struct {
+	blockSize int64
+	thins     []Thin
+}
+
 // leaf adds one struct disk_device_details. The ids must rise over the whole tree.
-func (w *treeReader) leaf(key uint64, v []byte) error {
+func (l *thinList) leaf(key uint64, v []byte) error {
 	mapped := binary.LittleEndian.Uint64(v)
-	if key > uint64(maxID) || mapped > uint64(1<<62/w.blockSize) || len(w.thins) > 0 && ID(key) <= w.thins[len(w.thins)-1].ID {
+	if key > uint64(maxID) || mapped > uint64(1<<62/l.blockSize) || len(l.thins) > 0 && ID(key) <= l.thins[len(l.thins)-1].ID {
 		return fmt.Errorf("%w: details of thin device %d", errMalformed, key)
 	}
-	w.thins = append(w.thins, Thin{
+	l.thins = append(l.thins, Thin{
 		ID:            ID(key),
-		MappedBytes:   int64(mapped) * w.blockSize,
+		MappedBytes:   int64(mapped) * l.blockSize,
 		TransactionID: binary.LittleEndian.Uint64(v[8:]),
 		CreationTime:  binary.LittleEndian.Uint32(v[16:]),
 		SnapshotTime:  binary.LittleEndian.Uint32(v[20:]),

@@ -15,20 +15,29 @@ func seal32(block []byte, salt uint32) []byte {
 }
 
 func superblockOf(detailsRoot uint64, blockSize int64) []byte {
+	return fullSuperblock(detailsRoot, 0, blockSize)
+}
+
+func fullSuperblock(detailsRoot, mappingRoot uint64, blockSize int64) []byte {
 	b := make([]byte, metadataBlock)
+	binary.LittleEndian.PutUint64(b[offMappingRoot:], mappingRoot)
 	binary.LittleEndian.PutUint64(b[offMagic:], superblockMagic)
 	binary.LittleEndian.PutUint64(b[offDetailsRoot:], detailsRoot)
 	binary.LittleEndian.PutUint32(b[offDataBlockSize:], uint32(blockSize/sector))
 	return seal32(b, superblockSalt)
 }
 
-// nodeOf makes a node; a value is its 8-byte words.
+// nodeOf makes a node of the device details; a value is its 8-byte words.
 func nodeOf(at uint64, flags uint32, keys []uint64, values [][]uint64) []byte {
-	b := make([]byte, metadataBlock)
 	size := uint32(8)
 	if flags == nodeLeaf {
 		size = detailsSize
 	}
+	return sizedNode(at, flags, size, keys, values)
+}
+
+func sizedNode(at uint64, flags, size uint32, keys []uint64, values [][]uint64) []byte {
+	b := make([]byte, metadataBlock)
 	room := (metadataBlock - nodeHeader) / (8 + size) / 3 * 3
 	binary.LittleEndian.PutUint32(b[4:], flags)
 	binary.LittleEndian.PutUint64(b[8:], at)

@@ -37,10 +37,10 @@ type Found struct {
 	Path    string `json:"path,omitempty"`
 	Why     string `json:"why,omitempty"` // it is unproven
 
+	origin int64 // by the pool's metadata: the device whose data it shares, 0 for none
 	seal   store.Seal
 	sealed bool   // there is a seal
 	fsUUID string // as the file system has it
-	inUse  bool   // by somebody: it is not mounted to read its seal
 	blob   *store.Blob
 }
 
@@ -48,9 +48,11 @@ func (f *Found) unproven(why error) {
 	f.Is, f.Why = FoundUnproven, why.Error()
 }
 
-// Survey reads every thin device of the pool and finds the images and snapshots that can be proved. Devices are active, read-only,
-// while they are looked at, one after the other; with keep, the manifests of proven trees are saved for Verify. The journal is neither
-// needed nor touched. An error is about the pool as a whole: a device that cannot be read is a finding.
+// Survey finds the images and snapshots of the pool that can be proved. What a device is the pool's own metadata say: they
+// know of which devices snapshots were taken, and who shares whose data. Whoever uses a snapshot can write to it whatever he
+// likes, a seal record or a file system that attacks whoever mounts it: so only what was never handed out is mounted, active,
+// read-only, one after the other. With keep, the manifests of proven trees are saved for Verify. The journal is neither needed
+// nor touched. An error is about the pool as a whole: a device that cannot be read is a finding.
 func (p *Pipeline) Survey(ctx context.Context, pool store.Pool, keep bool) ([]Found, error) {
 	if err := p.Pool.ResumeSuspended(); err != nil {
 		return nil, err
@@ -60,7 +62,7 @@ func (p *Pipeline) Survey(ctx context.Context, pool store.Pool, keep bool) ([]Fo
 			return nil, err
 		}
 	}
-	thins, err := p.Pool.Thins()
+	thins, err := p.Pool.Lineage()
 	if err != nil {
 		return nil, err
 	}
@@ -75,9 +77,14 @@ func (p *Pipeline) Survey(ctx context.Context, pool store.Pool, keep bool) ([]Fo
 	found := make([]Found, len(thins))
 	for i, th := range thins {
 		f := &found[i]
-		f.Device = int64(th.ID)
-		a, is := active[th.ID]
-		f.inUse = is && a.Kind != devmapper.KindImage && a.Open > 0
+		f.Device, f.origin = int64(th.ID), int64(th.Origin)
+		switch {
+		case f.origin != 0: // a snapshot: settleFound decides, and nobody looks into it
+			continue
+		case !th.WasOrigin():
+			f.unproven(errNoOrigin)
+			continue
+		}
 		err := p.expose(th.ID, active, func(path string) error { return p.examine(ctx, f, pool, path, keep) })
 		if err != nil {
 			return nil, fmt.Errorf("thin device %d: %w", th.ID, err)
@@ -114,10 +121,10 @@ func (p *Pipeline) examine(ctx context.Context, f *Found, pool store.Pool, path 
 		return context.Cause(ctx)
 	case err != nil:
 		f.unproven(err)
-	case f.inUse: // settleFound decides
 	case f.seal.PoolUUID != pool.UUID:
 		f.unproven(fmt.Errorf("it was sealed in the pool %s", f.seal.PoolUUID))
-	case f.seal.Device != f.Device: // a snapshot
+	case f.seal.Device != f.Device:
+		f.unproven(fmt.Errorf("it was sealed as device %d", f.seal.Device))
 	case f.seal.FSUUID != f.fsUUID:
 		f.unproven(fmt.Errorf("its file system is %s, sealed was %s", f.fsUUID, f.seal.FSUUID))
 	case written.Digest() != f.seal.Digest:
@@ -133,16 +140,15 @@ func (p *Pipeline) examine(ctx context.Context, f *Found, pool store.Pool, path 
 	return nil
 }
 
-// readSealed reads the seal of a device and, of an image's, the tree.
+// errNoOrigin is why a device is not looked into.
+var errNoOrigin = errors.New("no snapshot was ever taken of it, and it shares no data with an image: it may be anybody's, and is not looked into")
+
+// readSealed reads the seal of a device and its tree.
 func (p *Pipeline) readSealed(ctx context.Context, f *Found, path string) (tree *archive.Manifest, err error) {
-	if f.fsUUID, err = devmapper.FilesystemUUID(path); err != nil || f.inUse {
+	if f.fsUUID, err = devmapper.FilesystemUUID(path); err != nil {
 		return nil, err
 	}
 	m, err := devmapper.MountDetached(path, devmapper.MountInspect)
-	if errors.Is(err, devmapper.ErrBusy) {
-		f.inUse = true
-		return nil, nil //nolint:nilnil // its tree is not needed
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -158,9 +164,6 @@ func (p *Pipeline) readSealed(ctx context.Context, f *Found, path string) (tree 
 		return nil, err
 	}
 	f.sealed = true
-	if f.seal.Device != f.Device {
-		return nil, nil //nolint:nilnil // a snapshot may have been written to
-	}
 	return archive.ReadManifest(ctx, m.Root())
 }
 
@@ -199,27 +202,14 @@ func either(a, b *Found) *Found {
 	return b
 }
 
-// becomeSnapshot finds the image by the very seal that a snapshot has from it. Of one that is in use the seal is not read: it has its
-// image's file system UUID, which is nobody else's.
+// becomeSnapshot finds the image that the device is a snapshot of. What is on it now is its user's.
 func (f *Found) becomeSnapshot(images map[int64]*Found) {
-	image := images[f.seal.Device]
-	if f.inUse {
-		for _, candidate := range images {
-			if candidate.seal.FSUUID == f.fsUUID {
-				image = candidate
-			}
-		}
+	image := images[f.origin]
+	if image == nil {
+		f.unproven(fmt.Errorf("it is a snapshot of device %d, which is not proven", f.origin))
+		return
 	}
-	switch {
-	case image == nil && f.inUse:
-		f.unproven(fmt.Errorf("it is in use, and its file system %s is no proven image's", f.fsUUID))
-	case image == nil:
-		f.unproven(fmt.Errorf("it is a snapshot of device %d, which is not proven", f.seal.Device))
-	case !f.inUse && f.seal != image.seal:
-		f.unproven(fmt.Errorf("it has another seal record than device %d", image.Device))
-	default:
-		f.Is, f.Image, f.Key, f.seal = FoundSnapshot, image.Image, image.Key, image.seal
-	}
+	f.Is, f.Image, f.Key, f.seal = FoundSnapshot, image.Image, image.Key, image.seal
 }
 
 // findArchive looks for the image's archive where it was kept.

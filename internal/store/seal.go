@@ -24,7 +24,8 @@ const (
 // Seal is what a sealed device says of itself, in a file beside the tree: enough to make the journal's rows anew when the database is
 // lost. It has field types of its own: bytes that lie on devices do not change because a row does.
 //
-// It proves nothing by itself. The tree is proved by its digest, and that nobody replaced both is not promised.
+// It proves nothing by itself: whoever uses a snapshot can write one. It is believed only of a device that was never handed
+// out, which the pool's metadata tell; there the digest proves the tree.
 type Seal struct {
 	Format    int       `json:"format"`
 	PoolUUID  string    `json:"pool_uuid"`

@@ -261,7 +261,7 @@ func (h *host) recoverReports(half, foreign, damaged, damagedSnapshot int64) (ar
 	if a, b := mustJSON(reports[true]), mustJSON(reports[false]); a != b {
 		h.T.Errorf("dry: %s\nnot:  %s", a, b)
 	}
-	for id, why := range map[int64]string{half: "no seal record", foreign: "no ext4", damaged: "its tree is", damagedSnapshot: "which is not proven"} {
+	for id, why := range map[int64]string{half: "no snapshot was ever taken of it", foreign: "no snapshot was ever taken of it", damaged: "its tree is", damagedSnapshot: "which is not proven"} {
 		if !strings.HasPrefix(reports[false][id], "unproven") || !strings.Contains(reports[false][id], why) {
 			h.T.Errorf("device %d: %q, want unproven because %s", id, reports[false][id], why)
 		}

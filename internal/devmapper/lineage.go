@@ -1,0 +1,129 @@
+package devmapper
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+)
+
+// Ancestry says what the pool's own metadata know of a thin device's descent. Whoever uses a
+// device can write to it, and not to this.
+type Ancestry struct {
+	Thin
+
+	// Origin is the device, made before this one, whose data this one shares; 0 if it
+	// shares none. A snapshot of which every block was overwritten or discarded shares
+	// none.
+	Origin ID
+}
+
+// WasOrigin reports whether a snapshot was ever taken of the device: the kernel counts
+// snapshots, and notes the count in both (drivers/md/dm-thin-metadata.c, create_snap).
+func (t Thin) WasOrigin() bool { return t.SnapshotTime > t.CreationTime }
+
+// Lineage returns every thin device of the pool, in the order of their ids, with its
+// descent. It reads all mappings, and takes four bytes of memory for every block of data
+// in use.
+func (p *Pool) Lineage() (_ []Ancestry, err error) {
+	unlock, err := lockPool(p.cfg)
+	if err != nil {
+		return nil, fmt.Errorf("read thin devices' descent: %w", err)
+	}
+	defer unlock()
+	status, err := p.Status()
+	if err != nil {
+		return nil, err
+	}
+	root, release, err := p.metadataRoot()
+	if err != nil {
+		return nil, fmt.Errorf("read thin devices' descent: %w", err)
+	}
+	defer func() { err = errors.Join(err, release()) }()
+	f, err := openDirect(p.metadata, os.O_RDONLY)
+	if err != nil {
+		return nil, fmt.Errorf("read thin devices' descent: %w", err)
+	}
+	defer f.Close()
+	list, err := readLineage(f, root, status.TotalData/p.cfg.BlockSize)
+	if err != nil {
+		return nil, fmt.Errorf("read thin devices' descent on %s: %w", p.metadata, err)
+	}
+	return list, nil
+}
+
+// readLineage is Lineage on metadata whose superblock is at block root, of a pool with so
+// many blocks of data. Each block belongs to the oldest device that has it.
+func readLineage(r io.ReaderAt, root uint64, dataBlocks int64) ([]Ancestry, error) {
+	thins, err := readThins(r, root)
+	if err != nil {
+		return nil, err
+	}
+	mappings, err := readMappingRoots(r, root)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]Ancestry, len(thins))
+	for i, th := range thins {
+		list[i] = Ancestry{Thin: th}
+	}
+	byAge := make([]*Ancestry, len(list))
+	for i := range list {
+		byAge[i] = &list[i]
+	}
+	slices.SortFunc(byAge, func(a, b *Ancestry) int {
+		return cmp.Or(cmp.Compare(a.CreationTime, b.CreationTime), cmp.Compare(a.ID, b.ID))
+	})
+	owner := make([]uint32, dataBlocks) // by data block; 0 is nobody: of id 0 nothing is known
+	for _, a := range byAge {
+		tree, mapped := mappings[a.ID]
+		if !mapped {
+			continue
+		}
+		err := walkTree(r, tree, 8, func(_ uint64, v []byte) error { return a.claim(owner, v) })
+		if err != nil {
+			return nil, fmt.Errorf("mappings of thin device %d: %w", a.ID, err)
+		}
+	}
+	return list, nil
+}
+
+// claim takes one mapping: the data block in the upper 40 bits, and in the lower 24 the
+// count of snapshots when it was written.
+func (a *Ancestry) claim(owner []uint32, v []byte) error {
+	block := binary.LittleEndian.Uint64(v) >> 24
+	if block >= uint64(len(owner)) {
+		return fmt.Errorf("%w: data block %d of %d", errMalformed, block, len(owner))
+	}
+	switch by := owner[block]; {
+	case by == 0:
+		owner[block] = uint32(a.ID)
+	case ID(by) != a.ID && a.Origin == 0:
+		a.Origin = ID(by)
+	}
+	return nil
+}
+
+// readMappingRoots returns where each device's tree of mappings begins.
+func readMappingRoots(r io.ReaderAt, root uint64) (map[ID]uint64, error) {
+	block, err := readBlock(r, root)
+	if err != nil {
+		return nil, err
+	}
+	sb, err := parseSuperblock(block)
+	if err != nil {
+		return nil, err
+	}
+	roots := map[ID]uint64{}
+	err = walkTree(r, sb.mappingRoot, 8, func(key uint64, v []byte) error {
+		if key > uint64(maxID) {
+			return fmt.Errorf("%w: mappings of thin device %d", errMalformed, key)
+		}
+		roots[ID(key)] = binary.LittleEndian.Uint64(v)
+		return nil
+	})
+	return roots, err
+}
