@@ -113,11 +113,11 @@ func (c *checker) finish(ctx context.Context, t *tree, root id, shape Shape) (*P
 		return nil, err
 	}
 	t.seal()
-	if j.adjusted > maxAdjustments {
-		runtime.GC() // of a hundred thousand rewritten links the originals are many MiB: the next phase is not to come on top of them
-	}
+	collect(t.count) // of a hundred thousand rewritten links the originals are many MiB
 	plan := &Plan{Shape: shape, Policy: c.opts.Policy, Adjusted: j.adjusted, Adjustments: j.adjustments, tree: t, root: root}
-	plan.measure()
+	if err := plan.measure(ctx); err != nil {
+		return nil, err
+	}
 	return plan, nil
 }
 
@@ -137,7 +137,10 @@ func (in *intake) read(ctx context.Context, src io.ReaderAt, size int64) error {
 		if err := in.budget.entry(h.Size); err != nil {
 			return place(err, h, in.base)
 		}
-		return place(in.add(h), h, in.base)
+		if err := in.add(h); err != nil {
+			return place(err, h, in.base)
+		}
+		return place(checkTreeText(in.tree, in.budget.limits), h, in.base)
 	})
 	if err != nil {
 		return err

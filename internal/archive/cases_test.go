@@ -43,7 +43,9 @@ func TestVerdicts(t *testing.T) {
 func checkPaths(t *testing.T, c images.Case, plan *Plan) {
 	t.Helper()
 	has, size := map[string]bool{}, int64(0)
-	for _, r := range manifestOf(plan, make([]*[32]byte, plan.tree.count), nil).Records {
+	m, err := manifestOf(t.Context(), plan, make([]*[32]byte, plan.tree.count), nil)
+	check(t, err)
+	for _, r := range m.Records {
 		has[strings.TrimPrefix(r.Path(), rootfsName+"/")] = true
 		if r.First == nil {
 			size += r.Size
@@ -85,7 +87,11 @@ func checkRejection(t *testing.T, c images.Case, p Policy, r *Rejection) {
 
 // The list has an archive for every rule; those about numbers are in TestLimits.
 func TestEveryRuleHasAnArchive(t *testing.T) {
-	seen := map[string]bool{"image_too_big": true, "file_too_big": true, "too_many_entries": true, "symlink_maze": true, "hardlink_limit": true}
+	seen := map[string]bool{
+		"image_too_big": true, "file_too_big": true, "too_many_entries": true, "symlink_maze": true,
+		"hardlink_limit": true,
+		"tree_limit":     true, "manifest_limit": true,
+	}
 	cases := images.Cases()
 	for _, c := range cases {
 		seen[c.Strict], seen[c.Distro], seen[c.Trusted] = true, true, true

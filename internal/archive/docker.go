@@ -11,7 +11,7 @@ func (im *image) docker(ctx context.Context) (*composition, error) {
 	if im.members.child(rootID, "manifest.json") == rootID {
 		return nil, refuse(BadManifest, "no manifest.json: saved by a Docker before 1.10; load it and save it again")
 	}
-	entry, err := im.dockerManifest()
+	entry, err := im.dockerManifest(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -26,22 +26,28 @@ func (im *image) docker(ctx context.Context) (*composition, error) {
 	if configName == "" || len(names) == 0 {
 		return nil, refuse(BadManifest, "manifest.json names no configuration or no layers")
 	}
+	if err := im.countLayers(len(names)); err != nil {
+		return nil, err
+	}
 	comp := &composition{}
 	if err := im.dockerConfig(ctx, comp, configName); err != nil {
 		return nil, err
 	}
 	for _, name := range names {
+		if err := im.follow(ctx); err != nil {
+			return nil, err
+		}
 		i, err := im.member(name)
 		if err != nil {
 			return nil, err
 		}
-		comp.layers = append(comp.layers, layer{member: i, digest: digestInName(name, "blobs/sha256/")})
+		comp.layers = append(comp.layers, im.layer(i, digestInName(name, "blobs/sha256/")))
 	}
 	return comp, im.agree(ctx, configName)
 }
 
 // dockerManifest is the one entry of manifest.json.
-func (im *image) dockerManifest() (object, error) {
+func (im *image) dockerManifest(ctx context.Context) (object, error) {
 	i, err := im.member("manifest.json")
 	if err != nil {
 		return nil, err
@@ -50,7 +56,7 @@ func (im *image) dockerManifest() (object, error) {
 	if err != nil {
 		return nil, err
 	}
-	v, err := parseDocument(data)
+	v, err := parseDocument(ctx, data)
 	if err != nil {
 		return nil, err
 	}
@@ -77,6 +83,10 @@ func (im *image) dockerConfig(ctx context.Context, comp *composition, name strin
 	if err != nil {
 		return err
 	}
+	data, err := im.read(i)
+	if err != nil {
+		return err
+	}
 	got, err := im.digest(ctx, i)
 	if err != nil {
 		return err
@@ -84,11 +94,7 @@ func (im *image) dockerConfig(ctx context.Context, comp *composition, name strin
 	if want := configDigest(name); want != "" && want != got {
 		return refuse(DigestMismatch, "the configuration %q has the digest %s", shorten(name), got)
 	}
-	data, err := im.read(i)
-	if err != nil {
-		return err
-	}
-	return comp.setConfig(name, data)
+	return comp.setConfig(ctx, name, data)
 }
 
 func configDigest(name string) string {
@@ -111,7 +117,7 @@ func (im *image) agree(ctx context.Context, configName string) error {
 	if im.members.child(rootID, "oci-layout") == rootID || im.members.child(rootID, "index.json") == rootID {
 		return nil
 	}
-	index, err := im.document("index.json")
+	index, err := im.document(ctx, "index.json")
 	if err != nil {
 		return err
 	}
@@ -122,11 +128,11 @@ func (im *image) agree(ctx context.Context, configName string) error {
 	want := configDigest(configName)
 	found := false
 	err = im.manifests(ctx, list, 0, func(m manifestRef) error {
-		manifest, err := im.blobDocument(ctx, m.descriptor)
+		manifest, err := im.blobOnce(ctx, m.descriptor)
 		if r := asRejection(err); r != nil && r.Reason == MissingBlob { // of another platform, not saved
 			return nil
 		}
-		if err != nil {
+		if err != nil || manifest == nil {
 			return err
 		}
 		config, err := manifest.child("config")

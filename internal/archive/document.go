@@ -2,6 +2,7 @@ package archive
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,14 +21,15 @@ type object map[string]any
 
 var errDocument = errors.New("malformed JSON")
 
-// parseDocument reads one JSON value strictly: UTF-8, no key twice, nothing behind it, bounded in depth and number of values.
-func parseDocument(data []byte) (any, error) {
+// parseDocument reads one JSON value strictly: UTF-8, no key twice, nothing behind it,
+// bounded in depth and number of values. The error is errDocument, or the cause of ctx.
+func parseDocument(ctx context.Context, data []byte) (any, error) {
 	if !utf8.Valid(data) {
 		return nil, fmt.Errorf("%w: not UTF-8", errDocument)
 	}
 	p := &parser{dec: json.NewDecoder(bytes.NewReader(data))}
 	p.dec.UseNumber()
-	v, err := p.value(0)
+	v, err := p.value(ctx, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -42,9 +44,12 @@ type parser struct {
 	values int
 }
 
-func (p *parser) value(depth int) (any, error) {
+func (p *parser) value(ctx context.Context, depth int) (any, error) {
 	if p.values++; p.values > maxValues || depth > maxDepth {
 		return nil, fmt.Errorf("%w: more than %d values or %d levels", errDocument, maxValues, maxDepth)
+	}
+	if p.values%1024 == 0 && ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
 	token, err := p.dec.Token()
 	if err != nil {
@@ -52,14 +57,14 @@ func (p *parser) value(depth int) (any, error) {
 	}
 	switch token {
 	case json.Delim('{'):
-		return p.object(depth)
+		return p.object(ctx, depth)
 	case json.Delim('['):
-		return p.array(depth)
+		return p.array(ctx, depth)
 	}
 	return token, nil
 }
 
-func (p *parser) object(depth int) (any, error) {
+func (p *parser) object(ctx context.Context, depth int) (any, error) {
 	o := object{}
 	for p.dec.More() {
 		token, err := p.dec.Token()
@@ -70,17 +75,17 @@ func (p *parser) object(depth int) (any, error) {
 		if _, twice := o[name]; !ok || twice {
 			return nil, fmt.Errorf("%w: the key %.80q is there twice", errDocument, name)
 		}
-		if o[name], err = p.value(depth + 1); err != nil {
+		if o[name], err = p.value(ctx, depth+1); err != nil {
 			return nil, err
 		}
 	}
 	return o, p.close()
 }
 
-func (p *parser) array(depth int) (any, error) {
+func (p *parser) array(ctx context.Context, depth int) (any, error) {
 	list := []any{}
 	for p.dec.More() {
-		v, err := p.value(depth + 1)
+		v, err := p.value(ctx, depth+1)
 		if err != nil {
 			return nil, err
 		}

@@ -27,7 +27,8 @@ func TestDocument(t *testing.T) {
 		"cut off":              {`{"a":[1`, false},
 		"empty":                {"", false},
 	} {
-		if _, err := parseDocument([]byte(c.text)); (err == nil) != c.ok || err != nil && !errors.Is(err, errDocument) {
+		if _, err := parseDocument(t.Context(), []byte(c.text)); (err == nil) != c.ok || err != nil && !errors.Is(err,
+			errDocument) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

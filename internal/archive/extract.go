@@ -63,7 +63,7 @@ func (w *writer) write(ctx context.Context, in confinement, plan *Plan, root *os
 	case !plan.stamp.same(w.src):
 		return nil, ErrChanged
 	}
-	return manifestOf(plan, w.sums, config), nil
+	return manifestOf(ctx, plan, w.sums, config)
 }
 
 // writer writes one tree.

@@ -136,7 +136,7 @@ func FuzzDocument(f *testing.F) {
 	f.Add([]byte(`[{"Config":"x","Layers":["a","b"],"n":1.5e3,"t":true,"z":null}]`))
 	f.Add([]byte(`{"a":{"a":{"a":[[[]]]}}} `))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if _, err := parseDocument(b); err != nil && !errors.Is(err, errDocument) {
+		if _, err := parseDocument(t.Context(), b); err != nil && !errors.Is(err, errDocument) {
 			t.Errorf("%v", err)
 		}
 	})

@@ -14,8 +14,12 @@ import (
 type image struct {
 	src     io.ReaderAt
 	opts    Options
-	members *tree           // of the outer archive
+	members *tree           // of the outer archive; given up before the layers' tree is made
 	sums    map[id][32]byte // of members already hashed
+
+	seen     map[id]bool // documents already read whose content need not be looked at again
+	followed int         // things named by documents
+	parsed   int64       // bytes of documents
 }
 
 // composition is what an image consists of, all of it verified but the layers' contents.
@@ -27,12 +31,15 @@ type composition struct {
 
 type layer struct {
 	member id
+	data   int64 // where it lies in the archive
+	size   int64
 	digest string // "sha256:..." as declared; empty where the member's name says nothing
 }
 
 // image plans an image: its layers are verified, merged in memory and judged as one tree.
 func (c *checker) image(ctx context.Context, members *tree, shape Shape) (*Plan, error) {
-	im := &image{src: c.src, opts: c.opts, members: members, sums: map[id][32]byte{}}
+	collect(members.count) // what the reading left behind is not to stay beside the documents
+	im := &image{src: c.src, opts: c.opts, members: members, sums: map[id][32]byte{}, seen: map[id]bool{}}
 	read := im.docker
 	if shape == OCI {
 		read = im.oci
@@ -47,6 +54,9 @@ func (c *checker) image(ctx context.Context, members *tree, shape Shape) (*Plan,
 	if err := im.verify(ctx, comp); err != nil {
 		return nil, err
 	}
+	count := members.count
+	*members = tree{} // the layers' tree is not to come on top of it
+	collect(count)
 	merged, err := im.merge(ctx, comp.layers)
 	if err != nil {
 		return nil, err
@@ -62,17 +72,22 @@ func (c *checker) image(ctx context.Context, members *tree, shape Shape) (*Plan,
 
 // verify compares the layers with the digests that the configuration and their names promise.
 func (im *image) verify(ctx context.Context, comp *composition) error {
-	switch {
-	case len(comp.layers) != len(comp.diffIDs):
+	if len(comp.layers) != len(comp.diffIDs) {
 		return refuse(BadManifest, "%d layers, the configuration has %d", len(comp.layers), len(comp.diffIDs))
-	case len(comp.layers) > im.opts.Limits.Layers:
-		return refuse(TooManyLayers, "%d layers, the limit is %d", len(comp.layers), im.opts.Limits.Layers)
 	}
+	left := im.opts.Limits.ImageBytes
 	for k, l := range comp.layers {
-		n := im.members.at(l.member)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		// Before the digest: of a compressed layer the DiffID is another's, and the better answer is its format.
-		if err := detect(io.NewSectionReader(im.src, n.data, n.size), n.size); err != nil {
+		if err := detect(io.NewSectionReader(im.src, l.data, l.size), l.size); err != nil {
 			return inLayer(err, k)
+		}
+		// Each is read as often as it is named; honest images repeat only empty ones.
+		if left -= l.size; left < 0 {
+			return inLayer(refuse(ImageTooBig, "the layers have more than %d bytes together",
+				im.opts.Limits.ImageBytes), k)
 		}
 		got, err := im.digest(ctx, l.member)
 		if err != nil {
@@ -83,6 +98,20 @@ func (im *image) verify(ctx context.Context, comp *composition) error {
 				return inLayer(refuse(DigestMismatch, "its digest is %s, should be %s", got, want), k)
 			}
 		}
+	}
+	return nil
+}
+
+// layer is a member as a layer.
+func (im *image) layer(member id, digest string) layer {
+	n := im.members.at(member)
+	return layer{member: member, data: n.data, size: n.size, digest: digest}
+}
+
+// countLayers refuses too many before any of them is looked up.
+func (im *image) countLayers(n int) error {
+	if n > im.opts.Limits.Layers {
+		return refuse(TooManyLayers, "%d layers, the limit is %d", n, im.opts.Limits.Layers)
 	}
 	return nil
 }
@@ -155,41 +184,6 @@ func (im *image) sharedLayer(link string) (id, error) {
 	return im.members.inode(i), nil
 }
 
-// read returns a small member's data.
-func (im *image) read(member id) ([]byte, error) {
-	n := im.members.at(member)
-	if n.size > im.opts.Limits.ManifestBytes {
-		return nil, refuse(BadManifest, "%q has %d bytes, the limit is %d", shorten(im.members.path(rootID, member)), n.size, im.opts.Limits.ManifestBytes)
-	}
-	data := make([]byte, n.size)
-	return data, readFull(im.src, data, n.data)
-}
-
-// document returns a member as JSON object.
-func (im *image) document(name string) (object, error) {
-	i, err := im.member(name)
-	if err != nil {
-		return nil, err
-	}
-	data, err := im.read(i)
-	if err != nil {
-		return nil, err
-	}
-	return asObject(name, data)
-}
-
-func asObject(name string, data []byte) (object, error) {
-	v, err := parseDocument(data)
-	if err != nil {
-		return nil, refuse(BadManifest, "%q: %s", shorten(name), err.Error())
-	}
-	o, ok := v.(object)
-	if !ok {
-		return nil, refuse(BadManifest, "%q is no JSON object", shorten(name))
-	}
-	return o, nil
-}
-
 // blobName turns a digest into its member's name. It is checked before anything is looked up by it.
 func blobName(digest string) (string, error) {
 	hexSum, ok := strings.CutPrefix(digest, "sha256:")
@@ -199,14 +193,14 @@ func blobName(digest string) (string, error) {
 	return "blobs/sha256/" + hexSum, nil
 }
 
-// isHex tells whether s is a SHA-256 in lower-case hex.
+// isHex reports whether s is a SHA-256 in lower-case hex.
 func isHex(s string) bool {
 	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
 }
 
 // setConfig takes an image's configuration with its list of layers.
-func (comp *composition) setConfig(name string, data []byte) error {
-	o, err := asObject(name, data)
+func (comp *composition) setConfig(ctx context.Context, name string, data []byte) error {
+	o, err := asObject(ctx, name, data)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,10 @@ var kinds = map[byte]kind{
 	tarball.Char: kindDevice, tarball.Block: kindDevice, tarball.FIFO: kindFIFO,
 }
 
+// xattrOverhead is about what an attribute takes beside its bytes; an archive may have
+// hundreds of thousands.
+const xattrOverhead = 64
+
 // add puts an entry into the tree. It refuses what no policy accepts; the rest is judged when the tree is finished.
 func (in *intake) add(h *tarball.Header) error {
 	parts, err := splitName(in.parts[:0], h.Name, in.budget.limits)
@@ -65,6 +69,7 @@ func (in *intake) add(h *tarball.Header) error {
 func (in *intake) link(i, target id) error {
 	n, to := in.tree.at(i), in.tree.at(target)
 	if to.kind == kindSymlink {
+		in.tree.text += int64(len(to.link))
 		n.kind, n.link, n.mode, n.uid, n.gid, n.sec, n.nsec = kindSymlink, to.link, to.mode, to.uid, to.gid, to.sec, to.nsec
 		return nil
 	}
@@ -132,12 +137,17 @@ func (in *intake) set(i id, h *tarball.Header) {
 	switch {
 	case n.kind == kindSymlink:
 		n.link, n.mode = string(h.Linkname), 0o777
+		t.text += int64(len(n.link))
 	case in.layer > 0 && h.Type == tarball.Char && h.Device == [2]int64{}:
 		n.kind = kindOverlay
 	}
 	delete(t.xattrs, i)
+	if len(h.Xattrs) > 0 {
+		t.xattrs[i] = make([]Xattr, 0, len(h.Xattrs))
+	}
 	for _, x := range h.Xattrs {
 		t.xattrs[i] = append(t.xattrs[i], Xattr{Name: string(x.Name), Value: bytes.Clone(x.Value)})
+		t.text += int64(len(x.Name) + len(x.Value) + xattrOverhead)
 	}
 }
 

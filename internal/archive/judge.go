@@ -37,19 +37,19 @@ type judge struct {
 
 // all judges every name below the root. The tree is changed as the policy says.
 func (j *judge) all(ctx context.Context) error {
-	j.tree.hold()
+	if err := j.tree.hold(ctx); err != nil {
+		return err
+	}
 	w := &walker{tree: j.tree, root: j.root}
-	for i := range j.tree.count {
-		if i%1024 == 0 && ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
+	err := j.tree.each(ctx, func(i id) error {
 		if n := j.tree.at(i); n.gone && !n.held || i == rootID && j.root != rootID || n.kind == kindSkipped {
-			continue
+			return nil
 		}
 		j.node(i)
-		if err := j.symlink(ctx, w, i); err != nil {
-			return err
-		}
+		return j.symlink(ctx, w, i)
+	})
+	if err != nil {
+		return err
 	}
 	if j.worst != nil {
 		j.worst.More = j.refused - 1
@@ -58,7 +58,8 @@ func (j *judge) all(ctx context.Context) error {
 	return nil
 }
 
-// decide looks a rule up. It records the rejection, or the adjustment when the verdict is to change something, and tells whether the
+// decide looks a rule up. It records the rejection, or the adjustment when the verdict is
+// to change something, and reports whether the
 // change is to be made.
 func (j *judge) decide(i id, reason Reason, from, to, format string, args ...any) bool {
 	rule := byReason[reason]
@@ -169,30 +170,30 @@ func (j *judge) symlink(ctx context.Context, w *walker, i id) error {
 		return nil
 	}
 	escapes, err := w.escapes(ctx, i)
-	if err != nil {
-		if r := asRejection(err); r != nil {
-			j.locate(r, i)
-		}
-		return err
-	}
-	if escapes {
+	switch {
+	case err != nil:
+	case escapes:
 		j.decide(i, SymlinkEscapes, "", "", "the target %q leads out of the root", shorten(n.link))
-		return nil
+	case strings.HasPrefix(n.link, "/"):
+		err = j.absolute(w, i)
 	}
-	if strings.HasPrefix(n.link, "/") {
-		j.absolute(w, i)
+	if r := asRejection(err); r != nil {
+		j.locate(r, i)
 	}
-	return nil
+	return err
 }
 
-func (j *judge) absolute(w *walker, i id) {
+func (j *judge) absolute(w *walker, i id) error {
 	n := j.tree.at(i)
 	rel, ok := w.relative(i, n.link)
 	if (!ok || len(rel) > j.opts.Limits.PathBytes) && byReason[SymlinkAbsolute].For(j.opts.Policy) == Rewrite {
 		j.decide(i, SymlinkEscapes, "", "", "the absolute target %q has no relative equivalent", shorten(n.link))
-		return
+		return nil
 	}
-	if j.decide(i, SymlinkAbsolute, n.link, rel, "the target %q is absolute", shorten(n.link)) {
-		n.link = rel
+	if !j.decide(i, SymlinkAbsolute, n.link, rel, "the target %q is absolute", shorten(n.link)) {
+		return nil
 	}
+	j.tree.text += int64(len(rel) - len(n.link))
+	n.link = rel
+	return checkTreeText(j.tree, j.opts.Limits)
 }

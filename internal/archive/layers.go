@@ -3,6 +3,7 @@ package archive
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 
 	"imagemanager.internal/internal/archive/tarball"
@@ -15,16 +16,19 @@ var (
 	opaqueMarker   = []byte(".wh..wh..opq")
 )
 
+// errEnough ends the search for whiteouts in a layer with more entries than are allowed:
+// the reading that follows refuses it, for that or for what comes before.
+var errEnough = errors.New("enough")
+
 // merge applies the layers to one tree, lowest first. Data stay where they are: a node knows its offset in the archive.
 func (im *image) merge(ctx context.Context, layers []layer) (*tree, error) {
 	t, b := newTree(), newBudget(im.opts.Limits)
 	for k, l := range layers {
-		n := im.members.at(l.member)
-		in := &intake{tree: t, budget: b, layer: uint8(k + 1), base: n.data}
-		if err := in.whiteouts(ctx, im.src, n.size); err != nil {
+		in := &intake{tree: t, budget: b, layer: uint8(k + 1), base: l.data}
+		if err := in.whiteouts(ctx, im.src, l.size); err != nil {
 			return nil, inLayer(err, k)
 		}
-		if err := in.read(ctx, im.src, n.size); err != nil {
+		if err := in.read(ctx, im.src, l.size); err != nil {
 			return nil, inLayer(err, k)
 		}
 	}
@@ -36,7 +40,11 @@ func (im *image) merge(ctx context.Context, layers []layer) (*tree, error) {
 func (in *intake) whiteouts(ctx context.Context, src io.ReaderAt, size int64) error {
 	text := in.budget.text
 	defer func() { in.budget.text = text }() // the same headers are counted when the entries are read
-	return in.each(ctx, src, size, func(h *tarball.Header) error {
+	seen := in.budget.entries
+	err := in.each(ctx, src, size, func(h *tarball.Header) error {
+		if seen++; seen > in.budget.limits.Entries {
+			return errEnough
+		}
 		parts, err := splitName(in.parts[:0], h.Name, in.budget.limits)
 		if err != nil || len(parts) == 0 {
 			return nil //nolint:nilerr // refused later
@@ -53,6 +61,10 @@ func (in *intake) whiteouts(ctx context.Context, src io.ReaderAt, size int64) er
 		in.hide(dir, name)
 		return nil
 	})
+	if errors.Is(err, errEnough) {
+		return nil
+	}
+	return err
 }
 
 func (in *intake) hide(dir id, name []byte) {
@@ -67,7 +79,8 @@ func (in *intake) hide(dir id, name []byte) {
 	}
 }
 
-// isWhiteout tells whether a name is a whiteout or the opaque marker, and not one of aufs' own files.
+// isWhiteout reports whether a name is a whiteout or the opaque marker, and not one of
+// aufs' own files.
 func isWhiteout(name []byte) bool {
 	return bytes.Equal(name, opaqueMarker) || bytes.HasPrefix(name, whiteoutPrefix) && !bytes.HasPrefix(name, aufsPrefix)
 }

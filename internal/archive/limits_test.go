@@ -73,6 +73,7 @@ func TestLimits(t *testing.T) {
 	const gib = 1 << 30
 	rest := int64(10*gib) - 9*gib - 1206 // what the small root file system holds
 	const rootEntries = 8                // of it, the root not counted
+	const rootText = 34                  // bytes of its names and targets
 	links := make([]images.Entry, 65_000)
 	for i := range links {
 		links[i] = images.Entry{Name: fmt.Sprintf("usr/%05d", i), Type: '1', Link: "etc/hello"}
@@ -82,6 +83,16 @@ func TestLimits(t *testing.T) {
 		s.add(images.Tar(images.Root(list...)...), 0)
 		return s
 	}
+	longNames := numberedFiles(100, strings.Repeat("n", 90)+"%05d")
+	attribute := images.Entry{Name: "usr/attrs", PAX: []string{"SCHILY.xattr.user.x=v"}}
+	image, documents := &segments{}, int64(0)
+	for _, e := range (images.Image{Layers: [][]byte{images.Tar(images.Root()...)}}).OCI() {
+		image.add(images.Blocks(e), 0)
+		if strings.HasPrefix(e.Body, "{") { // and the layer does not
+			documents += int64(len(e.Body))
+		}
+	}
+	image.add(nil, 1024)
 	for _, c := range []struct {
 		name   string
 		src    *segments
@@ -97,6 +108,14 @@ func TestLimits(t *testing.T) {
 		{"entries at the limit", inMemory(numberedFiles(100-rootEntries, "usr/%05d")...), Limits{Entries: 100}, ""},
 		{"entries over the limit", inMemory(numberedFiles(101-rootEntries, "usr/%05d")...), Limits{Entries: 100}, TooManyEntries},
 		{"implied directories count", inMemory(numberedFiles(60, "usr/%05d/x")...), Limits{Entries: 100}, TooManyEntries},
+		{"texts at the limit", inMemory(longNames...), Limits{TreeBytes: rootText + 9_500}, ""},
+		{"texts over the limit", inMemory(longNames...), Limits{TreeBytes: rootText + 9_499}, TreeLimit},
+		{"an attribute at the limit", inMemory(attribute), Limits{TreeBytes: rootText + 5 + 6 + 1 + 64}, ""},
+		{"an attribute over the limit", inMemory(attribute), Limits{TreeBytes: rootText + 5 + 6 + 1 + 63}, TreeLimit},
+		{"descriptors at the limit", image, Limits{Descriptors: 2}, ""},
+		{"descriptors over the limit", image, Limits{Descriptors: 1}, ManifestLimit},
+		{"documents at the limit", image, Limits{DocumentBytes: documents}, ""},
+		{"documents over the limit", image, Limits{DocumentBytes: documents - 1}, ManifestLimit},
 		{"names of a file at the limit", inMemory(links[:64_999]...), Limits{}, ""},
 		{"names of a file over the limit", inMemory(links...), Limits{}, HardlinkLimit},
 		{"100,000 entries", inMemory(numberedFiles(100_000-rootEntries, "usr/%05d")...), Limits{}, ""},

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -35,10 +36,19 @@ type Record struct {
 
 // Path is the path below the file system's root.
 func (r *Record) Path() string {
-	if r.Parent == nil {
-		return r.Name
+	size := len(r.Name)
+	for p := r.Parent; p != nil; p = p.Parent {
+		size += len(p.Name) + 1
 	}
-	return r.Parent.Path() + "/" + r.Name
+	b := make([]byte, size)
+	for end := size; ; end-- { // from the end, as only parents are known
+		end -= len(r.Name)
+		copy(b[end:], r.Name)
+		if r = r.Parent; r == nil {
+			return string(b)
+		}
+		b[end-1] = '/'
+	}
 }
 
 // Manifest is a tree: every name once, directories before what is in them, names by their bytes.
@@ -149,14 +159,16 @@ func (r *Record) differs(o *Record) string {
 }
 
 // manifestOf is the manifest of a plan's tree with the digests of its files.
-func manifestOf(plan *Plan, sums []*[32]byte, config *Record) *Manifest {
+func manifestOf(ctx context.Context, plan *Plan, sums []*[32]byte, config *Record) (*Manifest, error) {
 	m := &Manifest{Records: make([]*Record, 0, plan.Entries+1)}
 	if config != nil {
 		m.Records = append(m.Records, config)
 	}
 	c := &collector{tree: plan.tree, sums: sums, first: map[id]*Record{}, to: m}
-	c.add(plan.root, rootfsName, nil)
-	return m
+	if err := c.add(ctx, plan.root, rootfsName, nil); err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 type collector struct {
@@ -166,13 +178,13 @@ type collector struct {
 	to    *Manifest
 }
 
-func (c *collector) add(i id, name string, parent *Record) {
+func (c *collector) add(ctx context.Context, i id, name string, parent *Record) error {
 	inode := c.tree.inode(i)
 	n := c.tree.at(inode)
 	r := &Record{Parent: parent, Name: name, Mode: n.mode, UID: n.uid, GID: n.gid, Sec: n.sec, Nsec: n.nsec, Xattrs: c.tree.xattrs[inode]}
 	switch n.kind {
 	case kindSkipped:
-		return
+		return nil
 	case kindDir:
 		r.Type = TypeDir
 	case kindSymlink:
@@ -187,10 +199,16 @@ func (c *collector) add(i id, name string, parent *Record) {
 	}
 	c.to.Records = append(c.to.Records, r)
 	if n.kind != kindDir {
-		return
+		return nil
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	names := slices.SortedFunc(c.tree.children(i), func(a, b id) int { return cmp.Compare(c.tree.at(a).name, c.tree.at(b).name) })
 	for _, child := range names {
-		c.add(child, c.tree.at(child).name, r)
+		if err := c.add(ctx, child, c.tree.at(child).name, r); err != nil {
+			return err
+		}
 	}
+	return nil
 }

@@ -15,41 +15,97 @@ import (
 // memoryBound is what a check and an extraction of any archive may take, in bytes, on top of a process that does nothing.
 const memoryBound = 64 << 20
 
-// heavy are archives that take as much memory as the limits let them.
+// heavy are archives that take as much memory as the limits let them, or would if they were not
+// refused in time.
 func heavy() map[string]func() *segments {
-	chunked := func(n int, entry func(i int) images.Entry) func() *segments {
-		return func() *segments {
-			s := &segments{}
-			s.add(images.Blocks(images.Root()...), 0)
-			for i := range n {
-				s.add(images.Blocks(entry(i)), 0)
-			}
-			s.add(nil, 1024)
-			return s
-		}
-	}
 	name := strings.Repeat("n", 90)
-	deep := strings.Repeat("d/", 100)
-	longest := "path=" + strings.Repeat(strings.Repeat("d", 250)+"/", 15)
+	file := func(name string, i int) images.Entry { return images.Entry{Name: fmt.Sprintf("%s%05d", name, i)} }
+	below := func(e images.Entry) images.Entry {
+		e.Edit = func(b []byte) { copy(b[345:], strings.Repeat("d/", 99)+"d") }
+		return e
+	}
+	longest := func(i int) images.Entry {
+		dir := fmt.Sprintf("%05d", i) + strings.Repeat("d", 245) + "/"
+		return images.Entry{Name: "x", PAX: []string{"path=" + strings.Repeat(dir, 15) + "x"}}
+	}
+	plain := func(i int) images.Entry { return file(name, i) }
+	absolute := func(i int) images.Entry { return linked(plain(i), "/"+name) }
+	large := func(o images.Object) { o["x"], o["y"] = make([]int, 49_000), strings.Repeat("y", 3<<20) }
 	return map[string]func() *segments{
-		"long names": chunked(99_900, func(i int) images.Entry { return images.Entry{Name: fmt.Sprintf("%s%05d", name, i)} }),
-		"deep paths": chunked(99_800, func(i int) images.Entry {
-			return images.Entry{Name: fmt.Sprintf("%05d", i), Edit: func(b []byte) { copy(b[345:], deep[:len(deep)-1]) }}
+		"long names":                   flat(99_900, plain),
+		"deep paths":                   flat(99_800, func(i int) images.Entry { return below(file("", i)) }),
+		"paths of 4 KiB":               flat(4_000, longest),
+		"absolute links":               flat(99_900, absolute),
+		"deep absolute links, refused": flat(99_800, func(i int) images.Entry { return below(linked(file("", i), "/"+name)) }),
+		"one absolute link, many names, refused": flat(60_000, func(i int) images.Entry {
+			if i == 0 {
+				e := linked(file("", 0), "x")
+				e.PAX = []string{"linkpath=/" + strings.Repeat("t/", 2_000)}
+				return e
+			}
+			return images.Entry{Name: file("", i).Name, Type: '1', Link: file("", 0).Name}
 		}),
-		"paths of 4 KiB": chunked(4_000, func(i int) images.Entry { return images.Entry{Name: "x", PAX: []string{longest + fmt.Sprint(i)}} }),
-		"absolute links": chunked(99_900, func(i int) images.Entry {
-			return images.Entry{Name: fmt.Sprintf("usr/%s%05d", name[:80], i), Link: "/" + name}
+		"attributes":        flat(4_300, func(i int) images.Entry { return attributed(file("", i), 1, strings.Repeat("v", 3700)) }),
+		"an attribute each": flat(99_900, func(i int) images.Entry { return attributed(plain(i), 1, name[:20]) }),
+		"small attributes, refused": flat(3_500, func(i int) images.Entry {
+			return attributed(plain(i), 180, "")
 		}),
-		"attributes": chunked(4_300, func(i int) images.Entry {
-			return images.Entry{Name: fmt.Sprintf("usr/%05d", i), PAX: []string{"SCHILY.xattr.user.x=" + strings.Repeat("v", 3700)}}
-		}),
+		"layers":                         layered(99_900, plain, nil),
+		"layers with absolute links":     layered(99_900, absolute, nil),
+		"layers and a document of 3 MiB": layered(99_900, absolute, large),
+	}
+}
+
+func linked(e images.Entry, target string) images.Entry {
+	e.Link = target
+	return e
+}
+
+// attributed gives an entry n attributes of this value.
+func attributed(e images.Entry, n int, value string) images.Entry {
+	for k := range n {
+		e.PAX = append(e.PAX, fmt.Sprintf("SCHILY.xattr.user.%x=%s", k, value))
+	}
+	return e
+}
+
+// flat is a root file system with n more entries.
+func flat(n int, entry func(int) images.Entry) func() *segments {
+	return func() *segments {
+		s := &segments{}
+		s.add(images.Tar(images.Root(many(n, entry)...)...), 0)
+		return s
+	}
+}
+
+func many[T any](n int, each func(int) T) []T {
+	list := make([]T, n)
+	for i := range list {
+		list[i] = each(i)
+	}
+	return list
+}
+
+// layered is an image with a layer of n entries, the root file system among them, in an
+// archive that has n members, too.
+func layered(n int, entry func(int) images.Entry, config func(images.Object)) func() *segments {
+	return func() *segments {
+		root := images.Root()
+		crowd := images.Blocks(many(n-len(root), entry)...)
+		layer := images.End(append(images.Blocks(root...), crowd...))
+		image := images.Image{Layers: [][]byte{layer}, Config: config}.OCI()
+		s := &segments{}
+		s.add(images.Blocks(image...), 0)
+		s.add(crowd, 0)
+		s.add(nil, 1024)
+		return s
 	}
 }
 
 // Memory is bounded whatever the archive is. Each is judged and planned in a process of its own, whose peak is taken from the kernel.
 func TestMemory(t *testing.T) {
 	if path := os.Getenv("ARCHIVE_TEST_HEAVY"); path != "" {
-		heavyChild(t, path)
+		heavyChild(t, os.Getenv("ARCHIVE_TEST_HEAVY_NAME"), path)
 		return
 	}
 	if underRace {
@@ -66,7 +122,7 @@ func TestMemory(t *testing.T) {
 }
 
 // heavyChild judges the archive in a file, plans it and makes its manifest.
-func heavyChild(t *testing.T, path string) {
+func heavyChild(t *testing.T, name, path string) {
 	t.Helper()
 	f, err := os.Open(path)
 	check(t, err)
@@ -74,8 +130,13 @@ func heavyChild(t *testing.T, path string) {
 	info, err := f.Stat()
 	check(t, err)
 	plan, err := Check(context.Background(), f, info.Size(), Options{Policy: Distro})
-	check(t, err)
-	m := manifestOf(plan, make([]*[32]byte, plan.tree.count), nil)
+	m := &Manifest{}
+	if err == nil {
+		m, err = manifestOf(t.Context(), plan, make([]*[32]byte, plan.tree.count), nil)
+	}
+	if refused := outcome(t, err) != ""; refused != strings.Contains(name, "refused") {
+		t.Errorf("refused %t: %v", refused, err)
+	}
 	status, err := os.ReadFile("/proc/self/status")
 	check(t, err)
 	_, rest, _ := strings.Cut(string(status), "VmHWM:")
@@ -99,7 +160,7 @@ func peak(t *testing.T, name string) int64 {
 	}
 	check(t, f.Truncate(s.size))
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestMemory$", "-test.v")
-	cmd.Env = append(os.Environ(), "ARCHIVE_TEST_HEAVY="+f.Name())
+	cmd.Env = append(os.Environ(), "ARCHIVE_TEST_HEAVY="+f.Name(), "ARCHIVE_TEST_HEAVY_NAME="+name)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", name, err, out)

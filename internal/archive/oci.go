@@ -25,14 +25,14 @@ const maxNesting = 4
 
 // oci reads an OCI image layout: oci-layout, index.json, and blobs named by their digests.
 func (im *image) oci(ctx context.Context) (*composition, error) {
-	layout, err := im.document("oci-layout")
+	layout, err := im.document(ctx, "oci-layout")
 	if err != nil {
 		return nil, err
 	}
 	if version, err := layout.text("imageLayoutVersion"); err != nil || version != "1.0.0" {
 		return nil, refuse(BadManifest, "oci-layout has version %q, known is 1.0.0", shorten(version))
 	}
-	index, err := im.document("index.json")
+	index, err := im.document(ctx, "index.json")
 	if err != nil {
 		return nil, err
 	}
@@ -86,12 +86,16 @@ func (im *image) choose(ctx context.Context, list []object) (object, error) {
 	return nil, r
 }
 
-// manifests calls do for every image of an index and the indexes below it. Attestations are passed over.
+// manifests calls do for every image of an index and the indexes below it, of which each
+// is read once, however often it is named. Attestations are passed over.
 func (im *image) manifests(ctx context.Context, list []object, depth int, do func(manifestRef) error) error {
 	if depth > maxNesting {
 		return refuse(BadManifest, "indexes in indexes, more than %d deep", maxNesting)
 	}
 	for _, d := range list {
+		if err := im.follow(ctx); err != nil {
+			return err
+		}
 		media, err := d.text("mediaType")
 		if err != nil {
 			return err
@@ -112,8 +116,8 @@ func (im *image) manifests(ctx context.Context, list []object, depth int, do fun
 }
 
 func (im *image) nested(ctx context.Context, d object, depth int, do func(manifestRef) error) error {
-	index, err := im.blobDocument(ctx, d)
-	if err != nil {
+	index, err := im.blobOnce(ctx, d)
+	if err != nil || index == nil {
 		return err
 	}
 	list, err := index.objects("manifests")
@@ -164,14 +168,20 @@ func (im *image) ociManifest(ctx context.Context, manifest object) (*composition
 		return nil, err
 	}
 	comp := &composition{}
-	if err := comp.setConfig("configuration", data); err != nil {
+	if err := comp.setConfig(ctx, "configuration", data); err != nil {
 		return nil, err
 	}
 	layers, err := manifest.objects("layers")
 	if err != nil {
 		return nil, err
 	}
+	if err := im.countLayers(len(layers)); err != nil {
+		return nil, err
+	}
 	for k, d := range layers {
+		if err := im.follow(ctx); err != nil {
+			return nil, err
+		}
 		l, err := im.ociLayer(d)
 		if err != nil {
 			return nil, inLayer(err, k)
@@ -195,7 +205,7 @@ func (im *image) ociLayer(d object) (layer, error) {
 		return layer{}, err
 	}
 	digest, err := d.text("digest")
-	return layer{member: i, digest: digest}, err
+	return im.layer(i, digest), err
 }
 
 func layerType(media string) error {
@@ -252,17 +262,4 @@ func (im *image) blob(ctx context.Context, d object) (id, error) {
 		return 0, refuse(DigestMismatch, "blob %s has the digest %s", want, got)
 	}
 	return i, nil
-}
-
-// blobDocument is a descriptor's blob as JSON object.
-func (im *image) blobDocument(ctx context.Context, d object) (object, error) {
-	i, err := im.blob(ctx, d)
-	if err != nil {
-		return nil, err
-	}
-	data, err := im.read(i)
-	if err != nil {
-		return nil, err
-	}
-	return asObject(im.members.path(rootID, i), data)
 }

@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"context"
 	"io"
 	"os"
 	"syscall"
@@ -34,37 +35,41 @@ const (
 )
 
 // measure sums up what the tree needs.
-func (p *Plan) measure() {
-	t := p.tree
+func (p *Plan) measure(ctx context.Context) error {
 	dirBytes := make(map[id]int64)
-	for i := range t.count {
-		n := t.at(i)
-		if n.gone && !n.held || n.kind == kindSkipped || !t.within(p.root, i) {
-			continue
-		}
-		if !n.gone {
-			p.Entries++
-		}
-		if !n.gone && i != p.root {
-			dirBytes[n.parent] += int64(8+len(n.name)+3) &^ 3
-		}
-		switch {
-		case n.kind == kindFile:
-			p.Bytes += n.size
-			p.blocks += blocksOf(n.size)
-		case n.kind == kindSymlink && len(n.link) > inlineSymlink:
-			p.blocks++
-		case n.kind == kindDir:
-			p.blocks++
-		}
-		if len(t.xattrs[i]) > 0 {
-			p.blocks++
-		}
-	}
+	err := p.tree.each(ctx, func(i id) error { p.count(i, dirBytes); return nil })
 	for _, n := range dirBytes {
 		p.blocks += 2 * blocksOf(n) // hashed directories are half full at worst
 	}
 	p.blocks += blocksOf(int64(len(p.Config)))
+	return err
+}
+
+// count adds what a node needs, its name in dirBytes.
+func (p *Plan) count(i id, dirBytes map[id]int64) {
+	t := p.tree
+	n := t.at(i)
+	if n.gone && !n.held || n.kind == kindSkipped || !t.within(p.root, i) {
+		return
+	}
+	if !n.gone {
+		p.Entries++
+	}
+	if !n.gone && i != p.root {
+		dirBytes[n.parent] += int64(8+len(n.name)+3) &^ 3
+	}
+	switch {
+	case n.kind == kindFile:
+		p.Bytes += n.size
+		p.blocks += blocksOf(n.size)
+	case n.kind == kindSymlink && len(n.link) > inlineSymlink:
+		p.blocks++
+	case n.kind == kindDir:
+		p.blocks++
+	}
+	if len(t.xattrs[i]) > 0 {
+		p.blocks++
+	}
 }
 
 func blocksOf(n int64) int64 { return (n + blockBytes - 1) / blockBytes }

@@ -38,14 +38,18 @@ type Limits struct {
 	TextBytes     int64 // of all extended headers
 	XattrBytes    int64 // that the attributes of one file take in an ext4 block
 	Layers        int   // of one image
+	TreeBytes     int64 // of all names, link targets and attributes
 	ManifestBytes int64 // of one JSON document of an image
+	DocumentBytes int64 // of all JSON documents of an image that are read
+	Descriptors   int   // things that an image's indexes and manifests name
 }
 
 // DefaultLimits are those of the specification (SC-2), and of ext4 where it has none.
 func DefaultLimits() Limits {
 	return Limits{
 		ImageBytes: 10 << 30, FileBytes: 1 << 30, Entries: 100_000, PathBytes: 4095, Depth: 128,
-		RecordBytes: 64 << 10, TextBytes: 16 << 20, XattrBytes: 4000, Layers: 128, ManifestBytes: 4 << 20,
+		RecordBytes: 64 << 10, TextBytes: 16 << 20, XattrBytes: 4000, Layers: 128,
+		TreeBytes: 20 << 20, ManifestBytes: 4 << 20, DocumentBytes: 16 << 20, Descriptors: 10_000,
 	}
 }
 
@@ -66,11 +70,14 @@ func (l Limits) withDefaults() Limits {
 	orInt64(&l.RecordBytes, d.RecordBytes)
 	orInt64(&l.TextBytes, d.TextBytes)
 	orInt64(&l.XattrBytes, d.XattrBytes)
+	orInt64(&l.TreeBytes, d.TreeBytes)
 	orInt64(&l.ManifestBytes, d.ManifestBytes)
+	orInt64(&l.DocumentBytes, d.DocumentBytes)
 	orInt(&l.Entries, d.Entries)
 	orInt(&l.PathBytes, d.PathBytes)
 	orInt(&l.Depth, d.Depth)
 	orInt(&l.Layers, d.Layers)
+	orInt(&l.Descriptors, d.Descriptors)
 	return l
 }
 
@@ -93,5 +100,13 @@ func (b *budget) entry(size int64) error {
 		return refuse(ImageTooBig, "files of more than %d bytes together", b.limits.ImageBytes)
 	}
 	b.bytes += size
+	return nil
+}
+
+// checkTreeText refuses a tree whose texts would take too much memory.
+func checkTreeText(t *tree, l Limits) error {
+	if t.text > l.TreeBytes {
+		return refuse(TreeLimit, "names, link targets and attributes of more than %d bytes together", l.TreeBytes)
+	}
 	return nil
 }

@@ -63,7 +63,7 @@ type reader struct {
 }
 
 func (r *reader) dir(ctx context.Context, fd int, parent *Record) error {
-	names, err := readNames(fd)
+	names, err := readNames(ctx, fd)
 	if err != nil {
 		return err
 	}
@@ -114,7 +114,7 @@ func (r *reader) subdir(ctx context.Context, dir int, rec *Record) (err error) {
 	}
 	defer func() { err = errors.Join(err, unix.Close(fd)) }()
 	if rec.Parent == nil && rec.Name == lostFound {
-		names, err := readNames(fd)
+		names, err := readNames(ctx, fd)
 		if err != nil || len(names) == 0 {
 			return err
 		}
@@ -186,10 +186,13 @@ func (rec *Record) read(ctx context.Context, b *buffers, fd int) (err error) {
 }
 
 // readNames lists a directory, by the bytes of the names.
-func readNames(fd int) ([]string, error) {
+func readNames(ctx context.Context, fd int) ([]string, error) {
 	var names []string
 	buf := make([]byte, 32<<10)
 	for {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		var n int
 		if err := retry(func() (err error) { n, err = unix.Getdents(fd, buf); return err }); err != nil {
 			return nil, err

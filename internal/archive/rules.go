@@ -65,6 +65,8 @@ const (
 	FileTooBig     Reason = "file_too_big"
 	TooManyEntries Reason = "too_many_entries"
 	TooManyLayers  Reason = "too_many_layers"
+	TreeLimit      Reason = "tree_limit"
+	ManifestLimit  Reason = "manifest_limit"
 
 	Layout         Reason = "layout"
 	BadManifest    Reason = "bad_manifest"
@@ -166,10 +168,14 @@ var table = slices.Concat([]Rule{
 	never("framing", EmptyArchive, "no entries"),
 	never("framing", Format, "the file is not a tar archive, and of no known format"),
 
-	never("limits", ImageTooBig, "the archive, or its files together, exceed 10 GiB"),
+	never("limits", ImageTooBig, "the archive, its files together, or its layers together, exceed 10 GiB"),
 	never("limits", FileTooBig, "a file exceeds 1 GiB"),
 	never("limits", TooManyEntries, "more than 100,000 entries, implied directories included"),
 	never("limits", TooManyLayers, "more than 128 layers"),
+	never("limits", TreeLimit, "names, link targets and attributes exceed 20 MiB together, each attribute taken "+
+		"for 64 bytes more"),
+	never("limits", ManifestLimit, "an image's indexes and manifests name more than 10,000 things, or its "+
+		"documents exceed 16 MiB together"),
 
 	never("shape", Layout, "no root file system with etc, usr and var; or something beside rootfs/"),
 	never("shape", BadManifest, "an image's manifest, index or configuration is malformed"),

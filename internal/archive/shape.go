@@ -2,7 +2,6 @@ package archive
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -41,6 +40,9 @@ func recognise(t *tree) Shape {
 	return Flat
 }
 
+// maxBeside is how many names beside rootfs/ are told.
+const maxBeside = 5
+
 // layout checks that the root file system is one: the wanted directories are there, and are directories.
 func layout(t *tree, root id, shape Shape, want []string) error {
 	var missing []string
@@ -57,18 +59,18 @@ func layout(t *tree, root id, shape Shape, want []string) error {
 	}
 	var beside []string
 	for i := range t.children(rootID) {
-		if i != root {
+		if i != root && len(beside) < maxBeside {
 			beside = append(beside, fmt.Sprintf("%q", shorten(t.at(i).name)))
 		}
 	}
 	if len(beside) > 0 {
-		slices.Sort(beside)
-		return refuse(Layout, "beside rootfs/ there is more: %s", strings.Join(beside[:min(len(beside), 5)], ", "))
+		return refuse(Layout, "beside rootfs/ there is more: %s", strings.Join(beside, ", "))
 	}
 	return nil
 }
 
-// hasDir tells whether there is a directory at a path, with no symbolic link on the way.
+// hasDir reports whether there is a directory at a path, with no symbolic link on the
+// way.
 func hasDir(t *tree, at id, path string) bool {
 	for part := range strings.SplitSeq(path, "/") {
 		next, ok := t.find(at, []byte(part))

@@ -1,6 +1,10 @@
 package archive
 
-import "strings"
+import (
+	"context"
+	"runtime"
+	"strings"
+)
 
 // id is a node's number. The root is 0, and as no node's child or sibling is the root, 0 means none there.
 type id uint32
@@ -57,6 +61,7 @@ type tree struct {
 	count  id
 	index  map[key]id
 	xattrs map[id][]Xattr
+	text   int64 // bytes of names, targets and attributes: what the tree takes beside its nodes
 }
 
 func newTree() *tree {
@@ -98,7 +103,22 @@ func (t *tree) insert(dir id, name []byte, k kind) id {
 	}
 	parent.last = i
 	t.index[key{dir, n.name}] = i
+	t.text += int64(len(name))
 	return i
+}
+
+// each calls do for all nodes, in the archive's order, those that are gone as well. It
+// ends with the cause of ctx.
+func (t *tree) each(ctx context.Context, do func(id) error) error {
+	for i := range t.count {
+		if i%1024 == 0 && ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err := do(i); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // remove hides a node and all below it.
@@ -140,12 +160,13 @@ func (t *tree) inode(i id) id {
 }
 
 // hold marks files whose first name is gone while another still stands.
-func (t *tree) hold() {
-	for i := range t.count {
+func (t *tree) hold(ctx context.Context) error {
+	return t.each(ctx, func(i id) error {
 		if n := t.at(i); n.kind == kindHardlink && !n.gone && t.at(n.target).gone {
 			t.at(n.target).held = true
 		}
-	}
+		return nil
+	})
 }
 
 // path is a node's path below root.
@@ -160,12 +181,24 @@ func (t *tree) path(root, i id) string {
 	return strings.Join(parts, "/")
 }
 
-// within tells whether a node is root or lies below it, and below nothing that is left out.
+// within reports whether a node is root or lies below it, and below nothing that is left
+// out.
 func (t *tree) within(root, i id) bool {
 	for i != root && i != rootID && t.at(i).kind != kindSkipped {
 		i = t.at(i).parent
 	}
 	return i == root
+}
+
+// manyNodes is how many make it worth while to collect garbage between two phases.
+const manyNodes = 10_000
+
+// collect has the garbage of a phase collected that dealt with so many nodes: of a
+// hundred thousand it is many MiB, and the next phase is not to come on top of it.
+func collect(nodes id) {
+	if nodes > manyNodes {
+		runtime.GC()
+	}
 }
 
 // seal gives the memory back that is only needed while the tree is judged.
