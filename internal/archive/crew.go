@@ -29,8 +29,10 @@ type crew struct {
 	wg     sync.WaitGroup
 }
 
-// startCrew returns a crew and the context that ends with the first failure. Every job that was accepted is run, also after that, so
-// that it can give back what it holds. Where a worker cannot be confined, the context has ended by then and no job is accepted.
+// startCrew returns a crew and the context that ends with the first failure, which may be
+// a *Panic. Every job that was accepted is run, also after that, so that it can give back
+// what it holds. Where a worker cannot be confined, the context has ended by then and no
+// job is accepted.
 func startCrew(ctx context.Context, in confinement) (context.Context, *crew) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	c := &crew{jobs: make(chan func(context.Context, *buffers) error, queued), cancel: cancel}
@@ -38,10 +40,10 @@ func startCrew(ctx context.Context, in confinement) (context.Context, *crew) {
 	confined.Add(crewSize)
 	for range crewSize {
 		c.wg.Go(func() {
-			err := in(func() { confined.Done(); c.work(ctx) })
-			if err != nil {
+			ready := sync.OnceFunc(confined.Done)
+			if err := in(func() error { ready(); c.work(ctx); return nil }); err != nil {
 				cancel(err)
-				confined.Done()
+				ready()
 			}
 		})
 	}
@@ -53,7 +55,7 @@ func (c *crew) work(ctx context.Context) {
 	b := spare.Get().(*buffers) //nolint:forcetypeassert // nothing else is put there
 	defer spare.Put(b)
 	for job := range c.jobs {
-		if err := job(ctx, b); err != nil {
+		if err := guarded(func() error { return job(ctx, b) }); err != nil {
 			c.cancel(err)
 		}
 	}

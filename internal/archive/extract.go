@@ -35,9 +35,7 @@ func Extract(ctx context.Context, src io.ReaderAt, plan *Plan, root *os.File, pr
 
 func extract(ctx context.Context, in confinement, src io.ReaderAt, plan *Plan, root *os.File, progress func(int64)) (m *Manifest, err error) {
 	w := &writer{src: src, tree: plan.tree, root: plan.root, sums: make([]*[32]byte, plan.tree.count), progress: progress, made: map[id]id{}}
-	if refused := in(func() { m, err = w.write(ctx, in, plan, root) }); refused != nil {
-		return nil, fmt.Errorf("confine the writer: %w", refused)
-	}
+	err = in(func() error { m, err = w.write(ctx, in, plan, root); return err })
 	return m, err
 }
 
@@ -53,7 +51,7 @@ func (w *writer) write(ctx context.Context, in confinement, plan *Plan, root *os
 	inner, crew := startCrew(ctx, in)
 	w.crew = crew
 	w.early.fd = int(root.Fd())
-	err = crew.finish(inner, w.all(inner, plan.root, int(root.Fd())))
+	err = crew.finish(inner, guarded(func() error { return w.all(inner, plan.root, int(root.Fd())) }))
 	err = errors.Join(err, w.early.wait())
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
@@ -221,14 +219,20 @@ func (w *writer) advance(n int) {
 func (w *writer) release(d *directory) error {
 	var errs []error
 	for ; d != nil && d.pending.Add(-1) == 0; d = d.parent {
-		n := w.tree.at(d.node)
-		err := setAttributes(d.fd, n, w.tree.xattrs[d.node])
-		if err == nil {
-			err = setTimes(d.above, d.name, n)
-		}
-		errs = append(errs, w.explain(d.node, err), unix.Close(d.fd))
+		// Guarded, so that the directories above are closed whatever happens in this one.
+		errs = append(errs, guarded(func() error { return w.finish(d) }), unix.Close(d.fd))
 	}
 	return errors.Join(errs...)
+}
+
+// finish gives a directory its attributes, when all in it is done.
+func (w *writer) finish(d *directory) error {
+	n := w.tree.at(d.node)
+	err := setAttributes(d.fd, n, w.tree.xattrs[d.node])
+	if err == nil {
+		err = setTimes(d.above, d.name, n)
+	}
+	return w.explain(d.node, err)
 }
 
 // explain names the entry of an error.

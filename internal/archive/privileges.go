@@ -43,8 +43,9 @@ func toWrite(p Policy) capabilities {
 	return writing
 }
 
-// confinement calls work and returns when it has returned. An error says that work was not called.
-type confinement func(work func()) error
+// confinement calls work and returns what it returns, a panic as a *Panic; or why it
+// could not be confined and was not called.
+type confinement func(work func() error) error
 
 // only calls work on a thread of its own that has no capabilities but those in effect, and those in reserve, which raised takes for a
 // call; that can gain none by executing a program (no_new_privs, prctl(2)); and that ends with it. Capabilities that the process does
@@ -54,7 +55,7 @@ type confinement func(work func()) error
 // merely started from here cannot inherit anything, as the runtime makes threads from a template and not from a locked one
 // (runtime/proc.go, templateThread).
 func only(effect, reserve capabilities) confinement {
-	return func(work func()) (err error) {
+	return func(work func() error) (err error) {
 		var done sync.WaitGroup
 		done.Go(func() {
 			runtime.LockOSThread()
@@ -67,7 +68,7 @@ func only(effect, reserve capabilities) confinement {
 			}
 			// Never unlocked: that is what ends the thread.
 			if err = reduce(effect, reserve); err == nil {
-				work()
+				err = guarded(work)
 			}
 		})
 		done.Wait()
@@ -77,7 +78,12 @@ func only(effect, reserve capabilities) confinement {
 
 // reduce takes from the calling thread what is not listed, for good. The bounding set can stay: without new privileges, no execution
 // looks at it. The ambient set goes with the inheritable one. Source: capabilities(7).
-func reduce(effect, reserve capabilities) error {
+func reduce(effect, reserve capabilities) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("confine a thread: %w", err)
+		}
+	}()
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("set no_new_privs: %w", err)
 	}

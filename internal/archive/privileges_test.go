@@ -188,8 +188,7 @@ func TestWritersRights(t *testing.T) {
 		"syncfs":         {func() error { return unix.Syncfs(at) }, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var err error
-			check(t, only(toWrite(Distro), 0)(func() { err = c.call() }))
+			err := only(toWrite(Distro), 0)(c.call)
 			if !errors.Is(err, c.want) {
 				t.Errorf("%v instead of %v", err, c.want)
 			}
@@ -211,9 +210,10 @@ var fileCapability = []byte{1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
 func TestNothingGainedByExecution(t *testing.T) {
 	needRoot(t)
 	var out []byte
-	var err error
-	check(t, only(toWrite(Strict), 0)(func() { out, err = exec.CommandContext(t.Context(), "cat", "/proc/self/status").Output() }))
-	check(t, err)
+	check(t, only(toWrite(Strict), 0)(func() (err error) {
+		out, err = exec.CommandContext(t.Context(), "cat", "/proc/self/status").Output()
+		return err
+	}))
 	if s := parseStatus(out); s.effective&^writing != 0 || s.permitted&^writing != 0 || s.noNewPrivs != "1" {
 		t.Errorf("a child has %+v", s)
 	}
@@ -222,7 +222,7 @@ func TestNothingGainedByExecution(t *testing.T) {
 // What a thread could hand to a program goes too: the inheritable and the ambient set.
 func TestNothingToInherit(t *testing.T) {
 	needRoot(t)
-	check(t, only(^capabilities(0), 0)(func() {
+	check(t, only(^capabilities(0), 0)(func() error {
 		c, err := getCaps()
 		c.inheritable = c.permitted
 		err = errors.Join(err, c.set(), unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, unix.CAP_CHOWN, 0, 0))
@@ -233,13 +233,14 @@ func TestNothingToInherit(t *testing.T) {
 		if s := ownStatus(t); err != nil || s != (status{permitted: writing, effective: writing, noNewPrivs: "1"}) {
 			t.Errorf("left are %+v, %v", s, err)
 		}
+		return nil
 	}))
 }
 
 // The reserve is in effect for one call and not after it, whatever that returns.
 func TestRaised(t *testing.T) {
 	needRoot(t)
-	check(t, only(reading, listing)(func() {
+	check(t, only(reading, listing)(func() error {
 		err := raised(listing, func() error {
 			if s := ownStatus(t); s.effective != reading|listing {
 				t.Errorf("within: %+v", s)
@@ -249,23 +250,23 @@ func TestRaised(t *testing.T) {
 		if s := ownStatus(t); !errors.Is(err, errStop) || s.effective != reading {
 			t.Errorf("after it: %+v, %v", s, err)
 		}
+		return nil
 	}))
 }
 
 // A thread that cannot be confined does nothing, and the error says so.
 func TestNotConfined(t *testing.T) {
-	refuse := func(func()) error { return errStop }
+	refuse := func(func() error) error { return errStop }
 	b := images.Tar(images.Root()...)
 	plan, err := judgeBytes(t, b, Strict)
 	check(t, err)
 	root := openTemp(t)
 	var calls atomic.Int64
-	refuseCrew := func(work func()) error { // the first to ask makes the names
+	refuseCrew := func(work func() error) error { // the first to ask makes the names
 		if calls.Add(1) > 1 {
 			return errStop
 		}
-		work()
-		return nil
+		return work()
 	}
 	if _, err := extract(t.Context(), refuse, bytes.NewReader(b), plan, root, nil); !errors.Is(err, errStop) {
 		t.Errorf("writer: %v", err)

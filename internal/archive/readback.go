@@ -3,14 +3,12 @@ package archive
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strings"
-	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,9 +27,7 @@ func ReadManifest(ctx context.Context, root *os.File) (*Manifest, error) {
 }
 
 func readManifest(ctx context.Context, in confinement, root *os.File) (m *Manifest, err error) {
-	if refused := in(func() { m, err = readTree(ctx, in, root) }); refused != nil {
-		return nil, fmt.Errorf("confine the reader: %w", refused)
-	}
+	err = in(func() error { m, err = readTree(ctx, in, root); return err })
 	return m, err
 }
 
@@ -43,7 +39,8 @@ func readTree(ctx context.Context, in confinement, root *os.File) (*Manifest, er
 	}
 	inner, crew := startCrew(ctx, in)
 	r := &reader{crew: crew, first: map[uint64]*Record{}}
-	err = crew.finish(inner, errors.Join(r.dir(inner, fd, nil), unix.Close(fd)))
+	err = guarded(func() error { return r.dir(inner, fd, nil) })
+	err = crew.finish(inner, errors.Join(err, unix.Close(fd)))
 	if err != nil {
 		return nil, fmt.Errorf("read back: %w", err)
 	}
@@ -142,12 +139,12 @@ func (r *reader) file(ctx context.Context, dir int, rec *Record, st *unix.Stat_t
 	if err != nil {
 		return err
 	}
-	err = r.crew.do(ctx, func(ctx context.Context, b *buffers) error {
-		err := rec.read(ctx, b, fd)
-		if err != nil {
-			err = fmt.Errorf("%q: %w", shorten(rec.Path()), err)
+	err = r.crew.do(ctx, func(ctx context.Context, b *buffers) (err error) {
+		defer func() { err = errors.Join(err, unix.Close(fd)) }()
+		if err := rec.read(ctx, b, fd); err != nil {
+			return fmt.Errorf("%q: %w", shorten(rec.Path()), err)
 		}
-		return errors.Join(err, unix.Close(fd))
+		return nil
 	})
 	if err != nil {
 		return errors.Join(err, unix.Close(fd))
@@ -160,9 +157,8 @@ func (rec *Record) read(ctx context.Context, b *buffers, fd int) (err error) {
 	if rec.Xattrs, err = readXattrs(fd); err != nil {
 		return err
 	}
-	hash := sha256.New()
-	var hashing sync.WaitGroup
-	defer hashing.Wait()
+	hash := newHasher()
+	defer hash.wait()
 	for k := 0; ; k ^= 1 {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -171,17 +167,15 @@ func (rec *Record) read(ctx context.Context, b *buffers, fd int) (err error) {
 		if err := retry(func() (err error) { n, err = unix.Read(fd, b[k]); return err }); err != nil {
 			return err
 		}
-		hashing.Wait()
 		if n == 0 {
-			rec.SHA256 = (*[32]byte)(hash.Sum(nil))
-			return nil
+			sum, err := hash.sum()
+			rec.SHA256 = &sum
+			return err
 		}
 		data := b[k][:n]
-		if n < bufferSize {
-			hash.Write(data)
-			continue
+		if err := hash.add(data, n == bufferSize); err != nil {
+			return err
 		}
-		hashing.Go(func() { hash.Write(data) })
 	}
 }
 

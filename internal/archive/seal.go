@@ -21,14 +21,11 @@ var ErrSeal = errors.New("seal record is not a file as it was written")
 
 // WriteSeal writes a record of at most 16 KiB beside the tree that Extract wrote below root, for the caller to synchronise. It is no
 // part of the tree: what lies there lies below rootfs/, so no archive can bring one, and ReadManifest passes it over.
-func WriteSeal(root *os.File, record []byte) (err error) {
+func WriteSeal(root *os.File, record []byte) error {
 	if len(record) == 0 || len(record) > sealBytes {
 		return fmt.Errorf("%w: %d bytes, at most %d", ErrSeal, len(record), sealBytes)
 	}
-	if refused := only(writing, 0)(func() { err = writeSeal(int(root.Fd()), record) }); refused != nil {
-		return fmt.Errorf("confine the writer: %w", refused)
-	}
-	if err != nil {
+	if err := only(writing, 0)(func() error { return writeSeal(int(root.Fd()), record) }); err != nil {
 		return fmt.Errorf("write %s: %w", sealName, err)
 	}
 	return nil
@@ -47,9 +44,7 @@ func writeSeal(root int, record []byte) error {
 // ReadSeal returns the record that WriteSeal wrote below root. A tree without one is fs.ErrNotExist; a file that WriteSeal would not
 // have made, ErrSeal.
 func ReadSeal(root *os.File) (record []byte, err error) {
-	if refused := only(reading, 0)(func() { record, err = readSeal(int(root.Fd())) }); refused != nil {
-		return nil, fmt.Errorf("confine the reader: %w", refused)
-	}
+	err = only(reading, 0)(func() error { record, err = readSeal(int(root.Fd())); return err })
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", sealName, err)
 	}
@@ -88,7 +83,8 @@ func readSeal(root int) ([]byte, error) {
 	return record, nil
 }
 
-// isSeal tells whether a file is as WriteSeal makes it: what ReadManifest passes over has no room for anything else.
+// isSeal reports whether a file is as WriteSeal makes it: what ReadManifest passes over
+// has no room for anything else.
 func isSeal(st *unix.Stat_t) bool {
 	return st.Mode == unix.S_IFREG|sealMode && st.Nlink == 1 && st.Uid == 0 && st.Gid == 0 && st.Mtim == (unix.Timespec{}) && st.Size > 0 && st.Size <= sealBytes
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -109,9 +108,8 @@ func copyFile(ctx context.Context, b *buffers, src io.ReaderAt, n *node, fd int,
 		advance(len(data))
 		return sum, err
 	}
-	hash := sha256.New()
-	var hashing sync.WaitGroup
-	defer hashing.Wait()
+	hash := newHasher()
+	defer hash.wait()
 	for done, k := int64(0), 0; done < n.size; k ^= 1 {
 		if ctx.Err() != nil {
 			return sum, context.Cause(ctx)
@@ -120,16 +118,16 @@ func copyFile(ctx context.Context, b *buffers, src io.ReaderAt, n *node, fd int,
 		if err := readFull(src, data, n.data+done); err != nil {
 			return sum, err
 		}
-		hashing.Wait()
-		hashing.Go(func() { hash.Write(data) })
+		if err := hash.add(data, true); err != nil {
+			return sum, err
+		}
 		if err := writeAll(fd, data); err != nil {
 			return sum, err
 		}
 		done += int64(len(data))
 		advance(len(data))
 	}
-	hashing.Wait()
-	return [32]byte(hash.Sum(nil)), nil
+	return hash.sum()
 }
 
 // readFull reads all of data. A source that ends early is io.ErrUnexpectedEOF.

@@ -87,10 +87,11 @@ func TestMainThreadIsSpared(t *testing.T) {
 				}
 			})
 			done.Wait()
-			check(t, only(0, 0)(func() {
+			check(t, only(0, 0)(func() error {
 				if unix.Gettid() == unix.Getpid() {
 					t.Error("confined on the main thread")
 				}
+				return nil
 			}))
 		}
 	})

@@ -36,7 +36,7 @@ func (b *writeBack) add(size int64) {
 	}
 	b.pending, b.busy = 0, true
 	b.running.Go(func() {
-		err := unix.Syncfs(b.fd)
+		err := guarded(func() error { return unix.Syncfs(b.fd) })
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.busy, b.err = false, errors.Join(b.err, err)
