@@ -31,24 +31,6 @@ func indexOf(descriptors ...string) []byte {
 	return []byte(`{"schemaVersion":2,"manifests":[` + strings.Join(descriptors, ",") + `]}`)
 }
 
-// indexTimes is an index that names the same document n times.
-func indexTimes(n int, media string, doc []byte) []byte {
-	return indexOf(slices.Repeat([]string{describe(media, doc)}, n)...)
-}
-
-// nested is an OCI layout of indexes in indexes, so many levels of them, each naming the
-// next n times.
-func nested(n, levels int, leaf []byte) []images.Entry {
-	docs := [][]byte{leaf}
-	media := mediaManifest
-	for range levels {
-		docs = append(docs, indexTimes(n, media, docs[len(docs)-1]))
-		media = mediaIndex
-	}
-	top := len(docs) - 1
-	return append(blobs(docs[:top]...), images.Entry{Name: "index.json", Body: string(docs[top])})
-}
-
 // dockerBeside is a docker save archive beside an OCI layout that names each of these manifests n times.
 func dockerBeside(n int, manifests ...[]byte) []images.Entry {
 	list := images.Image{Layers: [][]byte{images.Tar(images.Root()...)}}.Docker()
@@ -89,7 +71,6 @@ func repeated(n, zeros int) []images.Entry {
 // An image's documents may name each other, and its layers, as often as they like: what
 // is done for it is bounded. It is refused by a rule of its own where it is not harmless.
 func TestDocumentBombs(t *testing.T) {
-	leaf := []byte("{}")
 	other := otherManifest(1, 49_000)
 	others := many(5, func(i int) []byte { return append(otherManifest(i, 40_000), bytes.Repeat([]byte(" "), 3_900_000)...) })
 	cycle := string(indexOf(fmt.Sprintf(`{"mediaType":%q,"digest":"sha256:%064x","size":512}`, mediaIndex, 1)))
@@ -102,10 +83,10 @@ func TestDocumentBombs(t *testing.T) {
 		want   Reason
 		says   string
 	}{
-		{"12,000 times, four levels", nested(12_000, 5, leaf), Limits{}, ManifestLimit, "10000 things"},
-		{"5,000 times, four levels", nested(5_000, 5, leaf), Limits{}, ManifestLimit, "10000 things"},
-		{"30 times, four levels", nested(30, 5, leaf), Limits{}, BadManifest, "no container image"},
-		{"30 times, five levels", nested(30, 6, leaf), Limits{}, BadManifest, "more than 4 deep"},
+		{"12,000 times, four levels", images.Nested(12_000, 5), Limits{}, ManifestLimit, "10000 things"},
+		{"5,000 times, four levels", images.Nested(5_000, 5), Limits{}, ManifestLimit, "10000 things"},
+		{"30 times, four levels", images.Nested(30, 5), Limits{}, BadManifest, "no container image"},
+		{"30 times, five levels", images.Nested(30, 6), Limits{}, BadManifest, "more than 4 deep"},
 		{"a cycle", inCycle, Limits{}, DigestMismatch, ""},
 		{"docker, one manifest 12,000 times", dockerBeside(12_000, other), Limits{}, ManifestLimit, "10000 things"},
 		{"docker, one manifest 9,000 times", dockerBeside(9_000, other), Limits{}, BadManifest, "different images"},

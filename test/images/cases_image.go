@@ -161,6 +161,7 @@ func ociAccepted() []Case {
 			return append(l, foreign)
 		})),
 		good("index in an index", "oci", nestedIndex(1)),
+		good("the same image many times", "oci", indexEdit(func(l []Object) any { return slices.Repeat(l, 100) })),
 		good("foreign layer that is there", "oci", media("application/vnd.oci.image.layer.nondistributable.v1.tar")),
 		good("docker's types", "oci", media("application/vnd.docker.image.rootfs.diff.tar")),
 	}
@@ -169,6 +170,7 @@ func ociAccepted() []Case {
 func ociRefused() []Case {
 	gz := Image{Layers: [][]byte{gzipped(base())}, DiffIDs: []string{"sha256:" + Sum(base())}}
 	return []Case{
+		refused("indexes without end", "manifest_limit", Tar(Nested(5_000, 5)...)).says("10000 things"),
 		refused("indexes nested too deep", "bad_manifest", nestedIndex(6)),
 		refused("other platform", "no_platform", indexEdit(platform("linux", "s390x"))),
 		refused("no images", "no_platform", indexEdit(func([]Object) any { return []Object{} })),
