@@ -110,7 +110,7 @@ func openRaw(path string) (*os.File, error) {
 	}
 	switch {
 	case isBlock(info.Mode()):
-		return openDirect(path, os.O_RDONLY)
+		return openDirect(path)
 	case info.Mode().IsRegular():
 		return os.Open(path)
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 )
 
 // The kernel makes a metadata snapshot (reserve_metadata_snap) in two steps that a power cut comes between: it writes its block into the
@@ -30,7 +29,7 @@ const (
 // checkMetadata checks the metadata of a pool that is not active, as LVM does at every activation, after it has put the snapshot right that
 // they may have. Errors: ErrDamaged where they are not sound, ErrUnavailable without thin_check, and errno.
 func checkMetadata(ctx context.Context, sb superblock, metadata blockDevice) error {
-	f, err := openDirect(metadata.path, os.O_RDONLY)
+	f, err := openDirect(metadata.path)
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 )
 
@@ -43,7 +42,7 @@ func (p *Pool) Lineage() (_ []Ancestry, err error) {
 		return nil, fmt.Errorf("read thin devices' descent: %w", err)
 	}
 	defer func() { err = errors.Join(err, release()) }()
-	f, err := openDirect(p.metadata, os.O_RDONLY)
+	f, err := openDirect(p.metadata)
 	if err != nil {
 		return nil, fmt.Errorf("read thin devices' descent: %w", err)
 	}

@@ -3,7 +3,6 @@ package devmapper
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -74,7 +73,7 @@ func (p *Pool) Thins() (_ []Thin, err error) {
 		return nil, fmt.Errorf("list thin devices: %w", err)
 	}
 	defer func() { err = errors.Join(err, release()) }()
-	f, err := openDirect(p.metadata, os.O_RDONLY)
+	f, err := openDirect(p.metadata)
 	if err != nil {
 		return nil, fmt.Errorf("list thin devices: %w", err)
 	}

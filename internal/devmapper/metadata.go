@@ -230,6 +230,6 @@ func alignedBlock() []byte {
 }
 
 // openDirect opens a block device for reading past the page cache, which does not see what the kernel's own writers (dm-bufio) do.
-func openDirect(path string, flags int) (*os.File, error) {
-	return os.OpenFile(path, flags|unix.O_DIRECT|unix.O_CLOEXEC, 0)
+func openDirect(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDONLY|unix.O_DIRECT|unix.O_CLOEXEC, 0)
 }
