@@ -69,7 +69,7 @@ func (p *Pipeline) stuck(work context.Context, st stage, job *Job, late <-chan e
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(work), undoTimeout)
 		defer cancel()
 		if err := st.undo(ctx, left); err != nil {
-			p.logJob(left).Error().Err(err).Msg("roll-back incomplete; the next start finishes it")
+			p.logJob(left).Error().Err(err).Msg("roll-back incomplete; the next reconcile finishes it")
 		}
 		p.finish(work, left, o)
 	}()

@@ -3,8 +3,11 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -99,4 +102,28 @@ func TestStuckStage(t *testing.T) {
 			t.Errorf("after it came back: undone %v, %d jobs, parked %v", undone, len(p.jobs), p.parked)
 		}
 	})
+}
+
+// That a result cannot be looked at is no proof that it is gone: nothing is made again for it.
+func TestLookingIsNoLoss(t *testing.T) {
+	for name, c := range map[string]struct {
+		err      error
+		reopened bool
+	}{"cannot be looked at": {syscall.EIO, false}, "is gone": {errLost, true}} {
+		p := newPipeline(t)
+		fake(p, map[store.Stage]*gauge{}, func(context.Context, *Job, store.Stage) error { return nil })
+		job := enqueue(t, p, 1)[0]
+		job.image.Stage = store.Unpack
+		p.table[0].holds = func(context.Context, *Job) error { return fmt.Errorf("stat: %w", c.err) }
+		if p.step(t.Context(), p.table[0], job) != c.reopened {
+			t.Errorf("%s: goes on %t", name, !c.reopened)
+		}
+		events, err := p.Store.History(t.Context(), job.image.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if reopened := slices.ContainsFunc(events, func(e store.Event) bool { return e.Kind == store.Reopened }); reopened != c.reopened {
+			t.Errorf("%s: reopened %t, want %t", name, reopened, c.reopened)
+		}
+	}
 }

@@ -265,6 +265,10 @@ func (p *Pipeline) settled(work context.Context, job *Job) (outcome, bool) {
 	case store.Active:
 		for _, st := range p.table {
 			if err := st.holds(work, job); err != nil {
+				if !isLoss(err) {
+					p.logJob(job).Warn().Err(err).Str("step", string(st.name)).Msg("active image cannot be looked at; message returned")
+					return outcome{verdict: retry, delay: backoff(p.cfg.Backoff, 1)}, true
+				}
 				p.logJob(job).Warn().Err(err).Str("step", string(st.name)).Msg("active image is not whole")
 				return outcome{}, false
 			}

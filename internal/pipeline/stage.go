@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/download"
 	"imagemanager.internal/internal/store"
 )
 
@@ -98,6 +100,9 @@ func (p *Pipeline) step(work context.Context, st stage, job *Job) bool {
 	if job.image.Stage != st.name {
 		if lost := st.holds(work, job); lost == nil {
 			return true
+		} else if !isLoss(lost) {
+			p.notReopened(work, job, lost)
+			return false
 		} else if err := p.reopen(work, job, st.name, lost); err != nil {
 			p.notReopened(work, job, err)
 			return false
@@ -134,7 +139,7 @@ func (p *Pipeline) failed(work context.Context, st stage, job *Job, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(work), undoTimeout)
 	defer cancel()
 	if undo := st.undo(ctx, job); undo != nil {
-		p.logJob(job).Error().Err(undo).Str("step", string(st.name)).Msg("roll-back incomplete; the next start finishes it")
+		p.logJob(job).Error().Err(undo).Str("step", string(st.name)).Msg("roll-back incomplete; the next reconcile finishes it")
 	}
 	if lost := errors.Is(err, errLeaseLost); lost || work.Err() != nil {
 		p.undone(ctx, job, map[bool]string{true: errLeaseLost.Error(), false: "stopped"}[lost])
@@ -155,6 +160,16 @@ func (p *Pipeline) failed(work context.Context, st stage, job *Job, err error) {
 		p.discard(ctx, job)
 	}
 	p.finish(work, job, o)
+}
+
+// isLoss reports whether an error proves that a result is gone. That it cannot be looked at proves nothing.
+func isLoss(err error) bool {
+	for _, is := range []error{errLost, download.ErrMissing, download.ErrCorrupt, devmapper.ErrNotFound} {
+		if errors.Is(err, is) {
+			return true
+		}
+	}
+	return false
 }
 
 // because replaces a context's bare error with its cause, so that a time-out tells whose it was.
