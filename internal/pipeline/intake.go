@@ -123,6 +123,11 @@ func (p *Pipeline) accept(ctx, work context.Context, m *queue.Message, out chan<
 		p.ignore(m, ig.Reason).Str("detail", ig.Detail).Msg("notification ignored")
 	}
 	end := done
+	for _, err := range m.Notification.Broken {
+		p.Log.Error().Err(err).Str("message_id", m.ID).Int("receive_count", m.ReceiveCount).Msg("a record of the message is no S3 notification")
+		p.metrics.ignored("malformed")
+		end = outcome{verdict: dead, reason: err.Error(), attempts: m.ReceiveCount}
+	}
 	for _, o := range m.Notification.Objects {
 		reason := p.foreign(o)
 		if reason == "" {

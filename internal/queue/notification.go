@@ -40,15 +40,16 @@ type Ignored struct {
 	Detail string // for people
 }
 
-// Notification is what one message says.
+// Notification is what one message says. Each of its records is judged alone.
 type Notification struct {
 	Objects []Object
 	Ignored []Ignored
+	Broken  []error // records of which nothing can come: ErrMalformed, with the reason
 }
 
 // envelope has the fields by which the forms are told apart.
 type envelope struct {
-	Records []s3Record `json:"Records"` // Amazon S3 user guide, "Event message structure"
+	Records []json.RawMessage `json:"Records"` // Amazon S3 user guide, "Event message structure"
 
 	Event  string `json:"Event"` // "s3:TestEvent", together with Bucket
 	Bucket string `json:"Bucket"`
@@ -64,8 +65,8 @@ type envelope struct {
 }
 
 // Parse reads a message body. It recognises, by itself, S3's own form, EventBridge's, and S3's test event, each as it is or in an SNS
-// notification; fields it does not know are ignored. A body of which any record is broken is ErrMalformed as a whole: a message is
-// settled as a whole, too.
+// notification; fields it does not know are ignored. A body of which nothing but broken records, or nothing at all, can be read is
+// ErrMalformed, and comes without a Notification.
 func Parse(body string) (Notification, error) {
 	e, err := open(body)
 	if err != nil {

@@ -211,7 +211,7 @@ func TestMalformed(t *testing.T) {
 	}
 }
 
-// Records are each their own; one broken record spoils the message, whose others could not be settled without it.
+// Records are each their own: a broken one does not spoil the others.
 func TestRecords(t *testing.T) {
 	good := `{"eventName":"ObjectCreated:Put","s3":{"bucket":{"name":"b"},"object":{"key":"k%d"}}}`
 	var list []string
@@ -223,9 +223,21 @@ func TestRecords(t *testing.T) {
 	if err != nil || len(n.Objects) != 100 || len(n.Ignored) != 1 || n.Objects[99].Key != "k99" {
 		t.Errorf("%v, %d objects, %d ignored", err, len(n.Objects), len(n.Ignored))
 	}
-	broken := `{"eventName":"ObjectCreated:Put","s3":{"bucket":{"name":"b"},"object":{"key":"%zz"}}}`
-	if n, err := Parse(`{"Records":[` + list[0] + `,` + broken + `]}`); !errors.Is(err, ErrMalformed) || len(n.Objects) != 0 {
-		t.Errorf("%v, %+v", err, n)
+	for name, broken := range map[string]string{
+		"bad escape":   `{"eventName":"ObjectCreated:Put","s3":{"bucket":{"name":"b"},"object":{"key":"%zz"}}}`,
+		"wrong type":   `{"eventName":"ObjectCreated:Put","s3":{"bucket":{"name":"b"},"object":{"key":"k","size":"12"}}}`,
+		"not a record": `[1]`,
+	} {
+		n, err := Parse(`{"Records":[` + broken + `,` + list[0] + `,` + broken + `,` + list[1] + `]}`)
+		if err != nil || len(n.Objects) != 2 || len(n.Broken) != 2 || !errors.Is(n.Broken[1], ErrMalformed) {
+			t.Errorf("%s: %v, %+v", name, err, n)
+		}
+		if n, err := Parse(`{"Records":[` + broken + `,` + list[100] + `]}`); err != nil || len(n.Ignored) != 1 || len(n.Broken) != 1 {
+			t.Errorf("%s beside an ignored record: %v, %+v", name, err, n)
+		}
+		if n, err := Parse(`{"Records":[` + broken + `,` + broken + `]}`); !errors.Is(err, ErrMalformed) || len(n.Broken) != 0 {
+			t.Errorf("%s twice: %v, %+v", name, err, n)
+		}
 	}
 }
 
@@ -234,6 +246,7 @@ func TestRecords(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	for _, body := range []string{
 		s3Body("images/a+b%2Bc.tar"), s3Body("%00%ff"), eventBridgeBody("images/a b+c%20.tar"), inSNS(s3Body("k")), inSNS(eventBridgeBody("k")),
+		`{"Records":[1,{"eventName":"ObjectCreated:Put","s3":{"bucket":{"name":"b"},"object":{"key":"k"}}}]}`,
 		testEvent, inSNS(testEvent), `{"Records":[]}`, `{"Records":null}`, `{"Type":"Notification","Message":null}`, `{"type":"x","Type":1}`,
 	} {
 		f.Add(body)
@@ -256,6 +269,11 @@ func FuzzParse(f *testing.F) {
 			again, err := Parse(s3Body(url.QueryEscape(o.Key)))
 			if err != nil || again.Objects[0].Key != o.Key {
 				t.Fatalf("key %q came back as %+v, %v", o.Key, again, err)
+			}
+		}
+		for _, err := range n.Broken {
+			if !errors.Is(err, ErrMalformed) {
+				t.Fatal(err)
 			}
 		}
 		for _, i := range n.Ignored {

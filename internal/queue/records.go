@@ -2,6 +2,7 @@ package queue
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -31,18 +32,28 @@ type s3Record struct {
 	} `json:"s3"`
 }
 
-func fromS3(records []s3Record) (Notification, error) {
+// fromS3 reads the records one by one: a broken one does not spoil the others.
+func fromS3(records []json.RawMessage) (Notification, error) {
 	var n Notification
-	for i, r := range records {
+	for i, raw := range records {
+		var r s3Record
+		if err := json.Unmarshal(raw, &r); err != nil {
+			n.Broken = append(n.Broken, fmt.Errorf("record %d: %w: %w", i, ErrMalformed, err))
+			continue
+		}
 		if skip, is := r.ignored(); is {
 			n.Ignored = append(n.Ignored, skip)
 			continue
 		}
 		o, err := r.object()
 		if err != nil {
-			return Notification{}, fmt.Errorf("record %d: %w", i, err)
+			n.Broken = append(n.Broken, fmt.Errorf("record %d: %w", i, err))
+			continue
 		}
 		n.Objects = append(n.Objects, o)
+	}
+	if len(n.Broken) == len(records) {
+		return Notification{}, errors.Join(n.Broken...)
 	}
 	return n, nil
 }

@@ -1,0 +1,166 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+
+	"imagemanager.internal/internal/queue"
+	"imagemanager.internal/internal/store"
+)
+
+// patientQueue delivers its messages again whenever they are visible, and counts. It has
+// a dead-letter queue, which may fail.
+type patientQueue struct {
+	roughQueue
+	bodies  map[string]string // by message id, which is the receipt handle, too
+	visible map[string]time.Time
+	takes   int // receives that brought a message
+	extends int
+	copies  []string
+	denied  error         // of SendMessage
+	empty   chan struct{} // closed when nothing is left
+}
+
+func newPatientQueue(bodies ...string) *patientQueue {
+	q := &patientQueue{bodies: map[string]string{}, visible: map[string]time.Time{}, empty: make(chan struct{})}
+	for i, body := range bodies {
+		q.bodies[fmt.Sprint("m", i)] = body
+	}
+	return q
+}
+
+func (q *patientQueue) take(in *sqs.ReceiveMessageInput) []types.Message {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for id, body := range q.bodies {
+		if q.visible[id].After(time.Now()) {
+			continue
+		}
+		q.takes++
+		q.visible[id] = time.Now().Add(time.Duration(in.VisibilityTimeout) * time.Second)
+		return []types.Message{{MessageId: aws.String(id), ReceiptHandle: aws.String(id), Body: aws.String(body)}}
+	}
+	return nil
+}
+
+func (q *patientQueue) ReceiveMessage(ctx context.Context, in *sqs.ReceiveMessageInput, _ ...func(*sqs.Options)) (*sqs.ReceiveMessageOutput, error) {
+	for range 10 {
+		if msgs := q.take(in); len(msgs) > 0 {
+			return &sqs.ReceiveMessageOutput{Messages: msgs}, nil
+		}
+		wait(ctx, 100*time.Millisecond)
+	}
+	return &sqs.ReceiveMessageOutput{}, ctx.Err()
+}
+
+func (q *patientQueue) DeleteMessageBatch(_ context.Context, in *sqs.DeleteMessageBatchInput, _ ...func(*sqs.Options)) (*sqs.DeleteMessageBatchOutput, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	out := &sqs.DeleteMessageBatchOutput{}
+	for _, e := range in.Entries {
+		delete(q.bodies, *e.ReceiptHandle)
+		out.Successful = append(out.Successful, types.DeleteMessageBatchResultEntry{Id: e.Id})
+	}
+	if len(q.bodies) == 0 {
+		close(q.empty)
+	}
+	return out, nil
+}
+
+func (q *patientQueue) ChangeMessageVisibilityBatch(_ context.Context, in *sqs.ChangeMessageVisibilityBatchInput, _ ...func(*sqs.Options)) (*sqs.ChangeMessageVisibilityBatchOutput, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	out := &sqs.ChangeMessageVisibilityBatchOutput{}
+	for _, e := range in.Entries {
+		if e.VisibilityTimeout == 60 {
+			q.extends++
+		}
+		q.visible[*e.ReceiptHandle] = time.Now().Add(time.Duration(e.VisibilityTimeout) * time.Second)
+		out.Successful = append(out.Successful, types.ChangeMessageVisibilityBatchResultEntry{Id: e.Id})
+	}
+	return out, nil
+}
+
+func (q *patientQueue) SendMessage(_ context.Context, in *sqs.SendMessageInput, _ ...func(*sqs.Options)) (*sqs.SendMessageOutput, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.denied != nil {
+		return nil, q.denied
+	}
+	q.copies = append(q.copies, *in.MessageAttributes[queue.AttributeReason].StringValue)
+	return &sqs.SendMessageOutput{}, nil
+}
+
+// notified is a message about some keys.
+func notified(keys ...string) string {
+	var records []string
+	for _, key := range keys {
+		records = append(records, fmt.Sprintf(`{"eventName":"ObjectCreated:Put","s3":{"bucket":{"name":"b"},"object":{"key":%q,"eTag":"e"}}}`, key))
+	}
+	return `{"Records":[` + strings.Join(records, ",") + `]}`
+}
+
+// work runs the pipeline on the queue, until that is empty or an hour has passed, and
+// reports whether it is empty. do is asked for every attempt at a stage.
+func work(t *testing.T, p *Pipeline, q *patientQueue, do func(key string, st store.Stage) error) (emptied bool) {
+	t.Helper()
+	p.Queue = queue.New(q, queue.Config{URL: "http://127.0.0.1/q", DeadLetterURL: "http://127.0.0.1/dead", Wait: time.Second, Visibility: time.Minute})
+	fake(p, map[store.Stage]*gauge{}, func(_ context.Context, job *Job, st store.Stage) error { return do(job.image.Key, st) })
+	for i, st := range p.table {
+		p.table[i].holds = func(_ context.Context, job *Job) error {
+			if job.image.Stage == "" && job.image.State != store.Active || job.image.Stage == st.name {
+				return errLost
+			}
+			return nil
+		}
+	}
+	ctx, stop := context.WithTimeout(t.Context(), time.Hour)
+	defer stop()
+	ran := make(chan error, 1)
+	go func() { ran <- p.Run(ctx) }()
+	select {
+	case <-q.empty:
+		emptied = true
+	case <-ctx.Done():
+	}
+	stop()
+	if err := <-ran; err != nil {
+		t.Error(err)
+	}
+	if len(p.permits) != 0 {
+		t.Errorf("%d permits left", len(p.permits))
+	}
+	return emptied
+}
+
+// state is the state of a key's image.
+func state(t *testing.T, p *Pipeline, key string) store.State {
+	t.Helper()
+	images, err := p.Store.ByKey(t.Context(), key)
+	if err != nil || len(images) != 1 {
+		t.Fatalf("%v, %+v", err, images)
+	}
+	return images[0].State
+}
+
+// A record that is none does not stop the others of its message; the message is kept.
+func TestOneBadRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		body := strings.Replace(notified("images/a.tar", "images/b.tar", "images/c.tar"), "images/b.tar", "images/%zz", 1)
+		p, q := newPipeline(t), newPatientQueue(body)
+		if !work(t, p, q, func(string, store.Stage) error { return nil }) {
+			t.Error("the message is not settled")
+		}
+		if state(t, p, "images/a.tar") != store.Active || state(t, p, "images/c.tar") != store.Active || len(q.copies) != 1 {
+			t.Errorf("a is %s, c is %s, buried %d times", state(t, p, "images/a.tar"), state(t, p, "images/c.tar"), len(q.copies))
+		}
+	})
+}
