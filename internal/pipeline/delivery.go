@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -120,4 +121,29 @@ func (p *Pipeline) bury(ctx context.Context, d *delivery) error {
 	}
 	log.Msg("message moved to quarantine: `consumer quarantine list`")
 	return p.Queue.Delete(ctx, d.msg)
+}
+
+// messagesOf returns the ids of the messages that wait for a job.
+func (p *Pipeline) messagesOf(job *Job) []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var ids []string
+	for _, d := range job.deliveries {
+		if !slices.Contains(ids, d.msg.ID) {
+			ids = append(ids, d.msg.ID)
+		}
+	}
+	return ids
+}
+
+// askedAnew reports whether a message waits for the job under which the image was never tried. Another comes again because a sibling of
+// this record is to be tried again, or because it could not be settled: two such records would bring each other back for ever.
+func (p *Pipeline) askedAnew(ctx context.Context, job *Job) (bool, error) {
+	for _, id := range p.messagesOf(job) {
+		tried, err := p.Store.Tried(ctx, job.image.ID, id)
+		if err != nil || !tried {
+			return !tried, err
+		}
+	}
+	return false, nil
 }

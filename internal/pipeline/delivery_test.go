@@ -2,8 +2,10 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -149,6 +151,70 @@ func state(t *testing.T, p *Pipeline, key string) store.State {
 		t.Fatalf("%v, %+v", err, images)
 	}
 	return images[0].State
+}
+
+// staggered makes a fail from the start, and b once at the download and then at the
+// unpack, so that their ends are one delivery apart.
+func staggered(attempts map[string]int) func(string, store.Stage) error {
+	var mu sync.Mutex
+	return func(key string, st store.Stage) error {
+		mu.Lock()
+		defer mu.Unlock()
+		attempts[key+" "+string(st)]++
+		if key == "images/a.tar" || st == store.Unpack || attempts[key+" "+string(st)] == 1 {
+			return errors.New("it fails")
+		}
+		return nil
+	}
+}
+
+// Two failing records of one message, whose failures do not end at the same delivery, do
+// not bring each other back: each has its attempts, and then the message is buried, once.
+func TestTwoFailingRecords(t *testing.T) {
+	for name, bodies := range map[string][]string{
+		"one message":                {notified("images/a.tar", "images/b.tar")},
+		"two about the same objects": {notified("images/a.tar", "images/b.tar"), notified("images/b.tar", "images/a.tar")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, q := newPipeline(t), newPatientQueue(bodies...)
+				p.cfg.Activations = len(bodies) // one permit each
+				attempts := map[string]int{}
+				if !work(t, p, q, staggered(attempts)) {
+					t.Errorf("an hour later the message is still tried: %d times received", q.takes)
+				}
+				if len(q.copies) != len(bodies) || state(t, p, "images/a.tar") != store.Dead || state(t, p, "images/b.tar") != store.Dead {
+					t.Errorf("buried %d times, a is %s, b is %s", len(q.copies), state(t, p, "images/a.tar"), state(t, p, "images/b.tar"))
+				}
+				if n := attempts["images/a.tar download"]; n > 3*len(bodies) {
+					t.Errorf("%d attempts at a", n)
+				}
+			})
+		})
+	}
+}
+
+// A new message about an image that was given up is a new chance, the same message is not.
+func TestNewChance(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, q := newPipeline(t), newPatientQueue(notified("images/a.tar"))
+		broken := errors.New("it fails")
+		attempts := 0
+		do := func(string, store.Stage) error { attempts++; return broken }
+		if !work(t, p, q, do) || state(t, p, "images/a.tar") != store.Dead || attempts != 3 {
+			t.Fatalf("%s after %d attempts", state(t, p, "images/a.tar"), attempts)
+		}
+		again := newPatientQueue(notified("images/a.tar")) // the same id: it could not be deleted, say
+		if !work(t, p, again, do) || attempts != 3 || len(again.copies) != 1 || again.copies[0] != "it fails" {
+			t.Errorf("the same message again: %d attempts, buried for %q", attempts, again.copies)
+		}
+		broken = nil
+		other := newPatientQueue("", notified("images/a.tar"))
+		delete(other.bodies, "m0")
+		if !work(t, p, other, do) || state(t, p, "images/a.tar") != store.Active {
+			t.Errorf("a new message: %s", state(t, p, "images/a.tar"))
+		}
+	})
 }
 
 // A record that is none does not stop the others of its message; the message is kept.

@@ -262,7 +262,7 @@ func (p *Pipeline) dispatch(ctx, work context.Context, job *Job, out chan<- *Job
 }
 
 // settled answers for an image that is terminal already: "handed off". An active one whose results no longer verify is not
-// settled: the stages make again what was lost. Neither is one that a message asks for again.
+// settled: the stages make again what was lost. Neither is one that a new message asks for again.
 func (p *Pipeline) settled(work context.Context, job *Job) (outcome, bool) {
 	switch job.image.State {
 	case store.Pending:
@@ -279,7 +279,12 @@ func (p *Pipeline) settled(work context.Context, job *Job) (outcome, bool) {
 			}
 		}
 	default:
-		if why := askedAgain(job.image, p.cfg.Rules); why != "" && p.asked(job) {
+		anew, err := p.askedAnew(work, job)
+		if err != nil {
+			p.logJob(job).Error().Err(err).Msg("journal cannot be read; message returned")
+			return outcome{verdict: retry, delay: backoff(p.cfg.Backoff, 1)}, true
+		}
+		if why := askedAgain(job.image, p.cfg.Rules); why != "" && anew {
 			if err := p.reopen(work, job, store.Download, errors.New(why)); err != nil {
 				p.logJob(job).Warn().Err(err).Msg("image not taken up again now")
 				return outcome{verdict: retry, delay: backoff(p.cfg.Backoff, 1)}, true
@@ -293,14 +298,10 @@ func (p *Pipeline) settled(work context.Context, job *Job) (outcome, bool) {
 		line = line.Str("remedy", fmt.Sprintf("`consumer submit %s` makes it again", job.image.Key))
 	}
 	line.Msg("handed off: nothing to do")
+	if job.image.State == store.Dead { // the message is buried for it, also when a sibling made it come again
+		return outcome{verdict: dead, reason: job.image.Reason, attempts: job.image.Failures}, true
+	}
 	return done, true
-}
-
-// asked reports whether a message waits for the job.
-func (p *Pipeline) asked(job *Job) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(job.deliveries) > 0
 }
 
 // askedAgain says why an image that ended without a result is taken up when its object is notified, listed or submitted

@@ -28,7 +28,7 @@ func (p *Pipeline) event(job *Job, kind store.Kind, step store.Stage) *zerolog.E
 
 // begin opens an attempt: from here on only this job may write to the image.
 func (p *Pipeline) begin(ctx context.Context, job *Job, st store.Stage) error {
-	a, err := p.Store.Begin(ctx, job.image.ID, st)
+	a, err := p.Store.Begin(ctx, job.image.ID, st, p.messagesOf(job)...)
 	if err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func (p *Pipeline) conclude(ctx context.Context, job *Job, j judgement) outcome 
 		p.undone(ctx, job, j.text)
 		return outcome{verdict: retry, delay: j.delay}
 	}
-	f := store.Failure{Verdict: string(j.verdict), Reason: j.text, Doubt: j.doubt, Fetched: j.fetched}
+	f := store.Failure{Verdict: string(j.verdict), Reason: j.text, Doubt: j.doubt, Fetched: j.fetched, Messages: p.messagesOf(job)}
 	if j.verdict == reject || j.verdict == violation {
 		f.Rules = p.cfg.Rules(job.image.Key)
 	}

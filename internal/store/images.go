@@ -43,6 +43,7 @@ const (
 
 	eventInsert = `INSERT INTO events (image_id, at, kind, stage, attempt, verdict, reason, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`
 	eventsOf    = `SELECT seq, image_id, at, kind, stage, attempt, verdict, reason, detail FROM events WHERE image_id = ? ORDER BY seq`
+	messageSeen = `SELECT EXISTS (SELECT 1 FROM events, json_each(events.detail, '$.messages') AS m WHERE events.image_id = ? AND m.value = ?)`
 	eventsAfter = `SELECT seq, image_id, at, kind, stage, attempt, verdict, reason, detail FROM events WHERE seq > ? ORDER BY seq LIMIT 1000`
 )
 
@@ -122,6 +123,15 @@ func (s *Store) Counts(ctx context.Context) (map[State]int, error) {
 // History returns the events of an image in order.
 func (s *Store) History(ctx context.Context, image int64) ([]Event, error) {
 	return s.events(ctx, eventsOf, image)
+}
+
+// Tried reports whether any attempt at the image was begun, or failed, while the message waited for it.
+func (s *Store) Tried(ctx context.Context, image int64, message string) (bool, error) {
+	var tried bool
+	if err := s.read.QueryRowContext(ctx, messageSeen, image, message).Scan(&tried); err != nil {
+		return false, fmt.Errorf("look for message %s of image %d: %w", message, image, err)
+	}
+	return tried, nil
 }
 
 // Since returns at most 1,000 events of all images that follow seq.

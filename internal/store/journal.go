@@ -38,10 +38,11 @@ func (s *Store) Enqueue(ctx context.Context, o Object) (img Image, created bool,
 	return img, created, err
 }
 
-// Begin starts an attempt at a stage and returns its fencing token.
-func (s *Store) Begin(ctx context.Context, image int64, stage Stage) (Attempt, error) {
+// Begin starts an attempt at a stage and returns its fencing token. messages are the ids of those that wait for it.
+func (s *Store) Begin(ctx context.Context, image int64, stage Stage, messages ...string) (Attempt, error) {
 	a := Attempt{Image: image, Stage: stage}
 	e := a.event(Begun, s.now())
+	e.Detail.Messages = messages
 	err := s.write(ctx, &e, func(tx *sql.Tx) error {
 		img, err := queryImage(ctx, tx, imageByID, image)
 		if err != nil {
@@ -119,13 +120,15 @@ type Failure struct {
 	Doubt   State  // retry: the end that is suspected, and believed when the next attempt finds the same
 	Rules   string // a refusal: policy and limits that it was given under
 	Fetched int64  // bytes newly on disk: with any, the failure does not count
+
+	Messages []string // the ids of those that wait for the image by now
 }
 
 // Fail ends an attempt without a result.
 func (s *Store) Fail(ctx context.Context, a Attempt, f Failure) (Image, error) {
 	e := a.event(Failed, s.now())
 	e.Verdict, e.Reason = f.Verdict, f.Reason
-	e.Detail.Doubt, e.Detail.Rules, e.Detail.Fetched = f.Doubt, f.Rules, f.Fetched
+	e.Detail.Doubt, e.Detail.Rules, e.Detail.Fetched, e.Detail.Messages = f.Doubt, f.Rules, f.Fetched, f.Messages
 	return s.append(ctx, e)
 }
 

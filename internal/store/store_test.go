@@ -86,7 +86,7 @@ func TestQueriesPrepare(t *testing.T) {
 	queries := map[string]string{
 		"imageByID": imageByID, "imageByObject": imageByObject, "imagesByKey": imagesByKey, "imagesPending": imagesPending,
 		"imagesAll": imagesAll, "imageCounts": imageCounts, "imageByETag": imageByETag, "imagesByETag": imagesByETag, "imagesUnder": imagesUnder, "treeUsed": treeUsed, "imageInsert": imageInsert, "imageUpdate": imageUpdate,
-		"eventInsert": eventInsert, "eventsOf": eventsOf, "eventsAfter": eventsAfter, "devicesKept": devicesKept, "devicesOf": devicesOf,
+		"eventInsert": eventInsert, "messageSeen": messageSeen, "eventsOf": eventsOf, "eventsAfter": eventsAfter, "devicesKept": devicesKept, "devicesOf": devicesOf,
 		"deviceInsert": deviceInsert, "deviceUpdate": deviceUpdate, "deviceKept": deviceKept, "deviceHandedOut": deviceHandedOut, "deviceSequence": deviceSequence, "deviceSkip": deviceSkip, "snapshotsAll": snapshotsAll, "snapshotsOf": snapshotsOf,
 		"snapshotInsert": snapshotInsert, "snapshotGone": snapshotGone, "poolSelect": poolSelect, "poolInsert": poolInsert, "poolReady": poolReady,
 		"quarantineAll": quarantineAll, "quarantineOne": quarantineOne, "quarantineInsert": quarantineInsert, "quarantineDelete": quarantineDelete,

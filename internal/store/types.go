@@ -183,6 +183,8 @@ type Detail struct {
 	Rules   string `json:"rules,omitempty"`   // of a refusal: policy and limits that it was given under
 	Fetched int64  `json:"fetched,omitempty"` // of a failed download: bytes newly on disk
 	Kept    *Kept  `json:"kept,omitempty"`
+
+	Messages []string `json:"messages,omitempty"` // begun, failed: the ids of the messages that waited for it
 }
 
 // Kept is what an image has when an attempt fails for good. It decides whether the image

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"imagemanager.internal/internal/store"
+	"imagemanager.internal/test/emulator"
 	tarballs "imagemanager.internal/test/images"
 )
 
@@ -34,6 +36,32 @@ func (h *host) notified(keys ...string) string {
 			h.Cloud.Name, key, tag))
 	}
 	return `{"Records":[` + strings.Join(records, ",") + `]}`
+}
+
+// Two objects of one message fail, and one of them has failed before: it ends earlier.
+// Neither brings the other back, and the message is buried.
+func TestFailingSiblings(t *testing.T) {
+	h := newHost(t, "MAX_ATTEMPTS=4")
+	h.Check(h.Cloud.Silence(t.Context()))
+	h.faulty().Fault(emulator.Fault{Op: "GetObject", Status: 500})
+	h.put("images/a.tar", tarballs.RootFS("hello", 3))
+	h.put("images/b.tar", tarballs.RootFS("hello", 3))
+	h.Start()
+	h.send(h.notified("images/a.tar"))
+	h.WaitFor("a has failed twice", func() bool { return len(h.failures("images/a.tar")) == 2 })
+	h.send(h.notified("images/a.tar", "images/b.tar"))
+	h.WaitFor("both are buried", func() bool { return h.quarantined() == 2 })
+	h.WaitDrained()
+	for _, key := range []string{"images/a.tar", "images/b.tar"} {
+		if img := h.WaitEnded(key); img.State != store.Dead || len(h.failures(key)) > 8 {
+			t.Errorf("%s is %s after %d failures", key, img.State, len(h.failures(key)))
+		}
+	}
+	h.faulty().Clear()
+	h.send(h.notified("images/a.tar", "images/b.tar")) // a new message is a new chance
+	h.WaitFor("both are active", func() bool { return h.count(store.Active) == 2 })
+	h.Stop()
+	h.Look()
 }
 
 // A record that cannot be read does not stop the others of its message.
