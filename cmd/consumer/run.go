@@ -19,6 +19,7 @@ import (
 
 	"imagemanager.internal/internal/failpoint"
 	"imagemanager.internal/internal/pipeline"
+	"imagemanager.internal/internal/queue"
 )
 
 // cmdRun is the daemon.
@@ -41,6 +42,12 @@ func cmdRun(ctx context.Context, args []string, out io.Writer) (err error) {
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	p, err := s.openPipeline(ctx, reg)
 	if err != nil {
+		return err
+	}
+	if err := p.ProbeDeadLetter(ctx); err != nil {
+		if errors.Is(err, queue.ErrUnfit) {
+			return &usageError{err}
+		}
 		return err
 	}
 	if err := s.recoverPool(ctx, p); err != nil {

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -82,6 +83,7 @@ func (p *Pipeline) settle(ctx context.Context, d *delivery, o outcome) {
 }
 
 // dispose deletes a message, buries it, or gives it back. A message is deleted only when every image it names is terminal, on disk.
+// However it ends, its lease is not extended any more: the permit goes back, and nothing else counts what is held.
 func (p *Pipeline) dispose(ctx context.Context, d *delivery) {
 	var err error
 	result := "deleted"
@@ -89,7 +91,7 @@ func (p *Pipeline) dispose(ctx context.Context, d *delivery) {
 	case retry:
 		result, err = "returned", p.Queue.Release(ctx, d.msg, d.worst.delay)
 	case dead:
-		result, err = "buried", p.bury(ctx, d)
+		result, err = p.bury(ctx, d)
 	default:
 		failpoint.Here("before", "delete", "message")
 		err = p.Queue.Delete(ctx, d.msg)
@@ -102,25 +104,52 @@ func (p *Pipeline) dispose(ctx context.Context, d *delivery) {
 	p.metrics.message(result)
 }
 
-// bury takes a message of which nothing will come to the dead-letter queue, or where there is none into quarantine, and only then
-// deletes it.
-func (p *Pipeline) bury(ctx context.Context, d *delivery) error {
-	log := p.Log.Error().Str("message_id", d.msg.ID).Str("reason", d.worst.reason).Int("attempts", d.worst.attempts)
-	err := p.Queue.DeadLetter(ctx, d.msg, d.worst.reason, d.worst.attempts)
-	if err == nil {
-		log.Msg("message moved to the dead-letter queue")
-	}
-	if !errors.Is(err, queue.ErrNoDeadLetter) {
-		return err
+// bury takes a message of which nothing will come to the dead-letter queue, or where there is none or it takes no copy into quarantine,
+// and only then deletes it. One that can be kept nowhere is given back, for a while: its images are dead still when it comes again. The
+// result is for the metric; after an error the message is not deleted, and not extended either.
+func (p *Pipeline) bury(ctx context.Context, d *delivery) (result string, err error) {
+	log := p.Log.With().Str("message_id", d.msg.ID).Str("reason", d.worst.reason).Int("attempts", d.worst.attempts).Logger()
+	err = p.Queue.DeadLetter(ctx, d.msg, d.worst.reason, d.worst.attempts)
+	switch {
+	case err == nil:
+		log.Error().Msg("message moved to the dead-letter queue")
+		return "buried", nil
+	case errors.Is(err, queue.ErrNotCopied):
+		log.Warn().Err(err).Str("class", string(queue.Classify(err))).
+			Msg("message cannot be moved to SQS_DEAD_LETTER_URL: it is kept in quarantine instead")
+	case !errors.Is(err, queue.ErrNoDeadLetter):
+		return "", err
 	}
 	err = p.Store.Quarantine(ctx, store.Quarantined{
 		MessageID: d.msg.ID, Body: d.msg.Body, Reason: d.worst.reason, Attempts: d.worst.attempts, SentAt: d.msg.SentAt,
 	})
 	if err != nil {
-		return err
+		if store.Unwritable(err) {
+			p.condition.unwritable(err)
+		}
+		delay := backoff(p.cfg.Backoff, d.msg.ReceiveCount)
+		log.Error().Err(err).Dur("again_in_ms", delay).Msg("message can be kept nowhere: it is given back to the queue, and buried when it comes again")
+		return "returned", p.Queue.Release(ctx, d.msg, delay)
 	}
-	log.Msg("message moved to quarantine: `consumer quarantine list`")
-	return p.Queue.Delete(ctx, d.msg)
+	log.Error().Msg("message moved to quarantine: `consumer quarantine list`")
+	return "buried", p.Queue.Delete(ctx, d.msg)
+}
+
+// ProbeDeadLetter refuses a dead-letter queue that is certainly none: an error in the configuration, to be found before a message
+// depends on it. That it could not be looked at is only said.
+func (p *Pipeline) ProbeDeadLetter(ctx context.Context) error {
+	err := p.Queue.ProbeDeadLetter(ctx)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, queue.ErrUnfit):
+		return fmt.Errorf("SQS_DEAD_LETTER_URL: %w: make the queue, or name another; without the setting such messages are kept in quarantine", err)
+	}
+	p.Log.Warn().Err(err).Str("class", string(queue.Classify(err))).
+		Msg("the dead-letter queue cannot be looked at, for which sqs:GetQueueAttributes is needed; what it does not take is kept in quarantine")
+	return nil
 }
 
 // messagesOf returns the ids of the messages that wait for a job.

@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+	"github.com/aws/smithy-go"
 
 	"imagemanager.internal/internal/queue"
 	"imagemanager.internal/internal/store"
@@ -228,5 +229,42 @@ func TestOneBadRecord(t *testing.T) {
 		if state(t, p, "images/a.tar") != store.Active || state(t, p, "images/c.tar") != store.Active || len(q.copies) != 1 {
 			t.Errorf("a is %s, c is %s, buried %d times", state(t, p, "images/a.tar"), state(t, p, "images/c.tar"), len(q.copies))
 		}
+	})
+}
+
+// What the dead-letter queue does not take is kept in quarantine, and what cannot be kept
+// there either is given back, again and again; in no case is it held.
+func TestBuriedElsewhere(t *testing.T) {
+	for name, denied := range map[string]error{
+		"missing": &smithy.GenericAPIError{Code: "QueueDoesNotExist", Fault: smithy.FaultClient},
+		"failing": &smithy.GenericAPIError{Code: "InternalFailure", Fault: smithy.FaultServer},
+		"denied":  &smithy.GenericAPIError{Code: "AccessDenied", Fault: smithy.FaultClient},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, q := newPipeline(t), newPatientQueue("no notification")
+				q.denied = denied
+				if !work(t, p, q, nil) || q.takes != 1 {
+					t.Errorf("received %d times", q.takes)
+				}
+				list, err := p.Store.QuarantinedAll(t.Context())
+				if err != nil || len(list) != 1 || list[0].Body != "no notification" {
+					t.Errorf("%v, in quarantine: %+v", err, list)
+				}
+			})
+		})
+	}
+	t.Run("and the journal takes nothing", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			p, q := newPipeline(t), newPatientQueue("no notification")
+			q.denied = &smithy.GenericAPIError{Code: "AccessDenied", Fault: smithy.FaultClient}
+			p.Store.Close()
+			if work(t, p, q, nil) {
+				t.Error("the message is gone")
+			}
+			if q.takes < 5 || q.extends != 0 {
+				t.Errorf("in an hour received %d times, extended %d times; it is to come back, and not to be held", q.takes, q.extends)
+			}
+		})
 	})
 }

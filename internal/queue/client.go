@@ -80,7 +80,8 @@ type Observer struct {
 	Lost func(id string, cause error)
 	// Capped is called when a message has been extended for the last time, and when it will be lost: about 12 h after its receive.
 	Capped func(id string, end time.Time)
-	// Failed is called when entries of a batch failed and will be tried again; operation is "extend", "delete" or "release".
+	// Failed is called when entries of a batch failed and will be tried again; operation is "extend", "delete", "release" or
+	// "dead-letter".
 	Failed func(operation string, entries int, err error)
 }
 

@@ -36,6 +36,13 @@ func (r *record) observer() Observer {
 	}
 }
 
+// failures is how many entries of an operation failed.
+func (r *record) failures(operation string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.failed[operation]
+}
+
 func isLost(m *Message) bool {
 	select {
 	case <-m.Lost():

@@ -2,8 +2,14 @@ package e2e
 
 import (
 	"fmt"
+	"net/http"
+	"path"
 	"strings"
 	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	sqstypes "github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"imagemanager.internal/internal/store"
 	"imagemanager.internal/test/emulator"
@@ -27,6 +33,15 @@ func (h *host) waitQuarantined() {
 	}
 }
 
+// copies is how many messages a dead-letter queue has.
+func (h *host) copies(dlq string) string {
+	h.T.Helper()
+	const visible = "ApproximateNumberOfMessages"
+	a, err := h.Cloud.SQS.GetQueueAttributes(h.T.Context(), &sqs.GetQueueAttributesInput{QueueUrl: aws.String(dlq), AttributeNames: []sqstypes.QueueAttributeName{visible}})
+	h.Check(err)
+	return a.Attributes[visible]
+}
+
 // notified is a message about keys of the bucket that hold the usual image.
 func (h *host) notified(keys ...string) string {
 	tag := md5Hex(tarballs.RootFS("hello", 3))
@@ -36,6 +51,76 @@ func (h *host) notified(keys ...string) string {
 			h.Cloud.Name, key, tag))
 	}
 	return `{"Records":[` + strings.Join(records, ",") + `]}`
+}
+
+// A dead-letter queue that does not exist is a mistake in the configuration, and no
+// message is touched. That it may not be looked at is no reason not to start.
+func TestDeadLetterQueueMissing(t *testing.T) {
+	h := newHost(t)
+	h.send("{this is no notification")
+	out, code := h.TryWith([]string{"SQS_DEAD_LETTER_URL=" + h.Cloud.Queue + "-none"}, "run")
+	if code != 2 || !strings.Contains(out, "SQS_DEAD_LETTER_URL") || !strings.Contains(out, h.Cloud.Queue+"-none") {
+		t.Errorf("exit code %d, %s", code, out)
+	}
+	if n := h.faulty().Calls("ReceiveMessage"); n != 0 {
+		t.Errorf("%d polls", n)
+	}
+	dlq := h.deadLetterQueue()
+	h.faulty().Fault(emulator.Fault{Op: "GetQueueAttributes", Target: path.Base(dlq), Status: http.StatusForbidden, Code: "AccessDenied"})
+	h.Start("SQS_DEAD_LETTER_URL=" + dlq)
+	h.WaitDrained()
+	if log := string(h.NewestLog()); !strings.Contains(log, "sqs:GetQueueAttributes") || h.quarantined() != 0 {
+		t.Errorf("%d in quarantine, the log has no warning: %t", h.quarantined(), !strings.Contains(log, "sqs:GetQueueAttributes"))
+	}
+	h.faulty().Clear()
+	if n := h.copies(dlq); n != "1" {
+		t.Errorf("%s copies", n)
+	}
+	h.Stop()
+}
+
+// What the dead-letter queue does not take, for whatever reason, is kept in quarantine,
+// and the log says so; one failure is not the end of it.
+func TestBuriedElsewhere(t *testing.T) {
+	h := newHost(t)
+	dlq := h.deadLetterQueue()
+	send := emulator.Fault{Op: "SendMessage", Target: path.Base(dlq)}
+	h.Start("SQS_DEAD_LETTER_URL=" + dlq)
+	h.WaitRunning()
+
+	send.Times, send.Status = 1, http.StatusInternalServerError
+	h.faulty().Fault(send)
+	h.send("no notification 1")
+	h.WaitFor("it is copied at the second try", func() bool { return h.copies(dlq) == "1" })
+	h.WaitDrained()
+	if n := h.quarantined(); n != 0 {
+		t.Errorf("%d in quarantine after one failure", n)
+	}
+
+	_, err := h.Cloud.SQS.SetQueueAttributes(t.Context(), &sqs.SetQueueAttributesInput{
+		QueueUrl: aws.String(dlq), Attributes: map[string]string{"MaximumMessageSize": "1024"},
+	})
+	h.Check(err)
+	for i, f := range []emulator.Fault{
+		{Status: http.StatusInternalServerError},
+		{Status: http.StatusForbidden, Code: "AccessDenied"},
+		{Status: http.StatusBadRequest, Code: "AWS.SimpleQueueService.NonExistentQueue"},
+		{Op: "no fault: the copy is too large"},
+	} {
+		if f.Op == "" {
+			f.Op, f.Target = send.Op, send.Target
+		}
+		h.faulty().Clear()
+		h.faulty().Fault(f)
+		h.send(strings.Repeat("no notification", 100))
+		h.WaitFor(fmt.Sprintf("message %d is in quarantine", i), func() bool { return h.quarantined() == i+1 })
+		h.WaitDrained()
+	}
+	if n := strings.Count(string(h.NewestLog()), "kept in quarantine instead"); n != 4 {
+		t.Errorf("the log says it %d times", n)
+	}
+	h.Stop()
+	h.Look()
 }
 
 // Two objects of one message fail, and one of them has failed before: it ends earlier.
