@@ -143,6 +143,9 @@ func (p *Pipeline) fit() error {
 	if err := p.diskRoom(); err != nil {
 		return err
 	}
+	if err := p.settles(); err != nil {
+		return err
+	}
 	return p.poolRoom()
 }
 

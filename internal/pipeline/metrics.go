@@ -29,6 +29,8 @@ type Metrics struct {
 	unclaimed *prometheus.GaugeVec
 	pending   *prometheus.GaugeVec
 	problems  prometheus.Gauge
+
+	callFailed func(operation string, err error) // set by New, before the queue is called
 }
 
 // NewMetrics registers the pipeline's metrics.
@@ -107,8 +109,9 @@ func (m *Metrics) pool(s devmapper.Status) {
 func (m *Metrics) Queue() queue.Observer {
 	return queue.Observer{
 		Extended: func(_ string, margin time.Duration) { m.margin.Observe(margin.Seconds()) },
-		Failed: func(operation string, entries int, _ error) {
+		Failed: func(operation string, entries int, err error) {
 			m.settle.WithLabelValues(operation).Add(float64(entries))
+			m.callFailed(operation, err)
 		},
 	}
 }

@@ -29,7 +29,7 @@ func (m *Metrics) zero() {
 	for _, class := range queue.Classes() {
 		m.receive.WithLabelValues(string(class))
 	}
-	for _, operation := range []string{"delete", "release", "extend"} {
+	for _, operation := range []string{"delete", "release", "extend", "dead-letter"} {
 		m.settle.WithLabelValues(operation)
 	}
 	for _, how := range []string{"joined", "settled", "stage"} {

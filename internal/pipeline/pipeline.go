@@ -97,6 +97,7 @@ type Pipeline struct {
 	watchers  sync.WaitGroup // one goroutine for each message held
 	condition condition
 	breaker   breaker
+	quiet     quiet // limits the lines about calls to the queue
 }
 
 // New checks the configuration.
@@ -115,6 +116,7 @@ func New(cfg Config, parts Parts) (*Pipeline, error) {
 		wake:    make(chan struct{}, 1),
 	}
 	p.table, p.room, p.probe = p.stages(), p.fit, parts.Bucket.Probe
+	p.metrics.callFailed = p.callFailed
 	return p, nil
 }
 

@@ -26,6 +26,18 @@ type entry struct {
 
 // change sets the visibility of up to ten messages and returns an error or nil for each.
 func (c *Client) change(ctx context.Context, entries []entry) []error {
+	return c.noted(ctx, &c.changing, c.changeOnce(ctx, entries))
+}
+
+// noted takes down what became of a call, unless its caller ended it.
+func (c *Client) noted(ctx context.Context, t *trouble, errs []error) []error {
+	if ctx.Err() == nil && t.note(errs, time.Now()) {
+		c.leases.nudge()
+	}
+	return errs
+}
+
+func (c *Client) changeOnce(ctx context.Context, entries []entry) []error {
 	in := &sqs.ChangeMessageVisibilityBatchInput{QueueUrl: aws.String(c.cfg.URL)}
 	for i, e := range entries {
 		in.Entries = append(in.Entries, types.ChangeMessageVisibilityBatchRequestEntry{
@@ -47,6 +59,10 @@ func (c *Client) change(ctx context.Context, entries []entry) []error {
 
 // remove deletes up to ten messages and returns an error or nil for each.
 func (c *Client) remove(ctx context.Context, entries []entry) []error {
+	return c.noted(ctx, &c.removing, c.removeOnce(ctx, entries))
+}
+
+func (c *Client) removeOnce(ctx context.Context, entries []entry) []error {
 	in := &sqs.DeleteMessageBatchInput{QueueUrl: aws.String(c.cfg.URL)}
 	for i, e := range entries {
 		in.Entries = append(in.Entries, types.DeleteMessageBatchRequestEntry{Id: position(i), ReceiptHandle: aws.String(e.handle)})

@@ -2,7 +2,8 @@
 // and deletes them, gives them back or dead-letters them. It reads S3's notifications in every envelope that they come in and knows
 // nothing of images.
 //
-// receive.go polls, message.go is what it brings. lease.go knows how long each message is still ours, heartbeat.go makes it longer.
+// receive.go polls, message.go is what it brings. lease.go knows how long each message is still ours, heartbeat.go makes it longer,
+// trouble.go knows whether it can.
 // settle.go and deadletter.go end a message, batch.go makes few calls of many. notification.go and records.go read bodies,
 // classify.go and codes.go read errors.
 //
@@ -92,6 +93,8 @@ type Client struct {
 	leases   *leases
 	deletes  *batcher
 	releases *batcher
+	changing trouble // with ChangeMessageVisibility
+	removing trouble // with DeleteMessage
 	running  atomic.Bool
 }
 

@@ -47,7 +47,7 @@ func (c *Client) Run(ctx context.Context) error {
 		for batch := range slices.Chunk(beat.extend, maxBatch) {
 			calls.Go(func() { c.extend(ctx, batch) })
 		}
-		timer.Reset(beat.pause)
+		timer.Reset(min(beat.pause, c.probes(ctx, time.Now(), &calls)))
 	}
 }
 

@@ -45,7 +45,7 @@ type loss struct {
 type leases struct {
 	visibility time.Duration
 	patience   time.Duration // for one call
-	wake       chan struct{} // buffered by one: the first to look at may have changed
+	wake       chan struct{} // buffered by one: there may be something to look at
 
 	mu    sync.Mutex
 	byID  map[string]*lease
@@ -95,6 +95,11 @@ func (ls *leases) arrange(l *lease) {
 	if l.holders == 0 && l.deleting == 0 && ls.byID[l.id] == l {
 		delete(ls.byID, l.id)
 	}
+	ls.nudge()
+}
+
+// nudge makes the heartbeat look again.
+func (ls *leases) nudge() {
 	select {
 	case ls.wake <- struct{}{}:
 	default: // it is going to look anyway
@@ -183,6 +188,13 @@ func (ls *leases) rest(l *lease) time.Duration {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	return time.Until(l.limit)
+}
+
+// held reports whether there is any lease that the heartbeat has to care for.
+func (ls *leases) held() bool {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	return len(ls.first) > 0
 }
 
 func later(a, b time.Time) time.Time {

@@ -309,8 +309,8 @@ func TestEndedIsNotExtended(t *testing.T) {
 		}
 		f.faults(nil)
 		before := f.count("change")
-		pass(time.Minute)
-		if f.visible() != 2 || f.count("change") != before || isLost(msgs[0]) || isLost(msgs[1]) {
+		pass(time.Minute) // whether the call is allowed again is asked once
+		if f.visible() != 2 || f.count("change") > before+1 || isLost(msgs[0]) || isLost(msgs[1]) {
 			t.Errorf("%d visible, %d calls", f.visible(), f.count("change")-before)
 		}
 	})

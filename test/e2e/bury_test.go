@@ -163,3 +163,51 @@ func TestOneBadRecord(t *testing.T) {
 	h.Stop()
 	h.Look()
 }
+
+// The right to prolong leases is missing: /readyz names the call and what to do, the log
+// the denial, once for a while, and nothing new is taken until it is there again.
+func TestHeartbeatDenied(t *testing.T) {
+	h := newHost(t, "MAX_ATTEMPTS=3")
+	h.Start()
+	h.WaitRunning()
+	h.faulty().Fault(emulator.Fault{Op: "ChangeMessageVisibilityBatch", Status: http.StatusForbidden, Code: "AccessDenied"})
+	h.faulty().Fault(emulator.Fault{Op: "GetObject", Rate: 20_000})
+	h.put("images/a.tar", tarballs.RootFS("hello", 150)) // some 400 kB: 20 s
+	h.WaitFor("/readyz names the call", func() bool {
+		code, text := h.Get("/readyz")
+		return code == http.StatusServiceUnavailable && strings.Contains(text, "ChangeMessageVisibility fails: denied: allow sqs:ChangeMessageVisibility")
+	})
+	h.waitEvent("images/a.tar", "undone download") // its lease ends
+	text := string(h.NewestLog())
+	if n := strings.Count(text, `"call":"ChangeMessageVisibility","class":"denied"`); n < 1 || n > 3 {
+		t.Errorf("the log names the denied call %d times", n)
+	}
+	h.WaitFor("the message is there for others", func() bool { return h.copies(h.Cloud.Queue) == "1" })
+	h.faulty().Clear()
+	h.waitResumed()
+	h.WaitActive("images/a.tar")
+	h.WaitDrained()
+	h.uncounted("images/a.tar")
+	h.Stop()
+	h.Look()
+}
+
+// The right to delete messages is missing: what is made stays made, and /readyz tells.
+func TestDeleteDenied(t *testing.T) {
+	h := newHost(t)
+	h.Start()
+	h.WaitRunning()
+	h.faulty().Fault(emulator.Fault{Op: "DeleteMessageBatch", Status: http.StatusForbidden, Code: "AccessDenied"})
+	img := h.first()
+	h.WaitFor("/readyz names the call", func() bool {
+		code, text := h.Get("/readyz")
+		return code == http.StatusServiceUnavailable && strings.Contains(text, "DeleteMessage fails: denied: allow sqs:DeleteMessage")
+	})
+	h.WaitFor("the message is visible again, and nobody takes it", func() bool { return h.copies(h.Cloud.Queue) != "0" })
+	h.faulty().Clear()
+	h.waitResumed()
+	h.WaitDrained()
+	h.serves(img)
+	h.Stop()
+	h.Look()
+}
