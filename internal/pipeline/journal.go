@@ -85,7 +85,10 @@ func (p *Pipeline) conclude(ctx context.Context, job *Job, j judgement) outcome 
 		return outcome{verdict: retry, delay: j.delay}
 	}
 	f := store.Failure{Verdict: string(j.verdict), Reason: j.text, Doubt: j.doubt, Fetched: j.fetched, Messages: p.messagesOf(job)}
-	if j.verdict == reject || j.verdict == violation {
+	switch j.verdict {
+	case vanished, superseded:
+		f.Messages = nil // those that came after the begin tell of what came after: each is a chance of its own
+	case reject, violation:
 		f.Rules = p.cfg.Rules(job.image.Key)
 	}
 	img, err := p.Store.Fail(ctx, job.attempt, f)

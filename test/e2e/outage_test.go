@@ -114,6 +114,35 @@ func TestQueuePurged(t *testing.T) {
 	}
 }
 
+// An image that kills the daemon every time it is unpacked (a panic, the OOM killer) is
+// tried alone, then given up, and can be removed. Another image is made meanwhile.
+func TestImageThatKillsTheDaemon(t *testing.T) {
+	h := newHost(t, "MAX_CUT_OFFS=2")
+	h.put("images/p.tar", tarballs.RootFS("p", 3))
+	killed := 0
+	for range 8 {
+		h.Start("CIM_CRASH_AT=amid:extract")
+		if !h.WaitKilled(15 * time.Second) {
+			break
+		}
+		killed++
+	}
+	img := h.ImagesOf("images/p.tar")[0]
+	if killed != 3 || img.State != store.Dead || !strings.Contains(img.Reason, "died") {
+		t.Errorf("killed the daemon %d times, want 3; %+v", killed, img.Progress)
+	}
+	h.Start()
+	h.put("images/good.tar", tarballs.RootFS("hello", 3))
+	h.WaitActive("images/good.tar")
+	h.WaitDrained()
+	if img := h.ImagesOf("images/p.tar")[0]; img.State != store.Dead {
+		t.Errorf("its message, delivered again, brought it back: %+v", img.Progress)
+	}
+	h.Consumer("rm", "--force", "images/p.tar")
+	h.Stop()
+	h.Look()
+}
+
 // Uploaded, deleted before it was fetched, uploaded again with the same bytes: the object
 // that is there is made.
 func TestDeletedAndUploadedAgain(t *testing.T) {
