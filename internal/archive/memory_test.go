@@ -12,11 +12,12 @@ import (
 	"imagemanager.internal/test/images"
 )
 
-// memoryBound is what a check and an extraction of any archive may take, in bytes, on top of a process that does nothing.
+// memoryBound is what a check of any archive and its plan may take, in bytes, on top of a
+// process that does nothing.
 const memoryBound = 64 << 20
 
-// heavy are archives that take as much memory as the limits let them, or would if they were not
-// refused in time.
+// heavy are archives that take as much memory as the limits let them, or would if they
+// were not refused in time.
 func heavy() map[string]func() *segments {
 	name := strings.Repeat("n", 90)
 	file := func(name string, i int) images.Entry { return images.Entry{Name: fmt.Sprintf("%s%05d", name, i)} }
@@ -32,11 +33,13 @@ func heavy() map[string]func() *segments {
 	absolute := func(i int) images.Entry { return linked(plain(i), "/"+name) }
 	large := func(o images.Object) { o["x"], o["y"] = make([]int, 49_000), strings.Repeat("y", 3<<20) }
 	return map[string]func() *segments{
-		"long names":                   flat(99_900, plain),
-		"deep paths":                   flat(99_800, func(i int) images.Entry { return below(file("", i)) }),
-		"paths of 4 KiB":               flat(4_000, longest),
-		"absolute links":               flat(99_900, absolute),
-		"deep absolute links, refused": flat(99_800, func(i int) images.Entry { return below(linked(file("", i), "/"+name)) }),
+		"long names":     flat(99_900, plain),
+		"deep paths":     flat(99_800, func(i int) images.Entry { return below(file("", i)) }),
+		"paths of 4 KiB": flat(4_000, longest),
+		"absolute links": flat(99_900, absolute),
+		"deep absolute links, refused": flat(99_800, func(i int) images.Entry {
+			return below(linked(file("", i), "/"+name))
+		}),
 		"one absolute link, many names, refused": flat(60_000, func(i int) images.Entry {
 			if i == 0 {
 				e := linked(file("", 0), "x")
@@ -45,7 +48,9 @@ func heavy() map[string]func() *segments {
 			}
 			return images.Entry{Name: file("", i).Name, Type: '1', Link: file("", 0).Name}
 		}),
-		"attributes":        flat(4_300, func(i int) images.Entry { return attributed(file("", i), 1, strings.Repeat("v", 3700)) }),
+		"attributes": flat(4_300, func(i int) images.Entry {
+			return attributed(file("", i), 1, strings.Repeat("v", 3700))
+		}),
 		"an attribute each": flat(99_900, func(i int) images.Entry { return attributed(plain(i), 1, name[:20]) }),
 		"small attributes, refused": flat(3_500, func(i int) images.Entry {
 			return attributed(plain(i), 180, "")

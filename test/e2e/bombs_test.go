@@ -9,9 +9,9 @@ import (
 	tarballs "imagemanager.internal/test/images"
 )
 
-// Two archives of 4 MB, as many as there are workers, have an index that leads to others without
-// end. They are refused as what they are, the image behind them is made, and the daemon stops
-// when it is told to.
+// Two archives of 4 MB, as many as there are workers, have an index that leads to others
+// without end. They are refused as what they are, the image behind them is made, and the
+// daemon stops when it is told to.
 func TestIndexesWithoutEnd(t *testing.T) {
 	h := newHost(t, "UNPACK_TIMEOUT=10s", "MAX_ATTEMPTS=2")
 	h.Start()

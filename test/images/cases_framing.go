@@ -104,7 +104,8 @@ func paxCases() []Case {
 		refused("huge global header", "pax_limit", before(Entry{Name: "g", Type: 'g', Body: Records("comment=" + strings.Repeat("x", 65<<10))})),
 		refused("extended header of 8 GiB", "pax_limit", with(Entry{Name: "x", Type: 'x', Body: "x", Size: 8 << 30})),
 		refused("long name over the path limit", "path_too_long", with(Long('L', strings.Repeat("n/", 3000)+"n"), file)),
-		good("long name before many zeros", "flat", with(Long('L', "etc/tail"+strings.Repeat("\x00", 40<<10)), file)).leaves("etc/tail"),
+		good("long name before many zeros", "flat", with(Long('L', "etc/tail"+strings.Repeat("\x00", 40<<10)),
+			file)).leaves("etc/tail"),
 		good("long names", "flat", with(Long('L', "etc/"+long), file, Long('K', long), Long('L', "usr/"+long), Entry{Name: "x", Link: "x"})),
 	}
 }

@@ -2,8 +2,8 @@ package images
 
 import "slices"
 
-// Nested is an OCI layout whose index names the same index n times, and that the next, so many
-// levels deep; the last of them names a manifest that is empty.
+// Nested is an OCI layout whose index names the same index n times, and that the next, so
+// many levels deep; the last of them names a manifest that is empty.
 func Nested(n, levels int) []Entry {
 	doc, media := []byte("{}"), mediaManifest
 	list := []Entry{{Name: "oci-layout", Body: layoutFile}}

@@ -235,7 +235,8 @@ func padded(n int64) int64 { return (n + BlockSize - 1) &^ (BlockSize - 1) }
 
 var zeros [windowSize]byte
 
-// isZero reports whether all bytes are zero; an extended header may have more of them than a window.
+// isZero reports whether all bytes are zero; an extended header may have more of them
+// than a window.
 func isZero(b []byte) bool {
 	for ; len(b) > len(zeros); b = b[len(zeros):] {
 		if !bytes.Equal(b[:len(zeros)], zeros[:]) {

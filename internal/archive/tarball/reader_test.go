@@ -130,7 +130,8 @@ func repair(b []byte) []byte {
 // A long name may be followed by more zeros than are read at once.
 func TestLongNameWithALongTail(t *testing.T) {
 	for _, size := range []int{windowSize, windowSize + 2, 64 << 10} {
-		b := images.Blocks(images.Entry{Name: "././@LongLink", Type: 'L', Body: "etc" + string(make([]byte, size-3))}, images.Entry{Name: "x", Body: "x"})
+		b := images.Blocks(images.Entry{Name: "././@LongLink", Type: 'L', Body: "etc" + string(make([]byte, size-3))},
+			images.Entry{Name: "x", Body: "x"})
 		b = append(b, make([]byte, 1024)...)
 		if _, err := list(t.Context(), b); !errors.Is(err, io.EOF) {
 			t.Errorf("%d bytes: %v", size, err)
