@@ -27,6 +27,7 @@ func (p *Pipeline) source(ctx, work context.Context, running *sync.WaitGroup) <-
 	senders.Go(func() { p.backfills(ctx) })
 	senders.Go(func() { p.reconciles(ctx) })
 	senders.Go(func() { p.watch(ctx) })
+	senders.Go(func() { p.growth(ctx) })
 	running.Go(func() {
 		senders.Wait()
 		close(out)

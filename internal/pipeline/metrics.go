@@ -29,6 +29,7 @@ type Metrics struct {
 	unclaimed *prometheus.GaugeVec
 	pending   *prometheus.GaugeVec
 	problems  prometheus.Gauge
+	kept      kept
 
 	callFailed func(operation string, err error) // set by New, before the queue is called
 }
@@ -67,6 +68,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}, []string{"stage"}),
 	}
 	reg.MustRegister(m.jobs, m.duration, m.events, m.failures, m.messages, m.ignores, m.handoffs, m.receive, m.settle, m.margin, m.attacks, m.poolBytes, m.unclaimed, m.pending, m.problems)
+	m.kept = newKept(reg)
 	m.zero()
 	return m
 }

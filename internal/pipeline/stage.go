@@ -63,6 +63,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	stop()
 	running.Wait()
 	p.watchers.Wait()
+	p.emptyLog(context.WithoutCancel(ctx))
 	p.condition.summary(p.Log.Info())
 	return nil
 }

@@ -149,7 +149,7 @@ func TestMigrateFromTheFirst(t *testing.T) {
 	}
 	images, events, devices := must[[]Image](t)(today.Images(ctx)), must[[]Event](t)(today.Since(ctx, 0)), must[[]Device](t)(today.Devices(ctx))
 	path := filepath.Join(t.TempDir(), "c.db")
-	s := must[*Store](t)(open(path, "rwc"))
+	s := open(path, "rwc")
 	if err := migrateOne(ctx, s.journal, "migrations/001_journal.sql", 1); err != nil {
 		t.Fatal(err)
 	}

@@ -50,10 +50,7 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	if err := check(ctx, path); err != nil {
 		return nil, err
 	}
-	s, err := open(path, "rwc")
-	if err != nil {
-		return nil, err
-	}
+	s := open(path, "rwc")
 	if err := migratePatiently(ctx, s.journal); err != nil {
 		return nil, errors.Join(fmt.Errorf("migrate %s: %w", path, err), s.Close())
 	}
@@ -65,32 +62,23 @@ func OpenExisting(ctx context.Context, path string) (*Store, error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("%w: no database at %s", ErrNotFound, path)
 	}
-	s, err := open(path, "rw")
-	if err != nil {
-		return nil, err
-	}
+	s := open(path, "rw")
 	if err := checkVersion(ctx, s.read); err != nil {
 		return nil, errors.Join(damaged(path, fmt.Errorf("%s: %w", path, err)), s.Close())
 	}
 	return s, nil
 }
 
-func open(path, mode string) (*Store, error) {
-	read, err := sql.Open("sqlite3", dsn(path, mode, "NORMAL"))
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", path, err)
-	}
+func open(path, mode string) *Store {
+	read := sql.OpenDB(connector(dsn(path, mode, "NORMAL")))
 	read.SetMaxOpenConns(10)
 	read.SetMaxIdleConns(5)
-	journal, err := sql.Open("sqlite3", dsn(path, mode, "FULL"))
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), read.Close())
-	}
+	journal := sql.OpenDB(connector(dsn(path, mode, "FULL")))
 	journal.SetMaxOpenConns(1)
-	return &Store{read: read, journal: journal, path: path, now: time.Now}, nil
+	return &Store{read: read, journal: journal, path: path, now: time.Now}
 }
 
-// dsn carries every pragma, so that each connection of a pool has them (https://www.sqlite.org/pragma.html).
+// dsn carries every pragma that the driver knows, so that each connection of a pool has them (https://www.sqlite.org/pragma.html).
 func dsn(path, mode, synchronous string) string {
 	return fileURL(path, map[string]string{
 		"mode":          mode,

@@ -59,6 +59,7 @@ func TestPragmas(t *testing.T) {
 		held = append(held, conn)
 		for pragma, want := range map[string]string{
 			"journal_mode": "wal", "synchronous": synchronous, "cache_size": "-10000", "busy_timeout": "5000", "foreign_keys": "1",
+			"journal_size_limit": fmt.Sprint(logLimit),
 		} {
 			var got string
 			if err := conn.QueryRowContext(ctx, "PRAGMA "+pragma).Scan(&got); err != nil || got != want {
@@ -90,7 +91,7 @@ func TestQueriesPrepare(t *testing.T) {
 		"deviceInsert": deviceInsert, "deviceUpdate": deviceUpdate, "deviceKept": deviceKept, "deviceHandedOut": deviceHandedOut, "deviceSequence": deviceSequence, "deviceSkip": deviceSkip, "snapshotsAll": snapshotsAll, "snapshotsOf": snapshotsOf,
 		"snapshotInsert": snapshotInsert, "snapshotGone": snapshotGone, "poolSelect": poolSelect, "poolInsert": poolInsert, "poolReady": poolReady,
 		"quarantineAll": quarantineAll, "quarantineOne": quarantineOne, "quarantineInsert": quarantineInsert, "quarantineDelete": quarantineDelete,
-		"backfillSelect": backfillSelect, "backfillUpsert": backfillUpsert, "imagesUntouched": imagesUntouched, "probe": probe,
+		"backfillSelect": backfillSelect, "backfillUpsert": backfillUpsert, "imagesUntouched": imagesUntouched, "probe": probe, "sizeSelect": sizeSelect,
 		"snapshotEver": snapshotEver, "devicesLeft": devicesLeft, "poolReplace": poolReplace,
 		"rebuildEmpty": rebuildEmpty, "rebuildImage": rebuildImage, "rebuildDevice": rebuildDevice, "imageSequence": imageSequence, "imageSkip": imageSkip,
 	}
@@ -115,7 +116,7 @@ func TestQueriesPrepare(t *testing.T) {
 func queryConstants(t *testing.T) []string {
 	t.Helper()
 	var names []string
-	for _, file := range []string{"images.go", "devices.go", "quarantine.go", "backfill.go", "remove.go", "rebuild.go"} {
+	for _, file := range []string{"images.go", "devices.go", "quarantine.go", "backfill.go", "remove.go", "rebuild.go", "size.go"} {
 		f := must[*ast.File](t)(parser.ParseFile(token.NewFileSet(), file, nil, 0))
 		ast.Inspect(f, func(n ast.Node) bool {
 			spec, ok := n.(*ast.ValueSpec)

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net/http"
+	"os"
 	"path"
 	"strings"
 	"testing"
@@ -210,4 +211,32 @@ func TestDeleteDenied(t *testing.T) {
 	h.serves(img)
 	h.Stop()
 	h.Look()
+}
+
+// An idle daemon's database has an empty log, and what grows for ever is measured.
+func TestGrowthIsTold(t *testing.T) {
+	h := newHost(t)
+	h.Start()
+	h.send("no notification")
+	h.first()
+	h.waitQuarantined()
+	h.WaitFor("the log is empty", func() bool {
+		info, err := os.Stat(h.Database() + "-wal")
+		h.Check(err)
+		return info.Size() == 0
+	})
+	h.Stop()
+	h.Start()
+	h.WaitRunning()
+	_, text := h.Get("/metrics")
+	for _, want := range []string{
+		`imagemanager_database_rows{table="images"} 1`, `imagemanager_database_rows{table="quarantine"} 1`, `imagemanager_database_rows{table="events"} `,
+		`imagemanager_kept_files{what="archives"} 1`, `imagemanager_kept_files{what="manifests"} 1`, `imagemanager_kept_files{what="violations"} 0`,
+		`imagemanager_kept_bytes{what="database_log"} 0`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("/metrics does not have %s", want)
+		}
+	}
+	h.Stop()
 }
