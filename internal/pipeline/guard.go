@@ -6,23 +6,21 @@ import (
 	"fmt"
 	"runtime/debug"
 	"time"
+
+	"imagemanager.internal/internal/archive"
 )
 
 // patience is how long a stage may take to come back after its context has ended.
 const patience = 10 * time.Second
 
-var (
-	// errPanic says that the code of a stage gave up on what it met.
-	errPanic = errors.New("panic")
-	// errStuck says that a stage did not come back although its time was over.
-	errStuck = errors.New("does not come back")
-)
+// errStuck says that a stage did not come back although its time was over.
+var errStuck = errors.New("does not come back")
 
-// protect calls do. A panic becomes an error that has the stack.
+// protect calls do. A panic becomes an error that has the stack, as one in a goroutine of the archive's does.
 func protect(do func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("%w: %v\n%s", errPanic, r, debug.Stack())
+			err = &archive.Panic{Value: r, Stack: debug.Stack()}
 		}
 	}()
 	return do()

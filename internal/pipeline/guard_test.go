@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,12 +13,16 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"imagemanager.internal/internal/store"
 )
 
 // A panic in a stage fails that attempt, with its stack, and nothing else.
 func TestPanicInAStage(t *testing.T) {
 	p := newPipeline(t)
+	var log bytes.Buffer
+	p.Log = zerolog.New(zerolog.SyncWriter(&log))
 	fake(p, map[store.Stage]*gauge{}, func(_ context.Context, job *Job, st store.Stage) error {
 		if st == store.Unpack && job.image.ID == 1 {
 			var nobody *Job
@@ -40,7 +45,7 @@ func TestPanicInAStage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if passed != 2 || img.Failures != 1 || !strings.Contains(img.Reason, "nil pointer") || !strings.Contains(img.Reason, "guard_test.go") {
+	if passed != 2 || img.Failures != 1 || !strings.Contains(img.Reason, "nil pointer") || !strings.Contains(log.String(), "guard_test.go") {
 		t.Errorf("%d of the others passed; %+v", passed, img.Progress)
 	}
 }

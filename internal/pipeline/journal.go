@@ -99,6 +99,9 @@ func (p *Pipeline) conclude(ctx context.Context, job *Job, j judgement) outcome 
 	job.image = img
 	switch j.verdict {
 	case retry:
+		if j.stack != nil {
+			log.Error().Bytes("stack", j.stack).Msg("a stage panicked: please report it")
+		}
 		log.Warn().Dur("again_in_ms", j.delay).Msg(j.text)
 	case violation:
 		p.metrics.violation(j.class)

@@ -40,7 +40,7 @@ func (m *Metrics) zero() {
 
 // possible are the verdicts that a failure of each class may come to.
 func possible() map[string][]verdict {
-	list := map[string][]verdict{"database": {halt, retry, dead}}
+	list := map[string][]verdict{"database": {halt, retry, dead}, classPanic: comesTo(retry)}
 	for _, c := range classes {
 		list[c.class] = comesTo(c.verdict)
 	}

@@ -61,6 +61,7 @@ type judgement struct {
 	doubt   store.State // retry: the end that is believed only when the next attempt finds the same
 
 	rejection *archive.Rejection // violation: which entry
+	stack     []byte             // of a panic
 }
 
 // judge is the one place with an opinion on errors. What it does not know is retried; attempts are bounded. Those that
@@ -73,6 +74,10 @@ func (p *Pipeline) judge(job *Job, err error) judgement {
 	}
 	j := judgement{verdict: v, class: class, text: err.Error(), fetched: download.Progress(err)}
 	errors.As(err, &j.rejection)
+	var panicked *archive.Panic
+	if errors.As(err, &panicked) {
+		j.stack = panicked.Stack
+	}
 	switch v {
 	case halt:
 		j.delay = backoff(p.cfg.Backoff, 1)
@@ -150,7 +155,6 @@ var classes = []struct {
 	class   string
 }{
 	{errStuck, retry, "stuck"},
-	{errPanic, retry, "panic"},
 	{errCutOff, dead, "cut_off"},
 	{errTimeout, retry, "timeout"},
 	{errDiffers, retry, "read_back"},
@@ -202,6 +206,10 @@ func classify(err error) (verdict, string) {
 		}
 		return reject, string(rejected.Reason)
 	}
+	var panicked *archive.Panic
+	if errors.As(err, &panicked) {
+		return retry, classPanic
+	}
 	for _, c := range classes {
 		if errors.Is(err, c.is) {
 			return c.verdict, c.class
@@ -220,6 +228,9 @@ func classify(err error) (verdict, string) {
 		return retry, string(class)
 	}
 }
+
+// classPanic is code of ours that gave up on what it met.
+const classPanic = "panic"
 
 // classMachine is what the machine lacks for any image: a right, a tool, memory, descriptors.
 const classMachine = "machine"
