@@ -10,6 +10,7 @@ GOLANGCI := $(CACHE)/golangci-lint-$(GOLANGCI_VERSION)
 IMAGE ?= $(CACHE)/debian-minbase.tar
 UML := $(CURDIR)/bin/uml-run
 N ?= 500
+MINUTES ?= 15
 # What the tests that need a real thin pool are run with; see docs/development.md.
 export CIM_UML_CACHE ?= $(CACHE)/guest-kernels
 DM := CIM_REQUIRE_DM=1 CONSUMER_BIN=$(CURDIR)/bin/consumer-failpoint
@@ -17,7 +18,7 @@ DM := CIM_REQUIRE_DM=1 CONSUMER_BIN=$(CURDIR)/bin/consumer-failpoint
 GUEST_UDEV := $(CACHE)/guest-udev
 # Packages whose tests need a real thin pool, or root in a kernel of their own. Those of
 # test/crash bring their kernel down.
-KERNEL := -alone ./test/crash ./test/e2e ./test/powercut ./test/disks ./internal/archive/... ./internal/devmapper
+KERNEL := -alone ./test/crash ./test/e2e ./test/powercut ./test/disks ./test/soak ./internal/archive/... ./internal/devmapper
 # What Debian 12's kernel is asked for too: confinement, and detached mounts.
 OLDEST := -run 'Capabilit|Rights|Nothing|Raised|Confined|Cancel|Privileges|Mount' ./internal/archive ./internal/devmapper
 
@@ -98,6 +99,13 @@ test-kernels: build-test ## the tests that need a real thin pool, on each of the
 .PHONY: test-crash
 test-crash: build-test ## kill the daemon and its kernel at every point, twice, and at N=500 random moments (SEED= for the same again)
 	$(DM) CIM_CRASH_EVERY=1 CIM_CRASH_RANDOM=$(N) CIM_CRASH_SEED=$(SEED) bin/uml-test -v -alone ./test/crash
+
+.PHONY: soak
+soak: build-test ## keep a daemon busy for MINUTES=15 with a random mix of uploads, commands, users, faults, kills (SEED= for the same again)
+	go test -c -o bin/soak.test ./test/soak
+	@mkdir -p bin/soak
+	$(DM) CIM_SOAK_MINUTES=$(MINUTES) CIM_SOAK_SEED=$(SEED) CIM_SOAK_DIR=$(CURDIR)/bin/soak CIM_UML_WRITABLE=$(CURDIR)/bin/soak \
+		$(UML) -- $(CURDIR)/bin/soak.test -test.v -test.timeout=0 -test.run '^TestSoak$$'
 
 .PHONY: test-debian
 test-debian: build-test $(CACHE)/debian-minbase.tar $(CACHE)/debian-python3-gcc.tar ## real Debian images, plain and in layers, against GNU tar (minutes)

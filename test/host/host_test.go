@@ -49,7 +49,7 @@ func TestDaemon(t *testing.T) {
 	h.Start()
 	h.WaitRunning()
 	h.Stop()
-	if h.IsKilled() {
+	if h.IsKilled() || h.ExitCode() != 0 {
 		t.Error("stopped in order, and said to be killed")
 	}
 	h.Start()
@@ -58,7 +58,7 @@ func TestDaemon(t *testing.T) {
 		t.Errorf("the newest start has %d lines", n)
 	}
 	h.Kill()
-	if !h.IsKilled() {
+	if !h.IsKilled() || h.ExitCode() != -1 {
 		t.Error("killed, and said not to be")
 	}
 	h.Start("CRASH=1")
