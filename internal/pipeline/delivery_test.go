@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/aws/smithy-go"
 
+	"imagemanager.internal/internal/download"
 	"imagemanager.internal/internal/queue"
 	"imagemanager.internal/internal/store"
 )
@@ -214,6 +215,38 @@ func TestNewChance(t *testing.T) {
 		delete(other.bodies, "m0")
 		if !work(t, p, other, do) || state(t, p, "images/a.tar") != store.Active {
 			t.Errorf("a new message: %s", state(t, p, "images/a.tar"))
+		}
+	})
+}
+
+// An object that had vanished is looked for again when a new message names it, and not
+// because a sibling of its record makes the old one come again.
+func TestVanishedBesideAFailing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, q := newPipeline(t), newPatientQueue(notified("images/a.tar", "images/b.tar"))
+		var mu sync.Mutex
+		attempts := map[string]int{}
+		do := func(key string, _ store.Stage) error {
+			mu.Lock()
+			defer mu.Unlock()
+			attempts[key]++
+			if key == "images/a.tar" {
+				return fmt.Errorf("a: %w", download.ErrGone)
+			}
+			return errors.New("it fails")
+		}
+		p.cfg.MaxAttempts = 6
+		if !work(t, p, q, do) || state(t, p, "images/a.tar") != store.Vanished || state(t, p, "images/b.tar") != store.Dead {
+			t.Errorf("a is %s, b is %s", state(t, p, "images/a.tar"), state(t, p, "images/b.tar"))
+		}
+		before := attempts["images/a.tar"]
+		if before != 2 {
+			t.Errorf("asked %d times for an object that was gone twice", before)
+		}
+		again := newPatientQueue("", notified("images/a.tar"))
+		delete(again.bodies, "m0")
+		if !work(t, p, again, do) || attempts["images/a.tar"] != before+2 {
+			t.Errorf("a new message: asked %d times more, want twice", attempts["images/a.tar"]-before)
 		}
 	})
 }

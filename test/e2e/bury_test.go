@@ -129,7 +129,7 @@ func TestBuriedElsewhere(t *testing.T) {
 func TestFailingSiblings(t *testing.T) {
 	h := newHost(t, "MAX_ATTEMPTS=4")
 	h.Check(h.Cloud.Silence(t.Context()))
-	h.faulty().Fault(emulator.Fault{Op: "GetObject", Status: 500})
+	h.faulty().Fault(emulator.Fault{Op: "GetObject", Status: http.StatusForbidden, Code: "AccessDenied"})
 	h.put("images/a.tar", tarballs.RootFS("hello", 3))
 	h.put("images/b.tar", tarballs.RootFS("hello", 3))
 	h.Start()
@@ -228,15 +228,15 @@ func TestGrowthIsTold(t *testing.T) {
 	h.Stop()
 	h.Start()
 	h.WaitRunning()
-	_, text := h.Get("/metrics")
 	for _, want := range []string{
 		`imagemanager_database_rows{table="images"} 1`, `imagemanager_database_rows{table="quarantine"} 1`, `imagemanager_database_rows{table="events"} `,
 		`imagemanager_kept_files{what="archives"} 1`, `imagemanager_kept_files{what="manifests"} 1`, `imagemanager_kept_files{what="violations"} 0`,
 		`imagemanager_kept_bytes{what="database_log"} 0`,
 	} {
-		if !strings.Contains(text, want) {
-			t.Errorf("/metrics does not have %s", want)
-		}
+		h.WaitFor(want, func() bool {
+			_, text := h.Get("/metrics")
+			return strings.Contains(text, want)
+		})
 	}
 	h.Stop()
 }
