@@ -135,22 +135,28 @@ func (p *Pipeline) step(work context.Context, st stage, job *Job) bool {
 	return true
 }
 
-// failed rolls the attempt back, records the verdict and ends the job. The roll-back runs to its end even while stopping.
+// failed judges the attempt, rolls it back, records the verdict and ends the job. It judges first: a roll-back may give back
+// the very space whose lack was no fault of the image. The roll-back runs to its end even while stopping.
 func (p *Pipeline) failed(work context.Context, st stage, job *Job, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(work), undoTimeout)
 	defer cancel()
+	lost := errors.Is(err, errLeaseLost)
+	stopped := lost || work.Err() != nil
+	var j judgement
+	if !stopped {
+		if v, class := classify(err); st.name == store.Download && (v == world || class == classRefused) {
+			_ = p.lookAtBucket(ctx) // the judgement asks the breaker
+		}
+		j = p.judge(job, err)
+	}
 	if undo := st.undo(ctx, job); undo != nil {
 		p.logJob(job).Error().Err(undo).Str("step", string(st.name)).Msg("roll-back incomplete; the next reconcile finishes it")
 	}
-	if lost := errors.Is(err, errLeaseLost); lost || work.Err() != nil {
+	if stopped {
 		p.undone(ctx, job, map[bool]string{true: errLeaseLost.Error(), false: "stopped"}[lost])
 		p.finish(work, job, abandoned)
 		return
 	}
-	if v, class := classify(err); st.name == store.Download && (v == world || class == classRefused) {
-		_ = p.lookAtBucket(ctx) // the judgement asks the breaker
-	}
-	j := p.judge(job, err)
 	if j.verdict == superseded {
 		if err := p.submitNewest(ctx, job); err != nil {
 			j = p.judge(job, fmt.Errorf("superseded, and the newest cannot be had: %w", err))

@@ -198,6 +198,7 @@ func TestDeleteDenied(t *testing.T) {
 	h := newHost(t)
 	h.Start()
 	h.WaitRunning()
+	h.WaitDrained() // of the message by which S3 tries the notification
 	h.faulty().Fault(emulator.Fault{Op: "DeleteMessageBatch", Status: http.StatusForbidden, Code: "AccessDenied"})
 	img := h.first()
 	h.WaitFor("/readyz names the call", func() bool {
