@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"database/sql"
 	"errors"
 	"fmt"
 	"net/http"
@@ -10,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	_ "github.com/mattn/go-sqlite3" // registers the driver "sqlite3"
 
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/store"
@@ -281,4 +284,39 @@ func (h *host) putOff() int {
 		}
 	}
 	return len(reasons)
+}
+
+// Another program holds the database's write lock for longer than anybody waits for it:
+// nothing is counted, and all is made afterwards.
+func TestDatabaseLocked(t *testing.T) {
+	h := newHost(t, "MAX_ATTEMPTS=1")
+	h.Start()
+	h.first()
+	h.WaitDrained()
+	db, err := sql.Open("sqlite3", h.Database())
+	h.Check(err)
+	defer db.Close()
+	conn, err := db.Conn(t.Context())
+	h.Check(err)
+	exec := func(text string) {
+		t.Helper()
+		_, err := conn.ExecContext(t.Context(), text)
+		h.Check(err)
+	}
+	exec("PRAGMA busy_timeout = 30000")
+	exec("BEGIN IMMEDIATE")
+	keys := []string{"images/1.tar", "images/2.tar", "images/3.tar"}
+	for _, key := range keys {
+		h.put(key, tarballs.RootFS("hello", 3))
+	}
+	h.waitLogged("journal cannot be written; message returned", 2)
+	exec("ROLLBACK")
+	h.Check(conn.Close())
+	for _, key := range keys {
+		h.WaitActive(key)
+		h.uncounted(key)
+	}
+	h.WaitDrained()
+	h.Stop()
+	h.Look()
 }
