@@ -13,18 +13,18 @@ import (
 )
 
 const (
-	// alike is how many failures in a row, without a success between, are the world's fault and no image's.
+	// alike is how many failures in a row, without a success between, are an outage and no image's fault.
 	alike = 3
-	// longestTrial is the longest pause between two trials while the world fails.
+	// longestTrial is the longest pause between two trials during an outage.
 	longestTrial = 15 * time.Second
-	// longestOutage is the longest an image waits for its next attempt when it was the world that failed.
+	// longestOutage is the longest an image waits for its next attempt during an outage.
 	longestOutage = time.Minute
 	// probeTimeout bounds one look at the bucket.
 	probeTimeout = 10 * time.Second
 )
 
-// breaker tells the world's faults (S3, credentials, network, a tool, a right) from an image's own. Each failure that may
-// be the world's is weighed by what else happened at its stage: while nothing succeeds it is held against nobody, after
+// breaker tells outages (of S3, credentials, network, a tool, a right) from an image's own faults. Each failure that may
+// be an outage is weighed by what else happened at its stage: while nothing succeeds it is held against nobody, after
 // a few intake goes on with one message at a time, and the first success ends that. While a look at the bucket itself
 // fails, intake stops.
 type breaker struct {
@@ -45,7 +45,7 @@ type streak struct {
 	cause     error
 }
 
-// suspicion is what an image's failures that may be the world's came to.
+// suspicion is what an image's failures that may be an outage came to.
 type suspicion struct {
 	failures  int
 	successes int // of its stage, as of the last one
@@ -74,7 +74,7 @@ func (b *breaker) succeeded(st store.Stage, image int64) (ended bool) {
 	return ended
 }
 
-// failed notes a failure that may be the world's and reports whether it counts against the image all the same: others
+// failed notes a failure that may be an outage and reports whether it counts against the image all the same: others
 // succeeded at the stage since its last one. n is how often it failed so, images how many
 // did since the last success.
 func (b *breaker) failed(st store.Stage, image int64, cause error) (counts bool, n, images int) {
@@ -103,7 +103,7 @@ func (b *breaker) why() error {
 	for name, s := range b.stages {
 		if s.failures >= alike {
 			return fmt.Errorf("%w: %s failed %d times, for %d images, and for none it succeeded since: %w; one message at a time is tried until one succeeds: %s",
-				errWorld, name, s.failures, len(s.images), s.cause, remedy(s.cause))
+				errOutage, name, s.failures, len(s.images), s.cause, remedy(s.cause))
 		}
 	}
 	return nil
@@ -141,7 +141,7 @@ func (b *breaker) outage() error {
 	if b.down == nil {
 		return nil
 	}
-	return fmt.Errorf("%w: the bucket does not answer: %w; it is looked at again by itself: %s", errWorld, b.down, remedy(b.down))
+	return fmt.Errorf("%w: the bucket does not answer: %w; it is looked at again by itself: %s", errOutage, b.down, remedy(b.down))
 }
 
 // due reports whether it is time to look at the bucket again while it does not answer.
@@ -188,7 +188,7 @@ func (p *Pipeline) lookAtBucket(ctx context.Context) error {
 	return err
 }
 
-// hasten makes the images that wait for the world due now.
+// hasten makes the images that wait for the end of an outage due now.
 func (p *Pipeline) hasten() {
 	now := time.Now()
 	p.mu.Lock()

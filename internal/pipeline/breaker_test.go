@@ -31,9 +31,9 @@ func fail(t *testing.T, p *Pipeline, image int64, err error) store.Image {
 	return job.image
 }
 
-// What may be the world's fault is held against nobody while nothing succeeds, for one object as for many. What fails
+// What may be an outage is held against nobody while nothing succeeds, for one object as for many. What fails
 // while others succeed is the image's own.
-func TestWorldsFault(t *testing.T) {
+func TestOutage(t *testing.T) {
 	p := newPipeline(t)
 	enqueue(t, p, 3)
 	unavailable := fmt.Errorf("get: %w", syscall.EMFILE)
@@ -115,11 +115,11 @@ func TestOutageOfTheBucket(t *testing.T) {
 }
 
 // A missing tool or right is the machine's fault, whatever the image.
-func TestMachinesFault(t *testing.T) {
+func TestMachineLacks(t *testing.T) {
 	for _, err := range []error{
 		&exec.Error{Name: "mke2fs", Err: exec.ErrNotFound}, syscall.EPERM, syscall.ENOSYS, fmt.Errorf("fork: %w", syscall.ENOMEM),
 	} {
-		if v, class := classify(err); v != world || class != classMachine {
+		if v, class := classify(err); v != outage || class != classMachine {
 			t.Errorf("%v: %s %s", err, v, class)
 		}
 	}

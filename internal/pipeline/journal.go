@@ -79,7 +79,7 @@ func (p *Pipeline) conclude(ctx context.Context, job *Job, j judgement) outcome 
 	p.metrics.failure(job.attempt.Stage, j)
 	log := p.logJob(job).With().Str("event", string(store.Failed)).Str("step", string(job.attempt.Stage)).
 		Str("verdict", string(j.verdict)).Str("reason", j.class).Logger()
-	if j.verdict == halt || j.verdict == world {
+	if j.verdict == halt || j.verdict == outage {
 		log.Error().Dur("again_in_ms", j.delay).Msg(j.text)
 		p.undone(ctx, job, j.text)
 		return outcome{verdict: retry, delay: j.delay}

@@ -45,7 +45,7 @@ func possible() map[string][]verdict {
 		list[c.class] = comesTo(c.verdict)
 	}
 	for _, class := range queue.Classes() {
-		list[string(class)] = comesTo(world)
+		list[string(class)] = comesTo(outage)
 	}
 	for _, r := range archive.Rules() {
 		list[string(r.Reason)] = []verdict{reject}

@@ -245,7 +245,7 @@ func TestClassify(t *testing.T) {
 		{download.ErrKey, reject, "bad_key"},
 		{download.ErrGone, vanished, "object_gone"},
 		{download.ErrChanged, superseded, "superseded"},
-		{download.ErrDenied, world, "denied"},
+		{download.ErrDenied, outage, "denied"},
 		{fmt.Errorf("%w: %w", devmapper.ErrNoSpace, syscall.ENOSPC), halt, "pool_full"},
 		{syscall.ENOSPC, halt, "disk_full"},
 		{errors.New("never seen"), retry, "other"},

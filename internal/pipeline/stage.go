@@ -144,7 +144,7 @@ func (p *Pipeline) failed(work context.Context, st stage, job *Job, err error) {
 	stopped := lost || work.Err() != nil
 	var j judgement
 	if !stopped {
-		if v, class := classify(err); st.name == store.Download && (v == world || class == classRefused) {
+		if v, class := classify(err); st.name == store.Download && (v == outage || class == classRefused) {
 			_ = p.lookAtBucket(ctx) // the judgement asks the breaker
 		}
 		j = p.judge(job, err)

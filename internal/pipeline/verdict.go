@@ -30,8 +30,8 @@ var (
 	errTooSmall = errors.New("image does not fit the device")
 	// errLost says that a recorded result is not there any more.
 	errLost = errors.New("recorded result is gone")
-	// errWorld says that what fails would fail for any image.
-	errWorld = errors.New("not the image's fault")
+	// errOutage says that what fails would fail for any image.
+	errOutage = errors.New("not the image's fault")
 	// errCutOff says that an image is given up because processes died at it.
 	errCutOff = errors.New("the process or the machine died during every attempt")
 )
@@ -42,8 +42,8 @@ type verdict string
 const (
 	accepted   verdict = "done"
 	retry      verdict = "retry"
-	halt       verdict = "halt"  // the machine's fault and not the image's: it does not count
-	world      verdict = "world" // perhaps the world's fault: counted only if it turns out to be the image's own
+	halt       verdict = "halt"   // the machine's fault and not the image's: it does not count
+	outage     verdict = "outage" // what may fail for every image: counted only if it turns out to be the image's own
 	reject     verdict = verdict(store.Rejected)
 	violation  verdict = verdict(store.Violation)
 	superseded verdict = verdict(store.Superseded)
@@ -65,7 +65,7 @@ type judgement struct {
 }
 
 // judge is the one place with an opinion on errors. What it does not know is retried; attempts are bounded. Those that
-// failed because the machine is not fit for any work, or the world out of order, are not counted; one that merely asks
+// failed because the machine is not fit for any work, or by an outage, are not counted; one that merely asks
 // for more than there is, is.
 func (p *Pipeline) judge(job *Job, err error) judgement {
 	v, class := classify(err)
@@ -90,7 +90,7 @@ func (p *Pipeline) judge(job *Job, err error) judgement {
 		if job.attempt.Stage == store.Download && class == "timeout" { // the network's or the server's
 			j = p.weigh(job, j, err)
 		}
-	case world:
+	case outage:
 		j = p.weigh(job, j, err)
 	case reject:
 		if class == classRefused && p.breaker.outage() != nil {
@@ -120,7 +120,7 @@ func (p *Pipeline) doubt(job *Job, j judgement) judgement {
 	return j
 }
 
-// weigh decides whether a failure that may be the world's is held against the image.
+// weigh decides whether a failure that may be an outage is held against the image.
 func (p *Pipeline) weigh(job *Job, j judgement, err error) judgement {
 	counts, n, images := p.breaker.failed(job.attempt.Stage, job.image.ID, err)
 	down := job.attempt.Stage == store.Download && p.breaker.outage() != nil
@@ -134,7 +134,7 @@ func (p *Pipeline) weigh(job *Job, j judgement, err error) judgement {
 	if j.fetched > 0 {
 		n = 1
 	}
-	j.verdict, j.delay = world, min(backoff(p.cfg.Backoff, n), longestOutage)
+	j.verdict, j.delay = outage, min(backoff(p.cfg.Backoff, n), longestOutage)
 	return j
 }
 
@@ -148,7 +148,7 @@ var own = map[string]bool{"denied": true, "kms": true, "short_body": true}
 const classRefused = "refused_by_s3"
 
 // classes is searched from the top; the first sentinel that matches decides. A halt is one only while the machine is not
-// fit; what is the world's is weighed.
+// fit; an outage is weighed.
 var classes = []struct {
 	is      error
 	verdict verdict
@@ -162,38 +162,38 @@ var classes = []struct {
 	{errDiskLow, halt, "disk_low"},
 	{errTooSmall, reject, "device_too_small"},
 	{errLost, retry, "lost"},
-	{queue.ErrNoCredentials, world, "credentials"},
+	{queue.ErrNoCredentials, outage, "credentials"},
 	{download.ErrKey, reject, "bad_key"},
 	{download.ErrGone, vanished, "object_gone"},
 	{download.ErrTooBig, reject, "image_too_big"},
 	{download.ErrChanged, superseded, "superseded"},
-	{download.ErrDenied, world, "denied"},
-	{download.ErrCredentials, world, "credentials"},
+	{download.ErrDenied, outage, "denied"},
+	{download.ErrCredentials, outage, "credentials"},
 	{download.ErrRefused, reject, classRefused},
 	{download.ErrArchived, retry, "archived"},
-	{download.ErrKMS, world, "kms"},
-	{download.ErrNotS3, world, "not_s3"},
-	{download.ErrNoBucket, world, "no_bucket"},
-	{download.ErrShort, world, "short_body"},
+	{download.ErrKMS, outage, "kms"},
+	{download.ErrNotS3, outage, "not_s3"},
+	{download.ErrNoBucket, outage, "no_bucket"},
+	{download.ErrShort, outage, "short_body"},
 	{download.ErrMissing, retry, "blob_missing"},
 	{download.ErrCorrupt, retry, "blob_corrupt"},
 	{archive.ErrChanged, retry, "blob_changed"},
 	{devmapper.ErrNoSpace, halt, "pool_full"},
 	{devmapper.ErrReadOnly, halt, "pool_read_only"},
 	{devmapper.ErrNotFound, retry, "device_lost"},
-	{devmapper.ErrBusy, world, classBusy},
+	{devmapper.ErrBusy, outage, classBusy},
 	{devmapper.ErrExists, retry, "device_exists"},
 	{store.ErrFenced, retry, "fenced"},
 	{syscall.ENOSPC, halt, "disk_full"},
 	{syscall.EIO, halt, "io"},
 	{syscall.EROFS, halt, "io"},
-	{syscall.EPERM, world, classMachine},
-	{syscall.EACCES, world, classMachine},
-	{syscall.ENOSYS, world, classMachine},
-	{syscall.ENOMEM, world, classMachine},
-	{syscall.EMFILE, world, classMachine},
-	{syscall.ENFILE, world, classMachine},
-	{exec.ErrNotFound, world, classMachine},
+	{syscall.EPERM, outage, classMachine},
+	{syscall.EACCES, outage, classMachine},
+	{syscall.ENOSYS, outage, classMachine},
+	{syscall.ENOMEM, outage, classMachine},
+	{syscall.EMFILE, outage, classMachine},
+	{syscall.ENFILE, outage, classMachine},
+	{exec.ErrNotFound, outage, classMachine},
 	{syscall.EINVAL, retry, "invalid"}, // a device-mapper request that the kernel refuses
 	{context.DeadlineExceeded, retry, "timeout"},
 }
@@ -223,7 +223,7 @@ func classify(err error) (verdict, string) {
 	}
 	switch class := queue.Classify(err); class {
 	case queue.Denied, queue.Throttled, queue.Server, queue.Network, queue.Timeout:
-		return world, string(class)
+		return outage, string(class)
 	default:
 		return retry, string(class)
 	}
