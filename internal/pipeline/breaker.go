@@ -53,7 +53,10 @@ type suspicion struct {
 
 func (b *breaker) of(st store.Stage) *streak {
 	if b.stages == nil {
-		b.stages, b.images = map[store.Stage]*streak{}, map[int64]suspicion{}
+		b.stages = map[store.Stage]*streak{}
+	}
+	if b.images == nil {
+		b.images = map[int64]suspicion{}
 	}
 	s := b.stages[st]
 	if s == nil {
@@ -89,11 +92,30 @@ func (b *breaker) failed(st store.Stage, image int64, cause error) (counts bool,
 	return counts, last.failures + 1, len(s.images)
 }
 
-// forget drops an image that has ended.
+// again counts a failure that is no image's fault and tells nothing of others, and returns how many there were.
+func (b *breaker) again(image int64) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.images == nil {
+		b.images = map[int64]suspicion{}
+	}
+	s := b.images[image]
+	s.failures++
+	b.images[image] = s
+	return s.failures
+}
+
+// forget drops an image that has ended. Failures of images that have all ended tell nothing any more.
 func (b *breaker) forget(image int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.images, image)
+	for _, s := range b.stages {
+		delete(s.images, image)
+		if len(s.images) == 0 {
+			s.failures, s.cause = 0, nil
+		}
+	}
 }
 
 // why says what fails for every image that is tried, nil if nothing does.

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/download"
 	"imagemanager.internal/internal/queue"
 	"imagemanager.internal/internal/store"
@@ -79,6 +80,33 @@ func TestDeniedObjects(t *testing.T) {
 	}
 	if err := p.Ready(); !errors.Is(err, download.ErrDenied) {
 		t.Error(err)
+	}
+}
+
+// Failures of images that have ended, and devices that somebody holds, are no outage.
+func TestNoOutage(t *testing.T) {
+	p := newPipeline(t)
+	enqueue(t, p, 2)
+	denied := fmt.Errorf("%w: get", download.ErrDenied)
+	var img store.Image
+	for range p.cfg.MaxAttempts {
+		img = fail(t, p, 1, denied)
+	}
+	if p.Ready() == nil || img.State != store.Dead {
+		t.Fatalf("%v, %+v", p.Ready(), img.Progress)
+	}
+	job := &Job{image: img, over: make(chan struct{})}
+	p.finish(t.Context(), job, outcome{verdict: dead})
+	if err := p.Ready(); err != nil {
+		t.Errorf("the one image that failed has ended: %v", err)
+	}
+	for range 10 {
+		if img := fail(t, p, 2, devmapper.ErrBusy); img.Failures != 0 {
+			t.Fatalf("a device that somebody holds: %+v", img.Progress)
+		}
+	}
+	if err := p.Ready(); err != nil {
+		t.Errorf("one device that somebody holds: %v", err)
 	}
 }
 

@@ -122,12 +122,16 @@ func (p *Pipeline) doubt(job *Job, j judgement) judgement {
 
 // weigh decides whether a failure that may be an outage is held against the image.
 func (p *Pipeline) weigh(job *Job, j judgement, err error) judgement {
+	if j.class == classBusy { // whoever holds the device says nothing of others
+		j.verdict, j.delay = outage, min(backoff(p.cfg.Backoff, p.breaker.again(job.image.ID)), longestOutage)
+		return j
+	}
 	counts, n, images := p.breaker.failed(job.attempt.Stage, job.image.ID, err)
 	down := job.attempt.Stage == store.Download && p.breaker.outage() != nil
 	if own[j.class] && images < alike {
 		counts = true
 	}
-	if counts && !down && j.class != classBusy {
+	if counts && !down {
 		j.verdict = retry
 		return j
 	}
