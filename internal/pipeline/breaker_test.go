@@ -145,7 +145,7 @@ func TestOutageOfTheBucket(t *testing.T) {
 // A missing tool or right is the machine's fault, whatever the image.
 func TestMachineLacks(t *testing.T) {
 	for _, err := range []error{
-		&exec.Error{Name: "mke2fs", Err: exec.ErrNotFound}, syscall.EPERM, syscall.ENOSYS, fmt.Errorf("fork: %w", syscall.ENOMEM),
+		devmapper.ErrUnavailable, &exec.Error{Name: "mke2fs", Err: exec.ErrNotFound}, syscall.EPERM, syscall.ENOSYS, fmt.Errorf("fork: %w", syscall.ENOMEM),
 	} {
 		if v, class := classify(err); v != outage || class != classMachine {
 			t.Errorf("%v: %s %s", err, v, class)

@@ -191,6 +191,7 @@ var classes = []struct {
 	{syscall.ENOSPC, halt, "disk_full"},
 	{syscall.EIO, halt, "io"},
 	{syscall.EROFS, halt, "io"},
+	{devmapper.ErrUnavailable, outage, classMachine},
 	{syscall.EPERM, outage, classMachine},
 	{syscall.EACCES, outage, classMachine},
 	{syscall.ENOSYS, outage, classMachine},

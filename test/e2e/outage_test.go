@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net/http"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -249,4 +250,31 @@ func TestOnlyForeignMessages(t *testing.T) {
 	}
 	h.WaitDrained()
 	h.Stop()
+}
+
+// A tool of the machine is broken: every image fails, none is blamed, /readyz says so, and
+// all are made once the tool is back.
+func TestBrokenTool(t *testing.T) {
+	h := newHost(t, "MAX_ATTEMPTS=2", "SQS_VISIBILITY=60s")
+	tool, err := exec.LookPath("mke2fs")
+	h.Check(err)
+	broken := `mount --bind /dev/null "$0" && exec "$1" run` // in a mount namespace of the daemon's own
+	h.StartAs(exec.Command("unshare", "--mount", "sh", "-c", broken, tool, h.Program()))
+	h.WaitRunning()
+	const n = 3
+	for i := range n {
+		h.put(fmt.Sprintf("images/%d.tar", i), tarballs.RootFS("hello", 3))
+	}
+	h.waitPaused(time.Now(), "with its tools on the PATH")
+	if out, err := exec.Command("nsenter", "--mount=/proc/"+fmt.Sprint(h.PID())+"/ns/mnt", "umount", tool).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	h.waitCount(store.Active, n)
+	h.waitResumed()
+	for i := range n {
+		h.uncounted(fmt.Sprintf("images/%d.tar", i))
+	}
+	h.WaitDrained()
+	h.Stop()
+	h.Look()
 }
