@@ -148,15 +148,25 @@ func (h *host) rests() {
 	}
 }
 
-// Killed at every point on the way of an image, the daemon finishes it at the next start.
-func TestKilledOnce(t *testing.T) { once(t, "kill") }
-
-// The same with the whole kernel: what was not synced is gone.
-func TestKernelKilledOnce(t *testing.T) { once(t, "kernel") }
-
-func once(t *testing.T, how string) {
+// Killed at every point on the way of an image, the daemon finishes it at the next start;
+// also if it is killed again at every point of that.
+func TestKilled(t *testing.T) {
 	needGuest(t)
 	points := model(t)
+	t.Run("once", func(t *testing.T) { once(t, points, "kill") })
+	t.Run("twice", twice)
+}
+
+// The same with the whole kernel: what was not synced is gone.
+func TestKernelKilled(t *testing.T) {
+	needGuest(t)
+	points := model(t)
+	t.Run("once", func(t *testing.T) { once(t, points, "kernel") })
+	t.Run("twice", func(t *testing.T) { kernelTwice(t, points) })
+}
+
+func once(t *testing.T, points []string, how string) {
+	t.Helper()
 	book.each(t, len(points), setting("CIM_CRASH_EVERY", selection), func(t *testing.T, i int) {
 		key := fmt.Sprintf("images/%d-%s-%d.tar", files, how, i)
 		book.Traces[recoveryOf(imageTrace, how, i)] = survives(t, key, kill{how: how, n: i + 1})
@@ -171,11 +181,8 @@ func recoveryOf(trace, how string, point int) string {
 	return fmt.Sprintf("%s, %s at %d", trace, how, point)
 }
 
-// Killed on the way of an image and then at every point of the recovery from that. Where recoveries pass the same points, the first
-// kills take turns.
-func TestKilledTwice(t *testing.T) {
-	needGuest(t)
-	model(t)
+// twice kills at every point of the recoveries that once has seen. Where recoveries pass the same points, the first kills take turns.
+func twice(t *testing.T) {
 	pairs := pairs(imageTrace, "kill")
 	book.each(t, len(pairs), setting("CIM_CRASH_EVERY", selection), func(t *testing.T, i int) {
 		survives(t, fmt.Sprintf("images/%d-twice-%d.tar", files, i), pairs[i]...)
@@ -205,14 +212,13 @@ func pairs(trace, how string) (list [][]kill) {
 	return list
 }
 
-// The same with kernels, once for each first point, the second taking turns through the recovery.
-func TestKernelKilledTwice(t *testing.T) {
-	needGuest(t)
-	points := model(t)
+// kernelTwice kills once more for each first point, the second kills taking turns through the recovery.
+func kernelTwice(t *testing.T, points []string) {
+	t.Helper()
 	book.each(t, len(points), setting("CIM_CRASH_EVERY", selection), func(t *testing.T, i int) {
 		recovery := book.Traces[recoveryOf(imageTrace, "kernel", i)]
 		if len(recovery) == 0 {
-			recovery = []string{runningPoint}
+			t.Fatal("the recovery from the first kill is not known")
 		}
 		key := fmt.Sprintf("images/%d-kernels-%d.tar", files, i)
 		survives(t, key, kill{how: "kernel", n: i + 1}, kill{how: "kernel", n: i%len(recovery) + 1})

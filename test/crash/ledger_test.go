@@ -82,6 +82,10 @@ func (l *ledger) interrupted() bool {
 // each runs the cases of a test that have not been run, each a subtest, and is where it was after a reboot. With stride it takes every
 // so manieth.
 func (l *ledger) each(t *testing.T, n, stride int, do func(t *testing.T, i int)) {
+	t.Helper()
+	if n == 0 {
+		t.Fatal("there are no cases: what they are made of was not run")
+	}
 	if only := setting("CIM_CRASH_CASE", -1); only >= 0 {
 		n = min(n, only+1)
 		l.Next[t.Name()] = max(only, l.Next[t.Name()])

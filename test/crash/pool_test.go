@@ -75,14 +75,11 @@ func TestPoolCreateKilled(t *testing.T) {
 		presentHost(t).retire()
 		book.save()
 	}
-	overPoints(t, createTrace, created)
-}
-
-// The second time at every point of the next try.
-func TestPoolCreateKilledTwice(t *testing.T) {
-	needGuest(t)
-	pairs := pairs(createTrace, "kill")
-	book.each(t, len(pairs), setting("CIM_CRASH_EVERY", selection), func(t *testing.T, i int) { created(t, pairs[i]...) })
+	t.Run("once", func(t *testing.T) { overPoints(t, createTrace, created) })
+	t.Run("twice", func(t *testing.T) { // the second time at every point of the next try
+		pairs := pairs(createTrace, "kill")
+		book.each(t, len(pairs), setting("CIM_CRASH_EVERY", selection), func(t *testing.T, i int) { created(t, pairs[i]...) })
+	})
 }
 
 // overPoints kills what the trace is of at each of its points, once the process and once the kernel.
@@ -102,7 +99,7 @@ func grown(t *testing.T, kills ...kill) []string {
 	if len(book.Keys) == 0 {
 		h.works(fmt.Sprintf("images/%d-old.tar", files))
 	}
-	size := int64(1<<30) + int64(1+book.Next[testOf(t)])<<26
+	size := int64(1<<30) + int64(1+book.Cases)<<26
 	args := []string{"pool", "grow", "--data-size", fmt.Sprint(size)}
 	h.dieAt(kills, args...)
 	if len(kills) > 0 {
@@ -158,12 +155,6 @@ func TestPoolReplaceKilled(t *testing.T) {
 	overPoints(t, replaceTrace, replaced)
 }
 
-// testOf is the name of the test that a case is of.
-func testOf(t *testing.T) string {
-	name, _, _ := strings.Cut(t.Name(), "/")
-	return name
-}
-
 // Killed at every point of its growth, the pool serves on, and grows by the next try.
 func TestPoolGrowKilled(t *testing.T) {
 	needGuest(t)
@@ -172,14 +163,11 @@ func TestPoolGrowKilled(t *testing.T) {
 		presentHost(t).retire()
 		book.save()
 	}
-	overPoints(t, growTrace, grown)
-}
-
-// The second time at every point of the next try: the same ones.
-func TestPoolGrowKilledTwice(t *testing.T) {
-	needGuest(t)
-	n := len(book.Traces[growTrace])
-	book.each(t, n*n, setting("CIM_CRASH_EVERY", selection), func(t *testing.T, i int) {
-		grown(t, kill{how: "kill", n: i/n + 1}, kill{how: "kill", n: i%n + 1})
+	t.Run("once", func(t *testing.T) { overPoints(t, growTrace, grown) })
+	t.Run("twice", func(t *testing.T) { // the second time at every point of the next try: the same ones
+		n := len(book.Traces[growTrace])
+		book.each(t, n*n, setting("CIM_CRASH_EVERY", selection), func(t *testing.T, i int) {
+			grown(t, kill{how: "kill", n: i/n + 1}, kill{how: "kill", n: i%n + 1})
+		})
 	})
 }
