@@ -87,8 +87,20 @@ func (s *system) openPool(ctx context.Context) error {
 	return nil
 }
 
+// renewPool makes what was copied of the pool's data or metadata before no part of the pool any more. Where it
+// cannot be, the pool serves nevertheless; that it is read-only is told by whoever needs it.
+func (s *system) renewPool(ctx context.Context) {
+	generation, err := s.pool.Renew()
+	if err == nil {
+		err = s.store.PoolGeneration(ctx, generation)
+	}
+	if err != nil && !errors.Is(err, devmapper.ErrReadOnly) {
+		s.log.Warn().Err(err).Msg("a copy of the pool from today will be taken for the pool: its generation was not raised")
+	}
+}
+
 func poolConfig(row store.Pool) devmapper.Config {
-	return devmapper.Config{Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata, BlockSize: row.BlockSize}
+	return devmapper.Config{Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata, BlockSize: row.BlockSize, Generation: row.Generation}
 }
 
 // openPipeline wires the leaves to the pipeline.
@@ -153,5 +165,6 @@ func (s *system) openBeside(ctx context.Context) (*pipeline.Pipeline, error) {
 	if err := s.openPool(ctx); err != nil {
 		return nil, err
 	}
+	s.renewPool(ctx)
 	return s.openPipeline(ctx, prometheus.NewRegistry())
 }

@@ -32,7 +32,7 @@ func cmdPoolCreate(ctx context.Context, args []string, out io.Writer) (err error
 	o := poolOptions{dataSize: 100e9, blockSize: 64 << 10}
 	asJSON := jsonFlag(fs)
 	fs.StringVar(&o.name, "name", "images", "name of the pool, part of every device's name")
-	fs.StringVar(&o.data, "data", "", "block device or file for data (default STATE_DIR/pool/data.img)")
+	fs.StringVar(&o.data, "data", "", "block device or file for data; a disk is remembered by its name in /dev/disk/by-id (default STATE_DIR/pool/data.img)")
 	fs.StringVar(&o.metadata, "metadata", "", "block device or file for metadata (default STATE_DIR/pool/metadata.img)")
 	fs.Var(&o.dataSize, "data-size", "size of the data file to make; it is sparse")
 	fs.Var(&o.metadataSize, "metadata-size", "size of the metadata file to make, set aside in full (default by formula)")
@@ -82,7 +82,7 @@ func (s *system) createPool(ctx context.Context, o poolOptions) error {
 	}
 	pool, err := devmapper.Create(poolConfig(row))
 	if errors.Is(err, devmapper.ErrHasSuperblock) { // ours: the intent was recorded when there was none
-		pool, err = devmapper.Open(ctx, poolConfig(row))
+		pool, err = devmapper.Finish(ctx, poolConfig(row))
 	}
 	if err != nil {
 		return err
@@ -121,6 +121,7 @@ func (s *system) newPool(o poolOptions) (store.Pool, error) {
 	if used {
 		return store.Pool{}, fmt.Errorf("%w: %s holds the metadata of a pool; give another device, or wipe this one yourself", devmapper.ErrHasSuperblock, o.metadata)
 	}
+	o.data, o.metadata = devmapper.StablePath(o.data), devmapper.StablePath(o.metadata)
 	return store.Pool{UUID: uuid.NewString(), Name: o.name, Data: o.data, Metadata: o.metadata, BlockSize: int64(o.blockSize)}, nil
 }
 

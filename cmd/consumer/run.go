@@ -95,7 +95,11 @@ func (s *system) openDaemon(ctx context.Context) error {
 	if err := s.openStore(ctx); err != nil {
 		return err
 	}
-	return s.openPool(ctx)
+	if err := s.openPool(ctx); err != nil {
+		return err
+	}
+	s.renewPool(ctx)
+	return nil
 }
 
 // recoverPool runs recovery while no other command touches the pool. One that is at work

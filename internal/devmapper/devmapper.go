@@ -79,6 +79,8 @@ type Config struct {
 	Data      string // block device, or file that is put behind a loop device
 	Metadata  string // likewise
 	BlockSize int64  // bytes: a multiple of 64 KiB up to 1 GiB, fixed for the pool's life
+
+	Generation uint64 // the last one known, see Renew: Open refuses a pool that has not come so far
 }
 
 func (c Config) check() error {
@@ -136,7 +138,7 @@ func (c Config) ownsName(name string) bool {
 
 // kindOf reads the kind from a device's name; it is empty if an operator renamed the device.
 func (c Config) kindOf(name string, id ID) Kind {
-	for _, kind := range []Kind{KindImage, KindSnapshot} {
+	for _, kind := range []Kind{KindImage, KindSnapshot, kindStamp} {
 		if name == c.thinName(kind, id) {
 			return kind
 		}

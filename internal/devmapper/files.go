@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 )
 
@@ -110,7 +111,7 @@ func openRaw(path string) (*os.File, error) {
 	}
 	switch {
 	case isBlock(info.Mode()):
-		return openDirect(path)
+		return openDirect(path, os.O_RDONLY)
 	case info.Mode().IsRegular():
 		return os.Open(path)
 	}
@@ -141,13 +142,17 @@ var signatures = []signature{
 	{0xff6, "SWAPSPACE2", "swap space"},
 }
 
-// unused checks that the device holds nothing well-known, before a pool takes it. ErrForeign says what it holds.
-func unused(r io.ReaderAt, path string) error {
+// unused checks that the device holds nothing well-known, and no pool's data but those of
+// own, before a pool takes it. ErrForeign says what it holds.
+func unused(r io.ReaderAt, path string, own uuid.UUID) error {
 	const head = 0x11000
 	buf := make([]byte, head)
 	n, err := r.ReadAt(buf, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("read %s: %w", path, err)
+	}
+	if stamp, ok, err := readStamp(bytes.NewReader(buf[:n]), 0); err == nil && ok && stamp.owner != own {
+		return fmt.Errorf("%w: %s holds the data of a thin pool of this program, %s; give another, or empty it yourself", ErrForeign, path, stamp.owner)
 	}
 	for _, s := range signatures {
 		end := s.offset + int64(len(s.magic))

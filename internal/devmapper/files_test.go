@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/google/uuid"
 )
 
 func TestMetadataSize(t *testing.T) {
@@ -116,13 +118,13 @@ func TestHasSuperblock(t *testing.T) {
 func TestUnused(t *testing.T) {
 	for _, s := range signatures {
 		b := strings.Repeat("\x00", int(s.offset)) + s.magic
-		err := unused(strings.NewReader(b), "/dev/x")
+		err := unused(strings.NewReader(b), "/dev/x", uuid.Nil)
 		if !errors.Is(err, ErrForeign) || !strings.Contains(err.Error(), s.name) {
 			t.Errorf("%s: %v", s.name, err)
 		}
 	}
 	for name, b := range map[string]string{"empty": "", "blank": strings.Repeat("\x00", 1<<20), "text": strings.Repeat("x", 1<<20)} {
-		if err := unused(strings.NewReader(b), "/dev/x"); err != nil {
+		if err := unused(strings.NewReader(b), "/dev/x", uuid.Nil); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

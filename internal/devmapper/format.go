@@ -44,7 +44,7 @@ func (p *Pool) format(metadata, data blockDevice) error {
 	if err := errors.Join(err, p.ctl.remove(d.uuid)); err != nil {
 		return err
 	}
-	return stamp(metadata, p.cfg.ownerOf())
+	return mark(metadata, p.cfg.ownerOf())
 }
 
 // wipe makes the metadata device look new to the kernel, unless there is anything to lose.
@@ -57,15 +57,20 @@ func wipe(metadata, data blockDevice) error {
 		return fmt.Errorf("%w: %s", ErrHasSuperblock, metadata.source)
 	}
 	for _, b := range []blockDevice{metadata, data} {
-		if err := unused(b.f, b.source); err != nil {
+		if err := unused(b.f, b.source, uuid.Nil); err != nil {
 			return err
 		}
 	}
 	return writeFirst(metadata, alignedBlock())
 }
 
-// stamp marks a pool that is not active.
-func stamp(metadata blockDevice, owner uuid.UUID) error {
+// mark marks the metadata of a pool that is not active.
+func mark(metadata blockDevice, owner uuid.UUID) error {
+	return changeSuperblock(metadata, func(block []byte) { copy(block[offOwner:], owner[:]) })
+}
+
+// changeSuperblock changes the superblock of a pool that is not active, durably.
+func changeSuperblock(metadata blockDevice, change func(block []byte)) error {
 	block, err := firstBlock(metadata.path)
 	if err != nil {
 		return err
@@ -73,7 +78,7 @@ func stamp(metadata blockDevice, owner uuid.UUID) error {
 	if _, err := parseSuperblock(block); err != nil {
 		return fmt.Errorf("%s: %w", metadata.source, err)
 	}
-	copy(block[offOwner:], owner[:])
+	change(block)
 	binary.LittleEndian.PutUint32(block, seal(block, superblockSalt))
 	return writeFirst(metadata, block)
 }
@@ -115,7 +120,7 @@ func (p *Pool) revive(ctx context.Context, sb superblock, metadata, data blockDe
 		return fmt.Errorf("remove half-created pool: %w", err)
 	}
 	if sb.owner != p.cfg.ownerOf() {
-		if err := stamp(metadata, p.cfg.ownerOf()); err != nil {
+		if err := mark(metadata, p.cfg.ownerOf()); err != nil {
 			return err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 )
 
 // The kernel makes a metadata snapshot (reserve_metadata_snap) in two steps that a power cut comes between: it writes its block into the
@@ -29,7 +30,7 @@ const (
 // checkMetadata checks the metadata of a pool that is not active, as LVM does at every activation, after it has put the snapshot right that
 // they may have. Errors: ErrDamaged where they are not sound, ErrUnavailable without thin_check, and errno.
 func checkMetadata(ctx context.Context, sb superblock, metadata blockDevice) error {
-	f, err := openDirect(metadata.path)
+	f, err := openDirect(metadata.path, os.O_RDONLY)
 	if err != nil {
 		return err
 	}
@@ -69,13 +70,7 @@ func strikeUncounted(r io.ReaderAt, sb superblock, metadata blockDevice) error {
 }
 
 func setHeldRoot(metadata blockDevice, root uint64) error {
-	block, err := firstBlock(metadata.path)
-	if err != nil {
-		return err
-	}
-	binary.LittleEndian.PutUint64(block[offHeldRoot:], root)
-	binary.LittleEndian.PutUint32(block, seal(block, superblockSalt))
-	return writeFirst(metadata, block)
+	return changeSuperblock(metadata, func(block []byte) { binary.LittleEndian.PutUint64(block[offHeldRoot:], root) })
 }
 
 // unnamed finds a metadata snapshot that the space map counts, in metadata whose superblock names none; 0 if there is none. It is known by

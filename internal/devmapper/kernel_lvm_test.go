@@ -145,9 +145,8 @@ func TestFilterOfLVMBesideUdevd(t *testing.T) {
 	}
 }
 
-// The first block of the pool's data may be the first of an image, or of a volume group:
-// the loop device then looks like one. With the rule of the operators' page udevd does
-// not look.
+// A loop device of the pool may look like a file system, or a volume group, by what is in
+// its first or last blocks. With the rule of the operators' page udevd does not look.
 func TestRuleForLoopsBesideUdevd(t *testing.T) {
 	udevadm := needUdevd(t)
 	rules := "/run/udev/rules.d/59-imagemanager.rules"
@@ -156,11 +155,12 @@ func TestRuleForLoopsBesideUdevd(t *testing.T) {
 	rule := documented(t, `loop/backing_file`)
 	for _, with := range []bool{false, true} {
 		p, cfg := newPool(t)
-		path := newImage(t, p)
-		fill(t, path, cfg.BlockSize) // its first block is the pool's first, too
-		check(t, MakeFilesystem(t.Context(), path, "11111111-2222-3333-4444-555555555555"))
 		check(t, p.Close())
 		check(t, Detach(cfg))
+		other := filepath.Join(t.TempDir(), "other")
+		check(t, createFile(other, deviceSize, (*os.File).Truncate))
+		check(t, MakeFilesystem(t.Context(), other, "11111111-2222-3333-4444-555555555555"))
+		run(t, "dd", "if="+other, "of="+cfg.Data, "bs=4096", "count=1", "conv=notrunc") // over one of two stamps
 		if with {
 			check(t, os.WriteFile(rules, []byte(strings.ReplaceAll(rule, "/var/lib/consumer", filepath.Dir(cfg.Data))), 0o644))
 			udevadm("control", "--reload")

@@ -67,7 +67,7 @@ func TestStatusOfNewPool(t *testing.T) {
 	p, _ := newPool(t)
 	s, err := p.Status()
 	check(t, err)
-	if s.Mode != ModeReadWrite || s.NeedsCheck || s.HeldRoot || s.UsedData != 0 || s.TotalData != 512*mib ||
+	if s.Mode != ModeReadWrite || s.NeedsCheck || s.HeldRoot || s.UsedData != 2*minBlockSize || s.TotalData != 512*mib ||
 		s.TotalMetadata != minMetadataSize || s.UsedMetadata == 0 || s.UsedMetadata > mib/2 || s.TransactionID != 0 {
 		t.Errorf("%+v", s)
 	}
@@ -126,9 +126,14 @@ func TestOpenRefusesForeignPools(t *testing.T) {
 		{"other block size", ours, func(_ *testing.T, c *Config) { c.BlockSize *= 2 }, "blocks of 65536 bytes"},
 		{"other UUID", ours, func(_ *testing.T, c *Config) { c.UUID = uuid.NewString() }, "another one"},
 		{"other data", ours, func(t *testing.T, c *Config) {
+			other := filepath.Join(t.TempDir(), "other.img")
+			run(t, "cp", "--sparse=always", c.Data, other)
+			c.Data = other
+		}, "data on device"},
+		{"data of nobody", ours, func(t *testing.T, c *Config) {
 			c.Data = filepath.Join(t.TempDir(), "other.img")
 			check(t, createFile(c.Data, 512*mib, (*os.File).Truncate))
-		}, "data on device"},
+		}, "does not hold this pool's data"},
 		{"swapped metadata", ours, func(t *testing.T, c *Config) {
 			swapped := filepath.Join(t.TempDir(), "swapped.img")
 			run(t, "cp", "--sparse=always", c.Metadata, swapped)
@@ -228,9 +233,9 @@ func TestOpenWithoutPool(t *testing.T) {
 	check(t, Detach(cfg)) // lost files are no reason to fail
 }
 
-// A kill anywhere within Create leaves what either Create or Open finishes.
+// A kill anywhere within Create leaves what either Create or Finish finishes.
 func TestCreateCutOff(t *testing.T) {
-	for _, step := range []string{"wiped", "created", "formatted", "removed", "marked"} {
+	for _, step := range []string{"wiped", "created", "formatted", "removed", "marked", "started", "stamp made", "stamp active", "stamped"} {
 		t.Run(step, func(t *testing.T) {
 			cfg := newConfig(t, 512*mib, minMetadataSize)
 			p, err := withDevices(cfg, func(p *Pool, metadata, data blockDevice) error {
@@ -248,10 +253,10 @@ func TestCreateCutOff(t *testing.T) {
 					return nil
 				}
 				check(t, p.ctl.remove(d.uuid))
-				if step == "marked" {
-					check(t, stamp(metadata, cfg.ownerOf()))
+				if step != "removed" {
+					check(t, mark(metadata, cfg.ownerOf()))
 				}
-				return nil
+				return stampUntil(t, p, step, metadata, data)
 			})
 			check(t, err)
 			check(t, p.Close())
@@ -259,8 +264,13 @@ func TestCreateCutOff(t *testing.T) {
 			if formatted := step != "wiped" && step != "created"; formatted != errors.Is(err, ErrHasSuperblock) {
 				t.Fatalf("Create: %v", err)
 			}
-			if err == nil {
+			for range 2 { // again changes nothing
+				if err != nil {
+					q, err = Finish(t.Context(), cfg)
+					check(t, err)
+				}
 				check(t, q.Close())
+				err = errNone
 			}
 			q = opened(t, cfg)
 			newImage(t, q)
@@ -273,6 +283,28 @@ func TestCreateCutOff(t *testing.T) {
 			wantThins(t, opened(t, cfg), 1)
 		})
 	}
+}
+
+// stampUntil goes on with a pool that is formatted.
+func stampUntil(t *testing.T, p *Pool, step string, metadata, data blockDevice) error {
+	t.Helper()
+	if step == "removed" || step == "marked" {
+		return nil
+	}
+	check(t, p.start(metadata, data))
+	if step == "started" {
+		return nil
+	}
+	check(t, p.message("create_thin 0"))
+	if step == "stamp made" {
+		return nil
+	}
+	_, err := p.activate(stampID, kindStamp, 2*minBlockSize, false)
+	check(t, err)
+	if step == "stamp active" {
+		return nil
+	}
+	return p.writeFirstStamp()
 }
 
 func mustFirstBlock(t *testing.T, path string) []byte {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 )
 
@@ -42,7 +43,7 @@ func (p *Pool) Lineage() (_ []Ancestry, err error) {
 		return nil, fmt.Errorf("read thin devices' descent: %w", err)
 	}
 	defer func() { err = errors.Join(err, release()) }()
-	f, err := openDirect(p.metadata)
+	f, err := openDirect(p.metadata, os.O_RDONLY)
 	if err != nil {
 		return nil, fmt.Errorf("read thin devices' descent: %w", err)
 	}
@@ -61,6 +62,7 @@ func readLineage(r io.ReaderAt, root uint64, dataBlocks int64) ([]Ancestry, erro
 	if err != nil {
 		return nil, err
 	}
+	thins = withoutStamp(thins)
 	mappings, err := readMappingRoots(r, root)
 	if err != nil {
 		return nil, err

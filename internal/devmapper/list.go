@@ -3,6 +3,7 @@ package devmapper
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,7 +28,7 @@ func (p *Pool) Active() ([]ActiveDevice, error) {
 	var active []ActiveDevice
 	for _, d := range list {
 		id, thin := p.cfg.thinID(d.uuid)
-		if !thin {
+		if !thin || id == stampID {
 			continue
 		}
 		active = append(active, ActiveDevice{
@@ -73,7 +74,7 @@ func (p *Pool) Thins() (_ []Thin, err error) {
 		return nil, fmt.Errorf("list thin devices: %w", err)
 	}
 	defer func() { err = errors.Join(err, release()) }()
-	f, err := openDirect(p.metadata)
+	f, err := openDirect(p.metadata, os.O_RDONLY)
 	if err != nil {
 		return nil, fmt.Errorf("list thin devices: %w", err)
 	}
@@ -82,7 +83,7 @@ func (p *Pool) Thins() (_ []Thin, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("list thin devices on %s: %w", p.metadata, err)
 	}
-	return list, nil
+	return withoutStamp(list), nil
 }
 
 // metadataRoot returns the block to read the metadata from. release must be called when done.

@@ -40,7 +40,11 @@ func (b blockDevice) close() {
 
 // attach opens the block device that path is, or the loop device of the file that path is; it makes one where there is none.
 func attach(path string) (blockDevice, error) {
-	info, err := os.Stat(path)
+	node, err := present(path)
+	if err != nil {
+		return blockDevice{}, err
+	}
+	info, err := os.Stat(node)
 	if err != nil {
 		return blockDevice{}, err
 	}
@@ -50,7 +54,7 @@ func attach(path string) (blockDevice, error) {
 	case loop:
 		f, err = attachLoop(path)
 	case isBlock(info.Mode()):
-		f, err = os.OpenFile(path, os.O_RDONLY|unix.O_CLOEXEC, 0)
+		f, err = os.OpenFile(node, os.O_RDONLY|unix.O_CLOEXEC, 0)
 	default:
 		err = fmt.Errorf("%s is neither a block device nor a file: %w", path, fs.ErrInvalid)
 	}

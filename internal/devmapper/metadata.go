@@ -13,7 +13,7 @@ import (
 )
 
 // The format is drivers/md/dm-thin-metadata.c and persistent-data/dm-btree-internal.h: blocks of 4 KiB, little-endian, each with a
-// checksum. Read are the superblock and the tree of device details; the mappings are of no interest here.
+// checksum. Read are the superblock, the tree of device details, and where one block is mapped to (mapping.go).
 const (
 	metadataBlock    = 4096
 	superblockMagic  = 27022010
@@ -24,10 +24,12 @@ const (
 	nodeLeaf         = 2
 	nodeHeader       = 32
 	detailsSize      = 24
+	mappingSize      = 8 // of a root, and of a block with its time
 	maxTreeDepth     = 8 // 2^24 devices need four levels at the least filling
 	offMagic         = 32
 	offFlags         = 4
 	offOwner         = 16 // uuid[16], which the kernel keeps and does not use
+	offTransaction   = 48
 	offHeldRoot      = 56
 	offBlocks        = 192      // the root of the metadata's space map begins with it
 	offBitmapRoot    = 192 + 16 // in that root
@@ -51,6 +53,7 @@ type Thin struct {
 type superblock struct {
 	detailsRoot    uint64
 	mappingRoot    uint64
+	transactionID  uint64 // the pool's generation, see dataStamp
 	heldRoot       uint64 // block of the metadata snapshot, 0 if there is none
 	metadataBlocks uint64 // how many the metadata's space map has
 	bitmapRoot     uint64 // block of the index of that
@@ -80,6 +83,7 @@ func parseSuperblock(block []byte) (superblock, error) {
 	sb := superblock{
 		detailsRoot:    binary.LittleEndian.Uint64(block[offDetailsRoot:]),
 		mappingRoot:    binary.LittleEndian.Uint64(block[offMappingRoot:]),
+		transactionID:  binary.LittleEndian.Uint64(block[offTransaction:]),
 		heldRoot:       binary.LittleEndian.Uint64(block[offHeldRoot:]),
 		metadataBlocks: binary.LittleEndian.Uint64(block[offBlocks:]),
 		bitmapRoot:     binary.LittleEndian.Uint64(block[offBitmapRoot:]),
@@ -129,6 +133,14 @@ func parseNode(block []byte, at uint64, leafSize uint32) (node, error) {
 	return n, nil
 }
 
+func readNode(r io.ReaderAt, at uint64, leafSize uint32) (node, error) {
+	block, err := readBlock(r, at)
+	if err != nil {
+		return node{}, err
+	}
+	return parseNode(block, at, leafSize)
+}
+
 func (n node) value(i int) []byte { return n.values[i*n.size:][:n.size] }
 
 // readThins returns the devices of the metadata whose superblock, or snapshot of one, is at block root. Errors are those of r, and of
@@ -168,11 +180,7 @@ func (w *treeReader) walk(at uint64, depth int) error {
 		return fmt.Errorf("%w: metadata tree does not end at block %d", errMalformed, at)
 	}
 	w.seen[at] = true
-	block, err := readBlock(w.r, at)
-	if err != nil {
-		return err
-	}
-	n, err := parseNode(block, at, w.leafSize)
+	n, err := readNode(w.r, at, w.leafSize)
 	if err != nil {
 		return err
 	}
@@ -230,6 +238,6 @@ func alignedBlock() []byte {
 }
 
 // openDirect opens a block device for reading past the page cache, which does not see what the kernel's own writers (dm-bufio) do.
-func openDirect(path string) (*os.File, error) {
-	return os.OpenFile(path, os.O_RDONLY|unix.O_DIRECT|unix.O_CLOEXEC, 0)
+func openDirect(path string, flags int) (*os.File, error) {
+	return os.OpenFile(path, flags|unix.O_DIRECT|unix.O_CLOEXEC, 0)
 }

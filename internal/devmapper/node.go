@@ -51,6 +51,20 @@ func resolve(path string) (string, error) {
 	return workPath(d)
 }
 
+// present is resolve for a path that was configured. A name below /dev that is not there
+// may be so for a moment only; it is waited for.
+func present(path string) (string, error) {
+	node, err := resolve(path)
+	if err != nil || node != path || !strings.HasPrefix(path, "/dev/") {
+		return node, err
+	}
+	notThere := func(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+	return path, patiently(busyPatience, notThere, func() error {
+		_, err := os.Stat(path)
+		return err
+	})
+}
+
 // makeNode makes /dev/mapper/NAME where udev has not: a link to the kernel's node, as
 // udev does, which leaves it alone then. Where there is no such node it makes one. What
 // another device left behind is replaced in one step.

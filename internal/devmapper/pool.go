@@ -15,13 +15,16 @@ import (
 type Pool struct {
 	cfg      Config
 	ctl      control
-	dev      string // major:minor, as tables want it
-	metadata string // path of the metadata's block device
+	dev      string      // major:minor, as tables want it
+	metadata string      // path of the metadata's block device
+	data     blockDevice // not open
+	stampAt  [2]int64    // where its stamp is, bytes
 }
 
 // Create makes a new, empty pool and activates it. A metadata device that holds a pool is never touched: ErrHasSuperblock, and Open is
 // the way. Devices with other well-known contents are refused as ErrForeign. Of the metadata, 4 KiB are zeroed; the kernel
-// formats what begins with zeros. After a crash anywhere in between, either Create or Open succeeds.
+// formats what begins with zeros. The data get a stamp, by which Open knows them. After a crash anywhere in between, Create or Finish
+// succeeds.
 //
 // Other errors: ErrUnavailable, ErrForeign (our names are taken), ErrBusy (a device is in use), and errno.
 func Create(cfg Config) (*Pool, error) {
@@ -29,20 +32,39 @@ func Create(cfg Config) (*Pool, error) {
 		if err := p.format(metadata, data); err != nil {
 			return err
 		}
-		return p.start(metadata, data)
+		if err := p.start(metadata, data); err != nil {
+			return err
+		}
+		return p.makeStamp(metadata)
 	})
 }
+
+// Finish is Open for a pool whose creation was cut off: where nothing was made in the pool yet, the data get their stamp.
+func Finish(ctx context.Context, cfg Config) (*Pool, error) { return open(ctx, cfg, true) }
 
 // Open returns the pool, active: as it is when it is active, else attached, checked and activated, as after a reboot. What a crash left
 // suspended or half-created is finished, a metadata snapshot that nobody uses is released. The check, by thin_check, reads all of the
 // metadata, which can take minutes for gigabytes; it is killed when ctx ends. A pool that is active but not as this
 // configuration says (other devices or block size, zeroing off, full pool that hangs writers) is refused as ErrForeign.
 //
+// Before anything is written, metadata and data prove that they are those of this pool, and of one time, not before the Generation that is
+// given: else ErrForeign says what is wrong, and where the right devices are if they have other names now.
+//
 // Other errors: ErrUnavailable, ErrNoSuperblock, ErrDamaged, ErrBusy, fs.ErrNotExist for the files, and errno. A pool that is read-only or needs a
 // check is opened; Status tells.
 func Open(ctx context.Context, cfg Config) (*Pool, error) {
+	p, err := open(ctx, cfg, false)
+	if errors.Is(err, ErrForeign) || errors.Is(err, ErrNoSuperblock) || errors.Is(err, fs.ErrNotExist) {
+		if hint := whereabouts(cfg); hint != "" {
+			err = fmt.Errorf("%w; %s", err, hint)
+		}
+	}
+	return p, err
+}
+
+func open(ctx context.Context, cfg Config, unfinished bool) (*Pool, error) {
 	return withDevices(cfg, func(p *Pool, metadata, data blockDevice) error {
-		sb, err := p.checkSuperblock(metadata)
+		sb, unfinished, err := p.checkBoth(metadata, data, unfinished)
 		if err != nil {
 			return err
 		}
@@ -53,11 +75,32 @@ func Open(ctx context.Context, cfg Config) (*Pool, error) {
 		case err == nil || errors.Is(err, ErrNotFound):
 			err = p.revive(ctx, sb, metadata, data)
 		}
+		if err == nil && unfinished {
+			err = p.makeStamp(metadata)
+		}
 		if err != nil {
 			return err
 		}
 		return p.releaseStale()
 	})
+}
+
+// checkBoth has metadata and data proved, unless the pool is new and may be unfinished.
+func (p *Pool) checkBoth(metadata, data blockDevice, may bool) (sb superblock, unfinished bool, err error) {
+	if !may {
+		sb, err = p.prove(metadata)
+		return sb, false, err
+	}
+	if sb, err = p.checkSuperblock(metadata); err != nil {
+		return sb, false, err
+	}
+	switch unfinished, err := isNew(sb, metadata); {
+	case err != nil:
+		return sb, false, err
+	case !unfinished:
+		return p.checkBoth(metadata, data, false)
+	}
+	return sb, true, unused(data.f, data.source, p.cfg.ownerOf())
 }
 
 // withDevices runs open with the pool's lock and its attached devices. They stay with the pool; if open fails, loop devices that
@@ -81,6 +124,8 @@ func withDevices(cfg Config, open func(p *Pool, metadata, data blockDevice) erro
 		defer metadata.close()
 		defer data.close()
 		p.metadata = metadata.path
+		p.data = data
+		p.data.f = nil
 		err = open(p, metadata, data)
 	}
 	if err != nil {
@@ -92,7 +137,11 @@ func withDevices(cfg Config, open func(p *Pool, metadata, data blockDevice) erro
 // lockPool excludes other processes of ours from the pool's set-up and from its one metadata snapshot. The lock is on what the metadata
 // lies on and goes with the process. ErrBusy after lockPatience.
 func lockPool(cfg Config) (unlock func(), err error) {
-	f, err := os.OpenFile(cfg.Metadata, os.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	node, err := present(cfg.Metadata)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(node, os.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}

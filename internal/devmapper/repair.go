@@ -2,6 +2,7 @@ package devmapper
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -150,9 +151,9 @@ func rebuild(ctx context.Context, cfg Config, metadata *blockDevice, size int64,
 		rebuilt.close()
 		return errors.Join(err, os.Remove(fresh))
 	}
-	if err := stamp(rebuilt, cfg.ownerOf()); err != nil { // which syncs, too
+	if err := restoreMarks(cfg, *metadata, rebuilt); err != nil { // which syncs, too
 		rebuilt.close()
-		return err
+		return errors.Join(err, os.Remove(fresh))
 	}
 	err = unix.Renameat2(unix.AT_FDCWD, fresh, unix.AT_FDCWD, cfg.Metadata, unix.RENAME_EXCHANGE)
 	if err != nil {
@@ -165,6 +166,48 @@ func rebuild(ctx context.Context, cfg Config, metadata *blockDevice, size int64,
 	r.Rebuilt = true
 	r.DamagedSaved, err = saveAside(cfg, fresh)
 	return err
+}
+
+// restoreMarks gives rebuilt metadata their owner and, if the damaged ones do not tell it
+// any more, the generation of the data. ErrForeign says that those are not the pool's.
+func restoreMarks(cfg Config, damaged, rebuilt blockDevice) error {
+	if err := mark(rebuilt, cfg.ownerOf()); err != nil {
+		return err
+	}
+	block, err := firstBlock(damaged.path)
+	if err != nil {
+		return err
+	}
+	if _, err := parseSuperblock(block); err == nil {
+		return nil // thin_repair has kept it
+	}
+	p := Pool{cfg: cfg}
+	sb, err := p.checkSuperblock(rebuilt)
+	if err == nil {
+		err = p.locateStamp(rebuilt, sb)
+	}
+	if err != nil {
+		return err
+	}
+	data, err := attach(cfg.Data)
+	if err != nil {
+		return err
+	}
+	defer data.close()
+	p.data = data
+	f, err := p.openData(os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	stamp, ok, err := readStamp(f, p.stampAt[:]...)
+	if err != nil {
+		return err
+	}
+	if err := stamp.belongs(ok, cfg, stamp.next); err != nil {
+		return err
+	}
+	return changeSuperblock(rebuilt, func(block []byte) { binary.LittleEndian.PutUint64(block[offTransaction:], stamp.next) })
 }
 
 // runThinRepair rebuilds in to out and checks the result. Where the superblock is lost, the tool must be told what it said.

@@ -59,8 +59,8 @@ func (p *Pool) Delete(id ID) error {
 }
 
 func checkID(id ID) error {
-	if id < 0 || id > maxID {
-		return fmt.Errorf("thin device id %d: 0 to %d: %w", id, maxID, unix.EINVAL)
+	if id <= stampID || id > maxID {
+		return fmt.Errorf("thin device id %d: 1 to %d: %w", id, maxID, unix.EINVAL)
 	}
 	return nil
 }
@@ -110,6 +110,10 @@ func (p *Pool) Activate(id ID, kind Kind, bytes int64, readOnly bool) (string, e
 	if bytes <= 0 || bytes%sector != 0 {
 		return "", fmt.Errorf("activate %d: size of %d bytes: %w", id, bytes, unix.EINVAL)
 	}
+	return p.activate(id, kind, bytes, readOnly)
+}
+
+func (p *Pool) activate(id ID, kind Kind, bytes int64, readOnly bool) (string, error) {
 	name, uuid := p.cfg.thinName(kind, id), p.cfg.thinUUID(id)
 	want := newThinTable(p.dev, id, bytes)
 	d, err := p.ctl.find(uuid)
@@ -179,7 +183,7 @@ func (p *Pool) Deactivate(id ID) error {
 	d, err := p.ctl.find(p.cfg.thinUUID(id))
 	switch {
 	case errors.Is(err, ErrNotFound):
-		return removeStaleNodes(p.ctl, p.cfg.thinName(KindImage, id), p.cfg.thinName(KindSnapshot, id))
+		return removeStaleNodes(p.ctl, p.cfg.thinName(KindImage, id), p.cfg.thinName(KindSnapshot, id), p.cfg.thinName(kindStamp, id))
 	case err != nil:
 		return fmt.Errorf("deactivate %d: %w", id, err)
 	case d.suspended() && d.live(): // the removal would wait for ever for what is queued

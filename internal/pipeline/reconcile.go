@@ -33,7 +33,7 @@ func (p *Pipeline) reconcileOnce(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, release()) }()
 	left, err := p.Reconcile(ctx)
-	if err != nil {
+	if err := errors.Join(err, p.renew(ctx)); err != nil {
 		return err
 	}
 	p.Log.Debug().Dur("took_ms", time.Since(began)).Int("in_hand", left).Msg("journal, pool and files agree")
@@ -126,6 +126,15 @@ func (p *Pipeline) still(ctx context.Context, a Action) (bool, error) {
 	}
 	thins, err := p.Pool.Thins()
 	return err == nil && !slices.ContainsFunc(thins, func(th devmapper.Thin) bool { return int64(th.ID) == a.device.ID }), err
+}
+
+// renew makes what was copied of the pool's data or metadata before no part of the pool.
+func (p *Pipeline) renew(ctx context.Context) error {
+	generation, err := p.Pool.Renew()
+	if err != nil {
+		return err
+	}
+	return p.Store.PoolGeneration(ctx, generation)
 }
 
 // leftovers are the kinds of things that can be left over.

@@ -28,7 +28,7 @@ const (
 	snapshotInsert  = `INSERT INTO snapshots (device_id, image_id, path, state, created_at) VALUES (?, ?, ?, ?, ?)`
 	snapshotGone    = `UPDATE snapshots SET state = 'gone' WHERE device_id = ? AND ? IN ('deleting', 'gone')`
 
-	poolSelect = `SELECT uuid, name, data, metadata, block_size, state, created_at FROM pool`
+	poolSelect = `SELECT uuid, name, data, metadata, block_size, state, generation, created_at FROM pool`
 	poolInsert = `INSERT INTO pool (one, uuid, name, data, metadata, block_size, state, created_at) VALUES (1, ?, ?, ?, ?, ?, 'creating', ?)`
 	probe      = `UPDATE pool SET state = state`
 	poolReady  = `UPDATE pool SET state = 'ready' WHERE one = 1`
@@ -176,13 +176,15 @@ type Pool struct {
 	BlockSize int64     `json:"block_size"` // bytes
 	State     string    `json:"state"`      // creating, ready
 	CreatedAt time.Time `json:"created_at"`
+
+	Generation uint64 `json:"generation"` // the last known, see PoolGeneration
 }
 
 // Pool returns the pool's row, or ErrNotFound when none was created yet.
 func (s *Store) Pool(ctx context.Context) (Pool, error) {
 	var p Pool
 	var at int64
-	err := s.read.QueryRowContext(ctx, poolSelect).Scan(&p.UUID, &p.Name, &p.Data, &p.Metadata, &p.BlockSize, &p.State, &at)
+	err := s.read.QueryRowContext(ctx, poolSelect).Scan(&p.UUID, &p.Name, &p.Data, &p.Metadata, &p.BlockSize, &p.State, &p.Generation, &at)
 	if errors.Is(err, sql.ErrNoRows) {
 		return p, fmt.Errorf("pool: %w", ErrNotFound)
 	}

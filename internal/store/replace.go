@@ -7,7 +7,7 @@ import (
 	"fmt"
 )
 
-const poolReplace = `UPDATE pool SET uuid = ?, name = ?, data = ?, metadata = ?, block_size = ?, state = 'creating', created_at = ? WHERE one = 1 AND uuid = ?`
+const poolReplace = `UPDATE pool SET uuid = ?, name = ?, data = ?, metadata = ?, block_size = ?, state = 'creating', generation = 0, created_at = ? WHERE one = 1 AND uuid = ?`
 
 // ReplacePool records that a new pool is about to be created in the place of the one with the UUID old, which is lost. The devices stay in the
 // journal: the next start finds that the pool does not have them and takes their images back to the stages that make them.

@@ -92,7 +92,7 @@ func TestQueriesPrepare(t *testing.T) {
 		"snapshotInsert": snapshotInsert, "snapshotGone": snapshotGone, "poolSelect": poolSelect, "poolInsert": poolInsert, "poolReady": poolReady,
 		"quarantineAll": quarantineAll, "quarantineOne": quarantineOne, "quarantineInsert": quarantineInsert, "quarantineDelete": quarantineDelete,
 		"backfillSelect": backfillSelect, "backfillUpsert": backfillUpsert, "imagesUntouched": imagesUntouched, "probe": probe, "sizeSelect": sizeSelect,
-		"snapshotEver": snapshotEver, "devicesLeft": devicesLeft, "poolReplace": poolReplace,
+		"snapshotEver": snapshotEver, "devicesLeft": devicesLeft, "poolReplace": poolReplace, "poolGeneration": poolGeneration, "poolLocated": poolLocated,
 		"rebuildEmpty": rebuildEmpty, "rebuildImage": rebuildImage, "rebuildDevice": rebuildDevice, "imageSequence": imageSequence, "imageSkip": imageSkip,
 	}
 	for name, q := range queries {

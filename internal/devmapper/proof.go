@@ -1,0 +1,85 @@
+package devmapper
+
+import (
+	"errors"
+	"fmt"
+	"os"
+)
+
+// prove makes sure that metadata and data are those of this pool and of one time. It only
+// reads. An active pool changes its metadata meanwhile, so what looks wrong is looked at
+// again. ErrForeign says what is not right, ErrDamaged that the metadata cannot be read.
+func (p *Pool) prove(metadata blockDevice) (sb superblock, err error) {
+	passes := func(err error) bool { return errors.Is(err, errMalformed) || errors.Is(err, ErrForeign) }
+	err = patiently(tornPatience, passes, func() error {
+		if sb, err = p.checkSuperblock(metadata); err != nil {
+			return err
+		}
+		return p.proveData(sb, metadata)
+	})
+	return sb, err
+}
+
+func (p *Pool) proveData(sb superblock, metadata blockDevice) error {
+	switch err := p.locateStamp(metadata, sb); {
+	case errors.Is(err, ErrNotFound):
+		return fmt.Errorf("%w: the pool on %s has no stamp on its data: an early version of this program made it, or did not finish", ErrForeign, metadata.source)
+	case errors.Is(err, errMalformed):
+		return fmt.Errorf("%w: run `consumer pool repair`: %s: %w", ErrDamaged, metadata.source, err)
+	case err != nil:
+		return err
+	}
+	f, err := p.openData(os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := p.stampOf(f, sb.transactionID); err != nil {
+		return err
+	}
+	if sb.transactionID < p.cfg.Generation {
+		return fmt.Errorf("%w: metadata and data of the pool, on %s and %s, are a copy from an earlier time (generation %d) than the journal is (%d): "+
+			"bring the newer ones back, or move the database away and make it anew from this copy by `consumer recover`",
+			ErrForeign, p.cfg.Metadata, p.cfg.Data, sb.transactionID, p.cfg.Generation)
+	}
+	return nil
+}
+
+// belongs tells why data with this stamp, if there is one, are not those of the pool of
+// this configuration whose metadata have this generation.
+func (s dataStamp) belongs(stamped bool, cfg Config, generation uint64) error {
+	const remedy = "nothing was written; put the right ones in place"
+	switch {
+	case !stamped:
+		return fmt.Errorf("%w: %s does not hold this pool's data: it is another device or file, or was overwritten (%s)", ErrForeign, cfg.Data, remedy)
+	case s.owner != cfg.ownerOf():
+		return fmt.Errorf("%w: %s holds the data of another pool, %s (%s)", ErrForeign, cfg.Data, s.owner, remedy)
+	case generation < s.generation:
+		return fmt.Errorf("%w: the metadata on %s are a copy from an earlier time (generation %d) than the data on %s (%d; %s)",
+			ErrForeign, cfg.Metadata, generation, cfg.Data, s.generation, remedy)
+	case generation != s.generation && generation != s.next:
+		return fmt.Errorf("%w: the data on %s are a copy from an earlier time (generation %d) than the metadata on %s (%d; %s)",
+			ErrForeign, cfg.Data, s.generation, cfg.Metadata, generation, remedy)
+	}
+	return nil
+}
+
+// isNew reports whether a pool was formatted and never used: it has nothing that could be
+// on other data than these.
+func isNew(sb superblock, metadata blockDevice) (bool, error) {
+	f, err := openDirect(metadata.path, os.O_RDONLY)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	thins, err := readThins(f, 0)
+	return err == nil && sb.transactionID == 0 && len(withoutStamp(thins)) == 0, err
+}
+
+// withoutStamp is what the pool has for images.
+func withoutStamp(thins []Thin) []Thin {
+	if len(thins) > 0 && thins[0].ID == stampID { // the list is in the order of the ids
+		return thins[1:]
+	}
+	return thins
+}

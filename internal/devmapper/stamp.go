@@ -1,0 +1,258 @@
+package devmapper
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+
+	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/internal/failpoint"
+)
+
+// stampID is the thin device whose first block is the data's stamp. No image has it: the
+// ids of images begin with 1.
+const (
+	stampID   ID   = 0
+	kindStamp Kind = "stamp"
+)
+
+// dataStamp says whose data these are, and of when. It lies in the two blocks of the thin
+// device stampID, which are mapped when the pool is made and never again: so the metadata
+// say where on the data device it is, and it can be read before the pool is activated,
+// without a write. A disk with another one's name, a file of another pool and a copy from
+// another time are told by it.
+//
+// The generation of the metadata is the pool's transaction id, which the kernel keeps and
+// leaves to others. Data belong to metadata of the generation that the stamp names, or of
+// the next one while it announces one. Renew raises both in three durable steps:
+//
+//	              stamp        metadata
+//	              n            n
+//	announced     n, then m    n
+//	raised        n, then m    m
+//	confirmed     m            m
+//
+// A crash between any two leaves a pair that belongs together, and no pair of today's and
+// yesterday's does: m was never announced before.
+//
+// The two blocks are written in turn: one that a power cut tears leaves the other. Two also
+// because thin_repair 0.9, where the superblock is lost, takes no mappings of which there is
+// only the one to data block 0.
+type dataStamp struct {
+	owner      uuid.UUID
+	number     uint64 // of the write; the larger one is valid, and its parity is its place
+	generation uint64
+	next       uint64 // the generation that is announced, else the same
+}
+
+const (
+	stampMagic      = "CIM pool's data\n"
+	stampSize       = metadataBlock
+	stampOwner      = 16
+	stampNumber     = 32
+	stampGeneration = 40
+	stampNext       = 48
+	stampSum        = stampSize - 4
+)
+
+func (s dataStamp) pack() []byte {
+	block := alignedBlock()
+	copy(block, stampMagic)
+	copy(block[stampOwner:], s.owner[:])
+	binary.LittleEndian.PutUint64(block[stampNumber:], s.number)
+	binary.LittleEndian.PutUint64(block[stampGeneration:], s.generation)
+	binary.LittleEndian.PutUint64(block[stampNext:], s.next)
+	binary.LittleEndian.PutUint32(block[stampSum:], crc32.Checksum(block[:stampSum], castagnoli))
+	return block
+}
+
+// parseStamp reports whether the block is a stamp that was written whole.
+func parseStamp(block []byte) (s dataStamp, ok bool) {
+	if len(block) != stampSize || string(block[:stampOwner]) != stampMagic ||
+		binary.LittleEndian.Uint32(block[stampSum:]) != crc32.Checksum(block[:stampSum], castagnoli) {
+		return s, false
+	}
+	copy(s.owner[:], block[stampOwner:])
+	s.number = binary.LittleEndian.Uint64(block[stampNumber:])
+	s.generation = binary.LittleEndian.Uint64(block[stampGeneration:])
+	s.next = binary.LittleEndian.Uint64(block[stampNext:])
+	return s, true
+}
+
+// readStamp reads the stamp at its places on the data; ok tells whether there is one.
+func readStamp(r io.ReaderAt, places ...int64) (s dataStamp, ok bool, err error) {
+	for _, at := range places {
+		block := alignedBlock()
+		if _, err := r.ReadAt(block, at); err != nil {
+			if errors.Is(err, io.EOF) { // the device ends before it
+				continue
+			}
+			return s, false, fmt.Errorf("read the stamp of the data: %w", err)
+		}
+		if got, whole := parseStamp(block); whole && (!ok || got.number > s.number) {
+			s, ok = got, true
+		}
+	}
+	return s, ok, nil
+}
+
+// place is which of the two blocks the stamp belongs into.
+func (s dataStamp) place() int { return int(s.number % 2) }
+
+// write writes the stamp, durably.
+func (s dataStamp) write(f *os.File, at int64) error {
+	what := "confirm"
+	if s.next != s.generation {
+		what = "announce"
+	}
+	failpoint.Here("before", "stamp", what)
+	defer failpoint.Here("after", "stamp", what)
+	if _, err := f.WriteAt(s.pack(), at); err != nil {
+		return fmt.Errorf("write the stamp of the data: %w", err)
+	}
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("write the stamp of the data: %w", err)
+	}
+	return nil
+}
+
+// makeStamp stamps the data of a pool that is active and new. It may be called again after
+// a crash.
+func (p *Pool) makeStamp(metadata blockDevice) error {
+	if err := p.message(fmt.Sprintf("create_thin %d", stampID)); err != nil && !errors.Is(err, ErrExists) {
+		return err
+	}
+	if _, err := p.activate(stampID, kindStamp, 2*p.cfg.BlockSize, false); err != nil {
+		return err
+	}
+	if err := errors.Join(p.writeFirstStamp(), p.Deactivate(stampID)); err != nil {
+		return err
+	}
+	sb, err := p.checkSuperblock(metadata)
+	if err != nil {
+		return err
+	}
+	return p.locateStamp(metadata, sb)
+}
+
+// writeFirstStamp writes through the thin device, so that the kernel maps its blocks,
+// and commits the mappings with the flush.
+func (p *Pool) writeFirstStamp() error {
+	d, err := p.ctl.find(p.cfg.thinUUID(stampID))
+	if err != nil {
+		return err
+	}
+	path, err := workPath(d)
+	if err != nil {
+		return err
+	}
+	f, err := openExclusive(path, os.O_RDWR|unix.O_DIRECT)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for number := range uint64(2) {
+		s := dataStamp{owner: p.cfg.ownerOf(), number: number}
+		if err := s.write(f, int64(s.place())*p.cfg.BlockSize); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// locateStamp finds where on the data device the stamp is.
+func (p *Pool) locateStamp(metadata blockDevice, sb superblock) error {
+	f, err := openRaw(metadata.path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var blocks [2]uint64
+	if err := mappedBlocks(f, sb, stampID, blocks[:]); err != nil {
+		return err
+	}
+	for i, block := range blocks {
+		if block > uint64(1<<62/sb.blockSize) {
+			return fmt.Errorf("%w: the stamp is in data block %d", errMalformed, block)
+		}
+		p.stampAt[i] = int64(block) * sb.blockSize
+	}
+	return nil
+}
+
+// Renew raises the generation of data and metadata, and returns it. From then on, a copy
+// that was made of either before is no part of the pool. It is durable when it returns,
+// and a crash within does no harm. ErrReadOnly says that the pool takes no changes; then,
+// and on any other error, the generation may be as it was.
+func (p *Pool) Renew() (generation uint64, err error) {
+	unlock, err := lockPool(p.cfg)
+	if err != nil {
+		return 0, fmt.Errorf("renew the stamp of pool %s: %w", p.cfg.Name, err)
+	}
+	defer unlock()
+	if generation, err = p.renew(); err != nil {
+		return 0, fmt.Errorf("renew the stamp of pool %s: %w", p.cfg.Name, err)
+	}
+	return generation, nil
+}
+
+func (p *Pool) renew() (uint64, error) {
+	s, err := p.Status()
+	if err != nil {
+		return 0, err
+	}
+	if err := s.writable(); err != nil {
+		return 0, err
+	}
+	f, err := p.openData(os.O_RDWR)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	stamp, err := p.stampOf(f, s.TransactionID)
+	if err != nil {
+		return 0, err
+	}
+	stamp.generation, stamp.next = s.TransactionID, max(stamp.next, s.TransactionID)+1
+	stamp.number++
+	if err := stamp.write(f, p.stampAt[stamp.place()]); err != nil {
+		return 0, err
+	}
+	if err := p.message(fmt.Sprintf("set_transaction_id %d %d", stamp.generation, stamp.next)); err != nil {
+		return 0, err
+	}
+	stamp.generation = stamp.next
+	stamp.number++
+	return stamp.generation, stamp.write(f, p.stampAt[stamp.place()])
+}
+
+// stampOf reads the stamp of the data, which must belong to metadata of this generation.
+func (p *Pool) stampOf(data *os.File, generation uint64) (dataStamp, error) {
+	stamp, ok, err := readStamp(data, p.stampAt[:]...)
+	if err != nil {
+		return stamp, fmt.Errorf("%s: %w", p.cfg.Data, err)
+	}
+	return stamp, stamp.belongs(ok, p.cfg, generation)
+}
+
+// openData opens what the pool's data lie on, past the page cache. The name may stand for
+// another device by now.
+func (p *Pool) openData(flags int) (*os.File, error) {
+	f, err := openDirect(p.data.path, flags)
+	if err != nil {
+		return nil, err
+	}
+	b, err := describe(f)
+	if err == nil && b.dev != p.data.dev {
+		err = fmt.Errorf("%w: %s is another device by now", ErrForeign, p.data.path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}

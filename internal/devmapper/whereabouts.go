@@ -1,0 +1,131 @@
+package devmapper
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const idDir = "/dev/disk/by-id"
+
+// whereabouts says where the parts of a pool are now if they are not where the
+// configuration says: the kernel numbers disks anew when one is added or taken away. It
+// only reads, and says nothing of what it does not find. Files are not looked for.
+func whereabouts(cfg Config) string {
+	metadata, moved := cfg.Metadata, false
+	sb, err := ownSuperblock(cfg, metadata)
+	if err != nil {
+		if metadata, sb = findMetadata(cfg); metadata == "" {
+			return ""
+		}
+		moved = true
+	}
+	data := cfg.Data
+	if !holdsData(cfg, data, metadata, sb) {
+		if data = findData(cfg, metadata, sb); data == "" {
+			return ""
+		}
+		moved = true
+	}
+	if !moved {
+		return ""
+	}
+	metadata, data = StablePath(metadata), StablePath(data)
+	return fmt.Sprintf("its metadata are on %s now and its data on %s: `consumer pool locate --data %s --metadata %s`", metadata, data, data, metadata)
+}
+
+func findMetadata(cfg Config) (path string, sb superblock) {
+	for _, path := range disksBeside(cfg.Metadata) {
+		if sb, err := ownSuperblock(cfg, path); err == nil {
+			return path, sb
+		}
+	}
+	return "", sb
+}
+
+func findData(cfg Config, metadata string, sb superblock) string {
+	for _, path := range disksBeside(cfg.Data) {
+		if holdsData(cfg, path, metadata, sb) {
+			return path
+		}
+	}
+	return ""
+}
+
+// ownSuperblock reads the superblock of this pool.
+func ownSuperblock(cfg Config, path string) (superblock, error) {
+	block, err := firstBlock(path)
+	if err != nil {
+		return superblock{}, err
+	}
+	sb, err := parseSuperblock(block)
+	if err == nil && sb.owner != cfg.ownerOf() {
+		err = ErrForeign
+	}
+	return sb, err
+}
+
+// holdsData reports whether the data that belong to the metadata are at path.
+func holdsData(cfg Config, path, metadata string, sb superblock) bool {
+	p := Pool{cfg: cfg}
+	if p.locateStamp(blockDevice{path: metadata, source: metadata}, sb) != nil {
+		return false
+	}
+	f, err := openRaw(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	_, err = p.stampOf(f, sb.transactionID)
+	return err == nil
+}
+
+// disksBeside lists the block devices that may be the one that path was. Those are left
+// out whose reading may wait for something: device-mapper's, which have stable names, the
+// network's, and removable media.
+func disksBeside(path string) []string {
+	if !strings.HasPrefix(path, "/dev/") {
+		return nil
+	}
+	var disks []string
+	for _, class := range glob("/sys/class/block/*") {
+		name := filepath.Base(class)
+		odd := func(prefix string) bool { return strings.HasPrefix(name, prefix) }
+		if slices.ContainsFunc([]string{"dm-", "nbd", "rbd", "drbd", "sr", "fd", "ram", "zram"}, odd) {
+			continue
+		}
+		if sectors, err := strconv.ParseInt(firstLine(class+"/size"), 10, 64); err != nil || sectors == 0 {
+			continue
+		}
+		disks = append(disks, "/dev/"+strings.ReplaceAll(name, "!", "/"))
+	}
+	return disks
+}
+
+// StablePath is a name of a block device that stays its name when the kernel numbers disks
+// anew, where udev has made one. Other paths it returns as they are.
+func StablePath(path string) string { return stableIn(idDir, path) }
+
+func stableIn(dir, path string) string {
+	var st unix.Stat_t
+	isDisk := func(path string) bool { return unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK }
+	if !isDisk(path) || strings.HasPrefix(path, "/dev/disk/") || strings.HasPrefix(path, mapperDir) {
+		return path
+	}
+	dev := st.Rdev
+	links, err := os.ReadDir(dir) // sorted
+	if err != nil {
+		return path
+	}
+	for _, link := range links {
+		if stable := filepath.Join(dir, link.Name()); isDisk(stable) && st.Rdev == dev {
+			return stable
+		}
+	}
+	return path
+}
