@@ -216,7 +216,7 @@ func TestDeleteDenied(t *testing.T) {
 
 // An idle daemon's database has an empty log, and what grows for ever is measured.
 func TestGrowthIsTold(t *testing.T) {
-	h := newHost(t)
+	h := newHost(t, "RECONCILE_INTERVAL=0")
 	h.Start()
 	h.send("no notification")
 	h.first()
