@@ -63,6 +63,7 @@ func presentHost(t *testing.T) *host {
 	h.Env = []string{
 		"LISTEN_ADDR=", "LOG_LEVEL=info", "SQS_DRAIN=50ms", "SHUTDOWN_GRACE=5s",
 		"SQS_VISIBILITY=600s", // a recovery does not wait for the queue
+		"MAX_CUT_OFFS=1000",   // it is not the images that kill here
 	}
 	h.OpenLog(filepath.Join(h.dir, "daemon.log"))
 	w.host = h
