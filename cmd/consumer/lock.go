@@ -46,8 +46,8 @@ func (s *system) lockState(name string) error {
 	return nil
 }
 
-// waitLock is lockState that waits. The end of ctx ends it at once; the end of patience is
-// errLocked.
+// waitLock is lockState that waits. The end of ctx ends it at once; the end of patience
+// is errLocked.
 func (s *system) waitLock(ctx context.Context, name string, patience time.Duration) error {
 	tick, began := time.NewTicker(lockPause), time.Now()
 	defer tick.Stop()
@@ -69,9 +69,9 @@ func (s *system) waitLock(ctx context.Context, name string, patience time.Durati
 	}
 }
 
-// lockPool keeps others out of the pool. Who waits for it stands alone before the door: else
-// one that lets go and takes the lock again, for one image after the other, would keep the
-// others out.
+// lockPool keeps others out of the pool. Who waits for it stands alone before the door:
+// else one that lets go and takes the lock again, for one image after the other, would
+// keep the others out.
 func (s *system) lockPool(ctx context.Context, patience time.Duration) (err error) {
 	next := &system{cfg: s.cfg, log: s.log}
 	defer func() { err = errors.Join(err, next.Close()) }()

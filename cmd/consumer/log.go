@@ -77,8 +77,8 @@ func (l *patientLog) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// begin reports whether it is this line's turn in time. Behind one that is stuck there is no
-// time.
+// begin reports whether it is this line's turn in time. Behind one that is stuck there is
+// no time.
 func (l *patientLog) begin(end <-chan time.Time) bool {
 	if l.stuck.Load() {
 		select {

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Nobody reads for a while: one line takes as long as a line may, the others no time; once
-// somebody reads, the log goes on, and says what is missing.
+// Nobody reads for a while: one line takes as long as a line may, the others no time;
+// once somebody reads, the log goes on, and says what is missing.
 func TestPatientLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, w := io.Pipe()

@@ -87,8 +87,9 @@ func (s *system) openPool(ctx context.Context) error {
 	return nil
 }
 
-// renewPool makes what was copied of the pool's data or metadata before no part of the pool any more. Where it
-// cannot be, the pool serves nevertheless; that it is read-only is told by whoever needs it.
+// renewPool makes what was copied of the pool's data or metadata before no part of the
+// pool any more. Where it cannot be, the pool serves nevertheless; that it is read-only
+// is told by whoever needs it.
 func (s *system) renewPool(ctx context.Context) {
 	generation, err := s.pool.Renew()
 	if err == nil {
@@ -131,8 +132,9 @@ func (s *system) openPipeline(ctx context.Context, reg prometheus.Registerer) (*
 	})
 }
 
-// disks are the directories whose file systems must have room: that of the state, and those of the pool's files. poolDir is where its
-// data file grows, "" if they are on a block device.
+// disks are the directories whose file systems must have room: that of the state, and
+// those of the pool's files. poolDir is where its data file grows, "" if they are on a
+// block device.
 func (s *system) disks(ctx context.Context) (dirs []string, poolDir string, err error) {
 	dirs = []string{s.cfg.StateDir}
 	if s.store == nil { // it is being made anew

@@ -25,8 +25,9 @@ type poolOptions struct {
 	replace                bool
 }
 
-// cmdPoolCreate makes the pool: on files behind loop devices, or on block devices that are given. It is safe to run again:
-// what a crash left half-made is finished, what is finished is left alone.
+// cmdPoolCreate makes the pool: on files behind loop devices, or on block devices that
+// are given. It is safe to run again: what a crash left half-made is finished, what is
+// finished is left alone.
 func cmdPoolCreate(ctx context.Context, args []string, out io.Writer) (err error) {
 	fs := flags("pool create", "", out)
 	o := poolOptions{dataSize: 100e9, blockSize: 64 << 10}

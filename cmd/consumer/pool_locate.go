@@ -10,8 +10,8 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// cmdPoolLocate records other names of the pool's devices or files. They are the pool's if they prove it, as at every start; nothing is
-// written before.
+// cmdPoolLocate records other names of the pool's devices or files. They are the pool's
+// if they prove it, as at every start; nothing is written before.
 func cmdPoolLocate(ctx context.Context, args []string, out io.Writer) (err error) {
 	fs := flags("pool locate", "", out)
 	asJSON := jsonFlag(fs)

@@ -53,7 +53,8 @@ func cmdRm(ctx context.Context, args []string, out io.Writer) error {
 	})
 }
 
-// endCutOff ends the attempt that a daemon left behind when it died. While one runs it is that one's.
+// endCutOff ends the attempt that a daemon left behind when it died. While one runs it is
+// that one's.
 func (s *system) endCutOff(ctx context.Context, img store.Image) error {
 	if img.State != store.Pending || !img.Running {
 		return nil

@@ -13,9 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MetadataSize is how many bytes of metadata a pool should have. The kernel's documentation asks for 48 bytes a data block, between
-// 2 MiB and 16 GiB. On top come 16 KiB a thin device: what a snapshot that is written to keeps of mapping blocks of its own (16 to 25
-// KiB measured). The result is above what thin_metadata_size asks for; the file takes all of it from its file system.
+// MetadataSize is how many bytes of metadata a pool should have. The kernel's
+// documentation asks for 48 bytes a data block, between 2 MiB and 16 GiB. On top come 16
+// KiB a thin device: what a snapshot that is written to keeps of mapping blocks of its
+// own (16 to 25 KiB measured). The result is above what thin_metadata_size asks for; the
+// file takes all of it from its file system.
 func MetadataSize(dataBytes, blockSize int64, thins int) int64 {
 	const perBlock, perThin = 48, 16 << 10
 	if blockSize <= 0 {
@@ -26,11 +28,11 @@ func MetadataSize(dataBytes, blockSize int64, thins int) int64 {
 	return min(max(size, minMetadataSize), maxMetadataSize)
 }
 
-// CreateFiles makes files for a pool, of so many bytes, durably. The data's is sparse; the
-// space of the metadata's is set aside, because a pool whose metadata cannot be written
-// stops for all of its users. A file that a crash left empty is finished; one of the right
-// size is left alone, whatever it holds; any other is fs.ErrExist. ENOSPC and EOPNOTSUPP
-// say that the metadata's space cannot be had.
+// CreateFiles makes files for a pool, of so many bytes, durably. The data's is sparse;
+// the space of the metadata's is set aside, because a pool whose metadata cannot be
+// written stops for all of its users. A file that a crash left empty is finished; one of
+// the right size is left alone, whatever it holds; any other is fs.ErrExist. ENOSPC and
+// EOPNOTSUPP say that the metadata's space cannot be had.
 func CreateFiles(data, metadata string, dataSize, metadataSize int64) error {
 	if dataSize < minBlockSize || metadataSize < minMetadataSize {
 		return fmt.Errorf("pool files of %d and %d bytes: at least %d and %d: %w", dataSize, metadataSize, minBlockSize, minMetadataSize, fs.ErrInvalid)

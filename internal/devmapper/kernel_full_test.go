@@ -34,8 +34,9 @@ func fillUp(t *testing.T, dir string) {
 	}
 }
 
-// The disk that a pool's metadata lie on gets full: they are written to nevertheless, also
-// where the file came with holes. They grow only if there is room, and stay as they were.
+// The disk that a pool's metadata lie on gets full: they are written to nevertheless,
+// also where the file came with holes. They grow only if there is room, and stay as they
+// were.
 func TestMetadataOnFullDisk(t *testing.T) {
 	dir := smallDisk(t, "8m")
 	metadata := filepath.Join(dir, "metadata.img")

@@ -4,8 +4,9 @@ import (
 	"testing"
 )
 
-// The pool's metadata know whose snapshot a device is, whatever its user wrote to it; only
-// one who overwrote all of it is nobody's. None but origins were ever taken snapshots of.
+// The pool's metadata know whose snapshot a device is, whatever its user wrote to it;
+// only one who overwrote all of it is nobody's. None but origins were ever taken
+// snapshots of.
 func TestLineage(t *testing.T) {
 	p, _ := newPool(t)
 	path := newImage(t, p)

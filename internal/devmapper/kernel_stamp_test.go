@@ -38,8 +38,8 @@ func refuses(t *testing.T, cfg Config, says string) {
 	}
 }
 
-// Data and metadata of one pool, and of different times: each pair but that of one time is
-// refused, and so is a pair that is older than the generation that somebody remembers.
+// Data and metadata of one pool, and of different times: each pair but that of one time
+// is refused, and so is a pair that is older than the generation that somebody remembers.
 func TestCopiesFromAnotherTime(t *testing.T) {
 	cfg := newConfig(t, 16*mib, minMetadataSize)
 	p := created(t, cfg)
@@ -108,8 +108,8 @@ func TestCreateOnDataOfAPool(t *testing.T) {
 	}
 }
 
-// A power cut anywhere in a renewal, and in the next one, leaves what is opened and can be
-// renewed; a stamp that it tore is as if it had not been written.
+// A power cut anywhere in a renewal, and in the next one, leaves what is opened and can
+// be renewed; a stamp that it tore is as if it had not been written.
 func TestRenewCutOff(t *testing.T) {
 	steps := []string{"nothing", "announced", "raised"}
 	for i := range len(steps) * len(steps) * 2 {
@@ -172,8 +172,8 @@ func renewUntil(t *testing.T, p *Pool, step string, torn bool) {
 	}
 }
 
-// After a reboot the kernel gives the disks other names: none is written to, and the error
-// names the right ones.
+// After a reboot the kernel gives the disks other names: none is written to, and the
+// error names the right ones.
 func TestDisksRenamed(t *testing.T) {
 	cfg := newConfig(t, 512*mib, 4*mib)
 	dir := filepath.Dir(cfg.Data)

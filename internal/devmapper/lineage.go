@@ -10,8 +10,8 @@ import (
 	"slices"
 )
 
-// Ancestry says what the pool's own metadata know of a thin device's descent. Whoever uses a
-// device can write to it, and not to this.
+// Ancestry says what the pool's own metadata know of a thin device's descent. Whoever
+// uses a device can write to it, and not to this.
 type Ancestry struct {
 	Thin
 

@@ -21,8 +21,10 @@ const (
 	loopMajor   = 7
 )
 
-// blockDevice is a block device, open for reading at least: one that was given, or the loop device of a file. Our loop devices clear themselves when the
-// last one closes them (LO_FLAGS_AUTOCLEAR): the pool holds them while it lives, and a crash before there is a pool leaves none.
+// blockDevice is a block device, open for reading at least: one that was given, or the
+// loop device of a file. Our loop devices clear themselves when the last one closes them
+// (LO_FLAGS_AUTOCLEAR): the pool holds them while it lives, and a crash before there is a
+// pool leaves none.
 type blockDevice struct {
 	f      *os.File
 	path   string // of the block device
@@ -173,8 +175,8 @@ func openLoop(n, flags int) (*os.File, error) {
 }
 
 // findLoops returns, open for reading, the loop devices whose backing file is the file at
-// path, whatever name they were attached by. All loops of the machine are looked into, and
-// whenever a device that was open for writing is closed, udevd looks into it, too.
+// path, whatever name they were attached by. All loops of the machine are looked into,
+// and whenever a device that was open for writing is closed, udevd looks into it, too.
 func findLoops(path string) ([]*os.File, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {

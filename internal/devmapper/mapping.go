@@ -8,7 +8,8 @@ import (
 )
 
 // mappedBlocks returns the data blocks that the first blocks of a thin device are mapped
-// to. ErrNotFound says that there is no such device, or that nothing was ever written there.
+// to. ErrNotFound says that there is no such device, or that nothing was ever written
+// there.
 //
 // The mappings are a B-tree of B-trees: by device, then by block. A block's value is its
 // number shifted by 24, and the time of the snapshot that it is as old as

@@ -12,8 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The format is drivers/md/dm-thin-metadata.c and persistent-data/dm-btree-internal.h: blocks of 4 KiB, little-endian, each with a
-// checksum. Read are the superblock, the tree of device details, and where one block is mapped to (mapping.go).
+// The format is drivers/md/dm-thin-metadata.c and persistent-data/dm-btree-internal.h:
+// blocks of 4 KiB, little-endian, each with a checksum. Read are the superblock, the tree
+// of device details, and where one block is mapped to (mapping.go).
 const (
 	metadataBlock    = 4096
 	superblockMagic  = 27022010
@@ -100,7 +101,8 @@ func parseSuperblock(block []byte) (superblock, error) {
 	return sb, nil
 }
 
-// node is one node of a B-tree with values of 8 bytes (children, mappings) or detailsSize (device details).
+// node is one node of a B-tree with values of 8 bytes (children, mappings) or detailsSize
+// (device details).
 type node struct {
 	leaf   bool
 	keys   []uint64
@@ -108,8 +110,9 @@ type node struct {
 	size   int // of a value, bytes
 }
 
-// parseNode checks all that is used: a block that is not what it should be gives an error, never a wrong list. leafSize is that of the
-// values in the tree's leaves, in bytes.
+// parseNode checks all that is used: a block that is not what it should be gives an
+// error, never a wrong list. leafSize is that of the values in the tree's leaves, in
+// bytes.
 func parseNode(block []byte, at uint64, leafSize uint32) (node, error) {
 	bad := fmt.Errorf("%w metadata node at block %d", errMalformed, at)
 	if len(block) != metadataBlock || !sealed(block, nodeSalt) || binary.LittleEndian.Uint64(block[8:]) != at {

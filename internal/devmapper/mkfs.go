@@ -82,10 +82,10 @@ const mkfsConfig = `[defaults]
 // file system on every host, with every mke2fs. hash_seed is set so that equal trees make
 // equal images.
 //
-// The older program leaves the inode tables to be zeroed by the kernel at the first mount,
-// which MountBuild keeps it from doing. Without resize_inode there is nothing to grow into:
-// devices never grow. mke2fs would choose smaller blocks on a small device, in which a
-// symlink of more than 1 KiB does not fit.
+// The older program leaves the inode tables to be zeroed by the kernel at the first
+// mount, which MountBuild keeps it from doing. Without resize_inode there is nothing to
+// grow into: devices never grow. mke2fs would choose smaller blocks on a small device, in
+// which a symlink of more than 1 KiB does not fit.
 func mkfsOptions(version [3]int, uuid string, size int64) []string {
 	extended := "nodiscard,assume_storage_prezeroed=1"
 	if !atLeast(version, prezeroedSince) {

@@ -141,8 +141,8 @@ func TestPatiently(t *testing.T) {
 	})
 }
 
-// mkfsHosts are hosts on which mke2fs is told otherwise: by configuration files, and by its
-// environment.
+// mkfsHosts are hosts on which mke2fs is told otherwise: by configuration files, and by
+// its environment.
 var mkfsHosts = map[string][2]string{
 	"upstream": {"MKE2FS_CONFIG", `[defaults]
 	base_features = sparse_super,large_file,filetype,resize_inode,dir_index,ext_attr
@@ -198,8 +198,8 @@ func TestFilesystemIsTheSameOnEveryHost(t *testing.T) {
 	}
 }
 
-// filesystemFacts makes a file system and returns what dumpe2fs says of it, but for times,
-// and checksums over them.
+// filesystemFacts makes a file system and returns what dumpe2fs says of it, but for
+// times, and checksums over them.
 func filesystemFacts(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "device")

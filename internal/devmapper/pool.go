@@ -21,12 +21,14 @@ type Pool struct {
 	stampAt  [2]int64    // where its stamp is, bytes
 }
 
-// Create makes a new, empty pool and activates it. A metadata device that holds a pool is never touched: ErrHasSuperblock, and Open is
-// the way. Devices with other well-known contents are refused as ErrForeign. Of the metadata, 4 KiB are zeroed; the kernel
-// formats what begins with zeros. The data get a stamp, by which Open knows them. After a crash anywhere in between, Create or Finish
-// succeeds.
+// Create makes a new, empty pool and activates it. A metadata device that holds a pool is
+// never touched: ErrHasSuperblock, and Open is the way. Devices with other well-known
+// contents are refused as ErrForeign. Of the metadata, 4 KiB are zeroed; the kernel
+// formats what begins with zeros. The data get a stamp, by which Open knows them. After a
+// crash anywhere in between, Create or Finish succeeds.
 //
-// Other errors: ErrUnavailable, ErrForeign (our names are taken), ErrBusy (a device is in use), and errno.
+// Other errors: ErrUnavailable, ErrForeign (our names are taken), ErrBusy (a device is in
+// use), and errno.
 func Create(cfg Config) (*Pool, error) {
 	return withDevices(cfg, func(p *Pool, metadata, data blockDevice) error {
 		if err := p.format(metadata, data); err != nil {
@@ -39,19 +41,24 @@ func Create(cfg Config) (*Pool, error) {
 	})
 }
 
-// Finish is Open for a pool whose creation was cut off: where nothing was made in the pool yet, the data get their stamp.
+// Finish is Open for a pool whose creation was cut off: where nothing was made in the
+// pool yet, the data get their stamp.
 func Finish(ctx context.Context, cfg Config) (*Pool, error) { return open(ctx, cfg, true) }
 
-// Open returns the pool, active: as it is when it is active, else attached, checked and activated, as after a reboot. What a crash left
-// suspended or half-created is finished, a metadata snapshot that nobody uses is released. The check, by thin_check, reads all of the
-// metadata, which can take minutes for gigabytes; it is killed when ctx ends. A pool that is active but not as this
-// configuration says (other devices or block size, zeroing off, full pool that hangs writers) is refused as ErrForeign.
+// Open returns the pool, active: as it is when it is active, else attached, checked and
+// activated, as after a reboot. What a crash left suspended or half-created is finished,
+// a metadata snapshot that nobody uses is released. The check, by thin_check, reads all
+// of the metadata, which can take minutes for gigabytes; it is killed when ctx ends. A
+// pool that is active but not as this configuration says (other devices or block size,
+// zeroing off, full pool that hangs writers) is refused as ErrForeign.
 //
-// Before anything is written, metadata and data prove that they are those of this pool, and of one time, not before the Generation that is
-// given: else ErrForeign says what is wrong, and where the right devices are if they have other names now.
+// Before anything is written, metadata and data prove that they are those of this pool,
+// and of one time, not before the Generation that is given: else ErrForeign says what is
+// wrong, and where the right devices are if they have other names now.
 //
-// Other errors: ErrUnavailable, ErrNoSuperblock, ErrDamaged, ErrBusy, fs.ErrNotExist for the files, and errno. A pool that is read-only or needs a
-// check is opened; Status tells.
+// Other errors: ErrUnavailable, ErrNoSuperblock, ErrDamaged, ErrBusy, fs.ErrNotExist for
+// the files, and errno. A pool that is read-only or needs a check is opened; Status
+// tells.
 func Open(ctx context.Context, cfg Config) (*Pool, error) {
 	p, err := open(ctx, cfg, false)
 	if errors.Is(err, ErrForeign) || errors.Is(err, ErrNoSuperblock) || errors.Is(err, fs.ErrNotExist) {

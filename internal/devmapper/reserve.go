@@ -50,8 +50,8 @@ func unreserved(path string, size int64, err error) error {
 	return fmt.Errorf("set %d bytes aside for %s: %w", size, path, err)
 }
 
-// reserve sets aside what the file behind a loop device has no space for yet: one that was
-// given, or copied with its holes. A block device has its space.
+// reserve sets aside what the file behind a loop device has no space for yet: one that
+// was given, or copied with its holes. A block device has its space.
 func (b blockDevice) reserve() error {
 	if !b.loop {
 		return nil

@@ -40,9 +40,9 @@ const (
 // A crash between any two leaves a pair that belongs together, and no pair of today's and
 // yesterday's does: m was never announced before.
 //
-// The two blocks are written in turn: one that a power cut tears leaves the other. Two also
-// because thin_repair 0.9, where the superblock is lost, takes no mappings of which there is
-// only the one to data block 0.
+// The two blocks are written in turn: one that a power cut tears leaves the other. Two
+// also because thin_repair 0.9, where the superblock is lost, takes no mappings of which
+// there is only the one to data block 0.
 type dataStamp struct {
 	owner      uuid.UUID
 	number     uint64 // of the write; the larger one is valid, and its parity is its place
@@ -121,8 +121,8 @@ func (s dataStamp) write(f *os.File, at int64) error {
 	return nil
 }
 
-// makeStamp stamps the data of a pool that is active and new. It may be called again after
-// a crash.
+// makeStamp stamps the data of a pool that is active and new. It may be called again
+// after a crash.
 func (p *Pool) makeStamp(metadata blockDevice) error {
 	if err := p.message(fmt.Sprintf("create_thin %d", stampID)); err != nil && !errors.Is(err, ErrExists) {
 		return err

@@ -107,8 +107,8 @@ func disksBeside(path string) []string {
 	return disks
 }
 
-// StablePath is a name of a block device that stays its name when the kernel numbers disks
-// anew, where udev has made one. Other paths it returns as they are.
+// StablePath is a name of a block device that stays its name when the kernel numbers
+// disks anew, where udev has made one. Other paths it returns as they are.
 func StablePath(path string) string { return stableIn(idDir, path) }
 
 func stableIn(dir, path string) string {

@@ -45,7 +45,8 @@ func (d *Downloader) Check(ctx context.Context, b Blob) (Blob, error) {
 	return b, nil
 }
 
-// Verify takes the SHA-256 of the file anew, whatever its size, inode and time say, and compares it.
+// Verify takes the SHA-256 of the file anew, whatever its size, inode and time say, and
+// compares it.
 //
 // Errors are those of Check.
 func (d *Downloader) Verify(ctx context.Context, b Blob) error {

@@ -1,14 +1,18 @@
 //go:build failpoint
 
-// Package failpoint lets the crash tests end the process, or the machine, at named places of the program. Only a program built with the
-// tag failpoint has it; in all others Here does nothing and costs nothing.
+// Package failpoint lets the crash tests end the process, or the machine, at named places
+// of the program. Only a program built with the tag failpoint has it; in all others Here
+// does nothing and costs nothing.
 //
-// CIM_CRASH_AT says where: at a name, such as "after:step:unpack:sealed", or at "#17", the 17th passage of any failpoint since the
-// process started. CIM_CRASH_HOW says how: "kill", the default, is SIGKILL to the process itself; "kernel" brings the whole kernel down
-// without a sync, which is meant for user-mode-linux. CIM_CRASH_TRACE names a file that every passage is appended to, a line each.
+// CIM_CRASH_AT says where: at a name, such as "after:step:unpack:sealed", or at "#17",
+// the 17th passage of any failpoint since the process started. CIM_CRASH_HOW says how:
+// "kill", the default, is SIGKILL to the process itself; "kernel" brings the whole kernel
+// down without a sync, which is meant for user-mode-linux. CIM_CRASH_TRACE names a file
+// that every passage is appended to, a line each.
 //
-// CIM_HOLD_AT is the name of a place where every passage waits until the file CIM_HOLD_UNTIL
-// is there, so that whatever else the program does happens between two steps.
+// CIM_HOLD_AT is the name of a place where every passage waits until the file
+// CIM_HOLD_UNTIL is there, so that whatever else the program does happens between two
+// steps.
 package failpoint
 
 import (

@@ -18,8 +18,8 @@ func (p *Pipeline) activate(ctx context.Context, job *Job) error {
 	return p.snapshot(ctx, job)
 }
 
-// reactivate activates the snapshots that the image has already. Those that the pool has lost
-// are forgotten; nothing is done to their ids.
+// reactivate activates the snapshots that the image has already. Those that the pool has
+// lost are forgotten; nothing is done to their ids.
 func (p *Pipeline) reactivate(ctx context.Context, job *Job) (stands bool, err error) {
 	devices, err := p.Store.DevicesOf(ctx, job.image.ID)
 	if err != nil {

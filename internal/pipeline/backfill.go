@@ -119,8 +119,9 @@ func (s *Submitter) fill(ctx context.Context, o download.Object, report func(sto
 	return 1, nil
 }
 
-// known reports whether the journal has the object listed, and there is nothing to do about it. One that was given up is
-// left to an operator: a listing would try it again for ever.
+// known reports whether the journal has the object listed, and there is nothing to do
+// about it. One that was given up is left to an operator: a listing would try it again
+// for ever.
 func (s *Submitter) known(ctx context.Context, o download.Object) (bool, error) {
 	images, err := s.Store.ByETag(ctx, o.Bucket, o.Key, o.ETag)
 	for _, img := range images {
@@ -153,8 +154,8 @@ func (s *Submitter) Submit(ctx context.Context, key string) (img store.Image, cr
 	return img, err == nil, err
 }
 
-// Resubmit is Submit by an operator, whose word is enough: an image that was removed is made again, one that was refused is
-// judged again, and one that waits is taken up now.
+// Resubmit is Submit by an operator, whose word is enough: an image that was removed is
+// made again, one that was refused is judged again, and one that waits is taken up now.
 func (s *Submitter) Resubmit(ctx context.Context, key string) (img store.Image, created bool, err error) {
 	img, created, err = s.Submit(ctx, key)
 	if err != nil || created {

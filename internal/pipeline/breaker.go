@@ -13,7 +13,8 @@ import (
 )
 
 const (
-	// alike is how many failures in a row, without a success between, are an outage and no image's fault.
+	// alike is how many failures in a row, without a success between, are an outage and
+	// no image's fault.
 	alike = 3
 	// longestTrial is the longest pause between two trials during an outage.
 	longestTrial = 15 * time.Second
@@ -23,10 +24,11 @@ const (
 	probeTimeout = 10 * time.Second
 )
 
-// breaker tells outages (of S3, credentials, network, a tool, a right) from an image's own faults. Each failure that may
-// be an outage is weighed by what else happened at its stage: while nothing succeeds it is held against nobody, after
-// a few intake goes on with one message at a time, and the first success ends that. While a look at the bucket itself
-// fails, intake stops.
+// breaker tells outages (of S3, credentials, network, a tool, a right) from an image's
+// own faults. Each failure that may be an outage is weighed by what else happened at its
+// stage: while nothing succeeds it is held against nobody, after a few intake goes on
+// with one message at a time, and the first success ends that. While a look at the bucket
+// itself fails, intake stops.
 type breaker struct {
 	mu     sync.Mutex
 	stages map[store.Stage]*streak
@@ -66,7 +68,8 @@ func (b *breaker) of(st store.Stage) *streak {
 	return s
 }
 
-// succeeded notes that a stage did its work for an image, and reports whether that ends a streak.
+// succeeded notes that a stage did its work for an image, and reports whether that ends a
+// streak.
 func (b *breaker) succeeded(st store.Stage, image int64) (ended bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -77,9 +80,9 @@ func (b *breaker) succeeded(st store.Stage, image int64) (ended bool) {
 	return ended
 }
 
-// failed notes a failure that may be an outage and reports whether it counts against the image all the same: others
-// succeeded at the stage since its last one. n is how often it failed so, images how many
-// did since the last success.
+// failed notes a failure that may be an outage and reports whether it counts against the
+// image all the same: others succeeded at the stage since its last one. n is how often it
+// failed so, images how many did since the last success.
 func (b *breaker) failed(st store.Stage, image int64, cause error) (counts bool, n, images int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -92,7 +95,8 @@ func (b *breaker) failed(st store.Stage, image int64, cause error) (counts bool,
 	return counts, last.failures + 1, len(s.images)
 }
 
-// again counts a failure that is no image's fault and tells nothing of others, and returns how many there were.
+// again counts a failure that is no image's fault and tells nothing of others, and
+// returns how many there were.
 func (b *breaker) again(image int64) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -105,7 +109,8 @@ func (b *breaker) again(image int64) int {
 	return s.failures
 }
 
-// forget drops an image that has ended. Failures of images that have all ended tell nothing any more.
+// forget drops an image that has ended. Failures of images that have all ended tell
+// nothing any more.
 func (b *breaker) forget(image int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -131,8 +136,8 @@ func (b *breaker) why() error {
 	return nil
 }
 
-// trialIn is how long until the next message is tried while failures are alike, and whether they are. One image alone
-// that fails holds up nobody.
+// trialIn is how long until the next message is tried while failures are alike, and
+// whether they are. One image alone that fails holds up nobody.
 func (b *breaker) trialIn() (time.Duration, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -156,7 +161,8 @@ func (b *breaker) tried() {
 	b.trial = time.Now()
 }
 
-// outage is why the bucket itself does not answer, nil if it did when it was last looked at.
+// outage is why the bucket itself does not answer, nil if it did when it was last looked
+// at.
 func (b *breaker) outage() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -187,7 +193,8 @@ func (b *breaker) looked(err error) (news bool) {
 	return news
 }
 
-// lookAtBucket asks the bucket whether it answers. What says nothing of the bucket as a whole counts as an answer.
+// lookAtBucket asks the bucket whether it answers. What says nothing of the bucket as a
+// whole counts as an answer.
 func (p *Pipeline) lookAtBucket(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()

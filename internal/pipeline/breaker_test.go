@@ -32,8 +32,8 @@ func fail(t *testing.T, p *Pipeline, image int64, err error) store.Image {
 	return job.image
 }
 
-// What may be an outage is held against nobody while nothing succeeds, for one object as for many. What fails
-// while others succeed is the image's own.
+// What may be an outage is held against nobody while nothing succeeds, for one object as
+// for many. What fails while others succeed is the image's own.
 func TestOutage(t *testing.T) {
 	p := newPipeline(t)
 	enqueue(t, p, 3)
@@ -67,7 +67,8 @@ func TestOutage(t *testing.T) {
 	}
 }
 
-// A denied object counts at once, as long as not many are denied: others need not succeed to prove it.
+// A denied object counts at once, as long as not many are denied: others need not succeed
+// to prove it.
 func TestDeniedObjects(t *testing.T) {
 	p := newPipeline(t)
 	enqueue(t, p, alike+1)
@@ -110,7 +111,8 @@ func TestNoOutage(t *testing.T) {
 	}
 }
 
-// While the bucket itself does not answer nothing is admitted; it is looked at again by itself, less and less often.
+// While the bucket itself does not answer nothing is admitted; it is looked at again by
+// itself, less and less often.
 func TestOutageOfTheBucket(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPipeline(t)
@@ -153,7 +155,8 @@ func TestMachineLacks(t *testing.T) {
 	}
 }
 
-// An object is believed to be gone, or replaced, only by the second look that says so, right after the first.
+// An object is believed to be gone, or replaced, only by the second look that says so,
+// right after the first.
 func TestDoubt(t *testing.T) {
 	for said, err := range map[store.State]error{store.Vanished: download.ErrGone, store.Superseded: download.ErrChanged} {
 		p := newPipeline(t)
@@ -169,8 +172,8 @@ func TestDoubt(t *testing.T) {
 	}
 }
 
-// While every message is about something else they go back to the queue, at ever longer intervals; once one was ours the
-// rest are what they are.
+// While every message is about something else they go back to the queue, at ever longer
+// intervals; once one was ours the rest are what they are.
 func TestForeignUntilProved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPipeline(t)

@@ -11,8 +11,8 @@ import (
 
 // Calls to the queue that fail, beside those that bring messages: what is said of them.
 
-// errUnsettled says that messages cannot be kept from other consumers for as long as their
-// images take, or not be deleted afterwards.
+// errUnsettled says that messages cannot be kept from other consumers for as long as
+// their images take, or not be deleted afterwards.
 var errUnsettled = errors.New("messages cannot be held or settled")
 
 // apiCalls are the names under which an operator knows what the queue client does.

@@ -115,8 +115,9 @@ func (p *Pipeline) watch(ctx context.Context) {
 	}
 }
 
-// admit reports whether new work may be taken: database, disk and pool must be writable and have their reserves, and the
-// bucket must answer. While not, messages stay in the queue.
+// admit reports whether new work may be taken: database, disk and pool must be writable
+// and have their reserves, and the bucket must answer. While not, messages stay in the
+// queue.
 func (p *Pipeline) admit() bool {
 	why := p.room()
 	if why == nil {

@@ -82,8 +82,9 @@ func (p *Pipeline) settle(ctx context.Context, d *delivery, o outcome) {
 	})
 }
 
-// dispose deletes a message, buries it, or gives it back. A message is deleted only when every image it names is terminal, on disk.
-// However it ends, its lease is not extended any more: the permit goes back, and nothing else counts what is held.
+// dispose deletes a message, buries it, or gives it back. A message is deleted only when
+// every image it names is terminal, on disk. However it ends, its lease is not extended
+// any more: the permit goes back, and nothing else counts what is held.
 func (p *Pipeline) dispose(ctx context.Context, d *delivery) {
 	var err error
 	result := "deleted"
@@ -104,9 +105,11 @@ func (p *Pipeline) dispose(ctx context.Context, d *delivery) {
 	p.metrics.message(result)
 }
 
-// bury takes a message of which nothing will come to the dead-letter queue, or where there is none or it takes no copy into quarantine,
-// and only then deletes it. One that can be kept nowhere is given back, for a while: its images are dead still when it comes again. The
-// result is for the metric; after an error the message is not deleted, and not extended either.
+// bury takes a message of which nothing will come to the dead-letter queue, or where
+// there is none or it takes no copy into quarantine, and only then deletes it. One that
+// can be kept nowhere is given back, for a while: its images are dead still when it comes
+// again. The result is for the metric; after an error the message is not deleted, and not
+// extended either.
 func (p *Pipeline) bury(ctx context.Context, d *delivery) (result string, err error) {
 	log := p.Log.With().Str("message_id", d.msg.ID).Str("reason", d.worst.reason).Int("attempts", d.worst.attempts).Logger()
 	err = p.Queue.DeadLetter(ctx, d.msg, d.worst.reason, d.worst.attempts)
@@ -135,8 +138,9 @@ func (p *Pipeline) bury(ctx context.Context, d *delivery) (result string, err er
 	return "buried", p.Queue.Delete(ctx, d.msg)
 }
 
-// ProbeDeadLetter refuses a dead-letter queue that is certainly none: an error in the configuration, to be found before a message
-// depends on it. That it could not be looked at is only said.
+// ProbeDeadLetter refuses a dead-letter queue that is certainly none: an error in the
+// configuration, to be found before a message depends on it. That it could not be looked
+// at is only said.
 func (p *Pipeline) ProbeDeadLetter(ctx context.Context) error {
 	err := p.Queue.ProbeDeadLetter(ctx)
 	switch {
@@ -165,8 +169,9 @@ func (p *Pipeline) messagesOf(job *Job) []string {
 	return ids
 }
 
-// askedAnew reports whether a message waits for the job under which the image was never tried. Another comes again because a sibling of
-// this record is to be tried again, or because it could not be settled: two such records would bring each other back for ever.
+// askedAnew reports whether a message waits for the job under which the image was never
+// tried. Another comes again because a sibling of this record is to be tried again, or
+// because it could not be settled: two such records would bring each other back for ever.
 func (p *Pipeline) askedAnew(ctx context.Context, job *Job) (bool, error) {
 	for _, id := range p.messagesOf(job) {
 		tried, err := p.Store.Tried(ctx, job.image.ID, id)

@@ -196,7 +196,8 @@ func TestTwoFailingRecords(t *testing.T) {
 	}
 }
 
-// A new message about an image that was given up is a new chance, the same message is not.
+// A new message about an image that was given up is a new chance, the same message is
+// not.
 func TestNewChance(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, q := newPipeline(t), newPatientQueue(notified("images/a.tar"))

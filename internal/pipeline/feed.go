@@ -9,14 +9,17 @@ import (
 )
 
 const (
-	// trickleEvery is how long it takes at most until an image that another process put into the journal is noticed.
+	// trickleEvery is how long it takes at most until an image that another process put
+	// into the journal is noticed.
 	trickleEvery = 2 * time.Second
-	// sweepEvery is how often the journal is searched for pending images that nobody has in hand.
+	// sweepEvery is how often the journal is searched for pending images that nobody has
+	// in hand.
 	sweepEvery = 10 * time.Second
 )
 
-// resume sends every image whose attempt a crash cut off on its way, at once and without waiting for its message; then those
-// that wait for their next attempt, when they are due.
+// resume sends every image whose attempt a crash cut off on its way, at once and without
+// waiting for its message; then those that wait for their next attempt, when they are
+// due.
 func (p *Pipeline) resume(ctx, work context.Context, ids []int64, out chan<- *Job) {
 	for ctx.Err() == nil {
 		for _, id := range ids {
@@ -27,8 +30,8 @@ func (p *Pipeline) resume(ctx, work context.Context, ids []int64, out chan<- *Jo
 	}
 }
 
-// unfinished returns the images at which attempts were made, and ends those attempts that died with the process. Images at
-// which it died too often are parked instead.
+// unfinished returns the images at which attempts were made, and ends those attempts that
+// died with the process. Images at which it died too often are parked instead.
 func (p *Pipeline) unfinished(ctx context.Context) []int64 {
 	due, err := p.Store.Unfinished(ctx)
 	if err != nil && !errors.Is(err, context.Canceled) {
@@ -63,11 +66,12 @@ func (p *Pipeline) takeUp(ctx, work context.Context, id int64, out chan<- *Job) 
 	}
 }
 
-// suspect reports whether so many processes died at the image that it may have been the image that killed them.
+// suspect reports whether so many processes died at the image that it may have been the
+// image that killed them.
 func (j *Job) suspect(c Config) bool { return j.image.CutOffs >= c.MaxCutOffs }
 
-// alone tries an image at which processes died while no other is at work, so that none is lost with it; once. After that it
-// is given up.
+// alone tries an image at which processes died while no other is at work, so that none is
+// lost with it; once. After that it is given up.
 func (p *Pipeline) alone(ctx, work context.Context, img store.Image, out chan<- *Job) {
 	if img.CutOffs > p.cfg.MaxCutOffs {
 		if job, fresh := p.take(img.ID, nil); fresh {
@@ -167,8 +171,8 @@ func (p *Pipeline) awaitDue(ctx context.Context) []int64 {
 	return nil
 }
 
-// sweeps searches the journal every so often for pending images that nobody has in hand: an image without a message is
-// still work.
+// sweeps searches the journal every so often for pending images that nobody has in hand:
+// an image without a message is still work.
 func (p *Pipeline) sweeps(ctx context.Context) {
 	for wait(ctx, sweepEvery); ctx.Err() == nil; wait(ctx, sweepEvery) {
 		if err := p.sweep(ctx); err != nil && ctx.Err() == nil {
@@ -177,7 +181,8 @@ func (p *Pipeline) sweeps(ctx context.Context) {
 	}
 }
 
-// sweep parks what it finds for as long as a message may stay away: its image may be another host's just now.
+// sweep parks what it finds for as long as a message may stay away: its image may be
+// another host's just now.
 func (p *Pipeline) sweep(ctx context.Context) error {
 	pending, err := p.Store.Unfinished(ctx)
 	if err != nil {

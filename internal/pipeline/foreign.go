@@ -11,8 +11,9 @@ import (
 // longestForeign is the longest pause between two messages while all are foreign.
 const longestForeign = 15 * time.Minute
 
-// foreign counts messages about other buckets or prefixes while none was about ours: a slip in the configuration looks
-// like that, and must not empty the queue. Once one was ours, or the journal has an image of ours, it counts no more.
+// foreign counts messages about other buckets or prefixes while none was about ours: a
+// slip in the configuration looks like that, and must not empty the queue. Once one was
+// ours, or the journal has an image of ours, it counts no more.
 type foreign struct {
 	ours  bool // proved
 	n     int
@@ -38,7 +39,8 @@ func (c *condition) ours() {
 	c.foreign = foreign{ours: true}
 }
 
-// allForeign notes a foreign object and reports whether all have been: then how long its message is to stay away.
+// allForeign notes a foreign object and reports whether all have been: then how long its
+// message is to stay away.
 func (c *condition) allForeign(o queue.Object, want string) (all bool, away time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -53,7 +55,8 @@ func (c *condition) allForeign(o queue.Object, want string) (all bool, away time
 	return true, f.pause
 }
 
-// foreignWait is how long until the next message is looked at while all are foreign, and whether they are.
+// foreignWait is how long until the next message is looked at while all are foreign, and
+// whether they are.
 func (c *condition) foreignWait() (time.Duration, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -74,7 +77,8 @@ func (p *Pipeline) proveOurs(ctx context.Context) {
 	}
 }
 
-// careful reports whether messages are taken one by one, and how long to wait until the next.
+// careful reports whether messages are taken one by one, and how long to wait until the
+// next.
 func (p *Pipeline) careful() (pause time.Duration, careful bool) {
 	pause, careful = p.condition.foreignWait()
 	if trial, alike := p.breaker.trialIn(); alike {
@@ -83,7 +87,8 @@ func (p *Pipeline) careful() (pause time.Duration, careful bool) {
 	return pause, careful
 }
 
-// awaitTrial waits, while messages are taken one by one, until it is time for the next. It reports whether they are.
+// awaitTrial waits, while messages are taken one by one, until it is time for the next.
+// It reports whether they are.
 func (p *Pipeline) awaitTrial(ctx context.Context) bool {
 	for ctx.Err() == nil {
 		pause, careful := p.careful()

@@ -13,8 +13,8 @@ import (
 const (
 	// measureEvery is how often what grows is measured.
 	measureEvery = 30 * time.Second
-	// idleAfter is how long there must have been nothing to do before the database's log is
-	// emptied: that waits for no reader, but makes writers wait for the disk.
+	// idleAfter is how long there must have been nothing to do before the database's log
+	// is emptied: that waits for no reader, but makes writers wait for the disk.
 	idleAfter = 5 * time.Second
 )
 

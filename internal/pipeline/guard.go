@@ -16,7 +16,8 @@ const patience = 10 * time.Second
 // errStuck says that a stage did not come back although its time was over.
 var errStuck = errors.New("does not come back")
 
-// protect calls do. A panic becomes an error that has the stack, as one in a goroutine of the archive's does.
+// protect calls do. A panic becomes an error that has the stack, as one in a goroutine of
+// the archive's does.
 func protect(do func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -26,8 +27,9 @@ func protect(do func() error) (err error) {
 	return do()
 }
 
-// perform does the stage's work on a job. What neither returns nor heeds its context (a system call on a device that does
-// not answer, or a fault of ours) is left alone: the error is errStuck then, and late is closed with the work's own.
+// perform does the stage's work on a job. What neither returns nor heeds its context (a
+// system call on a device that does not answer, or a fault of ours) is left alone: the
+// error is errStuck then, and late is closed with the work's own.
 func (st stage) perform(ctx context.Context, job *Job) (late <-chan error, err error) {
 	result := make(chan error, 1) // buffered: the work ends even when nobody waits for it any more
 	go func() { result <- protect(func() error { return st.do(ctx, job) }) }()
@@ -46,9 +48,10 @@ func (st stage) perform(ctx context.Context, job *Job) (late <-chan error, err e
 	}
 }
 
-// stuck ends the attempt of a job whose stage does not come back. Its messages go back and its worker is free. The image
-// stays in hand, so that nobody touches its devices under the work that may still go on; should it ever come back, the
-// attempt is rolled back then. Run does not wait for that: what is left is the next start's.
+// stuck ends the attempt of a job whose stage does not come back. Its messages go back
+// and its worker is free. The image stays in hand, so that nobody touches its devices
+// under the work that may still go on; should it ever come back, the attempt is rolled
+// back then. Run does not wait for that: what is left is the next start's.
 func (p *Pipeline) stuck(work context.Context, st stage, job *Job, late <-chan error, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(work), undoTimeout)
 	defer cancel()
@@ -73,7 +76,8 @@ func (p *Pipeline) stuck(work context.Context, st stage, job *Job, late <-chan e
 	}()
 }
 
-// replace puts another job in the place of one that its stage still has: that may write to its own at any time.
+// replace puts another job in the place of one that its stage still has: that may write
+// to its own at any time.
 func (p *Pipeline) replace(ctx context.Context, job *Job) *Job {
 	img, err := p.Store.Image(ctx, job.attempt.Image)
 	if err != nil {

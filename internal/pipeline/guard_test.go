@@ -50,8 +50,9 @@ func TestPanicInAStage(t *testing.T) {
 	}
 }
 
-// A stage that does not come back, not even when its time is over, keeps neither its worker nor its message: the next job
-// goes through. Its image stays in hand until it comes back, and is rolled back then.
+// A stage that does not come back, not even when its time is over, keeps neither its
+// worker nor its message: the next job goes through. Its image stays in hand until it
+// comes back, and is rolled back then.
 func TestStuckStage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPipeline(t)
@@ -109,7 +110,8 @@ func TestStuckStage(t *testing.T) {
 	})
 }
 
-// That a result cannot be looked at is no proof that it is gone: nothing is made again for it.
+// That a result cannot be looked at is no proof that it is gone: nothing is made again
+// for it.
 func TestLookingIsNoLoss(t *testing.T) {
 	for name, c := range map[string]struct {
 		err      error

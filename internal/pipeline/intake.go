@@ -83,7 +83,8 @@ func (p *Pipeline) received(err error) {
 	}
 }
 
-// acquire waits for one permit and takes up to ten, one while messages are tried one by one, 0 when ctx has ended.
+// acquire waits for one permit and takes up to ten, one while messages are tried one by
+// one, 0 when ctx has ended.
 func (p *Pipeline) acquire(ctx context.Context) int {
 	most := 10
 	if p.awaitTrial(ctx) {
@@ -207,9 +208,10 @@ func (p *Pipeline) acceptObject(ctx, work context.Context, d *delivery, o queue.
 	p.dispatch(ctx, work, job, out)
 }
 
-// identify makes the object of an event one. Some senders encode keys and some do not: of the two readings it is the one
-// that the object has. An event that names neither version nor eTag is about what the key holds now: else all that it ever
-// holds would be one image. What S3 does not answer is not decided.
+// identify makes the object of an event one. Some senders encode keys and some do not: of
+// the two readings it is the one that the object has. An event that names neither version
+// nor eTag is about what the key holds now: else all that it ever holds would be one
+// image. What S3 does not answer is not decided.
 func (p *Pipeline) identify(ctx context.Context, o queue.Object) (store.Object, error) {
 	obj := store.Object{Bucket: o.Bucket, Key: o.Key, VersionID: o.VersionID, ETag: o.ETag, Sequencer: o.Sequencer, Size: o.Size}
 	ambiguous := o.AltKey != "" && strings.HasPrefix(o.AltKey, p.cfg.Prefix)
@@ -234,7 +236,8 @@ func (p *Pipeline) identify(ctx context.Context, o queue.Object) (store.Object, 
 	return obj, nil
 }
 
-// longestStuck is how long a message is given back whose image is at a stage that does not come back.
+// longestStuck is how long a message is given back whose image is at a stage that does
+// not come back.
 const longestStuck = 15 * time.Minute
 
 // dispatch reads the image of a job just taken and sends the job on, unless there is nothing to do.
@@ -262,8 +265,9 @@ func (p *Pipeline) dispatch(ctx, work context.Context, job *Job, out chan<- *Job
 	}
 }
 
-// settled answers for an image that is terminal already: "handed off". An active one whose results no longer verify is not
-// settled: the stages make again what was lost. Neither is one that a new message asks for again.
+// settled answers for an image that is terminal already: "handed off". An active one
+// whose results no longer verify is not settled: the stages make again what was lost.
+// Neither is one that a new message asks for again.
 func (p *Pipeline) settled(work context.Context, job *Job) (outcome, bool) {
 	switch job.image.State {
 	case store.Pending:
@@ -305,9 +309,10 @@ func (p *Pipeline) settled(work context.Context, job *Job) (outcome, bool) {
 	return done, true
 }
 
-// askedAgain says why an image that ended without a result is taken up when its object is notified, listed or submitted
-// again; "" if it is not. What was said of the object was so on that day; what was refused stays so under the same rules;
-// what an operator removed he must submit himself.
+// askedAgain says why an image that ended without a result is taken up when its object is
+// notified, listed or submitted again; "" if it is not. What was said of the object was
+// so on that day; what was refused stays so under the same rules; what an operator
+// removed he must submit himself.
 func askedAgain(img store.Image, rules func(key string) string) string {
 	switch img.State {
 	case store.Vanished, store.Superseded, store.Dead:

@@ -44,9 +44,10 @@ func (p *Pipeline) saveManifest(m *archive.Manifest) (err error) {
 	return syncDir(p.cfg.ManifestDir)
 }
 
-// lockManifests keeps removers of manifests out (LOCK_SH), from before one is written until
-// the seal that refers to it is recorded; or writers (LOCK_EX). It works between processes,
-// and the kernel unlocks for one that dies. fs.ErrNotExist while there is no manifest.
+// lockManifests keeps removers of manifests out (LOCK_SH), from before one is written
+// until the seal that refers to it is recorded; or writers (LOCK_EX). It works between
+// processes, and the kernel unlocks for one that dies. fs.ErrNotExist while there is no
+// manifest.
 func (p *Pipeline) lockManifests(how int) (unlock func(), err error) {
 	dir, err := os.Open(p.cfg.ManifestDir)
 	if err != nil {
@@ -122,8 +123,8 @@ func (p *Pipeline) listManifests() ([]string, error) {
 	return names, err
 }
 
-// planManifests finds temporary files, and the manifests that no image refers to. They were
-// listed before the journal was read.
+// planManifests finds temporary files, and the manifests that no image refers to. They
+// were listed before the journal was read.
 func (p *Pipeline) planManifests(names []string, c comparison) []Action {
 	used := map[string]bool{}
 	for _, img := range c.after.images {

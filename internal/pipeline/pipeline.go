@@ -145,7 +145,8 @@ func (c Config) policy(key string) archive.Policy {
 	return policy
 }
 
-// Rules are what a refusal of the key rests on, in words: what was refused under others may be asked for again.
+// Rules are what a refusal of the key rests on, in words: what was refused under others
+// may be asked for again.
 func (c Config) Rules(key string) string {
 	l := c.Limits
 	return fmt.Sprintf("policy %s, archive and files %d bytes, file %d bytes, %d entries, device %d bytes",
@@ -162,8 +163,8 @@ func (p *Pipeline) graceful(ctx context.Context) (context.Context, context.Cance
 	return work, func() { release(); cancel() }
 }
 
-// take makes the image's job, or finds the one that is under way; the delivery waits for it in both cases. There is none
-// to wait for when the image's stage does not come back.
+// take makes the image's job, or finds the one that is under way; the delivery waits for
+// it in both cases. There is none to wait for when the image's stage does not come back.
 func (p *Pipeline) take(image int64, d *delivery) (job *Job, fresh bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -214,8 +215,9 @@ func (p *Pipeline) forgetArchive(image int64) {
 	delete(p.fetched, image)
 }
 
-// park notes when the image of a job is taken up again by itself: after its delay, or, where that is given back to a
-// message, a while after it ought to have come. Pipeline.mu is held.
+// park notes when the image of a job is taken up again by itself: after its delay, or,
+// where that is given back to a message, a while after it ought to have come. Pipeline.mu
+// is held.
 func (p *Pipeline) park(job *Job, o outcome) {
 	due := time.Now().Add(o.delay)
 	if len(job.deliveries) > 0 && !job.suspect(p.cfg) {

@@ -56,11 +56,11 @@ type Plan struct {
 // ErrWrongPool says that the pool cannot be the one that the journal is about.
 var ErrWrongPool = errors.New("this pool is not the one of the journal")
 
-// Plan compares the journal with the pool and with the files, both ways, and changes nothing.
-// alone says that nobody works on the images. Otherwise only that differs which was so before
-// the first reading and still is after the last: two readings at two moments are no
-// difference. A pool that takes no changes is an error, as is one that has none of the
-// journal's devices: it was made anew, or another's data is in its place.
+// Plan compares the journal with the pool and with the files, both ways, and changes
+// nothing. alone says that nobody works on the images. Otherwise only that differs which
+// was so before the first reading and still is after the last: two readings at two
+// moments are no difference. A pool that takes no changes is an error, as is one that has
+// none of the journal's devices: it was made anew, or another's data is in its place.
 func (p *Pipeline) Plan(ctx context.Context, alone bool) (Plan, error) {
 	before, err := p.read(ctx)
 	if err != nil {
@@ -89,8 +89,9 @@ func (p *Pipeline) Plan(ctx context.Context, alone bool) (Plan, error) {
 	)}, nil
 }
 
-// PlanTwice is Plan beside a daemon that is another process: what is the same in two plans a
-// second apart. A daemon that is about to remove something has not recorded that it is.
+// PlanTwice is Plan beside a daemon that is another process: what is the same in two
+// plans a second apart. A daemon that is about to remove something has not recorded that
+// it is.
 func (p *Pipeline) PlanTwice(ctx context.Context) (Plan, error) {
 	first, err := p.Plan(ctx, false)
 	if err != nil || len(first.Actions) == 0 {
@@ -149,9 +150,9 @@ type comparison struct {
 	truth         poolTruth
 }
 
-// calm reports whether nobody worked on the image from the first reading to the last. A daemon
-// in another process has it in hand while its attempt runs; a further snapshot of an active
-// image is made by a command, and those are kept out.
+// calm reports whether nobody worked on the image from the first reading to the last. A
+// daemon in another process has it in hand while its attempt runs; a further snapshot of
+// an active image is made by a command, and those are kept out.
 func (c comparison) calm(image int64) bool {
 	was, known := c.before.images[image]
 	is := c.after.images[image]
@@ -291,8 +292,8 @@ func (p *Pipeline) rightPool(ctx context.Context, c comparison) error {
 		ErrWrongPool, missing, row.Metadata, row.Data)
 }
 
-// handedOut reports whether a device is a snapshot that a user may have written to. It stays,
-// whatever verdict its image gets: only an operator removes it.
+// handedOut reports whether a device is a snapshot that a user may have written to. It
+// stays, whatever verdict its image gets: only an operator removes it.
 func handedOut(d store.Device) bool { return d.Kind == store.SnapshotDevice && d.State == store.Ready }
 
 // decide is the table of recovery: what becomes of one device of the journal.

@@ -59,8 +59,8 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// What was otherwise at the first reading, or is otherwise after the last, or was worked on
-// in between, is no difference: the pool was read at another moment.
+// What was otherwise at the first reading, or is otherwise after the last, or was worked
+// on in between, is no difference: the pool was read at another moment.
 func TestTwoReadings(t *testing.T) {
 	early, late := time.Unix(1, 0), time.Unix(2, 0)
 	lost := store.Device{ID: 7, Image: 1, Kind: store.SnapshotDevice, State: store.Ready, UpdatedAt: early}

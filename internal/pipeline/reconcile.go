@@ -62,7 +62,8 @@ func (p *Pipeline) Reconcile(ctx context.Context) (inHand int, err error) {
 	return plan.InHand, errors.Join(errs...)
 }
 
-// applyIdle applies an action to an image that no job works on, and that is still as it was when the plan was made.
+// applyIdle applies an action to an image that no job works on, and that is still as it
+// was when the plan was made.
 func (p *Pipeline) applyIdle(ctx context.Context, a Action) error {
 	if a.image.ID == 0 {
 		if a.Do != Report {
@@ -89,8 +90,9 @@ func (p *Pipeline) applyIdle(ctx context.Context, a Action) error {
 	return err
 }
 
-// afterwards is the outcome for the messages that came while an action had the image. What was lost is to be made again now. An image that
-// waited goes on waiting: for its time, or for its message, which another host may have by now.
+// afterwards is the outcome for the messages that came while an action had the image.
+// What was lost is to be made again now. An image that waited goes on waiting: for its
+// time, or for its message, which another host may have by now.
 func afterwards(a Action, before, after store.Image, due time.Time, err error) outcome {
 	switch {
 	case err == nil && before.State != store.Pending && after.State != store.Pending:
@@ -103,8 +105,8 @@ func afterwards(a Action, before, after store.Image, due time.Time, err error) o
 	return outcome{verdict: retry, delay: max(time.Until(due), 0)}
 }
 
-// still reports whether the device of an action is as it was: in the journal, and if it was
-// missed, in the pool. Nobody else has the image in hand now.
+// still reports whether the device of an action is as it was: in the journal, and if it
+// was missed, in the pool. Nobody else has the image in hand now.
 func (p *Pipeline) still(ctx context.Context, a Action) (bool, error) {
 	devices, err := p.Store.DevicesOf(ctx, a.image.ID)
 	if err != nil {

@@ -35,8 +35,8 @@ func problemOf(a Action, err error) Problem {
 	return Problem{Action: a, Error: err.Error(), Remedy: remedyOf(err), err: fmt.Errorf("%s %s: %w", a.Do, a.What, err)}
 }
 
-// remedyOf is what to do about a problem, besides waiting: it is tried again at every reconcile
-// and at the next start.
+// remedyOf is what to do about a problem, besides waiting: it is tried again at every
+// reconcile and at the next start.
 func remedyOf(err error) string {
 	switch {
 	case errors.Is(err, devmapper.ErrBusy):
@@ -76,12 +76,15 @@ func (r *Recovered) add(a Action) {
 	}
 }
 
-// Recover brings journal, pool and files into agreement after a crash, a power cut or a reboot. Nothing else may use the pool
-// meanwhile. It is idempotent: killed at any point, the next run finishes; run twice, the second changes nothing.
-// A device that was not sealed is rolled back, a sealed one is rolled forward; unfinished images are left to Run.
+// Recover brings journal, pool and files into agreement after a crash, a power cut or a
+// reboot. Nothing else may use the pool meanwhile. It is idempotent: killed at any point,
+// the next run finishes; run twice, the second changes nothing. A device that was not
+// sealed is rolled back, a sealed one is rolled forward; unfinished images are left to
+// Run.
 //
-// What cannot be brought into agreement, such as a device that somebody holds, is a problem
-// of that one thing: the others go on. The error is about the pool or the journal as a whole.
+// What cannot be brought into agreement, such as a device that somebody holds, is a
+// problem of that one thing: the others go on. The error is about the pool or the journal
+// as a whole.
 func (p *Pipeline) Recover(ctx context.Context) (Recovered, error) {
 	var r Recovered
 	if err := p.Pool.ResumeSuspended(); err != nil { // readers of a suspended device cannot even be killed
@@ -160,8 +163,8 @@ func (p *Pipeline) rollForward(ctx context.Context, job *Job, d store.Device) er
 }
 
 // lose takes an image back to the stage whose result the pool does not have any more. The
-// journal forgets the result; nothing is done to its id in the pool, so that a loss that was
-// none would destroy nothing.
+// journal forgets the result; nothing is done to its id in the pool, so that a loss that
+// was none would destroy nothing.
 func (p *Pipeline) lose(ctx context.Context, job *Job, d store.Device) error {
 	if d.ID == 0 {
 		return p.reopen(ctx, job, store.Unpack, fmt.Errorf("%w: the image has no device", errLost))

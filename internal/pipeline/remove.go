@@ -22,9 +22,11 @@ type Removed struct {
 	Already bool    `json:"already_removed"` // there was nothing left to do
 }
 
-// RemoveImage removes an image that nobody works on: its snapshots, which only force allows, its device, its archive and its manifest. What is
-// open or mounted is never removed: then nothing is. The removal is in the journal before anything is undone, so that the next start, or a
-// second call, finishes one that was cut off. The caller holds the pool's lock; a daemon may run.
+// RemoveImage removes an image that nobody works on: its snapshots, which only force
+// allows, its device, its archive and its manifest. What is open or mounted is never
+// removed: then nothing is. The removal is in the journal before anything is undone, so
+// that the next start, or a second call, finishes one that was cut off. The caller holds
+// the pool's lock; a daemon may run.
 func (p *Pipeline) RemoveImage(ctx context.Context, image int64, force bool) (Removed, error) {
 	img, err := p.Store.Image(ctx, image)
 	if err != nil {

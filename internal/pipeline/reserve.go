@@ -15,16 +15,18 @@ type reservation struct {
 	disks map[uint64]int64 // bytes, by the file system's device number
 }
 
-// need is what one job is going to write: to the pool, and to the file system of a directory; "" for none.
+// need is what one job is going to write: to the pool, and to the file system of a
+// directory; "" for none.
 type need struct {
 	pool int64
 	dir  string
 	disk int64
 }
 
-// reserve sets aside the space that a job will need, before it writes the first byte, and returns what gives it back. While other jobs
-// hold theirs it waits; a job for which there is no room even then is errPoolLow or errDiskLow. What a running job has written already
-// counts twice: the sum is never too small.
+// reserve sets aside the space that a job will need, before it writes the first byte, and
+// returns what gives it back. While other jobs hold theirs it waits; a job for which
+// there is no room even then is errPoolLow or errDiskLow. What a running job has written
+// already counts twice: the sum is never too small.
 func (p *Pipeline) reserve(ctx context.Context, n need) (release func(), err error) {
 	for {
 		short, alone, release, err := p.tryReserve(n)
@@ -42,7 +44,8 @@ func (p *Pipeline) reserve(ctx context.Context, n need) (release func(), err err
 	}
 }
 
-// tryReserve takes what is needed if it is there. Else short says what is missing, and alone whether nobody else holds any.
+// tryReserve takes what is needed if it is there. Else short says what is missing, and
+// alone whether nobody else holds any.
 func (p *Pipeline) tryReserve(n need) (short error, alone bool, release func(), err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -104,7 +107,8 @@ func (p *Pipeline) diskShort(n need) (dev uint64, short, err error) {
 		errDiskLow, n.disk>>20, n.dir, max(free, 0)>>20), nil
 }
 
-// freeUnder returns how many bytes of a directory's file system are free, and its device number.
+// freeUnder returns how many bytes of a directory's file system are free, and its device
+// number.
 func freeUnder(dir string) (dev uint64, free int64, err error) {
 	var at syscall.Stat_t
 	var fs syscall.Statfs_t

@@ -95,8 +95,9 @@ func (p *Pipeline) start(work context.Context, running *sync.WaitGroup, st stage
 	return out
 }
 
-// step takes one job through one stage and reports whether it goes on. A result that is there already and still verifies is handed
-// on; one that was lost takes the job back to this stage.
+// step takes one job through one stage and reports whether it goes on. A result that is
+// there already and still verifies is handed on; one that was lost takes the job back to
+// this stage.
 func (p *Pipeline) step(work context.Context, st stage, job *Job) bool {
 	if job.image.Stage != st.name {
 		if lost := st.holds(work, job); lost == nil {
@@ -135,8 +136,9 @@ func (p *Pipeline) step(work context.Context, st stage, job *Job) bool {
 	return true
 }
 
-// failed judges the attempt, rolls it back, records the verdict and ends the job. It judges first: a roll-back may give back
-// the very space whose lack was no fault of the image. The roll-back runs to its end even while stopping.
+// failed judges the attempt, rolls it back, records the verdict and ends the job. It
+// judges first: a roll-back may give back the very space whose lack was no fault of the
+// image. The roll-back runs to its end even while stopping.
 func (p *Pipeline) failed(work context.Context, st stage, job *Job, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(work), undoTimeout)
 	defer cancel()
@@ -169,7 +171,8 @@ func (p *Pipeline) failed(work context.Context, st stage, job *Job, err error) {
 	p.finish(work, job, o)
 }
 
-// isLoss reports whether an error proves that a result is gone. That it cannot be looked at proves nothing.
+// isLoss reports whether an error proves that a result is gone. That it cannot be looked
+// at proves nothing.
 func isLoss(err error) bool {
 	for _, is := range []error{errLost, download.ErrMissing, download.ErrCorrupt, devmapper.ErrNotFound} {
 		if errors.Is(err, is) {

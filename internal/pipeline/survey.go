@@ -48,11 +48,13 @@ func (f *Found) unproven(why error) {
 	f.Is, f.Why = FoundUnproven, why.Error()
 }
 
-// Survey finds the images and snapshots of the pool that can be proved. What a device is the pool's own metadata say: they
-// know of which devices snapshots were taken, and who shares whose data. Whoever uses a snapshot can write to it whatever he
-// likes, a seal record or a file system that attacks whoever mounts it: so only what was never handed out is mounted, active,
-// read-only, one after the other. With keep, the manifests of proven trees are saved for Verify. The journal is neither needed
-// nor touched. An error is about the pool as a whole: a device that cannot be read is a finding.
+// Survey finds the images and snapshots of the pool that can be proved. What a device is
+// the pool's own metadata say: they know of which devices snapshots were taken, and who
+// shares whose data. Whoever uses a snapshot can write to it whatever he likes, a seal
+// record or a file system that attacks whoever mounts it: so only what was never handed
+// out is mounted, active, read-only, one after the other. With keep, the manifests of
+// proven trees are saved for Verify. The journal is neither needed nor touched. An error
+// is about the pool as a whole: a device that cannot be read is a finding.
 func (p *Pipeline) Survey(ctx context.Context, pool store.Pool, keep bool) ([]Found, error) {
 	if err := p.Pool.ResumeSuspended(); err != nil {
 		return nil, err
@@ -202,7 +204,8 @@ func either(a, b *Found) *Found {
 	return b
 }
 
-// becomeSnapshot finds the image that the device is a snapshot of. What is on it now is its user's.
+// becomeSnapshot finds the image that the device is a snapshot of. What is on it now is
+// its user's.
 func (f *Found) becomeSnapshot(images map[int64]*Found) {
 	image := images[f.origin]
 	if image == nil {

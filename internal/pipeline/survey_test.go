@@ -16,8 +16,8 @@ func sealOf(image, device int64, key string) store.Seal {
 		store.Blob{SHA256: "none"}, store.Device{ID: device, Bytes: 1 << 30, FSUUID: key}, store.Tree{Device: device})
 }
 
-// Each image is adopted once, from the newest device that claims to be it, and a snapshot by the device that the pool says it
-// was made of, whatever is on it.
+// Each image is adopted once, from the newest device that claims to be it, and a snapshot
+// by the device that the pool says it was made of, whatever is on it.
 func TestSettleFound(t *testing.T) {
 	p := newPipeline(t)
 	proven := func(s store.Seal) Found {

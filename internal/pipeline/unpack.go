@@ -28,7 +28,8 @@ func (p *Pipeline) unpack(ctx context.Context, job *Job) error {
 			return err
 		}
 	}
-	// What an earlier attempt left goes first. One that somebody holds does not hold this up.
+	// What an earlier attempt left goes first. One that somebody holds does not hold this
+	// up.
 	if err := p.undoUnpack(ctx, job); err != nil && !errors.Is(err, devmapper.ErrBusy) {
 		return err
 	}
@@ -66,9 +67,10 @@ func (p *Pipeline) unpack(ctx context.Context, job *Job) error {
 	return nil
 }
 
-// judgeArchive makes sure that the archive is what was downloaded, then plans what is written. Bytes that this process hashed
-// as it wrote them are taken for granted, unless they are refused: what rots on a disk must not condemn an upload. An archive
-// that is not what it was is removed; the next attempt downloads it again.
+// judgeArchive makes sure that the archive is what was downloaded, then plans what is
+// written. Bytes that this process hashed as it wrote them are taken for granted, unless
+// they are refused: what rots on a disk must not condemn an upload. An archive that is
+// not what it was is removed; the next attempt downloads it again.
 func (p *Pipeline) judgeArchive(ctx context.Context, job *Job, src *os.File) (*archive.Plan, error) {
 	b := *job.image.Blob
 	verified := !p.hashed(job.image.ID, b)
@@ -198,7 +200,8 @@ func readBack(ctx context.Context, path string, written *archive.Manifest) error
 	return nil
 }
 
-// finishSealed makes a sealed device ready, which somebody had open when it was to be. It reports whether there was one.
+// finishSealed makes a sealed device ready, which somebody had open when it was to be. It
+// reports whether there was one.
 func (p *Pipeline) finishSealed(ctx context.Context, job *Job) (bool, error) {
 	devices, err := p.Store.DevicesOf(ctx, job.image.ID)
 	if err != nil {
@@ -226,7 +229,8 @@ func (p *Pipeline) makeReady(ctx context.Context, job *Job, d store.Device) erro
 	return nil
 }
 
-// undoUnpack removes every device of the image that is not its recorded result, or will be: what is sealed is rolled forward.
+// undoUnpack removes every device of the image that is not its recorded result, or will
+// be: what is sealed is rolled forward.
 func (p *Pipeline) undoUnpack(ctx context.Context, job *Job) error {
 	return p.dropDevices(ctx, job, func(d store.Device) bool {
 		whole := d.State == store.Ready || d.State == store.Sealed
@@ -287,7 +291,8 @@ func (p *Pipeline) drop(ctx context.Context, d store.Device) error {
 	id := devmapper.ID(d.ID)
 	err := p.Store.SetDevice(ctx, d.ID, store.Deleting)
 	if store.Unwritable(err) && d.Kind == store.ImageDevice && !d.State.Kept() {
-		// The disk may be full because of this very device. Nothing on it is of any use, recorded or not.
+		// The disk may be full because of this very device. Nothing on it is of any use,
+		// recorded or not.
 		p.empty(d)
 		err = p.Store.SetDevice(ctx, d.ID, store.Deleting)
 	}

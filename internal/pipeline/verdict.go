@@ -64,9 +64,9 @@ type judgement struct {
 	stack     []byte             // of a panic
 }
 
-// judge is the one place with an opinion on errors. What it does not know is retried; attempts are bounded. Those that
-// failed because the machine is not fit for any work, or by an outage, are not counted; one that merely asks
-// for more than there is, is.
+// judge is the one place with an opinion on errors. What it does not know is retried;
+// attempts are bounded. Those that failed because the machine is not fit for any work, or
+// by an outage, are not counted; one that merely asks for more than there is, is.
 func (p *Pipeline) judge(job *Job, err error) judgement {
 	v, class := classify(err)
 	if store.Unwritable(err) {
@@ -111,8 +111,8 @@ func (p *Pipeline) judge(job *Job, err error) judgement {
 	return j
 }
 
-// doubt believes what is said of an object only when two attempts in a row found the same, some time apart: it is said by
-// what stands between us and S3, too.
+// doubt believes what is said of an object only when two attempts in a row found the
+// same, some time apart: it is said by what stands between us and S3, too.
 func (p *Pipeline) doubt(job *Job, j judgement) judgement {
 	if said := store.State(j.verdict); job.image.Doubt != said {
 		j.doubt, j.verdict, j.delay = said, retry, backoff(p.cfg.Backoff, 1)
@@ -151,8 +151,8 @@ var own = map[string]bool{"denied": true, "kms": true, "short_body": true}
 // classRefused is what S3 says of one object for good, while the bucket answers.
 const classRefused = "refused_by_s3"
 
-// classes is searched from the top; the first sentinel that matches decides. A halt is one only while the machine is not
-// fit; an outage is weighed.
+// classes is searched from the top; the first sentinel that matches decides. A halt is
+// one only while the machine is not fit; an outage is weighed.
 var classes = []struct {
 	is      error
 	verdict verdict
@@ -237,7 +237,8 @@ func classify(err error) (verdict, string) {
 // classPanic is code of ours that gave up on what it met.
 const classPanic = "panic"
 
-// classMachine is what the machine lacks for any image: a right, a tool, memory, descriptors.
+// classMachine is what the machine lacks for any image: a right, a tool, memory,
+// descriptors.
 const classMachine = "machine"
 
 // remedy says what an operator can do about what fails for every image.

@@ -1,14 +1,16 @@
-// Package queue is the SQS half of the consumer: it receives messages, keeps them invisible to other consumers while they are held,
-// and deletes them, gives them back or dead-letters them. It reads S3's notifications in every envelope that they come in and knows
-// nothing of images.
+// Package queue is the SQS half of the consumer: it receives messages, keeps them
+// invisible to other consumers while they are held, and deletes them, gives them back or
+// dead-letters them. It reads S3's notifications in every envelope that they come in and
+// knows nothing of images.
 //
-// receive.go polls, message.go is what it brings. lease.go knows how long each message is still ours, heartbeat.go makes it longer,
-// trouble.go knows whether it can.
-// settle.go and deadletter.go end a message, batch.go makes few calls of many. notification.go and records.go read bodies,
-// classify.go and codes.go read errors.
+// receive.go polls, message.go is what it brings. lease.go knows how long each message is
+// still ours, heartbeat.go makes it longer, trouble.go knows whether it can. settle.go
+// and deadletter.go end a message, batch.go makes few calls of many. notification.go and
+// records.go read bodies, classify.go and codes.go read errors.
 //
-// Every call to AWS has a deadline, and the SDK's own retries are off: there is one opinion on when to try again, and it knows how
-// much time a message has left. Nothing here logs or counts; Observer tells who does.
+// Every call to AWS has a deadline, and the SDK's own retries are off: there is one
+// opinion on when to try again, and it knows how much time a message has left. Nothing
+// here logs or counts; Observer tells who does.
 package queue
 
 import (
@@ -81,8 +83,8 @@ type Observer struct {
 	Lost func(id string, cause error)
 	// Capped is called when a message has been extended for the last time, and when it will be lost: about 12 h after its receive.
 	Capped func(id string, end time.Time)
-	// Failed is called when entries of a batch failed and will be tried again; operation is "extend", "delete", "release" or
-	// "dead-letter".
+	// Failed is called when entries of a batch failed and will be tried again; operation
+	// is "extend", "delete", "release" or "dead-letter".
 	Failed func(operation string, entries int, err error)
 }
 

@@ -35,12 +35,14 @@ var (
 	ErrUnfit = errors.New("no copy can be sent to the dead-letter queue")
 )
 
-// DeadLetter copies the message to the dead-letter queue, with why it was given up and after how many attempts, and then deletes it.
-// A copy that fails is tried again a few times; when all failed nothing is deleted and the message is still held. When the delete
-// fails the copy is there already; a second DeadLetter of the same Message does not make another.
+// DeadLetter copies the message to the dead-letter queue, with why it was given up and
+// after how many attempts, and then deletes it. A copy that fails is tried again a few
+// times; when all failed nothing is deleted and the message is still held. When the
+// delete fails the copy is there already; a second DeadLetter of the same Message does
+// not make another.
 //
-// Errors: ErrNoDeadLetter; ErrLost; ErrNotCopied, with the last error of the SQS client, or because the copy is too large with its
-// attributes; those of Delete.
+// Errors: ErrNoDeadLetter; ErrLost; ErrNotCopied, with the last error of the SQS client,
+// or because the copy is too large with its attributes; those of Delete.
 func (c *Client) DeadLetter(ctx context.Context, m *Message, reason string, attempts int) error {
 	if c.cfg.DeadLetterURL == "" {
 		return ErrNoDeadLetter
@@ -77,11 +79,12 @@ func pause(ctx context.Context, m *Message, d time.Duration) {
 	}
 }
 
-// ProbeDeadLetter looks whether the dead-letter queue is there; nil where none is configured. It sends nothing: whether a copy may
-// be sent only a copy can tell.
+// ProbeDeadLetter looks whether the dead-letter queue is there; nil where none is
+// configured. It sends nothing: whether a copy may be sent only a copy can tell.
 //
-// Errors: ErrUnfit, when SQS itself says that there is no such queue, or for a FIFO queue, which takes no message without a group;
-// others are those of the SQS client and prove nothing: the right to look may be missing.
+// Errors: ErrUnfit, when SQS itself says that there is no such queue, or for a FIFO
+// queue, which takes no message without a group; others are those of the SQS client and
+// prove nothing: the right to look may be missing.
 func (c *Client) ProbeDeadLetter(ctx context.Context) error {
 	url := c.cfg.DeadLetterURL
 	if url == "" {

@@ -64,8 +64,9 @@ type envelope struct {
 	Detail     json.RawMessage `json:"detail"`
 }
 
-// Parse reads a message body. It recognises, by itself, S3's own form, EventBridge's, and S3's test event, each as it is or in an SNS
-// notification; fields it does not know are ignored. A body of which nothing but broken records, or nothing at all, can be read is
+// Parse reads a message body. It recognises, by itself, S3's own form, EventBridge's, and
+// S3's test event, each as it is or in an SNS notification; fields it does not know are
+// ignored. A body of which nothing but broken records, or nothing at all, can be read is
 // ErrMalformed, and comes without a Notification.
 func Parse(body string) (Notification, error) {
 	e, err := open(body)

@@ -60,11 +60,11 @@ func (t *trouble) worth(patience time.Duration) error {
 	return t.err
 }
 
-// Trouble names a call without which no message can be held or settled, and the error with
-// which it fails: at once if that does not pass by itself, such as a missing right, else
-// once it has gone on for a quarter of the visibility time-out. There is no error as long
-// as calls succeed or none was made. It is cheap. What it reports ends by itself: while Run
-// runs, the queue is asked every few seconds.
+// Trouble names a call without which no message can be held or settled, and the error
+// with which it fails: at once if that does not pass by itself, such as a missing right,
+// else once it has gone on for a quarter of the visibility time-out. There is no error as
+// long as calls succeed or none was made. It is cheap. What it reports ends by itself:
+// while Run runs, the queue is asked every few seconds.
 func (c *Client) Trouble() (call string, err error) {
 	patience := c.cfg.Visibility / 4
 	if err := c.changing.worth(patience); err != nil {
@@ -76,9 +76,9 @@ func (c *Client) Trouble() (call string, err error) {
 	return "", nil
 }
 
-// probes starts the probes that are due, and returns how long to wait for the next. A probe
-// is about a message that does not exist: without the right to make the call, SQS does not
-// get so far as to refuse the handle.
+// probes starts the probes that are due, and returns how long to wait for the next. A
+// probe is about a message that does not exist: without the right to make the call, SQS
+// does not get so far as to refuse the handle.
 func (c *Client) probes(ctx context.Context, now time.Time, calls *sync.WaitGroup) time.Duration {
 	none := []entry{{handle: "none"}}
 	change, pause := c.changing.due(now, c.leases.held())

@@ -51,8 +51,8 @@ func TestTroubleDenied(t *testing.T) {
 	})
 }
 
-// What may pass by itself is told when it has gone on for a while, and a message held then
-// is the probe.
+// What may pass by itself is told when it has gone on for a while, and a message held
+// then is the probe.
 func TestTroubleThatPasses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()

@@ -90,10 +90,11 @@ func (s *Store) snapshots(ctx context.Context, query string, args ...any) ([]Sna
 	return list, rows.Err()
 }
 
-// SkipDevices makes the ids handed out from now on larger than id. The pool may have devices that the journal does not know: somebody
-// else's, or those of a journal that is newer than this one, restored from a backup. One in
-// the upper half of all ids is not skipped: ids are not used twice, and there would be none
-// left before long. Should it ever be handed out, the pool says that it has it.
+// SkipDevices makes the ids handed out from now on larger than id. The pool may have
+// devices that the journal does not know: somebody else's, or those of a journal that is
+// newer than this one, restored from a backup. One in the upper half of all ids is not
+// skipped: ids are not used twice, and there would be none left before long. Should it
+// ever be handed out, the pool says that it has it.
 func (s *Store) SkipDevices(ctx context.Context, id int64) error {
 	if id > maxDevice/2 {
 		return nil

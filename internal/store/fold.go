@@ -108,10 +108,10 @@ func (p Progress) ended(e Event) Progress {
 // ends are the verdicts of a failed attempt that end the image; any other leaves it pending.
 var ends = map[State]bool{Rejected: true, Violation: true, Superseded: true, Vanished: true, Dead: true}
 
-// refused applies a final failure. An image that was handed out stays active, whatever the
-// verdict: somebody may be using it. So does one whose archive alone was lost, since its
-// device does not need the archive any more. The reason names what is missing. Of any other
-// the devices are dropped, and the tree goes with them.
+// refused applies a final failure. An image that was handed out stays active, whatever
+// the verdict: somebody may be using it. So does one whose archive alone was lost, since
+// its device does not need the archive any more. The reason names what is missing. Of any
+// other the devices are dropped, and the tree goes with them.
 func (p Progress) refused(end State, e Event) Progress {
 	kept := Kept{Device: p.Tree != nil} // all that older events tell
 	if e.Detail.Kept != nil {
@@ -134,8 +134,9 @@ func (p Progress) refused(end State, e Event) Progress {
 	return p
 }
 
-// reopened takes the image back to a stage whose result was lost. An image that is further back already stays there. One
-// that ended without a result begins anew; one that an operator removed does not, unless he asks for it: Resubmitted.
+// reopened takes the image back to a stage whose result was lost. An image that is
+// further back already stays there. One that ended without a result begins anew; one that
+// an operator removed does not, unless he asks for it: Resubmitted.
 func (p Progress) reopened(e Event) (Progress, error) {
 	switch {
 	case p.State == "" || p.State == Removed:

@@ -67,12 +67,14 @@ func (s *Store) Image(ctx context.Context, id int64) (Image, error) {
 	return queryImage(ctx, s.read, imageByID, id)
 }
 
-// ByETag returns every image made from an object with this key and eTag, whatever its version id, oldest first.
+// ByETag returns every image made from an object with this key and eTag, whatever its
+// version id, oldest first.
 func (s *Store) ByETag(ctx context.Context, bucket, key, etag string) ([]Image, error) {
 	return s.images(ctx, imagesByETag, bucket, key, etag)
 }
 
-// AnyUnder reports whether any image is of the bucket, with a key that begins with the prefix.
+// AnyUnder reports whether any image is of the bucket, with a key that begins with the
+// prefix.
 func (s *Store) AnyUnder(ctx context.Context, bucket, prefix string) (bool, error) {
 	var is bool
 	if err := s.read.QueryRowContext(ctx, imagesUnder, bucket, prefix, prefix).Scan(&is); err != nil {
@@ -125,7 +127,8 @@ func (s *Store) History(ctx context.Context, image int64) ([]Event, error) {
 	return s.events(ctx, eventsOf, image)
 }
 
-// Tried reports whether any attempt at the image was begun, or failed, while the message waited for it.
+// Tried reports whether any attempt at the image was begun, or failed, while the message
+// waited for it.
 func (s *Store) Tried(ctx context.Context, image int64, message string) (bool, error) {
 	var tried bool
 	if err := s.read.QueryRowContext(ctx, messageSeen, image, message).Scan(&tried); err != nil {

@@ -38,7 +38,8 @@ func (s *Store) Enqueue(ctx context.Context, o Object) (img Image, created bool,
 	return img, created, err
 }
 
-// Begin starts an attempt at a stage and returns its fencing token. messages are the ids of those that wait for it.
+// Begin starts an attempt at a stage and returns its fencing token. messages are the ids
+// of those that wait for it.
 func (s *Store) Begin(ctx context.Context, image int64, stage Stage, messages ...string) (Attempt, error) {
 	a := Attempt{Image: image, Stage: stage}
 	e := a.event(Begun, s.now())
@@ -113,7 +114,8 @@ func (s *Store) HandedOff(ctx context.Context, a Attempt) (Image, error) {
 	return s.append(ctx, e)
 }
 
-// Failure is how an attempt ended that has no result. Verdict is "retry", or one of the terminal states.
+// Failure is how an attempt ended that has no result. Verdict is "retry", or one of the
+// terminal states.
 type Failure struct {
 	Verdict, Reason string
 
@@ -132,8 +134,9 @@ func (s *Store) Fail(ctx context.Context, a Attempt, f Failure) (Image, error) {
 	return s.append(ctx, e)
 }
 
-// CutOff ends the attempt of an image that a process left behind when it died. Only what makes sure that the process is
-// dead may call it. Without such an attempt it changes nothing.
+// CutOff ends the attempt of an image that a process left behind when it died. Only what
+// makes sure that the process is dead may call it. Without such an attempt it changes
+// nothing.
 func (s *Store) CutOff(ctx context.Context, image int64) (img Image, err error) {
 	e := Event{Image: image, At: s.now(), Kind: Undone, Reason: "cut off: the process or the machine died"}
 	e.Detail.CutOff = true
@@ -153,8 +156,8 @@ func (s *Store) CutOff(ctx context.Context, image int64) (img Image, err error) 
 	return img, err
 }
 
-// Resume takes up a pending image at which nobody works, at the stage where it stands. With an attempt under way it
-// changes nothing.
+// Resume takes up a pending image at which nobody works, at the stage where it stands.
+// With an attempt under way it changes nothing.
 func (s *Store) Resume(ctx context.Context, image int64, reason string) (img Image, resumed bool, err error) {
 	e := Event{Image: image, At: s.now(), Kind: Reopened, Reason: reason}
 	err = s.write(ctx, &e, func(tx *sql.Tx) error {
@@ -197,9 +200,9 @@ func (s *Store) Reopen(ctx context.Context, image int64, stage Stage, reason str
 	return img, err
 }
 
-// Lose takes an image back to the stage that makes d, which the pool does not have any more.
-// From here on the journal does not have it either, and what the pool may yet have under its
-// id is not ours to touch.
+// Lose takes an image back to the stage that makes d, which the pool does not have any
+// more. From here on the journal does not have it either, and what the pool may yet have
+// under its id is not ours to touch.
 func (s *Store) Lose(ctx context.Context, d Device, reason string) (Image, error) {
 	stage := Unpack
 	if d.Kind == SnapshotDevice {
@@ -209,8 +212,8 @@ func (s *Store) Lose(ctx context.Context, d Device, reason string) (Image, error
 	return s.append(ctx, Event{Image: d.Image, At: s.now(), Kind: Reopened, Stage: stage, Reason: reason, Detail: Detail{Device: &d}})
 }
 
-// SetDevice moves a device outside of any attempt: the two steps of its removal. It is not
-// an event of the image. ErrHandedOut for a snapshot that was handed out and that no
+// SetDevice moves a device outside of any attempt: the two steps of its removal. It is
+// not an event of the image. ErrHandedOut for a snapshot that was handed out and that no
 // operator removes.
 func (s *Store) SetDevice(ctx context.Context, id int64, to DeviceState) error {
 	e := Event{Kind: "device", Detail: Detail{Device: &Device{ID: id, State: to}}} // only the name of a failpoint

@@ -27,8 +27,8 @@ func own(t *testing.T, s *Store, img Image) Device {
 	return Device{}
 }
 
-// Whatever becomes of its image, a snapshot that was handed out stays, and so does the state
-// that says so; what is missing is named.
+// Whatever becomes of its image, a snapshot that was handed out stays, and so does the
+// state that says so; what is missing is named.
 func TestHandedOutStaysActive(t *testing.T) {
 	s := newStore(t)
 	ctx := t.Context()
@@ -58,8 +58,8 @@ func TestHandedOutStaysActive(t *testing.T) {
 	}
 }
 
-// A snapshot that the pool has lost is lost in the journal with the event that says so. If it
-// was the last part, the image is not active.
+// A snapshot that the pool has lost is lost in the journal with the event that says so.
+// If it was the last part, the image is not active.
 func TestLose(t *testing.T) {
 	s := newStore(t)
 	ctx := t.Context()
@@ -99,8 +99,8 @@ func TestNotActiveWithoutADevice(t *testing.T) {
 	}
 }
 
-// An image that has its device is reopened at unpack: refused, for there cannot be two. Once
-// the device is lost it is made again.
+// An image that has its device is reopened at unpack: refused, for there cannot be two.
+// Once the device is lost it is made again.
 func TestReopenedAtUnpackWithItsDevice(t *testing.T) {
 	s := newStore(t)
 	ctx := t.Context()

@@ -17,8 +17,8 @@ const (
 // ErrLeftovers says that the removal of an image was cut off and has to be finished first.
 var ErrLeftovers = errors.New("its removal is not finished")
 
-// removed applies the removal of one snapshot, or of the image: while nobody works on it, and only if no attempt was made since the
-// operator looked.
+// removed applies the removal of one snapshot, or of the image: while nobody works on it,
+// and only if no attempt was made since the operator looked.
 func (p Progress) removed(e Event) (Progress, error) {
 	if e.Attempt != p.Attempt {
 		return p, fmt.Errorf("%w: removed as of attempt %d, current is %d", ErrFenced, e.Attempt, p.Attempt)

@@ -21,11 +21,13 @@ const (
 	MaxImage = 1 << 53
 )
 
-// Seal is what a sealed device says of itself, in a file beside the tree: enough to make the journal's rows anew when the database is
-// lost. It has field types of its own: bytes that lie on devices do not change because a row does.
+// Seal is what a sealed device says of itself, in a file beside the tree: enough to make
+// the journal's rows anew when the database is lost. It has field types of its own: bytes
+// that lie on devices do not change because a row does.
 //
-// It proves nothing by itself: whoever uses a snapshot can write one. It is believed only of a device that was never handed
-// out, which the pool's metadata tell; there the digest proves the tree.
+// It proves nothing by itself: whoever uses a snapshot can write one. It is believed only
+// of a device that was never handed out, which the pool's metadata tell; there the digest
+// proves the tree.
 type Seal struct {
 	Format    int       `json:"format"`
 	PoolUUID  string    `json:"pool_uuid"`

@@ -11,9 +11,9 @@ import (
 	"github.com/mattn/go-sqlite3"
 )
 
-// What the database takes on disk. Its log (https://www.sqlite.org/wal.html) grows as long
-// as a reader looks at an old state, and keeps its size afterwards: SQLite writes it anew
-// from the start, and shortens it when it is told to.
+// What the database takes on disk. Its log (https://www.sqlite.org/wal.html) grows as
+// long as a reader looks at an old state, and keeps its size afterwards: SQLite writes it
+// anew from the start, and shortens it when it is told to.
 
 // logLimit is how long the log may be when it is begun anew: about the size at which
 // SQLite brings it into the database by itself.
@@ -25,7 +25,8 @@ const (
 	walPatience = "PRAGMA busy_timeout = %d" // ms
 	walTruncate = "PRAGMA wal_checkpoint(TRUNCATE)"
 
-	// Events are numbered from 1 on, and none is ever deleted: the highest number counts them.
+	// Events are numbered from 1 on, and none is ever deleted: the highest number counts
+	// them.
 	sizeSelect = `SELECT (SELECT count(*) FROM images), (SELECT ifnull(max(seq), 0) FROM events),
 		(SELECT count(*) FROM devices), (SELECT count(*) FROM quarantine)`
 )

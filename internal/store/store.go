@@ -78,7 +78,8 @@ func open(path, mode string) *Store {
 	return &Store{read: read, journal: journal, path: path, now: time.Now}
 }
 
-// dsn carries every pragma that the driver knows, so that each connection of a pool has them (https://www.sqlite.org/pragma.html).
+// dsn carries every pragma that the driver knows, so that each connection of a pool has
+// them (https://www.sqlite.org/pragma.html).
 func dsn(path, mode, synchronous string) string {
 	return fileURL(path, map[string]string{
 		"mode":          mode,

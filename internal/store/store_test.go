@@ -255,7 +255,8 @@ func TestActiveOutlivesItsArchive(t *testing.T) {
 	}
 }
 
-// A final verdict ends an image, and leaves it to be asked for again; only one that was removed is not reopened.
+// A final verdict ends an image, and leaves it to be asked for again; only one that was
+// removed is not reopened.
 func TestReopenedAfterTheEnd(t *testing.T) {
 	for _, verdict := range []State{Dead, Rejected, Violation, Superseded, Vanished} {
 		s := newStore(t)
@@ -477,8 +478,8 @@ func walk(t *testing.T, s *Store, r *rand.Rand, steps int) {
 	}
 }
 
-// Attempts that died with the process are counted in a row; any result ends the row, and so does an operator who asks
-// for the image again.
+// Attempts that died with the process are counted in a row; any result ends the row, and
+// so does an operator who asks for the image again.
 func TestCutOff(t *testing.T) {
 	s, ctx := newStore(t), t.Context()
 	img, _, err := s.Enqueue(ctx, Object{Bucket: "b", Key: "images/x", ETag: "e"})
@@ -520,7 +521,8 @@ func folds(t *testing.T, s *Store, image int64) {
 	}
 }
 
-// An image that ended without a result begins anew when it is asked for again; an attempt that got further does not count.
+// An image that ended without a result begins anew when it is asked for again; an attempt
+// that got further does not count.
 func TestBeginsAnew(t *testing.T) {
 	s, ctx := newStore(t), t.Context()
 	for _, end := range []State{Rejected, Violation, Superseded, Vanished, Dead} {

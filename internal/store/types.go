@@ -26,8 +26,9 @@ func (s Stage) next() Stage {
 // State says where an image stands.
 type State string
 
-// The states of an image. All but Pending are terminal. Active is reopened when a result was lost; Removed only when an
-// operator submits it again; the others by a new event, a refusal (Rejected, Violation) only once policy or limits differ.
+// The states of an image. All but Pending are terminal. Active is reopened when a result
+// was lost; Removed only when an operator submits it again; the others by a new event, a
+// refusal (Rejected, Violation) only once policy or limits differ.
 const (
 	Pending    State = "pending"    // in the pipeline, or waiting for its next attempt
 	Active     State = "active"     // every stage done, a snapshot is active

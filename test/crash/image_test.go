@@ -181,7 +181,8 @@ func recoveryOf(trace, how string, point int) string {
 	return fmt.Sprintf("%s, %s at %d", trace, how, point)
 }
 
-// twice kills at every point of the recoveries that once has seen. Where recoveries pass the same points, the first kills take turns.
+// twice kills at every point of the recoveries that once has seen. Where recoveries pass
+// the same points, the first kills take turns.
 func twice(t *testing.T) {
 	pairs := pairs(imageTrace, "kill")
 	book.each(t, len(pairs), setting("CIM_CRASH_EVERY", selection), func(t *testing.T, i int) {
@@ -212,7 +213,8 @@ func pairs(trace, how string) (list [][]kill) {
 	return list
 }
 
-// kernelTwice kills once more for each first point, the second kills taking turns through the recovery.
+// kernelTwice kills once more for each first point, the second kills taking turns through
+// the recovery.
 func kernelTwice(t *testing.T, points []string) {
 	t.Helper()
 	book.each(t, len(points), setting("CIM_CRASH_EVERY", selection), func(t *testing.T, i int) {

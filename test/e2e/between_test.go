@@ -39,8 +39,8 @@ func (o hold) goOn() {
 	o.Check(os.WriteFile(o.until, nil, 0o600))
 }
 
-// A snapshot that is made, and written to, while a reconcile stands between its readings is
-// left alone: it was not there at the first reading, and that is no loss.
+// A snapshot that is made, and written to, while a reconcile stands between its readings
+// is left alone: it was not there at the first reading, and that is no loss.
 func TestSnapshotMadeBetweenReadings(t *testing.T) {
 	h := newHost(t)
 	h.Start()
@@ -66,8 +66,8 @@ func TestSnapshotMadeBetweenReadings(t *testing.T) {
 	h.Look()
 }
 
-// What a job has in hand is neither rolled back, nor counted as left over, nor listed as a
-// difference; once it is over, all agree.
+// What a job has in hand is neither rolled back, nor counted as left over, nor listed as
+// a difference; once it is over, all agree.
 func TestWorkInHandIsNoDifference(t *testing.T) {
 	h := newHost(t)
 	o := h.startHeld("after:step:unpack:formatted")
@@ -89,8 +89,8 @@ func TestWorkInHandIsNoDifference(t *testing.T) {
 }
 
 // The manifest of a removed image goes with it, though other images are on their way; one
-// that was left goes with the next reconcile, and needs no start of the daemon. A manifest
-// that an image refers to stays.
+// that was left goes with the next reconcile, and needs no start of the daemon. A
+// manifest that an image refers to stays.
 func TestManifestsOfRemovedImages(t *testing.T) {
 	h := newHost(t)
 	dir := filepath.Join(h.State, "manifests")

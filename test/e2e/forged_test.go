@@ -15,8 +15,8 @@ import (
 	tarballs "imagemanager.internal/test/images"
 )
 
-// forge puts a seal record onto a snapshot, as its user can, that proves the snapshot to be
-// an image in its own right: what is on it has the digest that the record promises.
+// forge puts a seal record onto a snapshot, as its user can, that proves the snapshot to
+// be an image in its own right: what is on it has the digest that the record promises.
 func forge(t *testing.T, snapshot string, seal store.Seal) {
 	t.Helper()
 	must := func(err error) {
@@ -66,9 +66,10 @@ func overwrite(t *testing.T, path string) {
 	}
 }
 
-// The user of a snapshot writes a seal record onto it that claims another image, or his own
-// device for an image: a lost journal is made anew from what the pool knows, and what he
-// wrote stays his. The victim's image is the victim's, and his snapshot is his image's.
+// The user of a snapshot writes a seal record onto it that claims another image, or his
+// own device for an image: a lost journal is made anew from what the pool knows, and what
+// he wrote stays his. The victim's image is the victim's, and his snapshot is his
+// image's.
 func TestForgedSeals(t *testing.T) {
 	h := newSizedHost(t, "1GiB", "DEVICE_SIZE=64MiB")
 	h.Start()
@@ -89,7 +90,8 @@ func TestForgedSeals(t *testing.T) {
 	claimed.Device = one.Device
 	forge(t, one.Path, claimed)
 
-	// He makes his device anew, so that nothing of its image is left, and claims an image that never was.
+	// He makes his device anew, so that nothing of its image is left, and claims an image
+	// that never was.
 	claimed = h.sealOn(b)
 	two := h.snapshots(b.ID)[0]
 	overwrite(t, two.Path)

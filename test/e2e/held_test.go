@@ -17,8 +17,8 @@ import (
 	tarballs "imagemanager.internal/test/images"
 )
 
-// holdDevice opens the first image's device that becomes active, as somebody who only looks,
-// and keeps it open until it is released.
+// holdDevice opens the first image's device that becomes active, as somebody who only
+// looks, and keeps it open until it is released.
 func (h *host) holdDevice() (release func()) {
 	h.T.Helper()
 	stop, holder := make(chan struct{}), make(chan *os.File, 1) // buffered: release comes later
@@ -49,7 +49,8 @@ func (h *host) holdDevice() (release func()) {
 	}
 }
 
-// waitUntried waits until a key's image has come as far as it can: terminal, or failed once.
+// waitUntried waits until a key's image has come as far as it can: terminal, or failed
+// once.
 func (h *host) waitUntried(key string) {
 	h.T.Helper()
 	h.WaitFor(key+" is tried", func() bool {
@@ -70,8 +71,8 @@ func (h *host) deleteObject(key string) {
 	h.Check(err)
 }
 
-// Somebody holds one image's device open: the daemon starts all the same, says so, and works
-// on the others; when it is let go, it is cleared away.
+// Somebody holds one image's device open: the daemon starts all the same, says so, and
+// works on the others; when it is let go, it is cleared away.
 func TestStartWithADeviceHeld(t *testing.T) {
 	h := newHost(t, "MAX_ATTEMPTS=1")
 	release := h.holdDevice()
@@ -131,8 +132,8 @@ func TestStartWithANameTaken(t *testing.T) {
 	h.Look()
 }
 
-// An operator removes an active snapshot with dmsetup: the next reconcile brings it back, and
-// it reads as before.
+// An operator removes an active snapshot with dmsetup: the next reconcile brings it back,
+// and it reads as before.
 func TestSnapshotRemovedByHand(t *testing.T) {
 	h := newHost(t)
 	h.Start()
@@ -149,8 +150,8 @@ func TestSnapshotRemovedByHand(t *testing.T) {
 	h.Look()
 }
 
-// An image was sealed once, given up, and its devices dropped; its object is gone when it is
-// asked for again: it is not active, for it has no device.
+// An image was sealed once, given up, and its devices dropped; its object is gone when it
+// is asked for again: it is not active, for it has no device.
 func TestActiveHasItsDevice(t *testing.T) {
 	h := newHost(t, "MAX_ATTEMPTS=1")
 	release := h.holdDevice()
@@ -180,9 +181,9 @@ func TestActiveHasItsDevice(t *testing.T) {
 	h.Look()
 }
 
-// Everything of an image is lost but a snapshot that its user has written to, and it cannot be
-// made again: whatever the verdict, the snapshot stays, the image is active and says what it
-// lacks, through restarts and reconciles. Only `consumer rm` removes it.
+// Everything of an image is lost but a snapshot that its user has written to, and it
+// cannot be made again: whatever the verdict, the snapshot stays, the image is active and
+// says what it lacks, through restarts and reconciles. Only `consumer rm` removes it.
 func TestHandedOutOutlivesItsImage(t *testing.T) {
 	h := newHost(t, "MAX_ATTEMPTS=2")
 	h.Start()

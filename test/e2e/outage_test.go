@@ -91,8 +91,9 @@ func TestOneObjectDenied(t *testing.T) {
 	h.Stop()
 }
 
-// An operator purges the queue, or a message's retention ends, while an image waits for its
-// next attempt: the image is still work. It goes on by itself; `submit` makes it go on now.
+// An operator purges the queue, or a message's retention ends, while an image waits for
+// its next attempt: the image is still work. It goes on by itself; `submit` makes it go
+// on now.
 func TestQueuePurged(t *testing.T) {
 	for _, c := range []struct{ name, visibility, submit string }{
 		{"by itself", "SQS_VISIBILITY=10s", ""},
@@ -194,8 +195,9 @@ func TestOverwrittenAndBack(t *testing.T) {
 	h.Look()
 }
 
-// An image is refused with a text that names a remedy. The operator follows it, and uploads
-// the object again or submits it: the image is made. Without the remedy it stays refused.
+// An image is refused with a text that names a remedy. The operator follows it, and
+// uploads the object again or submits it: the image is made. Without the remedy it stays
+// refused.
 func TestRemedyOfARefusal(t *testing.T) {
 	h := newHost(t)
 	body := tarballs.RootFS("x", 1, tarballs.Entry{Name: "usr/su", Mode: 0o4755, Body: "x"})
@@ -220,8 +222,8 @@ func TestRemedyOfARefusal(t *testing.T) {
 	h.Look()
 }
 
-// While every message is about another bucket none leaves the queue, and /readyz says why;
-// the first that is about ours ends that.
+// While every message is about another bucket none leaves the queue, and /readyz says
+// why; the first that is about ours ends that.
 func TestOnlyForeignMessages(t *testing.T) {
 	h := newHost(t, "S3_PREFIX=other/")
 	h.Start()
@@ -252,8 +254,8 @@ func TestOnlyForeignMessages(t *testing.T) {
 	h.Stop()
 }
 
-// A tool of the machine is broken: every image fails, none is blamed, /readyz says so, and
-// all are made once the tool is back.
+// A tool of the machine is broken: every image fails, none is blamed, /readyz says so,
+// and all are made once the tool is back.
 func TestBrokenTool(t *testing.T) {
 	h := newHost(t, "MAX_ATTEMPTS=2", "SQS_VISIBILITY=60s")
 	tool, err := exec.LookPath("mke2fs")

@@ -97,8 +97,8 @@ func TestWrongPool(t *testing.T) {
 	h.Look()
 }
 
-// A pool that has lost every device is not made full again by a start: somebody is to look
-// at what became of it.
+// A pool that has lost every device is not made full again by a start: somebody is to
+// look at what became of it.
 func TestPoolWithoutItsDevices(t *testing.T) {
 	h := newHost(t)
 	h.Start()

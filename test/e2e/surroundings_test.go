@@ -230,8 +230,8 @@ func (h *host) lock(name string) (unlock func()) {
 	return func() { h.Check(f.Close()) }
 }
 
-// A daemon that is started while a command works on the pool waits, says for whom, and can
-// be stopped meanwhile; then it starts.
+// A daemon that is started while a command works on the pool waits, says for whom, and
+// can be stopped meanwhile; then it starts.
 func TestStartWaitsForACommand(t *testing.T) {
 	h := newHost(t)
 	unlock := h.lock("pool.lock")
@@ -255,8 +255,8 @@ func TestStartWaitsForACommand(t *testing.T) {
 	h.Look()
 }
 
-// Commands that look, over and over, do not keep a daemon from starting, nor the daemon them
-// from looking.
+// Commands that look, over and over, do not keep a daemon from starting, nor the daemon
+// them from looking.
 func TestStartsBesideCommands(t *testing.T) {
 	h := newHost(t)
 	h.Start()

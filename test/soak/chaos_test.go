@@ -129,7 +129,8 @@ func (s *soak) stop() {
 	}
 }
 
-// start starts the daemon, whatever commands run. The caller holds it, or is the only one.
+// start starts the daemon, whatever commands run. The caller holds it, or is the only
+// one.
 func (s *soak) start() {
 	s.T.Helper()
 	for range 20 {

@@ -28,7 +28,8 @@ import (
 // shortSeed is that of the short form.
 const shortSeed = 1
 
-// A daemon that is busy for long loses nothing of its users' and keeps nothing for itself.
+// A daemon that is busy for long loses nothing of its users' and keeps nothing for
+// itself.
 func TestSoak(t *testing.T) {
 	machine.NeedPool(t)
 	s := &soak{Host: &machine.Host{T: t}, began: time.Now(), over: make(chan struct{}), seed: shortSeed}

@@ -179,8 +179,8 @@ func (s *soak) next() (o op, n uint64) {
 	return o, s.steps
 }
 
-// isLate reports whether the daemon is to be left alone. In the short form it is because no
-// step of the second half of a round ends it.
+// isLate reports whether the daemon is to be left alone. In the short form it is because
+// no step of the second half of a round ends it.
 func (s *soak) isLate() bool { return s.length > 0 && 2*time.Since(s.began) > s.length }
 
 func (s *soak) did(name string) {
@@ -227,8 +227,8 @@ func (s *soak) pause(d time.Duration) {
 	}
 }
 
-// waitForRoom gives the daemon time to work off what there is, but not for ever: it may be
-// kept from its work.
+// waitForRoom gives the daemon time to work off what there is, but not for ever: it may
+// be kept from its work.
 func (s *soak) waitForRoom() {
 	for range 50 {
 		if s.count(store.Pending) < backlog || s.isOver() {

@@ -87,7 +87,8 @@ func (m *model) release(o *object) {
 	o.busy = false
 }
 
-// mounts changes the number of mounted snapshots, and reports whether there may be so many.
+// mounts changes the number of mounted snapshots, and reports whether there may be so
+// many.
 func (m *model) mounts(by int) bool {
 	const most = 4
 	m.objectsMu.Lock()

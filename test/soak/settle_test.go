@@ -50,8 +50,8 @@ func (s *soak) whole(when string) invariants.Host {
 	return found
 }
 
-// waitRest waits until all is as it must be, or nothing will change any more, or for three
-// minutes.
+// waitRest waits until all is as it must be, or nothing will change any more, or for
+// three minutes.
 func (s *soak) waitRest() {
 	s.T.Helper()
 	tick := time.NewTicker(500 * time.Millisecond)
@@ -127,7 +127,8 @@ func (s *soak) activatedOnce() {
 	}
 }
 
-// removeAll removes every image: the pool and the files are as they were at the beginning.
+// removeAll removes every image: the pool and the files are as they were at the
+// beginning.
 func (s *soak) removeAll() {
 	s.T.Helper()
 	images, err := s.Store.Images(s.T.Context())

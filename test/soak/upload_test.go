@@ -51,8 +51,8 @@ func (s *soak) makeRoom(r *rand.Rand) {
 
 func newKey(r *rand.Rand) string { return fmt.Sprintf("images/%016x.tar", r.Uint64()) }
 
-// goodVersion is a root file system of some files, in one of five one of the archives that
-// every policy accepts.
+// goodVersion is a root file system of some files, in one of five one of the archives
+// that every policy accepts.
 func goodVersion(o *object, r *rand.Rand) *version {
 	if r.IntN(5) == 0 {
 		good := archives().good
@@ -172,7 +172,8 @@ func (s *soak) thereAndBack(r *rand.Rand) bool {
 	return true
 }
 
-// again uploads the same bytes again: the events are duplicates, and nothing comes of them.
+// again uploads the same bytes again: the events are duplicates, and nothing comes of
+// them.
 func (s *soak) again(r *rand.Rand) bool {
 	o := s.claim(r, func(o *object) bool { return o.current != nil })
 	if o == nil {

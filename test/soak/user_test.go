@@ -63,7 +63,8 @@ func (s *soak) unmount(v *version, sn *snap) {
 	s.mounts(-1)
 }
 
-// reads reports whether a mounted snapshot has what its user wrote, and what was uploaded.
+// reads reports whether a mounted snapshot has what its user wrote, and what was
+// uploaded.
 func (s *soak) reads(v *version, sn *snap) bool {
 	s.T.Helper()
 	root, err := sn.root()
