@@ -1,10 +1,12 @@
 package e2e
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -215,5 +217,34 @@ func TestHandedOutOutlivesItsImage(t *testing.T) {
 	if h.hasThin(pool, sn.Device) {
 		t.Error("it is not removed by an operator")
 	}
+	h.Look()
+}
+
+// A device does not answer in the middle of an unpack, which therefore never comes back: its
+// image alone waits. The worker and the message are free, others are made, and when the
+// device answers again the image is, too.
+func TestDeviceDoesNotAnswer(t *testing.T) {
+	h := newHost(t, "UNPACK_TIMEOUT=5s", "MAX_UNPACKS=1", "RECONCILE_INTERVAL=0")
+	h.Start()
+	h.WaitRunning()
+	h.put("images/x.tar", tarballs.RootFS("hello", 3, big(60)))
+	h.waitEvent("images/x.tar", "step unpack formatted")
+	h.Signal(syscall.SIGSTOP) // it is not to be faster
+	devices, err := h.Store.Devices(t.Context())
+	h.Check(err)
+	name := fmt.Sprintf("cim-%s-image-%d", poolName(t), devices[0].ID)
+	disks.Run(t, "dmsetup", "suspend", "--nolockfs", "--noflush", name)
+	h.Signal(syscall.SIGCONT)
+	h.WaitFor("the log says that it does not come back", func() bool { return strings.Contains(string(h.NewestLog()), "does not come back") })
+	good := h.first()
+	h.serves(good)
+	if img := h.ImagesOf("images/x.tar")[0]; img.State != store.Pending || img.Failures != 1 || img.Running {
+		t.Errorf("the image whose device does not answer: %+v", img.Progress)
+	}
+	disks.Run(t, "dmsetup", "resume", name)
+	h.WaitActive("images/x.tar")
+	h.WaitDrained()
+	h.Stop()
+	h.Consumer("verify", "--all")
 	h.Look()
 }
