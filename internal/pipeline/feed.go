@@ -43,7 +43,7 @@ func (p *Pipeline) unfinished(ctx context.Context) []int64 {
 			p.logImage(img).Error().Err(err).Msg("an attempt that was cut off cannot be ended")
 		}
 		switch {
-		case (&Job{image: img}).suspect(p.cfg):
+		case p.cfg.suspect(img):
 			p.mu.Lock()
 			p.parked[img.ID] = time.Now().Add(backoff(p.cfg.Backoff, img.CutOffs))
 			p.mu.Unlock()
@@ -57,7 +57,7 @@ func (p *Pipeline) unfinished(ctx context.Context) []int64 {
 // takeUp sends one image of the journal on its way, unless a job has it.
 func (p *Pipeline) takeUp(ctx, work context.Context, id int64, out chan<- *Job) {
 	img, err := p.Store.Image(ctx, id)
-	if err == nil && (&Job{image: img}).suspect(p.cfg) {
+	if err == nil && p.cfg.suspect(img) {
 		p.alone(ctx, work, img, out)
 		return
 	}
@@ -68,7 +68,9 @@ func (p *Pipeline) takeUp(ctx, work context.Context, id int64, out chan<- *Job) 
 
 // suspect reports whether so many processes died at the image that it may have been the
 // image that killed them.
-func (j *Job) suspect(c Config) bool { return j.image.CutOffs >= c.MaxCutOffs }
+func (c Config) suspect(img store.Image) bool {
+	return img.State == store.Pending && img.CutOffs >= c.MaxCutOffs
+}
 
 // alone tries an image at which processes died while no other is at work, so that none is
 // lost with it; once. After that it is given up.

@@ -249,7 +249,7 @@ func (p *Pipeline) dispatch(ctx, work context.Context, job *Job, out chan<- *Job
 		return
 	}
 	job.image = img
-	if img.State == store.Pending && job.suspect(p.cfg) && p.lonely() != img.ID {
+	if p.cfg.suspect(img) && p.lonely() != img.ID {
 		again := backoff(p.cfg.Backoff, img.CutOffs)
 		p.finish(work, job, outcome{verdict: retry, delay: again})
 		return

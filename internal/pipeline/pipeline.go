@@ -1,8 +1,9 @@
 // Package pipeline takes images from a notification to an active snapshot: it is the mind of the program.
 //
-// stage.go holds the table of stages and the loop over it; read it first. intake.go turns messages into jobs, delivery.go turns
-// ended jobs into settled messages, verdict.go judges errors, recover.go brings journal, pool and blob directory into agreement
-// after a crash. Leaves (queue, download, archive, devmapper, store) return errors; only this package has an opinion on them.
+// stage.go holds the table of stages and the loop over it; read it first. intake.go turns
+// messages into jobs, feed.go what waits in the journal, delivery.go ended jobs into settled
+// messages. verdict.go judges errors, breaker.go tells outages from an image's own faults,
+// recover.go brings journal, pool and blob directory into agreement after a crash. Leaves (queue, download, archive, devmapper, store) return errors; only this package has an opinion on them.
 package pipeline
 
 import (
@@ -220,7 +221,7 @@ func (p *Pipeline) forgetArchive(image int64) {
 // is held.
 func (p *Pipeline) park(job *Job, o outcome) {
 	due := time.Now().Add(o.delay)
-	if len(job.deliveries) > 0 && !job.suspect(p.cfg) {
+	if len(job.deliveries) > 0 && !p.cfg.suspect(job.image) {
 		due = due.Add(p.cfg.Unclaimed)
 	}
 	p.parked[job.image.ID] = due
