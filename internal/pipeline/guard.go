@@ -64,6 +64,7 @@ func (p *Pipeline) stuck(work context.Context, st stage, job *Job, late <-chan e
 	for _, d := range waiting {
 		p.settle(work, d, o)
 	}
+	close(job.over) // nobody waits for what does not come back
 	go func() {
 		err := <-late
 		p.logJob(left).Warn().AnErr("result", err).Str("step", string(st.name)).Msg("the stage came back after all")
@@ -86,7 +87,7 @@ func (p *Pipeline) replace(ctx context.Context, job *Job) *Job {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	left := &Job{image: img, attempt: job.attempt, over: job.over, deliveries: job.deliveries, began: job.began}
+	left := &Job{image: img, attempt: job.attempt, over: make(chan struct{}), deliveries: job.deliveries, began: job.began}
 	p.jobs[img.ID] = left
 	return left
 }

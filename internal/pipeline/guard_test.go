@@ -92,6 +92,9 @@ func TestStuckStage(t *testing.T) {
 		if err != nil || img.Failures != 1 || img.Running {
 			t.Errorf("%+v %v", img.Progress, err)
 		}
+		for _, job := range jobs[:2] {
+			<-job.over // else whoever feeds images one by one would wait with it
+		}
 		if job, _ := p.take(1, nil); job != nil {
 			t.Error("its image is free although the stage is still at it")
 		}
