@@ -161,12 +161,20 @@ func (s *system) disks(ctx context.Context) (dirs []string, poolDir string, err 
 
 // openBeside wires a pipeline for one command about the pool, beside a running daemon or without one, but not beside its recovery.
 func (s *system) openBeside(ctx context.Context) (*pipeline.Pipeline, error) {
+	p, err := s.lookBeside(ctx)
+	if err == nil {
+		s.renewPool(ctx)
+	}
+	return p, err
+}
+
+// lookBeside is openBeside for a command that changes nothing: not even the generation.
+func (s *system) lookBeside(ctx context.Context) (*pipeline.Pipeline, error) {
 	if err := s.lockPool(ctx, poolPatience); err != nil {
 		return nil, err
 	}
 	if err := s.openPool(ctx); err != nil {
 		return nil, err
 	}
-	s.renewPool(ctx)
 	return s.openPipeline(ctx, prometheus.NewRegistry())
 }

@@ -78,6 +78,9 @@ func (s *system) createPool(ctx context.Context, o poolOptions) error {
 	if row.State == "ready" {
 		return s.openPool(ctx)
 	}
+	if row, err = s.intendElsewhere(ctx, row, o); err != nil {
+		return err
+	}
 	if err := makeFiles(row, o); err != nil {
 		return err
 	}
@@ -99,6 +102,35 @@ func (s *system) intendPool(ctx context.Context, o poolOptions) (store.Pool, err
 		return row, err
 	}
 	if err := s.store.IntendPool(ctx, row); err != nil {
+		return row, err
+	}
+	return s.store.Pool(ctx)
+}
+
+// intendElsewhere takes other devices for a pool that was intended and not made, if they are
+// given now: the first ones may have been a mistake, and are not to be formatted. Once a
+// pool was formatted there it is that one.
+func (s *system) intendElsewhere(ctx context.Context, row store.Pool, o poolOptions) (store.Pool, error) {
+	data, metadata, err := s.poolPaths(o)
+	if err != nil || o.data == "" {
+		return row, err
+	}
+	if devmapper.StablePath(data) == row.Data && devmapper.StablePath(metadata) == row.Metadata {
+		return row, nil
+	}
+	used, err := devmapper.HasSuperblock(row.Metadata)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return row, err
+	}
+	if used {
+		return row, fmt.Errorf("%w: a pool on %s and %s was begun: finish it by `consumer pool create --data %s --metadata %s`, or wipe the latter yourself",
+			devmapper.ErrHasSuperblock, row.Data, row.Metadata, row.Data, row.Metadata)
+	}
+	other, err := s.newPool(o)
+	if err != nil {
+		return row, err
+	}
+	if err := s.store.ReplacePool(ctx, row.UUID, other); err != nil {
 		return row, err
 	}
 	return s.store.Pool(ctx)

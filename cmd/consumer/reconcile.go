@@ -24,7 +24,11 @@ func cmdReconcile(ctx context.Context, args []string, out io.Writer) error {
 					"beside it", err)
 			}
 		}
-		p, err := s.openBeside(ctx)
+		open := s.openBeside
+		if *dry {
+			open = s.lookBeside
+		}
+		p, err := open(ctx)
 		if err != nil {
 			return err
 		}

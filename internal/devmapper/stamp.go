@@ -85,20 +85,25 @@ func parseStamp(block []byte) (s dataStamp, ok bool) {
 }
 
 // readStamp reads the stamp at its places on the data; ok tells whether there is one.
+//
+// A block that a power cut tore may be unreadable: the other is enough.
 func readStamp(r io.ReaderAt, places ...int64) (s dataStamp, ok bool, err error) {
 	for _, at := range places {
 		block := alignedBlock()
-		if _, err := r.ReadAt(block, at); err != nil {
-			if errors.Is(err, io.EOF) { // the device ends before it
-				continue
+		if _, e := r.ReadAt(block, at); e != nil {
+			if !errors.Is(e, io.EOF) { // else the device ends before it
+				err = fmt.Errorf("read the stamp of the data: %w", e)
 			}
-			return s, false, fmt.Errorf("read the stamp of the data: %w", err)
+			continue
 		}
 		if got, whole := parseStamp(block); whole && (!ok || got.number > s.number) {
 			s, ok = got, true
 		}
 	}
-	return s, ok, nil
+	if ok {
+		err = nil
+	}
+	return s, ok, err
 }
 
 // place is which of the two blocks the stamp belongs into.

@@ -144,6 +144,22 @@ func TestOutageOfTheBucket(t *testing.T) {
 	})
 }
 
+// A pool whose parts do not belong together any more takes nothing: the next start would
+// refuse it, with all that was put into it meanwhile.
+func TestPoolDoesNotProveItself(t *testing.T) {
+	p := newPipeline(t)
+	p.condition.proved(fmt.Errorf("%w: the data are another's", devmapper.ErrForeign))
+	if err := p.fit(); !errors.Is(err, devmapper.ErrForeign) {
+		t.Errorf("%v", err)
+	}
+	for _, passing := range []error{nil, devmapper.ErrReadOnly} { // has a condition of its own
+		p.condition.proved(passing)
+		if err := p.condition.wrongPool(); err != nil {
+			t.Errorf("after %v: %v", passing, err)
+		}
+	}
+}
+
 // A missing tool or right is the machine's fault, whatever the image.
 func TestMachineLacks(t *testing.T) {
 	for _, err := range []error{

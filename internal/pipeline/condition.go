@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -19,6 +20,7 @@ type condition struct {
 	paused  error // why intake takes nothing, nil when it does
 	journal error // of the last write to the database, if it cannot be written
 	pollErr error // of the last poll
+	pool    error // why the pool's parts do not belong together, as of the last reconcile
 	foreign foreign
 	logged  map[queue.Class]time.Time
 	ended   map[verdict]int // jobs since the start
@@ -58,6 +60,22 @@ func (c *condition) unwritable(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.journal = err
+}
+
+// proved notes whether the pool's parts still prove that they belong together.
+func (c *condition) proved(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pool = nil
+	if errors.Is(err, devmapper.ErrForeign) {
+		c.pool = err
+	}
+}
+
+func (c *condition) wrongPool() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pool
 }
 
 func (c *condition) database() error {
@@ -140,6 +158,9 @@ func (p *Pipeline) admit() bool {
 func (p *Pipeline) fit() error {
 	if err := p.condition.database(); err != nil {
 		return fmt.Errorf("%w: %w: see to the disk under %s; work goes on by itself once a write succeeds", errDatabase, err, p.cfg.StateDir)
+	}
+	if err := p.condition.wrongPool(); err != nil {
+		return fmt.Errorf("the pool does not prove itself any more, and the next start would refuse it: %w", err)
 	}
 	if err := p.diskRoom(); err != nil {
 		return err

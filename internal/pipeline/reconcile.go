@@ -133,6 +133,7 @@ func (p *Pipeline) still(ctx context.Context, a Action) (bool, error) {
 // renew makes what was copied of the pool's data or metadata before no part of the pool.
 func (p *Pipeline) renew(ctx context.Context) error {
 	generation, err := p.Pool.Renew()
+	p.condition.proved(err)
 	if err != nil {
 		return err
 	}

@@ -1,9 +1,14 @@
 package e2e
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
+	"imagemanager.internal/test/disks"
 	tarballs "imagemanager.internal/test/images"
 )
 
@@ -42,4 +47,39 @@ func TestPoolLowThenGrown(t *testing.T) {
 	h.Start()
 	h.Stop()
 	h.Look()
+}
+
+// A pool create that was refused its devices is given others: those are taken, and the first
+// are not touched, then or later.
+func TestCreateGivenOtherDevices(t *testing.T) {
+	h := bareHost(t)
+	files := t.TempDir()
+	file := func(name string, size int64) string {
+		path := filepath.Join(files, name)
+		f, err := os.Create(path)
+		h.Check(err)
+		h.Check(errors.Join(f.Truncate(size), f.Close()))
+		return path
+	}
+	wrong, wrongMetadata := file("wrong", 1<<30), file("wrong-metadata", 16<<20)
+	disks.Run(t, "mke2fs", "-q", "-F", "-t", "ext4", wrong)
+	h.OpenLog(filepath.Join(h.dir(), "daemon.log"))
+	h.T.Cleanup(h.Close)
+	create := []string{"pool", "create", "--name", poolName(t)}
+	if out, code := h.Try(append(create, "--data", wrong, "--metadata", wrongMetadata)...); code == 0 {
+		t.Fatalf("somebody's file system was taken: %s", out)
+	}
+	h.Check(os.Truncate(wrong, 0)) // no file system any more, and nobody gave it to us
+	h.Check(os.Truncate(wrong, 1<<30))
+	h.Consumer(append(create, "--data", file("data", 1<<30), "--metadata", file("metadata", 16<<20))...)
+	for _, path := range []string{wrong, wrongMetadata} {
+		var s syscall.Stat_t
+		h.Check(syscall.Stat(path, &s))
+		if s.Blocks != 0 {
+			t.Errorf("%s was written to", path)
+		}
+	}
+	if out := h.Consumer("pool", "status", "--json"); !strings.Contains(out, filepath.Join(files, "data")) {
+		t.Errorf("the pool is elsewhere: %s", out)
+	}
 }
