@@ -196,6 +196,9 @@ func (p *Pipeline) sweep(ctx context.Context) error {
 		if _, waits := p.parked[img.ID]; waits || p.jobs[img.ID] != nil {
 			continue
 		}
+		if img.Attempt == 0 { // trickle's, one at a time
+			continue
+		}
 		unheld++
 		p.parked[img.ID] = time.Now().Add(p.cfg.Unclaimed)
 	}
@@ -223,6 +226,9 @@ func (p *Pipeline) trickleOnce(ctx, work context.Context, out chan<- *Job) (sent
 		p.Log.Error().Err(err).Msg("images to be taken up cannot be read")
 	}
 	for _, img := range images {
+		if !p.admit() {
+			return sent
+		}
 		job, fresh := p.take(img.ID, nil)
 		if !fresh { // its message was faster
 			continue

@@ -56,7 +56,12 @@ func (p *Pipeline) stuck(work context.Context, st stage, job *Job, late <-chan e
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(work), undoTimeout)
 	defer cancel()
 	left := p.replace(ctx, job)
-	o := p.conclude(ctx, left, p.judge(left, err))
+	o := abandoned
+	if lost := errors.Is(err, errLeaseLost); lost || work.Err() != nil { // no verdict, as for one that comes back
+		p.undone(ctx, left, map[bool]string{true: errLeaseLost.Error(), false: "stopped"}[lost])
+	} else {
+		o = p.conclude(ctx, left, p.judge(left, err))
+	}
 	p.mu.Lock()
 	waiting := left.deliveries
 	left.deliveries, left.stuck = nil, true

@@ -142,6 +142,7 @@ func (p *Pipeline) accept(ctx, work context.Context, m *queue.Message, out chan<
 		if reason == reasonDirectory {
 			continue
 		}
+		p.proveOurs(work) // an image may have come from the bucket's listing meanwhile
 		if all, away := p.condition.allForeign(o, fmt.Sprintf("s3://%s/%s…", p.cfg.Bucket, p.cfg.Prefix)); all {
 			end = outcome{verdict: retry, delay: away}
 			continue
@@ -178,6 +179,7 @@ func (p *Pipeline) foreign(o queue.Object) string {
 func (p *Pipeline) acceptObject(ctx, work context.Context, d *delivery, o queue.Object, out chan<- *Job) {
 	obj, err := p.identify(work, o)
 	if err != nil {
+		_ = p.lookAtBucket(work) // while it does not answer nothing more is taken
 		delay := backoff(p.cfg.Backoff, d.msg.ReceiveCount)
 		p.Log.Warn().Err(err).Str("s3_key", o.Key).Dur("again_in_ms", delay).Msg("S3 does not say which object it is; message returned")
 		p.settle(work, d, outcome{verdict: retry, delay: delay})
@@ -218,8 +220,11 @@ func (p *Pipeline) identify(ctx context.Context, o queue.Object) (store.Object, 
 	if !ambiguous && obj.Version() != "" {
 		return obj, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
 	found, err := p.Bucket.Head(ctx, o.Key)
-	if ambiguous && errors.Is(err, download.ErrGone) {
+	another := err == nil && o.ETag != "" && found.ETag != o.ETag
+	if ambiguous && (another || errors.Is(err, download.ErrGone)) {
 		other, e := p.Bucket.Head(ctx, o.AltKey)
 		if e == nil && (o.ETag == "" || other.ETag == o.ETag) {
 			obj.Key, found, err = o.AltKey, other, nil

@@ -95,8 +95,10 @@ func (p *Pipeline) applyIdle(ctx context.Context, a Action) error {
 // time, or for its message, which another host may have by now.
 func afterwards(a Action, before, after store.Image, due time.Time, err error) outcome {
 	switch {
-	case err == nil && before.State != store.Pending && after.State != store.Pending:
+	case err == nil && before.State == store.Active && after.State == store.Active:
 		return done
+	case err == nil && before.State.Refused(): // a message that came may ask for it anew
+		return outcome{verdict: retry, left: true}
 	case a.Do == MakeAgain || a.Do == RollForward:
 		return abandoned
 	case due.IsZero():

@@ -151,10 +151,11 @@ func (p Progress) reopened(e Event) (Progress, error) {
 		p.Stage = e.Stage
 	}
 	p.State, p.Running, p.Reason, p.CutOffs = Pending, false, e.Reason, 0
-	switch e.Stage {
-	case Download:
+	switch {
+	case e.Detail.Resumed: // what is there stays
+	case e.Stage == Download:
 		p.Blob = nil
-	case Unpack:
+	case e.Stage == Unpack:
 		p.Tree = nil
 	}
 	return p, nil

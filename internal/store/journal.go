@@ -159,7 +159,7 @@ func (s *Store) CutOff(ctx context.Context, image int64) (img Image, err error) 
 // Resume takes up a pending image at which nobody works, at the stage where it stands.
 // With an attempt under way it changes nothing.
 func (s *Store) Resume(ctx context.Context, image int64, reason string) (img Image, resumed bool, err error) {
-	e := Event{Image: image, At: s.now(), Kind: Reopened, Reason: reason}
+	e := Event{Image: image, At: s.now(), Kind: Reopened, Reason: reason, Detail: Detail{Resumed: true}}
 	err = s.write(ctx, &e, func(tx *sql.Tx) error {
 		img, err = queryImage(ctx, tx, imageByID, image)
 		if err != nil || img.State != Pending || img.Running {

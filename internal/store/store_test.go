@@ -521,6 +521,21 @@ func folds(t *testing.T, s *Store, image int64) {
 	}
 }
 
+// An image that waits is taken up with all that it has.
+func TestResumeKeeps(t *testing.T) {
+	s, ctx := newStore(t), t.Context()
+	img := run(t, s, object(1))
+	tree := img.Tree.Digest
+	must[Image](t)(s.Reopen(ctx, img.ID, Download, "its archive was lost"))
+	a := must[Attempt](t)(s.Begin(ctx, img.ID, Download))
+	must[Image](t)(s.Downloaded(ctx, a, *img.Blob))
+	got, resumed, err := s.Resume(ctx, img.ID, "asked")
+	if err != nil || !resumed || got.Stage != Unpack || got.Blob == nil || got.Tree == nil || got.Tree.Digest != tree {
+		t.Errorf("resumed %t: %+v, %v", resumed, got.Progress, err)
+	}
+	folds(t, s, img.ID)
+}
+
 // An image that ended without a result begins anew when it is asked for again; an attempt
 // that got further does not count.
 func TestBeginsAnew(t *testing.T) {

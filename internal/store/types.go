@@ -182,6 +182,7 @@ type Detail struct {
 	CutOff  bool   `json:"cut_off,omitempty"` // the process or the machine died during the attempt
 	Doubt   State  `json:"doubt,omitempty"`   // of a failure: the end that it suspects, to be seen twice before it is believed
 	Rules   string `json:"rules,omitempty"`   // of a refusal: policy and limits that it was given under
+	Resumed bool   `json:"resumed,omitempty"` // of a reopening: nothing was lost, a waiting image is taken up now
 	Fetched int64  `json:"fetched,omitempty"` // of a failed download: bytes newly on disk
 	Kept    *Kept  `json:"kept,omitempty"`
 
