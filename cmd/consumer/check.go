@@ -108,7 +108,7 @@ func (c config) checkSizes() []error {
 	p.bad(c.DeviceSize < 16<<20 || c.DeviceSize > mostDevice, "DEVICE_SIZE %s is outside 16MiB..100GB",
 		c.DeviceSize.String())
 	p.bad(c.DeviceSize%deviceUnit != 0 && c.DeviceSize <= mostDevice,
-		"DEVICE_SIZE %d is no multiple of 64 KiB: write %d", c.DeviceSize, c.DeviceSize/deviceUnit*deviceUnit)
+		"DEVICE_SIZE %d is not a multiple of 64 KiB: write %d", c.DeviceSize, c.DeviceSize/deviceUnit*deviceUnit)
 	p.bad(c.MaxImage < 1 || int64(c.MaxImage) > most.ImageBytes, "MAX_IMAGE_SIZE %s is outside 1..%s",
 		c.MaxImage.String(), units.BytesSize(float64(most.ImageBytes)))
 	p.bad(c.MaxFile < 1 || int64(c.MaxFile) > most.FileBytes, "MAX_FILE_SIZE %s is outside 1..%s", c.MaxFile.String(),

@@ -81,7 +81,9 @@ func (c config) checkBucket() []error {
 
 var (
 	bucketShape = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
-	bucketARN   = regexp.MustCompile(`^arn:aws[a-z-]*:s3:::([^/]+)`)
+	// oldBucket is what us-east-1 allowed until March 2018. Such buckets still exist.
+	oldBucket = regexp.MustCompile(`^[A-Za-z0-9._-]{3,255}$`)
+	bucketARN = regexp.MustCompile(`^arn:aws[a-z-]*:s3:::([^/]+)`)
 	// strangeBucket are beginnings and ends that S3 keeps for other things than buckets
 	// which notify.
 	strangeBucket = regexp.MustCompile(`^(?:xn--|sthree-|amzn-s3-demo-)|(?:-s3alias|--ol-s3|\.mrap|--x-s3|--table-s3)$`)
@@ -105,19 +107,15 @@ func bucketName(name string) error {
 		return fmt.Errorf("has a path: write the bucket's name alone, %s, and S3_PREFIX=%s", bucket, rest)
 	}
 	_, notIP := netip.ParseAddr(name)
-	lower := strings.ToLower(name)
 	switch {
 	case strings.TrimSpace(name) != name:
 		return fmt.Errorf("has a blank before or after it: write %s", strings.TrimSpace(name))
 	case strings.HasPrefix(name, "arn:"):
 		return errors.New("is an ARN of something else than a bucket: events name the bucket itself; write that name")
-	case lower != name && bucketShape.MatchString(lower):
-		return fmt.Errorf("has capital letters, which no bucket's name has: write %s", lower)
-	case strings.Contains(name, "_"):
-		return fmt.Errorf("has an underscore, which no bucket's name has: look it up by `aws s3 ls`, perhaps it "+
-			"is %s", strings.ReplaceAll(lower, "_", "-"))
+	case strings.ContainsAny(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_") && oldBucket.MatchString(name):
+		return nil
 	case !bucketShape.MatchString(name), strings.Contains(name, ".."), notIP == nil:
-		return errors.New("is no bucket's name: 3 to 63 lower-case letters, digits, hyphens and dots, a letter or " +
+		return errors.New("is not a bucket name: 3 to 63 lower-case letters, digits, hyphens and dots, a letter or " +
 			"digit at both ends; `aws s3 ls` lists yours")
 	case strangeBucket.MatchString(name):
 		return errors.New("is an alias, or a kind of bucket that sends no notifications: events name the bucket " +
@@ -239,7 +237,7 @@ func (c config) checkPlaces() []error {
 		p.bad(true, "AWS_REGION %q is an availability zone: write its region, %s", c.Region, m[1])
 	}
 	p.bad(c.Region != "" && !regionShape.MatchString(c.Region),
-		"AWS_REGION %q is no region: write its code, such as eu-west-1", c.Region)
+		"AWS_REGION %q is not a region: write its code, such as eu-west-1", c.Region)
 	for _, e := range []struct{ name, text string }{
 		{"AWS_ENDPOINT_URL", c.Endpoint}, {"AWS_ENDPOINT_URL_S3", c.EndpointS3}, {
 			"AWS_ENDPOINT_URL_SQS",

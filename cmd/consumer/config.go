@@ -27,7 +27,7 @@ type config struct {
 
 	Endpoint    string `envconfig:"AWS_ENDPOINT_URL" desc:"another endpoint for S3 and SQS, such as LocalStack"`
 	EndpointS3  string `envconfig:"AWS_ENDPOINT_URL_S3" desc:"another endpoint for S3 alone"`
-	EndpointSQS string `envconfig:"AWS_ENDPOINT_URL_SQS" desc:"another endpoint for SQS alone; by default the host of SQS_QUEUE_URL where that is no regional one"`
+	EndpointSQS string `envconfig:"AWS_ENDPOINT_URL_SQS" desc:"another endpoint for SQS alone; by default the host of SQS_QUEUE_URL unless that is a regional one"`
 
 	StateDir string `envconfig:"STATE_DIR" default:"/var/lib/consumer" desc:"database, archives, and the pool's files"`
 	Listen   string `envconfig:"LISTEN_ADDR" default:"127.0.0.1:9090" desc:"address of /metrics, /healthz, /readyz; empty: none"`

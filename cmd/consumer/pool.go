@@ -107,9 +107,9 @@ func (s *system) intendPool(ctx context.Context, o poolOptions) (store.Pool, err
 	return s.store.Pool(ctx)
 }
 
-// intendElsewhere takes other devices for a pool that was intended and not made, if they are
-// given now: the first ones may have been a mistake, and are not to be formatted. Once a
-// pool was formatted there it is that one.
+// intendElsewhere takes other devices for a pool that was intended and not made, if they
+// are given now: the first ones may have been a mistake, and are not to be formatted.
+// Once a pool was formatted there it is that one.
 func (s *system) intendElsewhere(ctx context.Context, row store.Pool, o poolOptions) (store.Pool, error) {
 	data, metadata, err := s.poolPaths(o)
 	if err != nil || o.data == "" {

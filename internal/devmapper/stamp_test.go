@@ -67,8 +67,8 @@ func (r unreadable) ReadAt(b []byte, at int64) (int, error) {
 	return r.ReaderAt.ReadAt(b, at)
 }
 
-// A block of the stamp that cannot be read leaves the other; without any it is no fact that
-// there is none.
+// A block of the stamp that cannot be read leaves the other; without any it is no fact
+// that there is none.
 func TestReadStampUnreadable(t *testing.T) {
 	one := dataStamp{owner: uuid.New(), number: 6, generation: 3, next: 3}
 	for i, at := range []int64{0, stampSize} {

@@ -1,9 +1,12 @@
-// Package pipeline takes images from a notification to an active snapshot: it is the mind of the program.
+// Package pipeline takes images from a notification to an active snapshot: it is the mind
+// of the program.
 //
 // stage.go holds the table of stages and the loop over it; read it first. intake.go turns
-// messages into jobs, feed.go what waits in the journal, delivery.go ended jobs into settled
-// messages. verdict.go judges errors, breaker.go tells outages from an image's own faults,
-// recover.go brings journal, pool and blob directory into agreement after a crash. Leaves (queue, download, archive, devmapper, store) return errors; only this package has an opinion on them.
+// messages into jobs, feed.go what waits in the journal, delivery.go ended jobs into
+// settled messages. verdict.go judges errors, breaker.go tells outages from an image's
+// own faults, recover.go brings journal, pool and blob directory into agreement after a
+// crash. Leaves (queue, download, archive, devmapper, store) return errors; only this
+// package has an opinion on them.
 package pipeline
 
 import (

@@ -305,8 +305,8 @@ func TestUnwritableDatabase(t *testing.T) {
 // An image that reconcile has looked after goes on as before: only what was lost is made again at once, and none is taken up without
 // its message that was not before.
 func TestAfterReconcile(t *testing.T) {
-	pending, active := store.Image{}, store.Image{}
-	pending.State, active.State = store.Pending, store.Active
+	pending, active, gone := store.Image{}, store.Image{}, store.Image{}
+	pending.State, active.State, gone.State = store.Pending, store.Active, store.Vanished
 	for name, c := range map[string]struct {
 		do            Do
 		before, after store.Image
@@ -316,6 +316,7 @@ func TestAfterReconcile(t *testing.T) {
 		parked        bool
 	}{
 		"terminal":            {Reactivate, active, active, time.Time{}, nil, accepted, false},
+		"ended, asked anew":   {RollBack, gone, gone, time.Time{}, nil, retry, false},
 		"lost":                {MakeAgain, active, pending, time.Time{}, nil, retry, true},
 		"waits for a message": {RollBack, pending, pending, time.Time{}, nil, retry, false},
 		"waits for its time":  {RollBack, pending, pending, time.Now().Add(time.Hour), nil, retry, true},

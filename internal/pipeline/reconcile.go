@@ -97,8 +97,6 @@ func afterwards(a Action, before, after store.Image, due time.Time, err error) o
 	switch {
 	case err == nil && before.State == store.Active && after.State == store.Active:
 		return done
-	case err == nil && before.State.Refused(): // a message that came may ask for it anew
-		return outcome{verdict: retry, left: true}
 	case a.Do == MakeAgain || a.Do == RollForward:
 		return abandoned
 	case due.IsZero():

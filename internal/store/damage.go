@@ -49,8 +49,8 @@ func check(ctx context.Context, path string) error {
 	}
 	err = checkAs(ctx, path, "ro")
 	if e := (sqlite3.Error{}); errors.As(err, &e) && e.ExtendedCode == sqlite3.ErrReadonlyRollback {
-		// A power cut left a rollback journal. What is to be checked is what SQLite makes of
-		// it.
+		// A power cut left a rollback journal. What is to be checked is what SQLite makes
+		// of it.
 		err = checkAs(ctx, path, "rw")
 	}
 	return damaged(path, err)

@@ -220,9 +220,9 @@ func TestHandedOutOutlivesItsImage(t *testing.T) {
 	h.Look()
 }
 
-// A device does not answer in the middle of an unpack, which therefore never comes back: its
-// image alone waits. The worker and the message are free, others are made, and when the
-// device answers again the image is, too.
+// A device does not answer in the middle of an unpack, which therefore never comes back:
+// its image alone waits. The worker and the message are free, others are made, and when
+// the device answers again the image is, too.
 func TestDeviceDoesNotAnswer(t *testing.T) {
 	h := newHost(t, "UNPACK_TIMEOUT=5s", "MAX_UNPACKS=1", "RECONCILE_INTERVAL=0")
 	h.Start()

@@ -19,6 +19,20 @@ func (h *host) waitCount(state store.State, n int) {
 	h.WaitFor(fmt.Sprintf("%d images are %s", n, state), func() bool { return h.count(state) == n })
 }
 
+// heals waits until images 0 to n-1 are made by themselves, and checks that nothing was
+// held against them.
+func (h *host) heals(n int) {
+	h.T.Helper()
+	h.waitCount(store.Active, n)
+	h.waitResumed()
+	for i := range n {
+		h.uncounted(fmt.Sprintf("images/%d.tar", i))
+	}
+	h.WaitDrained()
+	h.Stop()
+	h.Look()
+}
+
 // S3 answers 503 to everybody for a while: /readyz says so, nothing is counted against an
 // image, and all heals by itself.
 func TestOutageOfS3(t *testing.T) {
@@ -37,14 +51,7 @@ func TestOutageOfS3(t *testing.T) {
 		t.Errorf("%d of %d images were given up for an outage", dead, n)
 	}
 	h.faulty().Clear()
-	h.waitCount(store.Active, n)
-	h.waitResumed()
-	for i := range n {
-		h.uncounted(fmt.Sprintf("images/%d.tar", i))
-	}
-	h.WaitDrained()
-	h.Stop()
-	h.Look()
+	h.heals(n)
 }
 
 // The bucket itself does not answer, for listings either: nothing is taken from the queue
@@ -271,12 +278,5 @@ func TestBrokenTool(t *testing.T) {
 	if out, err := exec.Command("nsenter", "--mount=/proc/"+fmt.Sprint(h.PID())+"/ns/mnt", "umount", tool).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	h.waitCount(store.Active, n)
-	h.waitResumed()
-	for i := range n {
-		h.uncounted(fmt.Sprintf("images/%d.tar", i))
-	}
-	h.WaitDrained()
-	h.Stop()
-	h.Look()
+	h.heals(n)
 }

@@ -49,8 +49,8 @@ func TestPoolLowThenGrown(t *testing.T) {
 	h.Look()
 }
 
-// A pool create that was refused its devices is given others: those are taken, and the first
-// are not touched, then or later.
+// A pool create that was refused its devices is given others: those are taken, and the
+// first are not touched, then or later.
 func TestCreateGivenOtherDevices(t *testing.T) {
 	h := bareHost(t)
 	files := t.TempDir()
@@ -81,5 +81,27 @@ func TestCreateGivenOtherDevices(t *testing.T) {
 	}
 	if out := h.Consumer("pool", "status", "--json"); !strings.Contains(out, filepath.Join(files, "data")) {
 		t.Errorf("the pool is elsewhere: %s", out)
+	}
+}
+
+// A dry run changes nothing, not even the pool's generation: who looks at a copy does not
+// make it the newer one.
+func TestDryRunOnlyLooks(t *testing.T) {
+	h := newHost(t)
+	h.Start()
+	h.first()
+	h.WaitDrained()
+	h.Stop()
+	before, err := h.pool().Status()
+	h.Check(err)
+	h.Consumer("reconcile", "--dry-run")
+	after, err := h.pool().Status()
+	h.Check(err)
+	if after.TransactionID != before.TransactionID {
+		t.Errorf("the generation rose from %d to %d", before.TransactionID, after.TransactionID)
+	}
+	h.Consumer("snapshot", "images/a.tar")
+	if after, err = h.pool().Status(); err != nil || after.TransactionID == before.TransactionID {
+		t.Errorf("it did not rise by a command that changes the pool: %d, %v", after.TransactionID, err)
 	}
 }

@@ -4,11 +4,13 @@ package guard
 
 import (
 	"bytes"
+	"errors"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -314,6 +316,29 @@ func TestNothingIsLeftForLater(t *testing.T) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// largest is the most that a tracked file may have. What is larger was built or fetched.
+const largest = 1 << 20
+
+// Nothing that was built is tracked: it would be in every clone for good.
+func TestNothingBuiltIsTracked(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "git", "-C", root, "ls-files", "-z").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range strings.Split(strings.TrimRight(string(out), "\x00"), "\x00") {
+		info, err := os.Lstat(filepath.Join(root, path))
+		if errors.Is(err, fs.ErrNotExist) { // deleted, and not committed yet
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Size() > largest {
+			t.Errorf("%s has %d bytes, %d is the limit", path, info.Size(), largest)
+		}
 	}
 }
 
