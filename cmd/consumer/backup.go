@@ -10,7 +10,8 @@ import (
 	"github.com/docker/go-units"
 )
 
-// cmdBackup copies the database beside a running daemon or without one. It takes no lock: SQLite gives it one moment's view.
+// cmdBackup copies the database beside a running daemon or without one. It takes no lock:
+// SQLite gives it one moment's view.
 func cmdBackup(ctx context.Context, args []string, out io.Writer) error {
 	var force *bool
 	more := func(fs *flag.FlagSet) { force = fs.Bool("force", false, "replace an existing file") }

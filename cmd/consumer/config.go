@@ -18,7 +18,8 @@ import (
 	"imagemanager.internal/internal/queue"
 )
 
-// config is everything an operator may set: by environment, and the common ones by flag as well.
+// config is everything an operator may set: by environment, and the common ones by flag
+// as well.
 type config struct {
 	Bucket   string `envconfig:"S3_BUCKET" desc:"bucket to take images from (run)"`
 	Prefix   string `envconfig:"S3_PREFIX" default:"images/" desc:"key prefix of images"`

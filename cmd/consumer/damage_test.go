@@ -10,7 +10,8 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// stateWith makes a state directory with a journal of so many images and returns the path of its database.
+// stateWith makes a state directory with a journal of so many images and returns the path
+// of its database.
 func stateWith(t *testing.T, keys ...string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -38,7 +39,8 @@ func perform(t *testing.T, line string) (code int, text string) {
 	return code, out.String()
 }
 
-// Every command refuses a damaged database, says which and what to do, and leaves it as it is.
+// Every command refuses a damaged database, says which and what to do, and leaves it as
+// it is.
 func TestDamagedDatabase(t *testing.T) {
 	t.Setenv("S3_BUCKET", "demo")
 	t.Setenv("SQS_QUEUE_URL", "http://127.0.0.1/q")
@@ -73,7 +75,8 @@ func TestDamagedDatabase(t *testing.T) {
 	}
 }
 
-// A backup is a database that takes the other's place; it replaces a file only when told to.
+// A backup is a database that takes the other's place; it replaces a file only when told
+// to.
 func TestBackupAndRestore(t *testing.T) {
 	stateWith(t, "images/a.tar", "images/b.tar")
 	file := filepath.Join(t.TempDir(), "copy.db")

@@ -16,8 +16,9 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// cmdDemo shows the whole system at work: a real daemon, a real queue protocol, a real thin pool. Whatever happens, it leaves
-// nothing behind: no device, no loop, no process, no file.
+// cmdDemo shows the whole system at work: a real daemon, a real queue protocol, a real
+// thin pool. Whatever happens, it leaves nothing behind: no device, no loop, no process,
+// no file.
 func cmdDemo(ctx context.Context, args []string, out io.Writer) (err error) {
 	fs := flags("demo", "<archive.tar>", out)
 	emulator := fs.String("emulator", "", "program that serves S3 and SQS when AWS_ENDPOINT_URL is not set (default: emulator beside consumer)")
@@ -128,7 +129,8 @@ func (w *world) lookInside(ctx context.Context, img store.Image) (err error) {
 	return nil
 }
 
-// readInside reads a file of a mounted image through at most a few relative links, which cannot leave the image.
+// readInside reads a file of a mounted image through at most a few relative links, which
+// cannot leave the image.
 func readInside(dir *os.File, name string) ([]byte, error) {
 	root, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()))
 	if err != nil {

@@ -112,7 +112,8 @@ func (d *daemon) running(ctx context.Context) error {
 	}
 }
 
-// handedOff waits until the daemon says that there was nothing to do, and returns how long that took from now.
+// handedOff waits until the daemon says that there was nothing to do, and returns how
+// long that took from now.
 func (d *daemon) handedOff(ctx context.Context) (time.Duration, error) {
 	began := time.Now()
 	select {
@@ -133,7 +134,8 @@ func (d *daemon) stop() error {
 	return d.err
 }
 
-// startChild starts a program in a process group of its own, so that a Ctrl-C reaches it through us only.
+// startChild starts a program in a process group of its own, so that a Ctrl-C reaches it
+// through us only.
 func startChild(cmd *exec.Cmd, pipe func() (io.ReadCloser, error)) (io.Reader, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	r, err := pipe()
@@ -143,8 +145,8 @@ func startChild(cmd *exec.Cmd, pipe func() (io.ReadCloser, error)) (io.Reader, e
 	return r, cmd.Start()
 }
 
-// stopChild sends SIGTERM and waits until the child's output, if somebody reads it, and then the child have ended. A child that
-// does not end within a minute is killed.
+// stopChild sends SIGTERM and waits until the child's output, if somebody reads it, and
+// then the child have ended. A child that does not end within a minute is killed.
 func stopChild(cmd *exec.Cmd, drained <-chan struct{}) error {
 	kill := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
 	defer kill.Stop()

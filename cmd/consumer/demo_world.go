@@ -37,7 +37,8 @@ type world struct {
 	step   int
 }
 
-// newWorld makes a scratch directory, an S3 and SQS to talk to, and the bucket that notifies the queue.
+// newWorld makes a scratch directory, an S3 and SQS to talk to, and the bucket that
+// notifies the queue.
 func newWorld(ctx context.Context, cfg config, out io.Writer, emulator string) (_ *world, err error) {
 	w := &world{out: out}
 	defer func() {

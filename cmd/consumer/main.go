@@ -1,8 +1,11 @@
-// Command consumer takes container images from an S3 bucket to active device-mapper snapshots.
+// Command consumer takes container images from an S3 bucket to active device-mapper
+// snapshots.
 //
-// `consumer run` is the daemon; the other commands are for the operator beside it. Exit codes: 0 success, 1 failure, 2 wrong usage
-// or configuration, 3 the machine, the pool or the database is not as it must be, 4 another instance holds the state directory, 5 not found,
-// 6 an image is not what was sealed, 7 recover left devices of the pool alone, 130 interrupted.
+// `consumer run` is the daemon; the other commands are for the operator beside it. Exit
+// codes: 0 success, 1 failure, 2 wrong usage or configuration, 3 the machine, the pool or
+// the database is not as it must be, 4 another instance holds the state directory, 5 not
+// found, 6 an image is not what was sealed, 7 recover left devices of the pool alone, 130
+// interrupted.
 package main
 
 import (

@@ -159,7 +159,8 @@ func TestEveryCommandHelps(t *testing.T) {
 	}
 }
 
-// Commands that read the journal work without a daemon, a pool, or a network; without a journal they say so.
+// Commands that read the journal work without a daemon, a pool, or a network; without a
+// journal they say so.
 func TestShow(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("STATE_DIR", dir)

@@ -159,7 +159,8 @@ func (s *system) disks(ctx context.Context) (dirs []string, poolDir string, err 
 	return dirs, poolDir, nil
 }
 
-// openBeside wires a pipeline for one command about the pool, beside a running daemon or without one, but not beside its recovery.
+// openBeside wires a pipeline for one command about the pool, beside a running daemon or
+// without one, but not beside its recovery.
 func (s *system) openBeside(ctx context.Context) (*pipeline.Pipeline, error) {
 	p, err := s.lookBeside(ctx)
 	if err == nil {

@@ -57,8 +57,8 @@ func cmdPoolCreate(ctx context.Context, args []string, out io.Writer) (err error
 	return s.printPool(ctx, out, *asJSON)
 }
 
-// createPool records the intent, makes the files, makes the pool, and records that it exists. From then on its metadata is never
-// written to as if it were new.
+// createPool records the intent, makes the files, makes the pool, and records that it
+// exists. From then on its metadata is never written to as if it were new.
 func (s *system) createPool(ctx context.Context, o poolOptions) error {
 	row, err := s.store.Pool(ctx)
 	if errors.Is(err, store.ErrNotFound) {
@@ -136,7 +136,8 @@ func (s *system) intendElsewhere(ctx context.Context, row store.Pool, o poolOpti
 	return s.store.Pool(ctx)
 }
 
-// newPool is the row of a pool that these options describe. Metadata that hold a pool are refused.
+// newPool is the row of a pool that these options describe. Metadata that hold a pool are
+// refused.
 func (s *system) newPool(o poolOptions) (store.Pool, error) {
 	var err error
 	if o.data, o.metadata, err = s.poolPaths(o); err != nil {
@@ -210,7 +211,8 @@ func (s *system) printLostPool(ctx context.Context, out io.Writer, why error, as
 	return t.flush()
 }
 
-// cmdPoolDetach is the way to take the pool off this machine, or out of the way of maintenance.
+// cmdPoolDetach is the way to take the pool off this machine, or out of the way of
+// maintenance.
 func cmdPoolDetach(ctx context.Context, args []string, out io.Writer) (err error) {
 	fs := flags("pool detach", "", out)
 	s, err := openCommand(ctx, fs, args, store.OpenExisting)

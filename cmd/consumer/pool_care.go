@@ -48,7 +48,8 @@ func cmdPoolGrow(ctx context.Context, args []string, out io.Writer) (err error) 
 	return s.printPool(ctx, out, *asJSON)
 }
 
-// cmdPoolRepair checks the metadata of the detached pool, rebuilds what is damaged, and enlarges what may be full.
+// cmdPoolRepair checks the metadata of the detached pool, rebuilds what is damaged, and
+// enlarges what may be full.
 func cmdPoolRepair(ctx context.Context, args []string, out io.Writer) (err error) {
 	fs := flags("pool repair", "", out)
 	var metadata size

@@ -8,9 +8,11 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// replacePool makes the journal forget a pool that is lost, in favour of a new one that is about to be created. Nothing is taken for lost that
-// could be opened, and the new pool goes where there is nothing: no option overrules that. The journal keeps the devices; the pool with
-// the new UUID does not have them, so the next start makes every image again.
+// replacePool makes the journal forget a pool that is lost, in favour of a new one that
+// is about to be created. Nothing is taken for lost that could be opened, and the new
+// pool goes where there is nothing: no option overrules that. The journal keeps the
+// devices; the pool with the new UUID does not have them, so the next start makes every
+// image again.
 func (s *system) replacePool(ctx context.Context, lost store.Pool, o poolOptions) (store.Pool, error) {
 	if err := devmapper.Lost(poolConfig(lost)); err != nil {
 		return lost, fmt.Errorf("the pool is not lost, and stays: %w", err)

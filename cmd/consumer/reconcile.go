@@ -10,8 +10,9 @@ import (
 	"imagemanager.internal/internal/pipeline"
 )
 
-// cmdReconcile brings journal, pool and files into agreement, as the daemon does at its start and every RECONCILE_INTERVAL; or shows
-// what it would do, also beside a running daemon.
+// cmdReconcile brings journal, pool and files into agreement, as the daemon does at its
+// start and every RECONCILE_INTERVAL; or shows what it would do, also beside a running
+// daemon.
 func cmdReconcile(ctx context.Context, args []string, out io.Writer) error {
 	var dry *bool
 	more := func(fs *flag.FlagSet) {

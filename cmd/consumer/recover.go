@@ -24,8 +24,8 @@ var errLeftAlone = errors.New("devices of the pool are not proven and left alone
 // rebuilding is added to the name of the database while it is not complete.
 const rebuilding = ".recovering"
 
-// cmdRecover makes a lost database anew from what the pool's devices say of themselves. Killed anywhere, it is run again: the database
-// gets its name when all of it is there.
+// cmdRecover makes a lost database anew from what the pool's devices say of themselves.
+// Killed anywhere, it is run again: the database gets its name when all of it is there.
 func cmdRecover(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags := flags("recover", "", out)
 	var o poolOptions
@@ -80,7 +80,8 @@ func openWithoutStore(flags *flag.FlagSet, args []string) (*system, error) {
 	return &system{cfg: cfg, log: newLogger(cfg.LogLevel, os.Stderr, stderrIsTerminal())}, nil
 }
 
-// noDatabase refuses to go on where there is one, or a part of one that SQLite would take for the new one's.
+// noDatabase refuses to go on where there is one, or a part of one that SQLite would take
+// for the new one's.
 func noDatabase(path string) error {
 	var errs []error
 	for _, suffix := range []string{"", "-wal", "-shm"} {
@@ -91,7 +92,8 @@ func noDatabase(path string) error {
 	return errors.Join(errs...)
 }
 
-// openLostPool attaches the pool under the UUID that it had, so that no other owner can have it, and tells whether it was not active.
+// openLostPool attaches the pool under the UUID that it had, so that no other owner can
+// have it, and tells whether it was not active.
 func (s *system) openLostPool(ctx context.Context, o poolOptions, uuid string) (row store.Pool, attached bool, err error) {
 	if err := devmapper.Probe(); err != nil {
 		return row, false, err
@@ -156,7 +158,8 @@ func (s *system) recover(ctx context.Context, p *pipeline.Pipeline, row store.Po
 	return found, publish(path+rebuilding, path)
 }
 
-// publish gives the complete database its name, durably. A link, unlike a renaming, replaces nothing.
+// publish gives the complete database its name, durably. A link, unlike a renaming,
+// replaces nothing.
 func publish(from, to string) error {
 	if info, err := os.Stat(from + "-wal"); err == nil && info.Size() > 0 {
 		return fmt.Errorf("%s holds what %s does not: the database was not closed", info.Name(), from)
@@ -183,7 +186,8 @@ type recovered struct {
 	DryRun   bool             `json:"dry_run"`
 }
 
-// printFound shows what every device of the pool is. The error says that some are nothing that the journal has now.
+// printFound shows what every device of the pool is. The error says that some are nothing
+// that the journal has now.
 func printFound(out io.Writer, r recovered, asJSON bool) error {
 	is := map[string]int{}
 	for _, f := range r.Devices {

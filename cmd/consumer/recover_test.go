@@ -32,7 +32,8 @@ func TestRecoverRefusesADatabase(t *testing.T) {
 	}
 }
 
-// A complete database gets its name; nothing that has it already is replaced, and one that is not complete does not get it.
+// A complete database gets its name; nothing that has it already is replaced, and one
+// that is not complete does not get it.
 func TestPublish(t *testing.T) {
 	dir := t.TempDir()
 	from, to := filepath.Join(dir, "from"), filepath.Join(dir, "to")
@@ -69,7 +70,8 @@ func TestPublish(t *testing.T) {
 	}
 }
 
-// What is printed names every device, every archive that nobody claims, and what to do next; a hostile key cannot reach the terminal.
+// What is printed names every device, every archive that nobody claims, and what to do
+// next; a hostile key cannot reach the terminal.
 func TestPrintFound(t *testing.T) {
 	r := recovered{
 		Pool: store.Pool{Name: "images", UUID: "u"},

@@ -13,8 +13,8 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// cmdRm removes an image or one snapshot, beside a running daemon or without one. What is removed already is no error: a command that was
-// cut off is simply given again.
+// cmdRm removes an image or one snapshot, beside a running daemon or without one. What is
+// removed already is no error: a command that was cut off is simply given again.
 func cmdRm(ctx context.Context, args []string, out io.Writer) error {
 	var force *bool
 	more := func(fs *flag.FlagSet) {
@@ -90,8 +90,9 @@ func printRemoved(out io.Writer, r pipeline.Removed, snapshot bool, sn store.Sna
 	return nil
 }
 
-// findSnapshot returns the snapshot that the argument names: by its path, or as snapshot:ID with the device id that `consumer snapshots` shows.
-// A bare number is an image's id, anything else a key.
+// findSnapshot returns the snapshot that the argument names: by its path, or as
+// snapshot:ID with the device id that `consumer snapshots` shows. A bare number is an
+// image's id, anything else a key.
 func (s *system) findSnapshot(ctx context.Context, fs *flag.FlagSet) (is bool, sn store.Snapshot, err error) {
 	if fs.NArg() != 1 {
 		return false, sn, &usageError{errors.New("rm takes one key, image id, snapshot path or snapshot:ID; flags come first")}
@@ -112,8 +113,8 @@ func (s *system) findSnapshot(ctx context.Context, fs *flag.FlagSet) (is bool, s
 	return false, sn, nil
 }
 
-// findOne returns the one image that the argument names. Of several versions of a key it is the one of which something is kept; if there are
-// more, the operator decides.
+// findOne returns the one image that the argument names. Of several versions of a key it
+// is the one of which something is kept; if there are more, the operator decides.
 func (s *system) findOne(ctx context.Context, fs *flag.FlagSet) (store.Image, error) {
 	images, err := s.find(ctx, fs)
 	if err != nil {

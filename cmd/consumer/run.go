@@ -62,8 +62,8 @@ func cmdRun(ctx context.Context, args []string, out io.Writer) (err error) {
 	return p.Run(ctx)
 }
 
-// changeLevelOnSIGHUP makes the log change between the configured level and debug with every SIGHUP, until the function returned is
-// called.
+// changeLevelOnSIGHUP makes the log change between the configured level and debug with
+// every SIGHUP, until the function returned is called.
 func (s *system) changeLevelOnSIGHUP() func() error {
 	signals, gone := make(chan os.Signal, 1), make(chan struct{}) // buffered: package signal does not wait
 	signal.Notify(signals, syscall.SIGHUP)
@@ -111,7 +111,8 @@ func (s *system) recoverPool(ctx context.Context, p *pipeline.Pipeline) error {
 	})
 }
 
-// serveAdmin answers /metrics, /healthz (the process lives) and /readyz (it takes work, or why not).
+// serveAdmin answers /metrics, /healthz (the process lives) and /readyz (it takes work,
+// or why not).
 func (s *system) serveAdmin(ctx context.Context, addr string, reg *prometheus.Registry, p *pipeline.Pipeline) error {
 	if addr == "" {
 		return nil

@@ -228,7 +228,8 @@ func cmdSnapshot(ctx context.Context, args []string, out io.Writer) error {
 	})
 }
 
-// find returns the images that the argument names, by id or by key, oldest first; at least one.
+// find returns the images that the argument names, by id or by key, oldest first; at
+// least one.
 func (s *system) find(ctx context.Context, fs *flag.FlagSet) ([]store.Image, error) {
 	if fs.NArg() != 1 {
 		return nil, &usageError{fmt.Errorf("%s takes one key or image id", fs.Name())}

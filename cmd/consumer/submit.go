@@ -14,7 +14,8 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// openSubmitter wires what reads the bucket and writes the journal: neither a pool nor a queue.
+// openSubmitter wires what reads the bucket and writes the journal: neither a pool nor a
+// queue.
 func (s *system) openSubmitter(ctx context.Context) (*pipeline.Submitter, error) {
 	if err := errors.Join(append(s.cfg.checkBucket(), s.cfg.checkPlaces()...)...); err != nil {
 		return nil, &usageError{err}
@@ -29,7 +30,8 @@ func (s *system) openSubmitter(ctx context.Context) (*pipeline.Submitter, error)
 	}, nil
 }
 
-// cmdSubmit puts one object into the journal. The daemon, running or started later, takes it up.
+// cmdSubmit puts one object into the journal. The daemon, running or started later, takes
+// it up.
 func cmdSubmit(ctx context.Context, args []string, out io.Writer) error {
 	return show(ctx, "submit", "<key>", args, out, func(s *system, fs *flag.FlagSet, asJSON bool) error {
 		if fs.NArg() != 1 {

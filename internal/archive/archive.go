@@ -1,11 +1,15 @@
-// Package archive turns a tarball that nobody trusts into a tree of files on an empty file system, or refuses it and says why.
+// Package archive turns a tarball that nobody trusts into a tree of files on an empty
+// file system, or refuses it and says why.
 //
-// It has two halves. The first, [Check], reads headers only: it recognises the shape (a bundle with rootfs/, a plain root file
-// system, a docker save archive, an OCI image layout), builds the finished tree in memory, layers applied, and judges it by the one
-// table of [Rules] before anything is created. The second, [Extract], writes the judged tree; it holds no policy and follows no
-// symbolic link. [ReadManifest] reads a written tree back, so that it can be proved equal to what was meant to be written.
+// It has two halves. The first, [Check], reads headers only: it recognises the shape (a
+// bundle with rootfs/, a plain root file system, a docker save archive, an OCI image
+// layout), builds the finished tree in memory, layers applied, and judges it by the one
+// table of [Rules] before anything is created. The second, [Extract], writes the judged
+// tree; it holds no policy and follows no symbolic link. [ReadManifest] reads a written
+// tree back, so that it can be proved equal to what was meant to be written.
 //
-// The policy is chosen by the caller and never by the archive. The package neither logs nor retries nor counts.
+// The policy is chosen by the caller and never by the archive. The package neither logs
+// nor retries nor counts.
 package archive
 
 import (
@@ -18,8 +22,8 @@ import (
 	"imagemanager.internal/internal/archive/tarball"
 )
 
-// ErrChanged says that the archive is not, or no longer, the file that was checked: it has fewer bytes than it should, or its size,
-// inode or times differ between the passes.
+// ErrChanged says that the archive is not, or no longer, the file that was checked: it
+// has fewer bytes than it should, or its size, inode or times differ between the passes.
 var ErrChanged = errors.New("archive changed while it was in use")
 
 // Options say what is accepted. Zero values mean the defaults.
@@ -30,7 +34,8 @@ type Options struct {
 	Platform Platform // chosen from an image index; linux and the architecture of this machine by default
 }
 
-// Platform names what an image runs on, in the terms of the OCI image specification (those of Go).
+// Platform names what an image runs on, in the terms of the OCI image specification
+// (those of Go).
 type Platform struct {
 	OS, Architecture string
 }
@@ -50,10 +55,12 @@ func (o Options) withDefaults() (Options, error) {
 	return o, nil
 }
 
-// Check judges the archive in the first size bytes of src and plans its extraction. It reads headers and the data of image
-// configurations; of images in layers also the layers, whose digests it verifies. Nothing is written.
+// Check judges the archive in the first size bytes of src and plans its extraction. It
+// reads headers and the data of image configurations; of images in layers also the
+// layers, whose digests it verifies. Nothing is written.
 //
-// A refused archive is a *Rejection. Other errors are ErrChanged, the cause of ctx, and those of src.
+// A refused archive is a *Rejection. Other errors are ErrChanged, the cause of ctx, and
+// those of src.
 func Check(ctx context.Context, src io.ReaderAt, size int64, opts Options) (*Plan, error) {
 	opts, err := opts.withDefaults()
 	if err != nil {

@@ -69,7 +69,8 @@ func BenchmarkReadManifest(b *testing.B) {
 	}
 }
 
-// BenchmarkConfinement is what confinement costs: it writes and reads the same trees with and without, in turns.
+// BenchmarkConfinement is what confinement costs: it writes and reads the same trees with
+// and without, in turns.
 func BenchmarkConfinement(b *testing.B) {
 	free := func(work func() error) error { return work() }
 	for name, data := range trees() {

@@ -13,7 +13,8 @@ import (
 
 var policies = []Policy{Strict, Distro, Trusted}
 
-// Every archive of the list ends under every policy as the list says, with everything said that an operator needs.
+// Every archive of the list ends under every policy as the list says, with everything
+// said that an operator needs.
 func TestVerdicts(t *testing.T) {
 	for _, c := range images.Cases() {
 		for _, p := range policies {
@@ -108,8 +109,8 @@ func TestEveryRuleHasAnArchive(t *testing.T) {
 	t.Logf("%d rules, %d archives", len(Rules()), len(cases))
 }
 
-// What is accepted is written as planned and read back the same, the file system is clean, and nothing outside has changed; on a mount
-// without protecting flags.
+// What is accepted is written as planned and read back the same, the file system is
+// clean, and nothing outside has changed; on a mount without protecting flags.
 func TestExtractCases(t *testing.T) {
 	for _, c := range images.Cases() {
 		for _, p := range policies {

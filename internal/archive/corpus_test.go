@@ -14,7 +14,8 @@ import (
 // corpusDir has the archives that other projects test with.
 const corpusDir = "../../test/images/testdata"
 
-// judgeAnyTree checks without the rule on the layout: nearly none of the corpus is a root file system.
+// judgeAnyTree checks without the rule on the layout: nearly none of the corpus is a root
+// file system.
 func judgeAnyTree(t testing.TB, b []byte, p Policy) (*Plan, error) {
 	t.Helper()
 	opts, err := Options{Policy: p}.withDefaults()
@@ -55,7 +56,8 @@ func expectations(t testing.TB) map[string]expectation {
 	return want
 }
 
-// Every archive of the corpus ends as the table says; what is accepted is written and read back the same, and nothing outside changes.
+// Every archive of the corpus ends as the table says; what is accepted is written and
+// read back the same, and nothing outside changes.
 func TestCorpus(t *testing.T) {
 	want, all := expectations(t), corpus(t)
 	for name := range all {

@@ -6,20 +6,22 @@ import (
 )
 
 const (
-	// crewSize is how many files are read or written at once: enough to keep hashing and the kernel's work apart, and no more, as
-	// inode creation in ext4 does not scale.
+	// crewSize is how many files are read or written at once: enough to keep hashing and
+	// the kernel's work apart, and no more, as inode creation in ext4 does not scale.
 	crewSize = 2
-	// bufferSize is what is read and written at once. It also bounds how long a cancelled copy goes on.
+	// bufferSize is what is read and written at once. It also bounds how long a cancelled
+	// copy goes on.
 	bufferSize = 1 << 20
-	// queued is how many jobs wait. A goroutine that is bound to its thread is slow to wake, and this way seldom has to be; each job
-	// holds a descriptor, so they are few.
+	// queued is how many jobs wait. A goroutine that is bound to its thread is slow to
+	// wake, and this way seldom has to be; each job holds a descriptor, so they are few.
 	queued = 32
 )
 
 // buffers are one worker's: one is hashed while the other is filled.
 type buffers [2][]byte
 
-// spare keeps the buffers of workers that have ended. Made anew, they would add a third to the reading of a small image.
+// spare keeps the buffers of workers that have ended. Made anew, they would add a third
+// to the reading of a small image.
 var spare = sync.Pool{New: func() any { return &buffers{make([]byte, bufferSize), make([]byte, bufferSize)} }}
 
 // crew runs jobs in a fixed number of goroutines, each confined.

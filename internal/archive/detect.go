@@ -17,7 +17,8 @@ type format struct {
 	at         int
 }
 
-// formats are those people upload instead of a tarball. Sources: file(1)'s magic database and the formats' specifications.
+// formats are those people upload instead of a tarball. Sources: file(1)'s magic database
+// and the formats' specifications.
 var formats = []format{
 	{"gzip", true, "\x1f\x8b", 0},
 	{"bzip2", true, "BZh", 0},
@@ -82,8 +83,8 @@ func sniff(head []byte) (format, bool) {
 	return format{}, false
 }
 
-// detect refuses what is not a tar archive. A correct checksum of the first header decides before any magic: the first name may
-// begin with anything.
+// detect refuses what is not a tar archive. A correct checksum of the first header
+// decides before any magic: the first name may begin with anything.
 func detect(src io.ReaderAt, size int64) error {
 	head := make([]byte, min(size, magicSpan))
 	if n, err := src.ReadAt(head, 0); n < len(head) {

@@ -5,8 +5,9 @@ import (
 	"strings"
 )
 
-// docker reads what docker save writes: manifest.json names the configuration and the layers, lowest first. Since Docker 25 the same
-// archive is an OCI layout as well; then both must be about the same image.
+// docker reads what docker save writes: manifest.json names the configuration and the
+// layers, lowest first. Since Docker 25 the same archive is an OCI layout as well; then
+// both must be about the same image.
 func (im *image) docker(ctx context.Context) (*composition, error) {
 	if im.members.child(rootID, "manifest.json") == rootID {
 		return nil, refuse(BadManifest, "no manifest.json: saved by a Docker before 1.10; load it and save it again")
@@ -76,8 +77,9 @@ func (im *image) dockerManifest(ctx context.Context) (object, error) {
 	return entry, nil
 }
 
-// dockerConfig reads the configuration. Its name carries its digest: "<hex>.json", "blobs/sha256/<hex>", or "sha256:<hex>" from
-// other tools; where it does not, the configuration is only as good as the archive.
+// dockerConfig reads the configuration. Its name carries its digest: "<hex>.json",
+// "blobs/sha256/<hex>", or "sha256:<hex>" from other tools; where it does not, the
+// configuration is only as good as the archive.
 func (im *image) dockerConfig(ctx context.Context, comp *composition, name string) error {
 	i, err := im.member(name)
 	if err != nil {
@@ -101,7 +103,8 @@ func configDigest(name string) string {
 	return digestInName(strings.TrimSuffix(name, ".json"), "blobs/sha256/", "sha256:", "")
 }
 
-// digestInName is the digest that a member's name promises behind one of the prefixes, or empty.
+// digestInName is the digest that a member's name promises behind one of the prefixes, or
+// empty.
 func digestInName(name string, prefixes ...string) string {
 	for _, p := range prefixes {
 		if rest, ok := strings.CutPrefix(name, p); ok && isHex(rest) {
@@ -111,8 +114,8 @@ func digestInName(name string, prefixes ...string) string {
 	return ""
 }
 
-// agree checks that an OCI index in the same archive, where it lists manifests, has one for this configuration. An image saved by
-// its id has a list of null.
+// agree checks that an OCI index in the same archive, where it lists manifests, has one
+// for this configuration. An image saved by its id has a list of null.
 func (im *image) agree(ctx context.Context, configName string) error {
 	if im.members.child(rootID, "oci-layout") == rootID || im.members.child(rootID, "index.json") == rootID {
 		return nil

@@ -15,8 +15,9 @@ const (
 	maxValues = 50_000 // in a JSON document; each takes memory
 )
 
-// object is a JSON object. Its keys are case-sensitive, as the specifications of images have them; encoding/json's structs are not,
-// and take the last of two equal keys, so that two readers may see two images.
+// object is a JSON object. Its keys are case-sensitive, as the specifications of images
+// have them; encoding/json's structs are not, and take the last of two equal keys, so
+// that two readers may see two images.
 type object map[string]any
 
 var errDocument = errors.New("malformed JSON")

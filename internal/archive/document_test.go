@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// JSON is read strictly: what another reader could understand differently is refused, and so is what would take much memory.
+// JSON is read strictly: what another reader could understand differently is refused, and
+// so is what would take much memory.
 func TestDocument(t *testing.T) {
 	for name, c := range map[string]struct {
 		text string

@@ -19,16 +19,18 @@ const (
 	configName = "image.json" // the image's configuration, beside it
 )
 
-// Extract writes the plan's tree to rootfs/ below root, an open directory of an empty file system that nobody else sees, best a
-// detached mount with nosymfollow, nodev, nosuid and noexec. It decides nothing: it writes what Check has judged. It returns the
+// Extract writes the plan's tree to rootfs/ below root, an open directory of an empty
+// file system that nobody else sees, best a detached mount with nosymfollow, nodev,
+// nosuid and noexec. It decides nothing: it writes what Check has judged. It returns the
 // manifest of what it wrote, which is for the caller to synchronise.
 //
-// No symbolic link is ever followed: the kernel sees single names only, relative to the descriptor of a directory that was made
-// here. progress may be nil; it is called with the bytes written so far, by several goroutines, one at a time. They, and those that
+// No symbolic link is ever followed: the kernel sees single names only, relative to the
+// descriptor of a directory that was made here. progress may be nil; it is called with
+// the bytes written so far, by several goroutines, one at a time. They, and those that
 // read src, run on threads that keep only the capabilities that writing a tree takes.
 //
-// It needs root's rights. Errors are ErrChanged, the cause of ctx, and errno of the file system; whatever was written stays, for the
-// caller to throw away.
+// It needs root's rights. Errors are ErrChanged, the cause of ctx, and errno of the file
+// system; whatever was written stays, for the caller to throw away.
 func Extract(ctx context.Context, src io.ReaderAt, plan *Plan, root *os.File, progress func(done int64)) (*Manifest, error) {
 	return extract(ctx, only(toWrite(plan.Policy), 0), src, plan, root, progress)
 }
@@ -81,8 +83,8 @@ type writer struct {
 	progress func(int64)
 }
 
-// directory is one that is being filled. It is finished (owner, mode, times: last, or filling it would change them) by whoever
-// finishes the last thing in it.
+// directory is one that is being filled. It is finished (owner, mode, times: last, or
+// filling it would change them) by whoever finishes the last thing in it.
 type directory struct {
 	fd      int
 	node    id
@@ -102,7 +104,8 @@ func (w *writer) all(ctx context.Context, root id, above int) error {
 	return w.fill(ctx, d)
 }
 
-// mkdir makes a directory and opens it. It counts as pending in itself until fill is through.
+// mkdir makes a directory and opens it. It counts as pending in itself until fill is
+// through.
 func (w *writer) mkdir(node id, name string, parent *directory, above int) (*directory, error) {
 	if err := mkdirAt(above, name); err != nil {
 		return nil, w.explain(node, err)
@@ -119,7 +122,8 @@ func (w *writer) mkdir(node id, name string, parent *directory, above int) (*dir
 	return d, nil
 }
 
-// fill makes all names in a directory, in the archive's order, which is also that of the data to be read.
+// fill makes all names in a directory, in the archive's order, which is also that of the
+// data to be read.
 func (w *writer) fill(ctx context.Context, d *directory) (err error) {
 	defer func() { err = errors.Join(err, w.release(d)) }()
 	for i := range w.tree.children(d.node) {
@@ -152,7 +156,8 @@ func (w *writer) entry(ctx context.Context, d *directory, i id) error {
 	return w.explain(i, unix.EINVAL) // Check lets no other kind through
 }
 
-// file makes a file, or one more name for it: whichever name comes first gets the content.
+// file makes a file, or one more name for it: whichever name comes first gets the
+// content.
 func (w *writer) file(ctx context.Context, d *directory, i id) error {
 	n, inode := w.tree.at(i), w.tree.inode(i)
 	if first, ok := w.made[inode]; ok {
@@ -176,7 +181,8 @@ func (w *writer) file(ctx context.Context, d *directory, i id) error {
 	return nil
 }
 
-// hardlink gives a file one more name. The directory of its first name may be closed by now.
+// hardlink gives a file one more name. The directory of its first name may be closed by
+// now.
 func (w *writer) hardlink(first id, d *directory, name string) error {
 	n := w.tree.at(first)
 	if n.parent == d.node {
@@ -189,8 +195,9 @@ func (w *writer) hardlink(first id, d *directory, name string) error {
 	return errors.Join(linkAt(fd, n.name, d.fd, name), unix.Close(fd))
 }
 
-// content writes a file's data and attributes. The owner comes before the mode, as a change of owner takes special bits away, and
-// both before the attributes, of which it takes capabilities; the times come last.
+// content writes a file's data and attributes. The owner comes before the mode, as a
+// change of owner takes special bits away, and both before the attributes, of which it
+// takes capabilities; the times come last.
 func (w *writer) content(ctx context.Context, b *buffers, fd, dir int, name string, inode id) error {
 	n := w.tree.at(inode)
 	sum, err := copyFile(ctx, b, w.src, n, fd, w.advance)

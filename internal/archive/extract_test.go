@@ -16,7 +16,8 @@ import (
 	"imagemanager.internal/test/images"
 )
 
-// For accepted archives that need no adjustment, GNU tar writes the same tree: names, types, modes, owners, times, links, contents.
+// For accepted archives that need no adjustment, GNU tar writes the same tree: names,
+// types, modes, owners, times, links, contents.
 func TestSameTreeAsGNUTar(t *testing.T) {
 	needRoot(t)
 	root := newDisk(t, 128<<20).mount(t.TempDir())
@@ -47,7 +48,8 @@ func TestSameTreeAsGNUTar(t *testing.T) {
 	}
 }
 
-// ignoreImplied takes times out of directories that no entry describes: GNU tar leaves them as they come.
+// ignoreImplied takes times out of directories that no entry describes: GNU tar leaves
+// them as they come.
 func ignoreImplied(want, got *Manifest) {
 	for i, r := range want.Records {
 		if r.Type == TypeDir && r.Sec == 0 && i < len(got.Records) && got.Records[i].Path() == r.Path() {
@@ -56,7 +58,8 @@ func ignoreImplied(want, got *Manifest) {
 	}
 }
 
-// Links that wait in the destination are not followed, and nothing that is there is touched.
+// Links that wait in the destination are not followed, and nothing that is there is
+// touched.
 func TestHostileDestination(t *testing.T) {
 	needRoot(t)
 	b := images.Tar(images.Image{Layers: [][]byte{images.Tar(images.Root()...)}}.OCI()...)
@@ -78,8 +81,8 @@ func TestHostileDestination(t *testing.T) {
 	}
 }
 
-// While a tree is written, another process keeps replacing its directories by links to the outside. The extraction may fail; nothing
-// lands outside.
+// While a tree is written, another process keeps replacing its directories by links to
+// the outside. The extraction may fail; nothing lands outside.
 func TestSwappedDirectories(t *testing.T) {
 	needRoot(t)
 	s := newSentinel(t)
@@ -114,7 +117,8 @@ func TestSwappedDirectories(t *testing.T) {
 	s.unchanged()
 }
 
-// A tree that only a hole in the first half could produce is stopped by the second: it follows no link and makes no device.
+// A tree that only a hole in the first half could produce is stopped by the second: it
+// follows no link and makes no device.
 func TestWriterAlone(t *testing.T) {
 	needRoot(t)
 	s := newSentinel(t)
@@ -143,7 +147,8 @@ func TestWriterAlone(t *testing.T) {
 	s.unchanged()
 }
 
-// A device of DeviceBytes holds the tree, for trees of different kinds; PoolBytes is about what is written.
+// A device of DeviceBytes holds the tree, for trees of different kinds; PoolBytes is
+// about what is written.
 func TestDeviceBytes(t *testing.T) {
 	needRoot(t)
 	long := strings.Repeat("n", 90)
@@ -198,7 +203,8 @@ func TestProgress(t *testing.T) {
 	}
 }
 
-// One root file system gives one digest, whatever form it comes in; images have their configuration beside it.
+// One root file system gives one digest, whatever form it comes in; images have their
+// configuration beside it.
 func TestSameTreeInEveryForm(t *testing.T) {
 	layers := images.Image{Layers: [][]byte{images.Tar(images.Root()...)}}
 	digest := func(b []byte, shape Shape) string {

@@ -22,7 +22,8 @@ func seeds(f *testing.F, groups ...string) {
 	}
 }
 
-// repair corrects the checksums of what looks like headers, so that fuzzing gets beyond them.
+// repair corrects the checksums of what looks like headers, so that fuzzing gets beyond
+// them.
 func repair(b []byte) []byte {
 	b = bytes.Clone(b)
 	for off := 0; off+512 <= len(b); off += 512 {
@@ -33,7 +34,8 @@ func repair(b []byte) []byte {
 	return b
 }
 
-// safe checks what must hold for every input: a verdict, and a tree that is inside of its root by every path through it.
+// safe checks what must hold for every input: a verdict, and a tree that is inside of its
+// root by every path through it.
 func safe(t *testing.T, b []byte, p Policy) {
 	t.Helper()
 	plan, err := judgeAnyTree(t, b, p)
@@ -67,7 +69,8 @@ func openTemp(t *testing.T) *os.File {
 	return root
 }
 
-// contained follows every link with a walker of its own, simple and slow, with rootfs as the root.
+// contained follows every link with a walker of its own, simple and slow, with rootfs as
+// the root.
 func contained(t *testing.T, m *Manifest) {
 	t.Helper()
 	byPath := map[string]*Record{}
@@ -120,7 +123,8 @@ func FuzzShape(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) { safe(t, repair(b), Strict) })
 }
 
-// FuzzLayers: two layers over a small root file system. Their digests are right, or the fuzzer would never get to the merging.
+// FuzzLayers: two layers over a small root file system. Their digests are right, or the
+// fuzzer would never get to the merging.
 func FuzzLayers(f *testing.F) {
 	f.Add(images.Tar(images.Entry{Name: "etc/.wh.hello"}), images.Tar(images.Entry{Name: "etc/hello/", Mode: 0o700}))
 	f.Add(images.Tar(images.Entry{Name: "usr/.wh..wh..opq"}), images.Tar(images.Entry{Name: "l", Link: "bin/.."}))

@@ -70,7 +70,8 @@ func (c *checker) image(ctx context.Context, members *tree, shape Shape) (*Plan,
 	return plan, nil
 }
 
-// verify compares the layers with the digests that the configuration and their names promise.
+// verify compares the layers with the digests that the configuration and their names
+// promise.
 func (im *image) verify(ctx context.Context, comp *composition) error {
 	if len(comp.layers) != len(comp.diffIDs) {
 		return refuse(BadManifest, "%d layers, the configuration has %d", len(comp.layers), len(comp.diffIDs))
@@ -80,7 +81,8 @@ func (im *image) verify(ctx context.Context, comp *composition) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		// Before the digest: of a compressed layer the DiffID is another's, and the better answer is its format.
+		// Before the digest: of a compressed layer the DiffID is another's, and the
+		// better answer is its format.
 		if err := detect(io.NewSectionReader(im.src, l.data, l.size), l.size); err != nil {
 			return inLayer(err, k)
 		}
@@ -146,8 +148,9 @@ func (im *image) digest(ctx context.Context, member id) (string, error) {
 	return im.digest(ctx, member)
 }
 
-// member finds a regular file of the outer archive. Links are followed in memory only: hard links, and the symbolic links that docker
-// writes for a layer that another has, "../<id>/layer.tar".
+// member finds a regular file of the outer archive. Links are followed in memory only:
+// hard links, and the symbolic links that docker writes for a layer that another has,
+// "../<id>/layer.tar".
 func (im *image) member(name string) (id, error) {
 	parts, err := splitName(nil, []byte(name), im.opts.Limits)
 	if err != nil {
@@ -184,7 +187,8 @@ func (im *image) sharedLayer(link string) (id, error) {
 	return im.members.inode(i), nil
 }
 
-// blobName turns a digest into its member's name. It is checked before anything is looked up by it.
+// blobName turns a digest into its member's name. It is checked before anything is looked
+// up by it.
 func blobName(digest string) (string, error) {
 	hexSum, ok := strings.CutPrefix(digest, "sha256:")
 	if !ok || !isHex(hexSum) {

@@ -19,7 +19,8 @@ var kinds = map[byte]kind{
 // hundreds of thousands.
 const xattrOverhead = 64
 
-// add puts an entry into the tree. It refuses what no policy accepts; the rest is judged when the tree is finished.
+// add puts an entry into the tree. It refuses what no policy accepts; the rest is judged
+// when the tree is finished.
 func (in *intake) add(h *tarball.Header) error {
 	parts, err := splitName(in.parts[:0], h.Name, in.budget.limits)
 	if err != nil {
@@ -64,8 +65,9 @@ func (in *intake) add(h *tarball.Header) error {
 	return nil
 }
 
-// link makes a node one more name of a file. A second name of a symbolic link becomes a link of its own with the same target: it
-// may lie in another directory, where the same text leads elsewhere, and has to be judged by itself.
+// link makes a node one more name of a file. A second name of a symbolic link becomes a
+// link of its own with the same target: it may lie in another directory, where the same
+// text leads elsewhere, and has to be judged by itself.
 func (in *intake) link(i, target id) error {
 	n, to := in.tree.at(i), in.tree.at(target)
 	if to.kind == kindSymlink {
@@ -80,7 +82,8 @@ func (in *intake) link(i, target id) error {
 	return nil
 }
 
-// parents finds the directory of an entry, and makes what is missing of it: root's, mode 0755, as every extractor does.
+// parents finds the directory of an entry, and makes what is missing of it: root's, mode
+// 0755, as every extractor does.
 func (in *intake) parents(parts [][]byte) (id, error) {
 	t, dir := in.tree, rootID
 	for _, part := range parts {
@@ -105,8 +108,8 @@ func (in *intake) parents(parts [][]byte) (id, error) {
 	return dir, nil
 }
 
-// claim returns the node for an entry: a new one, or a directory that is there already. What a lower layer has of another kind gives
-// way; within one tarball a name is taken.
+// claim returns the node for an entry: a new one, or a directory that is there already.
+// What a lower layer has of another kind gives way; within one tarball a name is taken.
 func (in *intake) claim(dir id, name []byte, k kind) (id, error) {
 	t := in.tree
 	i, ok := t.find(dir, name)
@@ -123,8 +126,8 @@ func (in *intake) claim(dir id, name []byte, k kind) (id, error) {
 	return t.insert(dir, name, k), nil
 }
 
-// set copies an entry's attributes. Those of a hard link are its target's: taken from the entry, they would be a second way to
-// change the target.
+// set copies an entry's attributes. Those of a hard link are its target's: taken from the
+// entry, they would be a second way to change the target.
 func (in *intake) set(i id, h *tarball.Header) {
 	t := in.tree
 	n := t.at(i)
@@ -151,8 +154,9 @@ func (in *intake) set(i id, h *tarball.Header) {
 	}
 }
 
-// hardlink resolves a hard link's target: an earlier entry of this tarball, or one of a lower layer. It is pending where there is
-// none: only at the end is known whether it comes later or never.
+// hardlink resolves a hard link's target: an earlier entry of this tarball, or one of a
+// lower layer. It is pending where there is none: only at the end is known whether it
+// comes later or never.
 func (in *intake) hardlink(h *tarball.Header, own [][]byte) (target id, pending bool, err error) {
 	if h.Type != tarball.Hardlink {
 		return 0, false, nil
@@ -205,7 +209,8 @@ func (in *intake) lookup(parts [][]byte) (id, bool, error) {
 	return at, true, nil
 }
 
-// waiting is a hard link without a target so far. The first one decides: the archive is refused either way.
+// waiting is a hard link without a target so far. The first one decides: the archive is
+// refused either way.
 type waiting struct {
 	link   id
 	target string

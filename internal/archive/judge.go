@@ -16,15 +16,17 @@ const (
 	maxTime = 1<<34 + math.MinInt32 - 1
 )
 
-// maxAdjustments is how many are described; real images have a few hundred. Beyond it they are made and counted.
+// maxAdjustments is how many are described; real images have a few hundred. Beyond it
+// they are made and counted.
 const maxAdjustments = 2_000
 
 const (
 	setuid, setgid, sticky = 0o4000, 0o2000, 0o1000
 )
 
-// judge applies the policy to a finished tree, in the archive's order. The first violation counts, or else the first rejection: an
-// attack is not to hide behind an absolute link.
+// judge applies the policy to a finished tree, in the archive's order. The first
+// violation counts, or else the first rejection: an attack is not to hide behind an
+// absolute link.
 type judge struct {
 	tree        *tree
 	root        id
@@ -127,7 +129,8 @@ func (j *judge) node(i id) {
 	j.xattrs(i)
 }
 
-// skipsMarker judges whiteouts where they have no meaning, and those of other systems than OCI.
+// skipsMarker judges whiteouts where they have no meaning, and those of other systems
+// than OCI.
 func (j *judge) skipsMarker(i id) bool {
 	n := j.tree.at(i)
 	switch {

@@ -20,7 +20,8 @@ var (
 // the reading that follows refuses it, for that or for what comes before.
 var errEnough = errors.New("enough")
 
-// merge applies the layers to one tree, lowest first. Data stay where they are: a node knows its offset in the archive.
+// merge applies the layers to one tree, lowest first. Data stay where they are: a node
+// knows its offset in the archive.
 func (im *image) merge(ctx context.Context, layers []layer) (*tree, error) {
 	t, b := newTree(), newBudget(im.opts.Limits)
 	for k, l := range layers {
@@ -35,8 +36,9 @@ func (im *image) merge(ctx context.Context, layers []layer) (*tree, error) {
 	return t, nil
 }
 
-// whiteouts removes what a layer hides of those below. It goes before the layer's own entries, wherever the whiteouts stand: they
-// never hide an entry of their own layer. Bad names are passed over here and refused when the entries are read.
+// whiteouts removes what a layer hides of those below. It goes before the layer's own
+// entries, wherever the whiteouts stand: they never hide an entry of their own layer. Bad
+// names are passed over here and refused when the entries are read.
 func (in *intake) whiteouts(ctx context.Context, src io.ReaderAt, size int64) error {
 	text := in.budget.text
 	defer func() { in.budget.text = text }() // the same headers are counted when the entries are read
@@ -85,8 +87,8 @@ func isWhiteout(name []byte) bool {
 	return bytes.Equal(name, opaqueMarker) || bytes.HasPrefix(name, whiteoutPrefix) && !bytes.HasPrefix(name, aufsPrefix)
 }
 
-// whiteout checks a whiteout, which has done its work. The remainder of its name is to be a plain one before anybody builds a path of
-// it (opencontainers/image-spec#1314).
+// whiteout checks a whiteout, which has done its work. The remainder of its name is to be
+// a plain one before anybody builds a path of it (opencontainers/image-spec#1314).
 func (in *intake) whiteout(h *tarball.Header, parts [][]byte) error {
 	name := parts[len(parts)-1]
 	switch rest := string(bytes.TrimPrefix(name, whiteoutPrefix)); {

@@ -68,7 +68,8 @@ func numberedFiles(n int, format string) []images.Entry {
 	return list
 }
 
-// Each limit of the specification is accepted at the limit and refused above it, from the headers alone.
+// Each limit of the specification is accepted at the limit and refused above it, from the
+// headers alone.
 func TestLimits(t *testing.T) {
 	const gib = 1 << 30
 	rest := int64(10*gib) - 9*gib - 1206 // what the small root file system holds
@@ -161,7 +162,8 @@ func (c *cancelling) ReadAt(p []byte, off int64) (int, error) {
 	return c.ReaderAt.ReadAt(p, off)
 }
 
-// A cancelled extraction ends within two buffers, also inside of one large file, and says why.
+// A cancelled extraction ends within two buffers, also inside of one large file, and says
+// why.
 func TestCancel(t *testing.T) {
 	src := sized(1 << 30)
 	plan, err := Check(t.Context(), src, src.size, Options{})
@@ -180,7 +182,8 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// A pass over a cancelled context ends at once: reading headers, zeros at the end, hashing layers, reading back.
+// A pass over a cancelled context ends at once: reading headers, zeros at the end,
+// hashing layers, reading back.
 func TestCancelledEverywhere(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errStop)
@@ -200,7 +203,8 @@ func TestCancelledEverywhere(t *testing.T) {
 	}
 }
 
-// An archive that changes between the passes, or is shorter than announced, is ErrChanged and nothing else.
+// An archive that changes between the passes, or is shorter than announced, is ErrChanged
+// and nothing else.
 func TestChanged(t *testing.T) {
 	b := images.Tar(images.Root(images.Entry{Name: "var/x", Body: strings.Repeat("x", 5000)})...)
 	file := func() *os.File {

@@ -10,7 +10,8 @@ const (
 	maxSteps  = 8 << 20 // components looked at for all links of an archive together; a Debian needs about 20,000
 )
 
-// walker follows symbolic links in the finished tree, as the kernel would if root were its root directory.
+// walker follows symbolic links in the finished tree, as the kernel would if root were
+// its root directory.
 type walker struct {
 	tree  *tree
 	root  id
@@ -19,8 +20,10 @@ type walker struct {
 	todo, from, to []string // kept to save allocations
 }
 
-// escapes tells whether following the link ever climbs over the root. A loop or a chain of more than 40 links cannot be followed and
-// thus is harmless. Behind a missing component the rest is counted as text by the same rule: the component may be made later.
+// escapes tells whether following the link ever climbs over the root. A loop or a chain
+// of more than 40 links cannot be followed and thus is harmless. Behind a missing
+// component the rest is counted as text by the same rule: the component may be made
+// later.
 func (w *walker) escapes(ctx context.Context, link id) (bool, error) {
 	at, missing := w.tree.at(link).parent, 0
 	todo := w.todo[:0]
@@ -82,9 +85,10 @@ func (w *walker) step(ctx context.Context) error {
 	return nil
 }
 
-// relative is the relative target that leads from a link's directory to where the absolute target leads with root as "/". It is
-// exact: the directories above a link are directories and not links, so that ".." does what it looks like.
-// It fails for a target with "..", which may lead anywhere once links are followed.
+// relative is the relative target that leads from a link's directory to where the
+// absolute target leads with root as "/". It is exact: the directories above a link are
+// directories and not links, so that ".." does what it looks like. It fails for a target
+// with "..", which may lead anywhere once links are followed.
 func (w *walker) relative(link id, target string) (string, bool) {
 	to, from := w.to[:0], w.from[:0]
 	defer func() { w.to, w.from = to, from }()

@@ -61,7 +61,8 @@ func newDisk(t testing.TB, size int64) *disk {
 	return d
 }
 
-// memory is a directory in memory, where there is one: the tests are about what is written, not how fast a disk is.
+// memory is a directory in memory, where there is one: the tests are about what is
+// written, not how fast a disk is.
 func memory(t testing.TB) string {
 	var st unix.Statfs_t
 	if err := unix.Statfs("/dev/shm", &st); err == nil && st.Type == unix.TMPFS_MAGIC && st.Bavail*uint64(st.Bsize) > 1<<30 {
@@ -70,7 +71,8 @@ func memory(t testing.TB) string {
 	return t.TempDir()
 }
 
-// mount attaches the disk at a directory without any protecting flag: what keeps an archive inside is the extractor alone.
+// mount attaches the disk at a directory without any protecting flag: what keeps an
+// archive inside is the extractor alone.
 func (d *disk) mount(at string) *os.File {
 	d.t.Helper()
 	check(d.t, unix.Mount(d.loop, at, "ext4", 0, ""))
@@ -131,7 +133,8 @@ func outcome(t testing.TB, err error) string {
 	return string(r.Reason)
 }
 
-// sentinel is a tree outside of the root with a mount point deep inside. Whatever climbs out of the mount lands here.
+// sentinel is a tree outside of the root with a mount point deep inside. Whatever climbs
+// out of the mount lands here.
 type sentinel struct {
 	t      testing.TB
 	dir    string
@@ -153,7 +156,8 @@ func newSentinel(t testing.TB) *sentinel {
 
 func (s *sentinel) mountPoint() string { return filepath.Join(s.dir, "a/b/mnt") }
 
-// state is the tree's digest with nothing mounted, and what some files of the machine look like that hostile archives aim at.
+// state is the tree's digest with nothing mounted, and what some files of the machine
+// look like that hostile archives aim at.
 func (s *sentinel) state() string {
 	root, err := os.Open(s.dir)
 	check(s.t, err)

@@ -51,14 +51,17 @@ func (r *Record) Path() string {
 	}
 }
 
-// Manifest is a tree: every name once, directories before what is in them, names by their bytes.
+// Manifest is a tree: every name once, directories before what is in them, names by their
+// bytes.
 type Manifest struct {
 	Records []*Record
 }
 
-// Digest is the SHA-256 of the manifest in a canonical form, "sha256:" and 64 hex digits. Trees with the same digest have the same
-// names, types, modes, owners, sizes, times of modification, link targets, attributes and contents, and share files between the same
-// names. Access and change times, inode numbers and the sizes of directories do not count.
+// Digest is the SHA-256 of the manifest in a canonical form, "sha256:" and 64 hex digits.
+// Trees with the same digest have the same names, types, modes, owners, sizes, times of
+// modification, link targets, attributes and contents, and share files between the same
+// names. Access and change times, inode numbers and the sizes of directories do not
+// count.
 func (m *Manifest) Digest() string {
 	h := sha256.New()
 	var b []byte
@@ -97,7 +100,8 @@ func (r *Record) canonical(b []byte) []byte {
 	return b
 }
 
-// Diff says in at most so many lines how other differs from m, one line for each name; names are quoted.
+// Diff says in at most so many lines how other differs from m, one line for each name;
+// names are quoted.
 func (m *Manifest) Diff(other *Manifest, most int) []string {
 	var lines []string
 	a, b := m.Records, other.Records
@@ -130,7 +134,8 @@ func compareFirst(a, b []*Record) int {
 	return cmp.Compare(sortable(a[0]), sortable(b[0]))
 }
 
-// sortable is a text in whose order a manifest's paths stand: a directory comes right before what is in it.
+// sortable is a text in whose order a manifest's paths stand: a directory comes right
+// before what is in it.
 func sortable(r *Record) string { return strings.ReplaceAll(r.Path(), "/", "\x00") }
 
 // differs names the first difference between two records of the same path.

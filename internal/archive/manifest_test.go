@@ -103,7 +103,8 @@ func copyOver(path, from string) error {
 	return errors.Join(os.Chtimes(path, time.Time{}, info.ModTime()), os.Chtimes(filepath.Dir(path), time.Time{}, dir.ModTime()))
 }
 
-// Two extractions of one archive have one digest, an empty lost+found does not count, and a filled one does.
+// Two extractions of one archive have one digest, an empty lost+found does not count, and
+// a filled one does.
 func TestDigest(t *testing.T) {
 	b := images.Tar(images.Root()...)
 	d := newDisk(t, 64<<20)

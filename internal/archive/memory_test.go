@@ -107,7 +107,8 @@ func layered(n int, entry func(int) images.Entry, config func(images.Object)) fu
 	}
 }
 
-// Memory is bounded whatever the archive is. Each is judged and planned in a process of its own, whose peak is taken from the kernel.
+// Memory is bounded whatever the archive is. Each is judged and planned in a process of
+// its own, whose peak is taken from the kernel.
 func TestMemory(t *testing.T) {
 	if path := os.Getenv("ARCHIVE_TEST_HEAVY"); path != "" {
 		heavyChild(t, os.Getenv("ARCHIVE_TEST_HEAVY_NAME"), path)

@@ -8,8 +8,9 @@ import (
 // maxName is the longest component, in bytes, of ext4 and of Linux (NAME_MAX).
 const maxName = 255
 
-// splitName cuts a name into its components, appended to parts, and refuses names that are not plain. Leading "./", doubled and
-// trailing slashes and "." are dropped: all are common. The root itself has no components. A backslash is a byte like any other.
+// splitName cuts a name into its components, appended to parts, and refuses names that
+// are not plain. Leading "./", doubled and trailing slashes and "." are dropped: all are
+// common. The root itself has no components. A backslash is a byte like any other.
 func splitName(parts [][]byte, name []byte, l Limits) ([][]byte, error) {
 	switch {
 	case len(name) == 0:
@@ -36,7 +37,8 @@ func splitName(parts [][]byte, name []byte, l Limits) ([][]byte, error) {
 	return parts, checkText(name, "name")
 }
 
-// checkText refuses what would fool a terminal, a log or a script. Text beyond ASCII is needed: Debian has it.
+// checkText refuses what would fool a terminal, a log or a script. Text beyond ASCII is
+// needed: Debian has it.
 func checkText(s []byte, what string) error {
 	for i, c := range s {
 		if c < ' ' || c == 0x7f {
@@ -49,7 +51,8 @@ func checkText(s []byte, what string) error {
 	return nil
 }
 
-// checkTarget refuses symbolic links that ext4 would not take, or that would fool a reader of a listing.
+// checkTarget refuses symbolic links that ext4 would not take, or that would fool a
+// reader of a listing.
 func checkTarget(link []byte, l Limits) error {
 	switch {
 	case len(link) == 0:

@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-// Media types. Source: OCI image specification, media-types.md; Docker image manifest version 2, schema 2.
+// Media types. Source: OCI image specification, media-types.md; Docker image manifest
+// version 2, schema 2.
 const (
 	mediaIndex        = "application/vnd.oci.image.index.v1+json"
 	mediaManifest     = "application/vnd.oci.image.manifest.v1+json"
@@ -23,7 +24,8 @@ const (
 // maxNesting is how deep indexes may lie in indexes.
 const maxNesting = 4
 
-// oci reads an OCI image layout: oci-layout, index.json, and blobs named by their digests.
+// oci reads an OCI image layout: oci-layout, index.json, and blobs named by their
+// digests.
 func (im *image) oci(ctx context.Context) (*composition, error) {
 	layout, err := im.document(ctx, "oci-layout")
 	if err != nil {
@@ -191,7 +193,8 @@ func (im *image) ociManifest(ctx context.Context, manifest object) (*composition
 	return comp, nil
 }
 
-// ociLayer finds a layer's blob; its content is verified with all layers. Foreign layers are never fetched.
+// ociLayer finds a layer's blob; its content is verified with all layers. Foreign layers
+// are never fetched.
 func (im *image) ociLayer(d object) (layer, error) {
 	media, err := d.text("mediaType")
 	if err != nil {

@@ -7,7 +7,8 @@ import (
 	"syscall"
 )
 
-// Plan is a checked archive: the finished tree, in memory. It is used for one Extract at a time.
+// Plan is a checked archive: the finished tree, in memory. It is used for one Extract at
+// a time.
 type Plan struct {
 	Shape       Shape
 	Policy      Policy
@@ -24,7 +25,8 @@ type Plan struct {
 	blocks int64 // file system blocks of data, directories and attributes
 }
 
-// Sizes of ext4 as mkfs.ext4 makes it for devices from 512 MiB, and as -b 4096 -i 16384 does for all.
+// Sizes of ext4 as mkfs.ext4 makes it for devices from 512 MiB, and as -b 4096 -i 16384
+// does for all.
 const (
 	blockBytes    = 4096
 	inodeBytes    = 256
@@ -74,8 +76,9 @@ func (p *Plan) count(i id, dirBytes map[id]int64) {
 
 func blocksOf(n int64) int64 { return (n + blockBytes - 1) / blockBytes }
 
-// DeviceBytes is how large a device must be whose ext4 file system takes the tree: data, directories, inodes (one for every 16 KiB
-// of the device), journal, bitmaps, and a margin of a hundredth. It is a multiple of 1 MiB.
+// DeviceBytes is how large a device must be whose ext4 file system takes the tree: data,
+// directories, inodes (one for every 16 KiB of the device), journal, bitmaps, and a
+// margin of a hundredth. It is a multiple of 1 MiB.
 func (p *Plan) DeviceBytes() int64 {
 	need := p.blocks * blockBytes
 	size := max(int64(p.Entries+reservedInode)*bytesPerInode, need, 16<<20)
@@ -90,8 +93,9 @@ func (p *Plan) DeviceBytes() int64 {
 	return (size + mib - 1) / mib * mib
 }
 
-// PoolBytes is about how much of a thin pool the tree takes: what is written, in chunks of 64 KiB, with the file system's own blocks.
-// It is much less than DeviceBytes where the files are small and many.
+// PoolBytes is about how much of a thin pool the tree takes: what is written, in chunks
+// of 64 KiB, with the file system's own blocks. It is much less than DeviceBytes where
+// the files are small and many.
 func (p *Plan) PoolBytes() int64 {
 	written := p.blocks*blockBytes + int64(p.Entries)*inodeBytes
 	return written + written/20 + 8<<20
@@ -104,7 +108,8 @@ func overhead(size int64) int64 {
 	return inodes + journalBytes(size) + groups*4*blockBytes + size/100 + 1<<20
 }
 
-// journalBytes is the journal that mke2fs makes by default. Source: e2fsprogs, lib/ext2fs/mkjournal.c.
+// journalBytes is the journal that mke2fs makes by default. Source: e2fsprogs,
+// lib/ext2fs/mkjournal.c.
 func journalBytes(size int64) int64 {
 	switch {
 	case size < 128<<20:
@@ -123,8 +128,9 @@ func journalBytes(size int64) int64 {
 	return 1 << 30
 }
 
-// stamp is what the file's metadata say; it is how a change between the passes is noticed. Not promised: that a change is noticed
-// which leaves size and times as they were. The caller keeps the file from others.
+// stamp is what the file's metadata say; it is how a change between the passes is
+// noticed. Not promised: that a change is noticed which leaves size and times as they
+// were. The caller keeps the file from others.
 type stamp struct {
 	known              bool
 	size, mtime, ctime int64

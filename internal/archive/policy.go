@@ -2,17 +2,21 @@ package archive
 
 import "fmt"
 
-// Policy is how the rules are applied to what real images contain and the specification forbids.
+// Policy is how the rules are applied to what real images contain and the specification
+// forbids.
 type Policy string
 
 const (
-	// Strict is the specification to the letter. It refuses most distributions: they have absolute links and setuid programs.
+	// Strict is the specification to the letter. It refuses most distributions: they have
+	// absolute links and setuid programs.
 	Strict Policy = "strict"
-	// Distro takes real distributions: absolute links are rewritten to the equivalent relative ones, special bits and privileged
-	// attributes stripped, device nodes skipped, each with an Adjustment.
+	// Distro takes real distributions: absolute links are rewritten to the equivalent
+	// relative ones, special bits and privileged attributes stripped, device nodes
+	// skipped, each with an Adjustment.
 	Distro Policy = "distro"
-	// Trusted is for images of one's own: absolute links, special bits and file capabilities are kept. Whatever could reach out of
-	// the tree, or be seen differently by another reader, is refused as ever.
+	// Trusted is for images of one's own: absolute links, special bits and file
+	// capabilities are kept. Whatever could reach out of the tree, or be seen differently
+	// by another reader, is refused as ever.
 	Trusted Policy = "trusted"
 )
 
@@ -27,7 +31,8 @@ func ParsePolicy(name string) (Policy, error) {
 	return "", fmt.Errorf("policy %q is not %s, %s or %s", name, Strict, Distro, Trusted)
 }
 
-// Limits bound what an archive may declare. All are checked from headers, before anything is written.
+// Limits bound what an archive may declare. All are checked from headers, before anything
+// is written.
 type Limits struct {
 	ImageBytes    int64 // of the archive, and of the sum of its files
 	FileBytes     int64 // of one file

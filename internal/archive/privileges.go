@@ -19,23 +19,24 @@ func setOf(numbers ...int) (set capabilities) {
 	return set
 }
 
-// What is kept, and what needs it. Absent are, among others, MKNOD, SETUID, SYS_CHROOT, SYS_PTRACE and NET_ADMIN; SYS_ADMIN is never
-// in effect but for one call.
+// What is kept, and what needs it. Absent are, among others, MKNOD, SETUID, SYS_CHROOT,
+// SYS_PTRACE and NET_ADMIN; SYS_ADMIN is never in effect but for one call.
 var (
-	// writing is what every tree takes: owners, modes and times of what belongs to others by then, and user.* attributes of what is
-	// read-only by then.
+	// writing is what every tree takes: owners, modes and times of what belongs to others
+	// by then, and user.* attributes of what is read-only by then.
 	writing = setOf(unix.CAP_CHOWN, unix.CAP_FOWNER, unix.CAP_DAC_OVERRIDE)
-	// special keeps setgid on what belongs to other groups (the kernel strips it else), and sets file capabilities.
+	// special keeps setgid on what belongs to other groups (the kernel strips it else),
+	// and sets file capabilities.
 	special = setOf(unix.CAP_FSETID, unix.CAP_SETFCAP)
 	// reading opens what nobody may read, but cannot write it.
 	reading = setOf(unix.CAP_DAC_READ_SEARCH)
-	// listing is what the kernel wants of who is to see trusted.* attributes. A verification that does not see them would pass a tree
-	// to which one was added.
+	// listing is what the kernel wants of who is to see trusted.* attributes. A
+	// verification that does not see them would pass a tree to which one was added.
 	listing = setOf(unix.CAP_SYS_ADMIN)
 )
 
-// toWrite is what the writer keeps. It depends on the policy and not on the tree: a file capability that slipped through the policy
-// is to fail here.
+// toWrite is what the writer keeps. It depends on the policy and not on the tree: a file
+// capability that slipped through the policy is to fail here.
 func toWrite(p Policy) capabilities {
 	if byReason[SetuidSetgid].For(p) == Keep {
 		return writing | special
@@ -47,12 +48,14 @@ func toWrite(p Policy) capabilities {
 // could not be confined and was not called.
 type confinement func(work func() error) error
 
-// only calls work on a thread of its own that has no capabilities but those in effect, and those in reserve, which raised takes for a
-// call; that can gain none by executing a program (no_new_privs, prctl(2)); and that ends with it. Capabilities that the process does
-// not have are not asked for.
+// only calls work on a thread of its own that has no capabilities but those in effect,
+// and those in reserve, which raised takes for a call; that can gain none by executing a
+// program (no_new_privs, prctl(2)); and that ends with it. Capabilities that the process
+// does not have are not asked for.
 //
-// Goroutines that work starts run on other threads, with everything: they have to be confined for themselves. A goroutine that is
-// merely started from here cannot inherit anything, as the runtime makes threads from a template and not from a locked one
+// Goroutines that work starts run on other threads, with everything: they have to be
+// confined for themselves. A goroutine that is merely started from here cannot inherit
+// anything, as the runtime makes threads from a template and not from a locked one
 // (runtime/proc.go, templateThread).
 func only(effect, reserve capabilities) confinement {
 	return func(work func() error) (err error) {
@@ -60,8 +63,9 @@ func only(effect, reserve capabilities) confinement {
 		done.Go(func() {
 			runtime.LockOSThread()
 			if unix.Gettid() == unix.Getpid() {
-				// The main thread does not end with its goroutine: the runtime would park it for good as it is, and its capabilities are
-				// what the system shows as the process's. While it is held here, the next goroutine gets another.
+				// The main thread does not end with its goroutine: the runtime would park
+				// it for good as it is, and its capabilities are what the system shows as
+				// the process's. While it is held here, the next goroutine gets another.
 				defer runtime.UnlockOSThread()
 				err = only(effect, reserve)(work)
 				return
@@ -76,8 +80,9 @@ func only(effect, reserve capabilities) confinement {
 	}
 }
 
-// reduce takes from the calling thread what is not listed, for good. The bounding set can stay: without new privileges, no execution
-// looks at it. The ambient set goes with the inheritable one. Source: capabilities(7).
+// reduce takes from the calling thread what is not listed, for good. The bounding set can
+// stay: without new privileges, no execution looks at it. The ambient set goes with the
+// inheritable one. Source: capabilities(7).
 func reduce(effect, reserve capabilities) (err error) {
 	defer func() {
 		if err != nil {
@@ -96,7 +101,8 @@ func reduce(effect, reserve capabilities) (err error) {
 	return c.set()
 }
 
-// raised calls do with the reserve in effect, as far as the calling thread, which must be locked, has it.
+// raised calls do with the reserve in effect, as far as the calling thread, which must be
+// locked, has it.
 func raised(reserve capabilities, do func() error) (err error) {
 	c, err := getCaps()
 	if err != nil {

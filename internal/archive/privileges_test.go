@@ -69,7 +69,8 @@ func confined(t testing.TB, want status) (n int) {
 	return n
 }
 
-// eventually waits for what other threads do: nothing tells when the kernel has ended one.
+// eventually waits for what other threads do: nothing tells when the kernel has ended
+// one.
 func eventually(what func() bool) bool {
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); runtime.Gosched() {
 		if what() {
@@ -90,8 +91,8 @@ func (h *hooked) ReadAt(p []byte, off int64) (int, error) {
 	return h.ReaderAt.ReadAt(p, off)
 }
 
-// While a tree is written there are three threads that touch it, the one that makes the names and the crew, and each has exactly what
-// the policy takes.
+// While a tree is written there are three threads that touch it, the one that makes the
+// names and the crew, and each has exactly what the policy takes.
 func TestWritersCapabilities(t *testing.T) {
 	root := newDisk(t, 64<<20).detached(0)
 	b := images.Tar(images.Root(withBodies(numberedFiles(20, "usr/%05d"), 10)...)...)
@@ -135,7 +136,8 @@ func mkdirOn(t testing.TB, root *os.File, name string) *os.File {
 	return f
 }
 
-// While a tree is read back, the threads that do it have what reading takes, and more for no longer than one call.
+// While a tree is read back, the threads that do it have what reading takes, and more for
+// no longer than one call.
 func TestReadersCapabilities(t *testing.T) {
 	needRoot(t)
 	root := openTemp(t)
@@ -160,7 +162,8 @@ func TestReadersCapabilities(t *testing.T) {
 	done.Wait()
 }
 
-// What a hole in the policy could ask of the writer beyond a tree of files, the kernel refuses; what it has to do works.
+// What a hole in the policy could ask of the writer beyond a tree of files, the kernel
+// refuses; what it has to do works.
 func TestWritersRights(t *testing.T) {
 	root := newDisk(t, 64<<20).mount(t.TempDir()) // without nodev
 	at := int(root.Fd())
@@ -206,7 +209,8 @@ func errnoOf(e syscall.Errno) error {
 // fileCapability is cap_net_raw=ep in revision 2 (linux/capability.h).
 var fileCapability = []byte{1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
-// A program that a confined thread executed would gain nothing, root though it is: that is no_new_privs.
+// A program that a confined thread executed would gain nothing, root though it is: that
+// is no_new_privs.
 func TestNothingGainedByExecution(t *testing.T) {
 	needRoot(t)
 	var out []byte
@@ -316,7 +320,8 @@ func TestCancelQueued(t *testing.T) {
 	}
 }
 
-// Nothing is kept that is not needed: without any one of them a tree is not written, or not read back, as it should be.
+// Nothing is kept that is not needed: without any one of them a tree is not written, or
+// not read back, as it should be.
 func TestEveryCapabilityIsNeeded(t *testing.T) {
 	disk := newDisk(t, 64<<20).detached(0)
 	b := images.Tar(images.Root(
@@ -375,7 +380,8 @@ func TestEveryCapabilityIsNeeded(t *testing.T) {
 	}
 }
 
-// Without any capability to begin with, a tree of one's own is written and read back all the same.
+// Without any capability to begin with, a tree of one's own is written and read back all
+// the same.
 func TestWithoutPrivileges(t *testing.T) {
 	if os.Getenv("ARCHIVE_TEST_NOBODY") != "" {
 		if s := ownStatus(t); s.permitted != 0 {

@@ -15,13 +15,16 @@ import (
 
 const (
 	lostFound = "lost+found" // made by mkfs; empty unless a file system check filled it
-	// selinux is set by kernels that enforce SELinux on everything that is made; it is not the image's.
+	// selinux is set by kernels that enforce SELinux on everything that is made; it is
+	// not the image's.
 	selinux = "security.selinux"
 )
 
-// ReadManifest reads a mounted tree back: everything below root, an open directory, but an empty lost+found and the seal record. No
-// symbolic link is followed, and nothing is opened but directories and regular files, by threads that keep no capabilities but those to read what
-// nobody may and to see all attributes. Errors are the cause of ctx and errno.
+// ReadManifest reads a mounted tree back: everything below root, an open directory, but
+// an empty lost+found and the seal record. No symbolic link is followed, and nothing is
+// opened but directories and regular files, by threads that keep no capabilities but
+// those to read what nobody may and to see all attributes. Errors are the cause of ctx
+// and errno.
 func ReadManifest(ctx context.Context, root *os.File) (*Manifest, error) {
 	return readManifest(ctx, only(reading, listing), root)
 }
@@ -199,7 +202,8 @@ func readNames(ctx context.Context, fd int) ([]string, error) {
 	}
 }
 
-// openFile opens a regular file by a single name; should it have become a pipe, the open does not wait for a writer.
+// openFile opens a regular file by a single name; should it have become a pipe, the open
+// does not wait for a writer.
 func openFile(at int, name string) (fd int, err error) {
 	const flags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
 	err = retry(func() error { fd, err = unix.Openat(at, name, flags, 0); return err })
@@ -218,7 +222,8 @@ func readLink(at int, name string) (string, error) {
 	return string(buf[:n]), nil
 }
 
-// readXattrs returns a file's attributes by name, also those that only an administrator sees.
+// readXattrs returns a file's attributes by name, also those that only an administrator
+// sees.
 func readXattrs(fd int) (list []Xattr, err error) {
 	err = raised(listing, func() error { list, err = listXattrs(fd); return err })
 	return list, err

@@ -21,7 +21,8 @@ type Rejection struct { //nolint:errname // the word of the domain: what is retu
 	More      int    // further entries that would have been refused
 }
 
-// Error names the entry, the rule and the remedy. It is one line, whatever the archive contains.
+// Error names the entry, the rule and the remedy. It is one line, whatever the archive
+// contains.
 func (r *Rejection) Error() string {
 	var b strings.Builder
 	if r.Entry != "" {

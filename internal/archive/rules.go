@@ -2,7 +2,8 @@ package archive
 
 import "slices"
 
-// Reason is the code of a rule. Codes are stable: they are metric labels, and stand in journals.
+// Reason is the code of a rule. Codes are stable: they are metric labels, and stand in
+// journals.
 type Reason string
 
 // The rules' codes.

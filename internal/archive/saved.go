@@ -12,7 +12,8 @@ import (
 // ErrSaved says that bytes are not a manifest that WriteTo wrote.
 var ErrSaved = errors.New("not a saved manifest")
 
-// WriteTo writes the manifest in the form whose SHA-256 is its Digest, so that a saved manifest proves itself.
+// WriteTo writes the manifest in the form whose SHA-256 is its Digest, so that a saved
+// manifest proves itself.
 func (m *Manifest) WriteTo(w io.Writer) (int64, error) {
 	out := bufio.NewWriter(w)
 	var total int64
@@ -28,8 +29,8 @@ func (m *Manifest) WriteTo(w io.Writer) (int64, error) {
 	return total, out.Flush()
 }
 
-// ReadSaved reads what WriteTo wrote. Whoever reads it from a disk compares its Digest with the one he knows. The error is ErrSaved, or
-// the reader's.
+// ReadSaved reads what WriteTo wrote. Whoever reads it from a disk compares its Digest
+// with the one he knows. The error is ErrSaved, or the reader's.
 func ReadSaved(r io.Reader) (*Manifest, error) {
 	s := &saved{r: bufio.NewReader(r), byPath: map[string]*Record{}}
 	m := &Manifest{}

@@ -19,8 +19,9 @@ const (
 // ErrSeal says that the file of the seal record is not as WriteSeal makes it.
 var ErrSeal = errors.New("seal record is not a file as it was written")
 
-// WriteSeal writes a record of at most 16 KiB beside the tree that Extract wrote below root, for the caller to synchronise. It is no
-// part of the tree: what lies there lies below rootfs/, so no archive can bring one, and ReadManifest passes it over.
+// WriteSeal writes a record of at most 16 KiB beside the tree that Extract wrote below
+// root, for the caller to synchronise. It is no part of the tree: what lies there lies
+// below rootfs/, so no archive can bring one, and ReadManifest passes it over.
 func WriteSeal(root *os.File, record []byte) error {
 	if len(record) == 0 || len(record) > sealBytes {
 		return fmt.Errorf("%w: %d bytes, at most %d", ErrSeal, len(record), sealBytes)
@@ -41,8 +42,8 @@ func writeSeal(root int, record []byte) error {
 	return errors.Join(err, setAttributes(fd, &n, nil), setTimes(root, sealName, &n), unix.Close(fd))
 }
 
-// ReadSeal returns the record that WriteSeal wrote below root. A tree without one is fs.ErrNotExist; a file that WriteSeal would not
-// have made, ErrSeal.
+// ReadSeal returns the record that WriteSeal wrote below root. A tree without one is
+// fs.ErrNotExist; a file that WriteSeal would not have made, ErrSeal.
 func ReadSeal(root *os.File) (record []byte, err error) {
 	err = only(reading, 0)(func() error { record, err = readSeal(int(root.Fd())); return err })
 	if err != nil {

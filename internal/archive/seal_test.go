@@ -28,8 +28,8 @@ func sealed(t *testing.T, b []byte, record string) (dir string, root *os.File, w
 	return dir, root, written
 }
 
-// The seal record is read as it was written and is no part of the tree: trees have the digest that they have without one. It is written
-// once.
+// The seal record is read as it was written and is no part of the tree: trees have the
+// digest that they have without one. It is written once.
 func TestSealIsBesideTheTree(t *testing.T) {
 	for _, record := range []string{"{}\n", strings.Repeat("x", sealBytes)} {
 		_, root, written := sealed(t, images.Tar(images.Root()...), record)
@@ -52,7 +52,8 @@ func TestSealIsBesideTheTree(t *testing.T) {
 	}
 }
 
-// An archive that brings a file of the record's name has it in the tree, where it is one file among others.
+// An archive that brings a file of the record's name has it in the tree, where it is one
+// file among others.
 func TestArchiveCannotBringASeal(t *testing.T) {
 	forged := images.Entry{Name: sealName, Body: "forged", Mode: sealMode}
 	for name, b := range map[string][]byte{

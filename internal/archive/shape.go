@@ -16,8 +16,9 @@ const (
 	OCI    Shape = "oci"    // an OCI image layout
 )
 
-// recognise tells the shape from the members, whatever their order. A root file system comes first: there manifest.json is a file
-// like any other. Names alone are no proof: the documents they name are read and must be what they should be.
+// recognise tells the shape from the members, whatever their order. A root file system
+// comes first: there manifest.json is a file like any other. Names alone are no proof:
+// the documents they name are read and must be what they should be.
 func recognise(t *tree) Shape {
 	isDir := func(name string) bool {
 		i, ok := t.find(rootID, []byte(name))
@@ -43,7 +44,8 @@ func recognise(t *tree) Shape {
 // maxBeside is how many names beside rootfs/ are told.
 const maxBeside = 5
 
-// layout checks that the root file system is one: the wanted directories are there, and are directories.
+// layout checks that the root file system is one: the wanted directories are there, and
+// are directories.
 func layout(t *tree, root id, shape Shape, want []string) error {
 	var missing []string
 	for _, name := range want {

@@ -11,12 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// beneath is how directories are opened: nothing of the path may be a symbolic link, lead upwards or into another file system.
-// Source: openat2(2).
+// beneath is how directories are opened: nothing of the path may be a symbolic link, lead
+// upwards or into another file system. Source: openat2(2).
 const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV
 
-// retry repeats a call that a signal interrupted. EAGAIN is openat2's answer to a rename elsewhere while it walked; nobody renames
-// in our trees, so it is bounded.
+// retry repeats a call that a signal interrupted. EAGAIN is openat2's answer to a rename
+// elsewhere while it walked; nobody renames in our trees, so it is bounded.
 func retry(call func() error) error {
 	const most = 64
 	for n := 0; ; n++ {
@@ -52,7 +52,8 @@ func createFile(at int, name string) (fd int, err error) {
 	return fd, err
 }
 
-// makeSymlink makes a link with its owner and times; the link itself, never what it points to.
+// makeSymlink makes a link with its owner and times; the link itself, never what it
+// points to.
 func makeSymlink(at int, n *node) error {
 	if err := retry(func() error { return unix.Symlinkat(n.link, at, n.name) }); err != nil {
 		return err
@@ -65,7 +66,8 @@ func makeSymlink(at int, n *node) error {
 	return setTimes(at, n.name, n)
 }
 
-// setAttributes sets owner, mode and extended attributes, in this order. What root makes belongs to root: that call is saved.
+// setAttributes sets owner, mode and extended attributes, in this order. What root makes
+// belongs to root: that call is saved.
 func setAttributes(fd int, n *node, xattrs []Xattr) error {
 	if n.uid != 0 || n.gid != 0 {
 		if err := unix.Fchown(fd, int(n.uid), int(n.gid)); err != nil {
@@ -89,8 +91,9 @@ func setTimes(at int, name string, n *node) error {
 	return unix.UtimesNanoAt(at, name, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-// copyFile copies a file's data from the archive and returns its SHA-256, taken of the very bytes that are written. Of files larger
-// than a buffer, one buffer is hashed and written while nothing waits for it but the next.
+// copyFile copies a file's data from the archive and returns its SHA-256, taken of the
+// very bytes that are written. Of files larger than a buffer, one buffer is hashed and
+// written while nothing waits for it but the next.
 func copyFile(ctx context.Context, b *buffers, src io.ReaderAt, n *node, fd int, advance func(int)) (sum [32]byte, err error) {
 	if ctx.Err() != nil {
 		return sum, context.Cause(ctx)

@@ -15,8 +15,9 @@ import (
 	"imagemanager.internal/test/images"
 )
 
-// However many trees are written and read at once, and whatever threads the runtime makes meanwhile: goroutines elsewhere keep all
-// they had, and afterwards no thread is left that has less. That includes the main thread, which cannot end.
+// However many trees are written and read at once, and whatever threads the runtime makes
+// meanwhile: goroutines elsewhere keep all they had, and afterwards no thread is left
+// that has less. That includes the main thread, which cannot end.
 func TestNoThreadIsLeft(t *testing.T) {
 	needRoot(t)
 	before := ownStatus(t)
@@ -57,7 +58,8 @@ func entries(t testing.TB, dir string) int {
 	return len(list)
 }
 
-// threadsHave holds n threads at once, for which the runtime has to make new ones, and looks at each.
+// threadsHave holds n threads at once, for which the runtime has to make new ones, and
+// looks at each.
 func threadsHave(t testing.TB, want status, n int) {
 	var here, done sync.WaitGroup
 	here.Add(n)
@@ -75,7 +77,8 @@ func threadsHave(t testing.TB, want status, n int) {
 	done.Wait()
 }
 
-// Work that would come to the main thread goes to another, and the main thread keeps what it had.
+// Work that would come to the main thread goes to another, and the main thread keeps what
+// it had.
 func TestMainThreadIsSpared(t *testing.T) {
 	before, times := ownStatus(t), 0
 	onMainThread(t, func() {
@@ -106,8 +109,9 @@ func TestMainThreadIsSpared(t *testing.T) {
 	}
 }
 
-// onMainThread calls do in a goroutine that is on the main thread when do begins: all other threads are held until it is found. Every
-// other goroutine is woken by the network poller, as that is where the main thread may be.
+// onMainThread calls do in a goroutine that is on the main thread when do begins: all
+// other threads are held until it is found. Every other goroutine is woken by the network
+// poller, as that is where the main thread may be.
 func onMainThread(t *testing.T, do func()) {
 	t.Helper()
 	var found atomic.Bool

@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// id is a node's number. The root is 0, and as no node's child or sibling is the root, 0 means none there.
+// id is a node's number. The root is 0, and as no node's child or sibling is the root, 0
+// means none there.
 type id uint32
 
 const rootID id = 0
@@ -24,7 +25,8 @@ const (
 	kindSkipped // left out by the policy; the name stays taken
 )
 
-// node is one name of the tree. A hundred thousand of them are to fit a few MiB: no maps and no slices in here.
+// node is one name of the tree. A hundred thousand of them are to fit a few MiB: no maps
+// and no slices in here.
 type node struct {
 	name   string
 	link   string // a symbolic link's target

@@ -8,12 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// writeBackEvery is how many bytes of small files are written before the kernel is asked to bring them to the disk.
+// writeBackEvery is how many bytes of small files are written before the kernel is asked
+// to bring them to the disk.
 const writeBackEvery = 32 << 20
 
-// writeBack has the kernel write small files back while more are being made; else it begins only when all are there, and the disk
-// idles meanwhile. Its errors count: the kernel reports a failed write once for an open file, so that the caller's own sync on the
-// same descriptor would not see it again. Source: Documentation/filesystems/vfs.rst, "Handling errors during writeback".
+// writeBack has the kernel write small files back while more are being made; else it
+// begins only when all are there, and the disk idles meanwhile. Its errors count: the
+// kernel reports a failed write once for an open file, so that the caller's own sync on
+// the same descriptor would not see it again. Source: Documentation/filesystems/vfs.rst,
+// "Handling errors during writeback".
 type writeBack struct {
 	fd int // of the file system
 
@@ -24,7 +27,8 @@ type writeBack struct {
 	err     error
 }
 
-// add counts a file. Large ones do not count: the kernel is quick to write those back by itself, and waiting for it slows them down.
+// add counts a file. Large ones do not count: the kernel is quick to write those back by
+// itself, and waiting for it slows them down.
 func (b *writeBack) add(size int64) {
 	if size > bufferSize {
 		return

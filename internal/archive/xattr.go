@@ -56,7 +56,8 @@ func (j *judge) judgeXattr(i id, x Xattr) (Reason, string) {
 	return "", ""
 }
 
-// validCapability tells whether the kernel would take the value: revision 2 or 3 with its length (linux/capability.h).
+// validCapability tells whether the kernel would take the value: revision 2 or 3 with its
+// length (linux/capability.h).
 func validCapability(v []byte) bool {
 	if len(v) < 4 {
 		return false
@@ -70,8 +71,9 @@ func validCapability(v []byte) bool {
 	return false
 }
 
-// xattrCost is what attributes take in an ext4 attribute block, which all of a file's must fit: header, entries, values, each in
-// multiples of 4 bytes, and a terminator. Source: Documentation/filesystems/ext4/attributes.rst.
+// xattrCost is what attributes take in an ext4 attribute block, which all of a file's
+// must fit: header, entries, values, each in multiples of 4 bytes, and a terminator.
+// Source: Documentation/filesystems/ext4/attributes.rst.
 func xattrCost(list []Xattr) int64 {
 	cost := 32 + 4
 	for _, x := range list {

@@ -20,7 +20,8 @@ func idle(b *testing.B, n int) *Pool {
 	return p
 }
 
-// Each operation in its own line; the pool is small, with a thousand, and with five thousand snapshots.
+// Each operation in its own line; the pool is small, with a thousand, and with five
+// thousand snapshots.
 func BenchmarkSnapshot(b *testing.B) {
 	for name, n := range map[string]int{"idle=0": 0, "idle=1000": 1000, "idle=5000": 5000} {
 		b.Run(name, func(b *testing.B) {

@@ -18,14 +18,17 @@ const (
 	firstRoom   = 16 << 10 // bytes for the kernel's answer; doubled while it says that they do not suffice
 	mostRoom    = 64 << 20
 
-	// quietUdev goes into the upper half of event_nr on activation, where libdevmapper puts its flags for the udev rules: no probing
-	// of contents, no rules but dm's own (DM_UDEV_DISABLE_SUBSYSTEM_RULES, _DISK_RULES, _OTHER_RULES and PRIMARY_SOURCE in
-	// libdevmapper.h). udev that opens a device to look for a file system makes its removal fail. The lower half, a cookie that
-	// someone would have to wait for, stays zero.
+	// quietUdev goes into the upper half of event_nr on activation, where libdevmapper
+	// puts its flags for the udev rules: no probing of contents, no rules but dm's own
+	// (DM_UDEV_DISABLE_SUBSYSTEM_RULES, _DISK_RULES, _OTHER_RULES and PRIMARY_SOURCE in
+	// libdevmapper.h). udev that opens a device to look for a file system makes its
+	// removal fail. The lower half, a cookie that someone would have to wait for, stays
+	// zero.
 	quietUdev = (0x2 | 0x4 | 0x8 | 0x40) << 16
 )
 
-// control is the door to the kernel's device-mapper. It has no state but the descriptor and may be used by several goroutines.
+// control is the door to the kernel's device-mapper. It has no state but the descriptor
+// and may be used by several goroutines.
 type control struct{ f *os.File }
 
 func openControl() (control, error) {
@@ -38,7 +41,8 @@ func openControl() (control, error) {
 
 func (c control) close() error { return c.f.Close() }
 
-// request is what varies between the ioctls. Devices are addressed by UUID, or by name where they have none yet.
+// request is what varies between the ioctls. Devices are addressed by UUID, or by name
+// where they have none yet.
 type request struct {
 	name, uuid string
 	dev        uint64 // number of a device to create; if 0, the kernel chooses
@@ -64,7 +68,8 @@ func (d device) nodePath() string { return mapperDir + d.name }
 
 func majmin(dev uint64) string { return fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev)) }
 
-// change makes one ioctl that changes something. Each is a failpoint of the crash tests, before and after it. what is its name there.
+// change makes one ioctl that changes something. Each is a failpoint of the crash tests,
+// before and after it. what is its name there.
 func (c control) change(cmd uint, what string, r request) (device, error) {
 	kind := "thin"
 	if strings.HasSuffix(r.uuid, poolSuffix) {
@@ -112,7 +117,8 @@ func ioctl(f *os.File, cmd uint, arg unsafe.Pointer) error {
 	return err
 }
 
-// pack lays the request out as struct dm_ioctl, followed by its payload and room for the answer.
+// pack lays the request out as struct dm_ioctl, followed by its payload and room for the
+// answer.
 func (r request) pack(room int) ([]byte, error) {
 	buf := make([]byte, unix.SizeofDmIoctl+max(room, len(r.payload)))
 	h := (*unix.DmIoctl)(unsafe.Pointer(&buf[0]))
@@ -164,7 +170,8 @@ func found(d device, _ []byte, err error) (device, error) {
 	return d, err
 }
 
-// load gives the device a new table of one target, which resume puts in place of the live one.
+// load gives the device a new table of one target, which resume puts in place of the live
+// one.
 func (c control) load(uuid string, t table, readOnly bool) error {
 	r := request{uuid: uuid, targets: 1, payload: t.pack()}
 	if readOnly {
@@ -174,8 +181,9 @@ func (c control) load(uuid string, t table, readOnly bool) error {
 	return err
 }
 
-// resume puts the loaded table in force and lets I/O go. If a live table is replaced, the kernel suspends, swaps and resumes within
-// this one call: no crash of ours can fall between.
+// resume puts the loaded table in force and lets I/O go. If a live table is replaced, the
+// kernel suspends, swaps and resumes within this one call: no crash of ours can fall
+// between.
 func (c control) resume(uuid string) error {
 	_, err := c.change(unix.DM_DEV_SUSPEND, "resume", request{uuid: uuid, event: quietUdev})
 	return err
@@ -191,8 +199,8 @@ func (c control) remove(uuid string) error {
 	return err
 }
 
-// message sends a text to the device's first target. Not promised: that a pool's commit behind it succeeded (dm-thin.c drops the
-// result), see Pool.message.
+// message sends a text to the device's first target. Not promised: that a pool's commit
+// behind it succeeded (dm-thin.c drops the result), see Pool.message.
 func (c control) message(uuid, msg string) error {
 	payload := make([]byte, 8+len(msg)+1) // struct dm_target_msg: sector 0, then the text and its NUL
 	copy(payload[8:], msg)
@@ -226,7 +234,8 @@ func (c control) read(uuid string, flags uint32) (device, table, error) {
 	return d, t, nil
 }
 
-// withPrefix returns the devices whose UUID begins with prefix. Only newer kernels list UUIDs, so each device is asked.
+// withPrefix returns the devices whose UUID begins with prefix. Only newer kernels list
+// UUIDs, so each device is asked.
 func (c control) withPrefix(prefix string) ([]device, error) {
 	_, data, err := c.call(unix.DM_LIST_DEVICES, request{})
 	if err != nil {

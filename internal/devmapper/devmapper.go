@@ -1,17 +1,21 @@
-// Package devmapper manages one device-mapper thin pool: thin devices, their snapshots, the ext4 on them, and detached mounts. It
-// knows nothing of where the bytes come from.
+// Package devmapper manages one device-mapper thin pool: thin devices, their snapshots,
+// the ext4 on them, and detached mounts. It knows nothing of where the bytes come from.
 //
-// It talks to the kernel by the ioctls of /dev/mapper/control (linux/dm-ioctl.h), so a failed step has a real errno and no child
-// process can be left half-way; children are mke2fs and the thin-provisioning-tools. The kernel is the only state: a
-// Pool holds nothing that a crash could lose, and every method may be called again after one.
+// It talks to the kernel by the ioctls of /dev/mapper/control (linux/dm-ioctl.h), so a
+// failed step has a real errno and no child process can be left half-way; children are
+// mke2fs and the thin-provisioning-tools. The kernel is the only state: a Pool holds
+// nothing that a crash could lose, and every method may be called again after one.
 //
-// Names: a device of ours is cim-<pool>-<kind>-<id>, its dm UUID CIM-<pool uuid>-<id>. The UUID is a lock: the kernel refuses a second
-// device of the same UUID, and two active devices on one thin id would destroy each other's files without a word.
+// Names: a device of ours is cim-<pool>-<kind>-<id>, its dm UUID CIM-<pool uuid>-<id>.
+// The UUID is a lock: the kernel refuses a second device of the same UUID, and two active
+// devices on one thin id would destroy each other's files without a word.
 //
-// Not promised: exclusion of other programs. Two managers that use one pool under different UUIDs are told apart when the pool is
-// opened, not afterwards. Needs Linux 5.8, root, and sysfs and procfs where Linux keeps them.
+// Not promised: exclusion of other programs. Two managers that use one pool under
+// different UUIDs are told apart when the pool is opened, not afterwards. Needs Linux
+// 5.8, root, and sysfs and procfs where Linux keeps them.
 //
-// Read pool.go and thin.go first, then table.go and control.go for what goes to the kernel.
+// Read pool.go and thin.go first, then table.go and control.go for what goes to the
+// kernel.
 package devmapper
 
 import (
@@ -26,10 +30,12 @@ import (
 // ID is the number of a thin device within its pool.
 type ID int64
 
-// maxID is the largest thin device id: the kernel keeps 24 bits (MAX_DEV_ID in dm-thin.c).
+// maxID is the largest thin device id: the kernel keeps 24 bits (MAX_DEV_ID in
+// dm-thin.c).
 const maxID ID = 1<<24 - 1
 
-// Kind tells what a thin device is for. It is part of the device's name, for people; identity is pool and ID.
+// Kind tells what a thin device is for. It is part of the device's name, for people;
+// identity is pool and ID.
 type Kind string
 
 // The kinds of thin devices.
@@ -40,23 +46,28 @@ const (
 
 // The sentinels stand in the chain before the errno that they give a meaning to.
 var (
-	// ErrUnavailable says that this machine cannot have a thin pool, and what to do about it.
+	// ErrUnavailable says that this machine cannot have a thin pool, and what to do about
+	// it.
 	ErrUnavailable = errors.New("device-mapper thin provisioning is not available")
-	// ErrForeign says that something is there under our name or on our devices which is not ours, or not as we made it.
+	// ErrForeign says that something is there under our name or on our devices which is
+	// not ours, or not as we made it.
 	ErrForeign = errors.New("not this program's")
 	// ErrNoSuperblock says that the metadata device holds no pool.
 	ErrNoSuperblock = errors.New("metadata device holds no thin pool")
 	// ErrHasSuperblock says that the metadata device holds a pool, which would be lost.
 	ErrHasSuperblock = errors.New("metadata device holds a thin pool")
-	// ErrReadOnly says that the pool takes no changes: its metadata is full, needs a check, or cannot be written.
+	// ErrReadOnly says that the pool takes no changes: its metadata is full, needs a
+	// check, or cannot be written.
 	ErrReadOnly = errors.New("thin pool is read-only")
 	// ErrNoSpace says that the pool has no free data blocks.
 	ErrNoSpace = errors.New("thin pool is out of data space")
-	// ErrNotFound says that the pool has no such thin device, or that the device is not active.
+	// ErrNotFound says that the pool has no such thin device, or that the device is not
+	// active.
 	ErrNotFound = errors.New("no such thin device")
 	// ErrExists says that the pool has a thin device of this id already.
 	ErrExists = errors.New("thin device exists")
-	// ErrBusy says that a device is in use; the text names the holder where one can be found.
+	// ErrBusy says that a device is in use; the text names the holder where one can be
+	// found.
 	ErrBusy = errors.New("device is in use")
 )
 
@@ -100,7 +111,8 @@ func (c Config) check() error {
 	return errors.Join(errs...)
 }
 
-// plain tells whether s can be part of a dm name without being mangled by udev or taken for a path.
+// plain tells whether s can be part of a dm name without being mangled by udev or taken
+// for a path.
 func plain(s string, most int) bool {
 	odd := func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-_.", r)
@@ -136,7 +148,8 @@ func (c Config) ownsName(name string) bool {
 	return name == c.poolName() || err == nil && c.kindOf(name, ID(n)) != ""
 }
 
-// kindOf reads the kind from a device's name; it is empty if an operator renamed the device.
+// kindOf reads the kind from a device's name; it is empty if an operator renamed the
+// device.
 func (c Config) kindOf(name string, id ID) Kind {
 	for _, kind := range []Kind{KindImage, KindSnapshot, kindStamp} {
 		if name == c.thinName(kind, id) {

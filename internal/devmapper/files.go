@@ -45,7 +45,8 @@ func CreateFiles(data, metadata string, dataSize, metadataSize int64) error {
 
 // createFile makes a file that enlarge has given its size.
 func createFile(path string, size int64, enlarge func(f *os.File, size int64) error) error {
-	// Not O_TRUNC: what is there may be a pool. O_NOFOLLOW: a link in our way is not ours.
+	// Not O_TRUNC: what is there may be a pool. O_NOFOLLOW: a link in our way is not
+	// ours.
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
@@ -79,7 +80,8 @@ func syncDir(dir string) error {
 	return d.Sync()
 }
 
-// HasSuperblock tells whether a metadata device or file holds a pool, intact or damaged. A file that is not there is fs.ErrNotExist.
+// HasSuperblock tells whether a metadata device or file holds a pool, intact or damaged.
+// A file that is not there is fs.ErrNotExist.
 func HasSuperblock(path string) (bool, error) {
 	block, err := firstBlock(path)
 	if err != nil || block == nil {
@@ -122,7 +124,8 @@ func openRaw(path string) (*os.File, error) {
 
 func isBlock(m fs.FileMode) bool { return m&fs.ModeDevice != 0 && m&fs.ModeCharDevice == 0 }
 
-// signature is what a well-known content begins with. There are more; these are what one loses by a typing error.
+// signature is what a well-known content begins with. There are more; these are what one
+// loses by a typing error.
 type signature struct {
 	offset int64
 	magic  string

@@ -31,7 +31,8 @@ func TestMetadataSize(t *testing.T) {
 	}
 }
 
-// The tool's own estimate is the least that we take, for a small host and for a large one.
+// The tool's own estimate is the least that we take, for a small host and for a large
+// one.
 func TestMetadataSizeAgainstTool(t *testing.T) {
 	tool, err := findTool(tool{"thin_metadata_size", "thin-provisioning-tools"})
 	if err != nil && os.Getenv("CIM_REQUIRE_DM") == "1" {

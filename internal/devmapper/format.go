@@ -13,9 +13,11 @@ import (
 	"imagemanager.internal/internal/failpoint"
 )
 
-// ownerOf is the mark of a pool in its metadata superblock, in a field that the kernel carries along and leaves to others: the UUID. It
-// tells a swapped or restored metadata file from ours while no pool is active, when there is no dm UUID to ask; and it tells the UUID when
-// nothing else does, see Identify. It is zero, nobody's, for what is no UUID.
+// ownerOf is the mark of a pool in its metadata superblock, in a field that the kernel
+// carries along and leaves to others: the UUID. It tells a swapped or restored metadata
+// file from ours while no pool is active, when there is no dm UUID to ask; and it tells
+// the UUID when nothing else does, see Identify. It is zero, nobody's, for what is no
+// UUID.
 func (c Config) ownerOf() uuid.UUID {
 	id, err := uuid.Parse(c.UUID)
 	if err != nil || id.String() != c.UUID {
@@ -24,7 +26,8 @@ func (c Config) ownerOf() uuid.UUID {
 	return id
 }
 
-// format makes an empty pool on the devices and marks it as ours. It is not active afterwards.
+// format makes an empty pool on the devices and marks it as ours. It is not active
+// afterwards.
 func (p *Pool) format(metadata, data blockDevice) error {
 	if err := wipe(metadata, data); err != nil {
 		return err
@@ -47,7 +50,8 @@ func (p *Pool) format(metadata, data blockDevice) error {
 	return mark(metadata, p.cfg.ownerOf())
 }
 
-// wipe makes the metadata device look new to the kernel, unless there is anything to lose.
+// wipe makes the metadata device look new to the kernel, unless there is anything to
+// lose.
 func wipe(metadata, data blockDevice) error {
 	used, err := HasSuperblock(metadata.path)
 	if err != nil {
@@ -83,7 +87,8 @@ func changeSuperblock(metadata blockDevice, change func(block []byte)) error {
 	return writeFirst(metadata, block)
 }
 
-// writeFirst replaces the first block durably. O_EXCL: EBUSY if the device is mounted or part of another dm device.
+// writeFirst replaces the first block durably. O_EXCL: EBUSY if the device is mounted or
+// part of another dm device.
 func writeFirst(b blockDevice, block []byte) error {
 	f, err := openExclusive(b.path, os.O_WRONLY|unix.O_DIRECT|unix.O_SYNC)
 	if err != nil {
@@ -113,8 +118,8 @@ func (p *Pool) checkSuperblock(metadata blockDevice) (superblock, error) {
 	return sb, nil
 }
 
-// revive activates a pool that is not active, after it has been put in order and checked. One without a mark, as a crash within format or
-// thin_repair leaves it, is marked.
+// revive activates a pool that is not active, after it has been put in order and checked.
+// One without a mark, as a crash within format or thin_repair leaves it, is marked.
 func (p *Pool) revive(ctx context.Context, sb superblock, metadata, data blockDevice) error {
 	if err := p.ctl.remove(p.cfg.poolUUID()); err != nil && !errors.Is(err, unix.ENXIO) { // half-created, it may have the metadata open
 		return fmt.Errorf("remove half-created pool: %w", err)
@@ -135,8 +140,8 @@ func (p *Pool) revive(ctx context.Context, sb superblock, metadata, data blockDe
 	return p.start(metadata, data)
 }
 
-// readSuperblock reads the superblock of a pool that may be active: the kernel writes this block every second, and a read in between
-// may see half of either.
+// readSuperblock reads the superblock of a pool that may be active: the kernel writes
+// this block every second, and a read in between may see half of either.
 func readSuperblock(metadata blockDevice) (sb superblock, err error) {
 	malformed := func(err error) bool { return errors.Is(err, errMalformed) }
 	err = patiently(tornPatience, malformed, func() error {

@@ -10,9 +10,11 @@ import (
 	"imagemanager.internal/internal/failpoint"
 )
 
-// GrowData makes the pool's data larger, to newBytes, while it is in use. A file is extended, sparse; a block device must have been
-// enlarged before, and all of it is taken. A pool that is out of data space becomes writable again. It may be called again after a crash,
-// and with the size that there is. Errors: EINVAL for less than there is, ErrReadOnly, and errno; then the pool is as before.
+// GrowData makes the pool's data larger, to newBytes, while it is in use. A file is
+// extended, sparse; a block device must have been enlarged before, and all of it is
+// taken. A pool that is out of data space becomes writable again. It may be called again
+// after a crash, and with the size that there is. Errors: EINVAL for less than there is,
+// ErrReadOnly, and errno; then the pool is as before.
 func (p *Pool) GrowData(newBytes int64) error {
 	err := p.grow(func(_, data *blockDevice) error { return data.extend(newBytes, (*os.File).Truncate) })
 	if err != nil {
@@ -91,8 +93,9 @@ func (b *blockDevice) extend(newBytes int64, enlarge func(f *os.File, size int64
 	return b.recapacity()
 }
 
-// reload puts a new table in place of the pool's live one, in one call: the kernel suspends, swaps and resumes. If that fails the
-// pool may be suspended with the new table; it is given the old one back.
+// reload puts a new table in place of the pool's live one, in one call: the kernel
+// suspends, swaps and resumes. If that fails the pool may be suspended with the new
+// table; it is given the old one back.
 func (p *Pool) reload(t table) error {
 	uuid := p.cfg.poolUUID()
 	_, old, err := p.ctl.liveTable(uuid)

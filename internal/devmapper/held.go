@@ -9,16 +9,19 @@ import (
 	"os"
 )
 
-// The kernel makes a metadata snapshot (reserve_metadata_snap) in two steps that a power cut comes between: it writes its block into the
-// superblock together with the blocks of the transaction, and only then, after a flush, the superblock with the space map that counts
-// it. In between, the superblock names a snapshot that nothing counts. The kernel believes it; told to release it, it takes references
-// back that were never taken, and the pool's own trees lose their blocks. So such a snapshot is struck out before the kernel sees it: the
-// rest is as it was at the last commit. In the same way a release leaves one that is counted and not named, with all the blocks that
-// it keeps: it is named again, and then the kernel can release it. Source: __reserve_metadata_snap, __release_metadata_snap and
-// __commit_transaction in drivers/md/dm-thin-metadata.c.
+// The kernel makes a metadata snapshot (reserve_metadata_snap) in two steps that a power
+// cut comes between: it writes its block into the superblock together with the blocks of
+// the transaction, and only then, after a flush, the superblock with the space map that
+// counts it. In between, the superblock names a snapshot that nothing counts. The kernel
+// believes it; told to release it, it takes references back that were never taken, and
+// the pool's own trees lose their blocks. So such a snapshot is struck out before the
+// kernel sees it: the rest is as it was at the last commit. In the same way a release
+// leaves one that is counted and not named, with all the blocks that it keeps: it is
+// named again, and then the kernel can release it. Source: __reserve_metadata_snap,
+// __release_metadata_snap and __commit_transaction in drivers/md/dm-thin-metadata.c.
 
-// The space map of the metadata: one block with an index of up to 255 bitmaps, and in these two bits a block, 0 for a free one
-// (persistent-data/dm-space-map-common.h).
+// The space map of the metadata: one block with an index of up to 255 bitmaps, and in
+// these two bits a block, 0 for a free one (persistent-data/dm-space-map-common.h).
 const (
 	indexSalt       = 160478 // INDEX_CSUM_XOR
 	bitmapSalt      = 240779 // BITMAP_CSUM_XOR
@@ -27,8 +30,9 @@ const (
 	maxBitmaps      = 255
 )
 
-// checkMetadata checks the metadata of a pool that is not active, as LVM does at every activation, after it has put the snapshot right that
-// they may have. Errors: ErrDamaged where they are not sound, ErrUnavailable without thin_check, and errno.
+// checkMetadata checks the metadata of a pool that is not active, as LVM does at every
+// activation, after it has put the snapshot right that they may have. Errors: ErrDamaged
+// where they are not sound, ErrUnavailable without thin_check, and errno.
 func checkMetadata(ctx context.Context, sb superblock, metadata blockDevice) error {
 	f, err := openDirect(metadata.path, os.O_RDONLY)
 	if err != nil {
@@ -52,7 +56,8 @@ func checkMetadata(ctx context.Context, sb superblock, metadata blockDevice) err
 	return runThinCheck(ctx, metadata.path)
 }
 
-// strikeUncounted removes a metadata snapshot from the superblock if the space map does not count it.
+// strikeUncounted removes a metadata snapshot from the superblock if the space map does
+// not count it.
 func strikeUncounted(r io.ReaderAt, sb superblock, metadata blockDevice) error {
 	if sb.heldRoot == 0 {
 		return nil
@@ -73,8 +78,10 @@ func setHeldRoot(metadata blockDevice, root uint64) error {
 	return changeSuperblock(metadata, func(block []byte) { binary.LittleEndian.PutUint64(block[offHeldRoot:], root) })
 }
 
-// unnamed finds a metadata snapshot that the space map counts, in metadata whose superblock names none; 0 if there is none. It is known by
-// its seal: a counted block is never anything but what it was written as, and only superblocks and their copies have theirs.
+// unnamed finds a metadata snapshot that the space map counts, in metadata whose
+// superblock names none; 0 if there is none. It is known by its seal: a counted block is
+// never anything but what it was written as, and only superblocks and their copies have
+// theirs.
 func unnamed(r io.ReaderAt, sb superblock) (uint64, error) {
 	var counts bitmap
 	for at := uint64(1); at < sb.metadataBlocks; at++ {

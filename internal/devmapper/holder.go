@@ -15,7 +15,8 @@ import (
 // mostHolders bounds how many holders an error names.
 const mostHolders = 5
 
-// busy gives EBUSY its meaning, and a name to the holder of the devices. Other errors it returns as they are.
+// busy gives EBUSY its meaning, and a name to the holder of the devices. Other errors it
+// returns as they are.
 func busy(err error, devs ...uint64) error {
 	if !errors.Is(err, unix.EBUSY) {
 		return err
@@ -30,8 +31,9 @@ func busy(err error, devs ...uint64) error {
 	return fmt.Errorf("%w (%s): %w", ErrBusy, strings.Join(who[:min(len(who), mostHolders)], "; "), err)
 }
 
-// holders looks for whoever keeps a block device open: devices on top of it, mounts, and processes with it, or with a file of a
-// file system on it, in a descriptor. The latter finds detached mounts, which no mount table shows. This process is named last.
+// holders looks for whoever keeps a block device open: devices on top of it, mounts, and
+// processes with it, or with a file of a file system on it, in a descriptor. The latter
+// finds detached mounts, which no mount table shows. This process is named last.
 func holders(dev uint64) []string {
 	var list, own []string
 	for _, h := range glob("/sys/dev/block/" + majmin(dev) + "/holders/*") {
@@ -80,7 +82,8 @@ func firstLine(path string) string {
 	return line
 }
 
-// mountedIn looks for the device in the mount table of a process: the third field of mountinfo is its number, the fifth the place.
+// mountedIn looks for the device in the mount table of a process: the third field of
+// mountinfo is its number, the fifth the place.
 func mountedIn(proc string, dev uint64) string {
 	f, err := os.Open(proc + "/mountinfo")
 	if err != nil {

@@ -15,11 +15,14 @@ var ErrUnidentified = errors.New("the pool's UUID is not known")
 // ErrNoFilesystem says that a device holds no ext4 file system.
 var ErrNoFilesystem = errors.New("no ext4 file system")
 
-// Identify completes the configuration of a pool about which nothing is known but where it lies, and tells whether it is active. Block
-// size and UUID come from the metadata, where format, RepairMetadata and Open left the latter. thin_repair leaves none: then it comes from
-// the dm UUID if the pool is active. A name or UUID that is given must be the pool's.
+// Identify completes the configuration of a pool about which nothing is known but where
+// it lies, and tells whether it is active. Block size and UUID come from the metadata,
+// where format, RepairMetadata and Open left the latter. thin_repair leaves none: then it
+// comes from the dm UUID if the pool is active. A name or UUID that is given must be the
+// pool's.
 //
-// Errors: ErrNoSuperblock, ErrDamaged, ErrUnidentified, ErrForeign if name or UUID are not the pool's, ErrUnavailable, fs.ErrNotExist.
+// Errors: ErrNoSuperblock, ErrDamaged, ErrUnidentified, ErrForeign if name or UUID are
+// not the pool's, ErrUnavailable, fs.ErrNotExist.
 func Identify(cfg Config) (_ Config, active bool, err error) {
 	ctl, err := openControl()
 	if err != nil {
@@ -67,7 +70,8 @@ func activeUUID(ctl control, name string) (string, error) {
 	return id, nil
 }
 
-// FilesystemUUID reads the UUID of the ext4 file system on a device, mounted or not. ErrNoFilesystem says that there is none.
+// FilesystemUUID reads the UUID of the ext4 file system on a device, mounted or not.
+// ErrNoFilesystem says that there is none.
 func FilesystemUUID(path string) (string, error) {
 	node, err := resolve(path)
 	if err != nil {

@@ -9,8 +9,9 @@ import (
 	"testing"
 )
 
-// A power cut while the kernel makes a metadata snapshot leaves one in the superblock that the space map does not count. It is struck
-// out; one that is counted is released by the kernel. Either way the metadata are sound afterwards, and the devices whole.
+// A power cut while the kernel makes a metadata snapshot leaves one in the superblock
+// that the space map does not count. It is struck out; one that is counted is released by
+// the kernel. Either way the metadata are sound afterwards, and the devices whole.
 func TestPowerCutWhileListing(t *testing.T) {
 	for name, c := range map[string]struct {
 		counted bool
@@ -53,8 +54,9 @@ func TestPowerCutWhileListing(t *testing.T) {
 	}
 }
 
-// A power cut while the kernel releases a metadata snapshot leaves one that the space map counts and the superblock does not name. It is
-// named again and released, also when the pool was in use for long since: nothing leaks, and the devices are whole.
+// A power cut while the kernel releases a metadata snapshot leaves one that the space map
+// counts and the superblock does not name. It is named again and released, also when the
+// pool was in use for long since: nothing leaks, and the devices are whole.
 func TestPowerCutInRelease(t *testing.T) {
 	p, cfg := newPool(t)
 	path := newImage(t, p)
@@ -84,7 +86,8 @@ func TestPowerCutInRelease(t *testing.T) {
 	check(t, CheckMetadata(t.Context(), cfg))
 }
 
-// Metadata that do not pass the check are not given to the kernel. The error names the remedy.
+// Metadata that do not pass the check are not given to the kernel. The error names the
+// remedy.
 func TestOpenDamaged(t *testing.T) {
 	p, cfg := newPool(t)
 	fill(t, newImage(t, p), 4*mib)
@@ -112,7 +115,8 @@ func TestOpenDamaged(t *testing.T) {
 	opened(t, cfg)
 }
 
-// hold writes a metadata snapshot's block into the superblock, as the kernel does before it is counted.
+// hold writes a metadata snapshot's block into the superblock, as the kernel does before
+// it is counted.
 func hold(t *testing.T, path string, at uint64, copied bool) {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_RDWR, 0)

@@ -9,8 +9,9 @@ import (
 	"github.com/google/uuid"
 )
 
-// What a pool is called and made of is found out from where it lies, active or not; also of one that thin_repair left unmarked, while it is
-// active, and when it has been active again.
+// What a pool is called and made of is found out from where it lies, active or not; also
+// of one that thin_repair left unmarked, while it is active, and when it has been active
+// again.
 func TestIdentify(t *testing.T) {
 	p, cfg := newPool(t)
 	newImage(t, p)
@@ -50,7 +51,8 @@ func unmark(t *testing.T, cfg Config) {
 	check(t, offline(cfg, func(metadata *blockDevice) error { return mark(*metadata, uuid.Nil) }))
 }
 
-// An active pool whose metadata are not marked is known by its dm UUID; marked ones say themselves what they are.
+// An active pool whose metadata are not marked is known by its dm UUID; marked ones say
+// themselves what they are.
 func TestIdentifyByDeviceUUID(t *testing.T) {
 	p, cfg := newPool(t)
 	if got, err := activeUUID(p.ctl, cfg.Name); err != nil || got != cfg.UUID {
@@ -77,7 +79,8 @@ func TestIdentifyRefuses(t *testing.T) {
 	}
 }
 
-// The UUID of a file system is read while it is mounted, too; a device without one says so.
+// The UUID of a file system is read while it is mounted, too; a device without one says
+// so.
 func TestFilesystemUUID(t *testing.T) {
 	p, cfg := newPool(t)
 	path := newImage(t, p)

@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An empty file system takes next to nothing of the pool, and nothing more while it is mounted.
+// An empty file system takes next to nothing of the pool, and nothing more while it is
+// mounted.
 func TestFreshFilesystemIsSmall(t *testing.T) {
 	cfg := newConfig(t, 2<<30, 8*mib)
 	p := created(t, cfg)

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// Stages work on their own devices at the same time, while somebody lists, grows the pool, and opens it from elsewhere.
+// Stages work on their own devices at the same time, while somebody lists, grows the
+// pool, and opens it from elsewhere.
 func TestParallel(t *testing.T) {
 	const workers, rounds = 6, 8
 	p, cfg := newPool(t)
@@ -74,8 +75,9 @@ func lifeOf(p *Pool, id ID, snapshot bool) error {
 	return p.Delete(id)
 }
 
-// A child process that is just being started has copies of all descriptors until it has called exec, those of a mount that is closed
-// at this moment included. Whoever needs the device for itself next waits for that.
+// A child process that is just being started has copies of all descriptors until it has
+// called exec, those of a mount that is closed at this moment included. Whoever needs the
+// device for itself next waits for that.
 func TestExclusiveUseWhileOthersFork(t *testing.T) {
 	p, path, m := newMount(t)
 	check(t, m.Close())

@@ -88,7 +88,8 @@ func TestReloadRefused(t *testing.T) {
 	check(t, p.CreateThin(2))
 }
 
-// A kill between the file's growth and the pool's is finished by the next call, or by Open.
+// A kill between the file's growth and the pool's is finished by the next call, or by
+// Open.
 func TestGrowCutOff(t *testing.T) {
 	p, cfg := newPool(t)
 	check(t, os.Truncate(cfg.Data, 640*mib))

@@ -62,7 +62,8 @@ func TestErrnoTable(t *testing.T) {
 	wantActive(t, p, ActiveDevice{ID: 1, Kind: KindImage})
 }
 
-// wantActive checks that these and no others are active; name, path and open count follow.
+// wantActive checks that these and no others are active; name, path and open count
+// follow.
 func wantActive(t *testing.T, p *Pool, want ...ActiveDevice) {
 	t.Helper()
 	list, err := p.Active()
@@ -126,7 +127,8 @@ func TestSecondActivationRefused(t *testing.T) {
 	}
 }
 
-// What a kill between the ioctls of an activation leaves is seen, finished by Activate, and removed by Deactivate.
+// What a kill between the ioctls of an activation leaves is seen, finished by Activate,
+// and removed by Deactivate.
 func TestHalfCreated(t *testing.T) {
 	p, cfg := newPool(t)
 	check(t, p.CreateThin(1))
@@ -228,7 +230,8 @@ func TestSnapshotLeavesOriginUnchanged(t *testing.T) {
 	wantThins(t, p, 1, 2, 3, 4)
 }
 
-// Our reader of the metadata against thin_ls, for enough devices that the tree has inner nodes.
+// Our reader of the metadata against thin_ls, for enough devices that the tree has inner
+// nodes.
 func TestThinsEqualsThinLs(t *testing.T) {
 	p, cfg := newPool(t)
 	path := newImage(t, p)
@@ -352,7 +355,8 @@ func TestDataFull(t *testing.T) {
 	check(t, p.CreateThin(2))
 }
 
-// Full metadata makes the pool read-only; listing works, changes do not, nothing is reported as done that is not.
+// Full metadata makes the pool read-only; listing works, changes do not, nothing is
+// reported as done that is not.
 func TestMetadataFull(t *testing.T) {
 	cfg := newConfig(t, 8<<30, minMetadataSize)
 	p := created(t, cfg)
@@ -375,7 +379,8 @@ func TestMetadataFull(t *testing.T) {
 	check(t, q.Close())
 }
 
-// exhaustMetadata makes thin devices until the metadata is full, and returns how many there are.
+// exhaustMetadata makes thin devices until the metadata is full, and returns how many
+// there are.
 func exhaustMetadata(t *testing.T, p *Pool) int {
 	t.Helper()
 	for id := ID(1); id < 5000; id++ {

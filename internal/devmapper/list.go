@@ -19,7 +19,8 @@ type ActiveDevice struct {
 	Open        int    `json:"open"`         // how many have it open, mounts included
 }
 
-// Active lists our active thin devices by their dm UUID, in no order. It asks for every dm device of the machine.
+// Active lists our active thin devices by their dm UUID, in no order. It asks for every
+// dm device of the machine.
 func (p *Pool) Active() ([]ActiveDevice, error) {
 	list, err := p.ctl.withPrefix(p.cfg.uuidPrefix())
 	if err != nil {
@@ -39,8 +40,8 @@ func (p *Pool) Active() ([]ActiveDevice, error) {
 	return active, nil
 }
 
-// ResumeSuspended resumes our devices, the pool first. A crash may leave one suspended, and then whoever reads it cannot even be
-// killed: let it be the first act after a start.
+// ResumeSuspended resumes our devices, the pool first. A crash may leave one suspended,
+// and then whoever reads it cannot even be killed: let it be the first act after a start.
 func (p *Pool) ResumeSuspended() error { return resumeAll(p.ctl, p.cfg) }
 
 func resumeAll(ctl control, cfg Config) error {
@@ -61,8 +62,9 @@ func resumeAll(ctl control, cfg Config) error {
 	return errors.Join(errs...)
 }
 
-// Thins lists the thin devices that the pool has, active or not, in the order of their ids. It reads them from a metadata snapshot,
-// and from the metadata itself when the pool is read-only and it does not change. Other processes of ours wait for each other.
+// Thins lists the thin devices that the pool has, active or not, in the order of their
+// ids. It reads them from a metadata snapshot, and from the metadata itself when the pool
+// is read-only and it does not change. Other processes of ours wait for each other.
 func (p *Pool) Thins() (_ []Thin, err error) {
 	unlock, err := lockPool(p.cfg)
 	if err != nil {
@@ -86,7 +88,8 @@ func (p *Pool) Thins() (_ []Thin, err error) {
 	return withoutStamp(list), nil
 }
 
-// metadataRoot returns the block to read the metadata from. release must be called when done.
+// metadataRoot returns the block to read the metadata from. release must be called when
+// done.
 func (p *Pool) metadataRoot() (root uint64, release func() error, err error) {
 	s, err := p.Status()
 	if err != nil {
@@ -110,7 +113,8 @@ func (p *Pool) metadataRoot() (root uint64, release func() error, err error) {
 	return s.heldRoot, release, nil
 }
 
-// releaseStale releases a metadata snapshot of a dead process: it keeps the blocks of deleted devices. The caller has the lock.
+// releaseStale releases a metadata snapshot of a dead process: it keeps the blocks of
+// deleted devices. The caller has the lock.
 func (p *Pool) releaseStale() error {
 	s, err := p.Status()
 	if err != nil || !s.HeldRoot || s.writable() != nil {

@@ -40,7 +40,8 @@ func (b blockDevice) close() {
 	}
 }
 
-// attach opens the block device that path is, or the loop device of the file that path is; it makes one where there is none.
+// attach opens the block device that path is, or the loop device of the file that path
+// is; it makes one where there is none.
 func attach(path string) (blockDevice, error) {
 	node, err := present(path)
 	if err != nil {
@@ -129,8 +130,9 @@ func attachLoop(path string) (*os.File, error) {
 	return configureLoop(backing)
 }
 
-// configureLoop puts the file behind a free loop device. Direct I/O is a wish: the kernel falls back where the file's own file system
-// has none, and nothing that the pool relies on depends on it.
+// configureLoop puts the file behind a free loop device. Direct I/O is a wish: the kernel
+// falls back where the file's own file system has none, and nothing that the pool relies
+// on depends on it.
 func configureLoop(backing *os.File) (*os.File, error) {
 	ctl, err := os.OpenFile(loopControl, os.O_RDWR, 0)
 	if err != nil {

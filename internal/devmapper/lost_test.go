@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// Only what holds nothing is empty: no file, a file of zeros that were never written, and not one with a byte far behind its beginning.
+// Only what holds nothing is empty: no file, a file of zeros that were never written, and
+// not one with a byte far behind its beginning.
 func TestEmpty(t *testing.T) {
 	for name, c := range map[string]struct {
 		size, at int64 // at: where a byte is written, -1 nowhere

@@ -130,7 +130,8 @@ func other(t *testing.T, task string, args ...string) (pid int, kill func()) {
 	return cmd.Process.Pid, kill
 }
 
-// needDM skips where there is no thin pool and nobody insists on one; `make test-uml` does.
+// needDM skips where there is no thin pool and nobody insists on one; `make test-uml`
+// does.
 func needDM(t testing.TB) {
 	t.Helper()
 	err := Probe()
@@ -155,7 +156,8 @@ const (
 	deviceSize = 64 * mib
 )
 
-// newConfig makes files for a pool and sees to it that nothing of it is left when the test ends.
+// newConfig makes files for a pool and sees to it that nothing of it is left when the
+// test ends.
 func newConfig(t testing.TB, data, metadata int64) Config {
 	t.Helper()
 	needDM(t)

@@ -63,7 +63,8 @@ type superblock struct {
 	owner          uuid.UUID // the pool's, see ownerOf; zero if nobody's
 }
 
-// seal is the checksum that a block should carry: CRC-32C without the final inversion, salted by the block's type.
+// seal is the checksum that a block should carry: CRC-32C without the final inversion,
+// salted by the block's type.
 func seal(block []byte, salt uint32) uint32 {
 	return ^crc32.Checksum(block[4:metadataBlock], castagnoli) ^ salt
 }
@@ -72,7 +73,8 @@ func sealed(block []byte, salt uint32) bool {
 	return binary.LittleEndian.Uint32(block) == seal(block, salt)
 }
 
-// isSuperblock is generous: a damaged superblock is still somebody's pool, and is never formatted.
+// isSuperblock is generous: a damaged superblock is still somebody's pool, and is never
+// formatted.
 func isSuperblock(block []byte) bool {
 	return binary.LittleEndian.Uint64(block[offMagic:]) == superblockMagic || sealed(block, superblockSalt)
 }
@@ -146,8 +148,8 @@ func readNode(r io.ReaderAt, at uint64, leafSize uint32) (node, error) {
 
 func (n node) value(i int) []byte { return n.values[i*n.size:][:n.size] }
 
-// readThins returns the devices of the metadata whose superblock, or snapshot of one, is at block root. Errors are those of r, and of
-// blocks that do not pass their checks.
+// readThins returns the devices of the metadata whose superblock, or snapshot of one, is
+// at block root. Errors are those of r, and of blocks that do not pass their checks.
 func readThins(r io.ReaderAt, root uint64) ([]Thin, error) {
 	block, err := readBlock(r, root)
 	if err != nil {
@@ -240,7 +242,8 @@ func alignedBlock() []byte {
 	return buf[off:][:metadataBlock:metadataBlock]
 }
 
-// openDirect opens a block device for reading past the page cache, which does not see what the kernel's own writers (dm-bufio) do.
+// openDirect opens a block device for reading past the page cache, which does not see
+// what the kernel's own writers (dm-bufio) do.
 func openDirect(path string, flags int) (*os.File, error) {
 	return os.OpenFile(path, flags|unix.O_DIRECT|unix.O_CLOEXEC, 0)
 }

@@ -81,7 +81,8 @@ func TestReadThins(t *testing.T) {
 	}
 }
 
-// A block that is not what it should be gives an error, and never a wrong list: devices would be taken for lost.
+// A block that is not what it should be gives an error, and never a wrong list: devices
+// would be taken for lost.
 func TestReadThinsRefuses(t *testing.T) {
 	tests := map[string]func(b [][]byte){
 		"no superblock":          func(b [][]byte) { clear(b[5]) },
@@ -110,7 +111,8 @@ func TestReadThinsRefuses(t *testing.T) {
 	}
 }
 
-// The fuzzer sets the bytes of two blocks; their checksums are put right, or it would never get past them.
+// The fuzzer sets the bytes of two blocks; their checksums are put right, or it would
+// never get past them.
 func FuzzReadThins(f *testing.F) {
 	f.Add(nodeOf(6, nodeInternal, []uint64{1, 5}, [][]uint64{{7}, {8}}), nodeOf(7, nodeLeaf, []uint64{1, 4}, [][]uint64{{3, 8, 1}, {0, 9, 0}}))
 	f.Add(nodeOf(6, nodeInternal, []uint64{1, 2, 3}, [][]uint64{{6}, {6}, {6}}), []byte{})

@@ -24,9 +24,11 @@ import (
 
 const filesystem = "ext4"
 
-// MakeFilesystem makes an empty ext4 with the given UUID on a thin device that was never written to. It writes no zeros, because a new
-// thin device reads as zeros: 0.7 MiB of the pool for 2 GiB, where mkfs.ext4 by itself takes 65. mke2fs is a child process that dies
-// with this one, and when ctx ends; its error text is in the error. ErrUnavailable says that there is no mke2fs.
+// MakeFilesystem makes an empty ext4 with the given UUID on a thin device that was never
+// written to. It writes no zeros, because a new thin device reads as zeros: 0.7 MiB of
+// the pool for 2 GiB, where mkfs.ext4 by itself takes 65. mke2fs is a child process that
+// dies with this one, and when ctx ends; its error text is in the error. ErrUnavailable
+// says that there is no mke2fs.
 func MakeFilesystem(ctx context.Context, path, uuid string) error {
 	tool, err := findTool(mke2fs)
 	if err != nil {
@@ -161,7 +163,8 @@ func mke2fsVersion(ctx context.Context, path string) ([3]int, error) {
 
 var versionPattern = regexp.MustCompile(`^mke2fs (\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?`)
 
-// parseVersion reads `mke2fs 1.47.0 (5-Feb-2023)`; there are versions without a third number, and with letters behind.
+// parseVersion reads `mke2fs 1.47.0 (5-Feb-2023)`; there are versions without a third
+// number, and with letters behind.
 func parseVersion(out string) (v [3]int, ok bool) {
 	m := versionPattern.FindStringSubmatch(out)
 	if m == nil {
@@ -203,8 +206,9 @@ func findTool(t tool) (string, error) {
 	return "", err
 }
 
-// runTool runs a program to its end and returns what it prints, both outputs together. It is killed, with its children, when ctx
-// ends; the kernel kills it when this process dies, so that no orphan writes to a device that is being deleted.
+// runTool runs a program to its end and returns what it prints, both outputs together. It
+// is killed, with its children, when ctx ends; the kernel kills it when this process
+// dies, so that no orphan writes to a device that is being deleted.
 func runTool(ctx context.Context, path string, args ...string) (string, error) {
 	return runConfigured(ctx, nil, path, args...)
 }
@@ -222,7 +226,8 @@ func inherited(variable string) bool {
 
 // runConfigured is runTool for mke2fs with a configuration.
 func runConfigured(ctx context.Context, config *os.File, path string, args ...string) (string, error) {
-	// The death signal comes when the thread that started the child ends, not the process: this one must not end before.
+	// The death signal comes when the thread that started the child ends, not the
+	// process: this one must not end before.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var out bytes.Buffer

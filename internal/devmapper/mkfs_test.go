@@ -87,7 +87,8 @@ func TestRunTool(t *testing.T) {
 	}
 }
 
-// When the context ends, the child is killed with its own children: none goes on writing to the device.
+// When the context ends, the child is killed with its own children: none goes on writing
+// to the device.
 func TestRunToolKillsTheGroup(t *testing.T) {
 	dir := t.TempDir()
 	fifo := filepath.Join(dir, "fifo")

@@ -23,8 +23,9 @@ const (
 // errBroken says that a file system stopped taking writes because of an error.
 var errBroken = errors.New("file system went read-only after an error")
 
-// Mount is a detached mount: it has no place in any directory tree and no line in any mount table. It is used through its root
-// descriptor only, nobody else sees it, and it is gone when that descriptor and those opened through it are closed, or the process
+// Mount is a detached mount: it has no place in any directory tree and no line in any
+// mount table. It is used through its root descriptor only, nobody else sees it, and it
+// is gone when that descriptor and those opened through it are closed, or the process
 // dies. So no crash can leak one.
 type Mount struct {
 	mount *os.File // of fsmount(2); O_PATH
@@ -32,12 +33,14 @@ type Mount struct {
 	mode  MountMode
 }
 
-// MountDetached mounts the ext4 on a block device. Whatever it contains cannot act: no device nodes, set-uid bits, execution or
-// symlinks are honoured through this mount. The file system must be one of ours: the kernel's ext4 does not promise to
-// survive a crafted one.
+// MountDetached mounts the ext4 on a block device. Whatever it contains cannot act: no
+// device nodes, set-uid bits, execution or symlinks are honoured through this mount. The
+// file system must be one of ours: the kernel's ext4 does not promise to survive a
+// crafted one.
 //
-// ErrBusy says that it is mounted in another mode, or open exclusively, and is so for longer than a few seconds: a mount that was
-// closed just now is waited for. Other errors carry errno and the kernel's text.
+// ErrBusy says that it is mounted in another mode, or open exclusively, and is so for
+// longer than a few seconds: a mount that was closed just now is waited for. Other errors
+// carry errno and the kernel's text.
 func MountDetached(path string, mode MountMode) (m *Mount, err error) {
 	node, err := resolve(path)
 	if err != nil {
@@ -76,8 +79,9 @@ func mountDetached(path string, mode MountMode) (*Mount, error) {
 	return m, nil
 }
 
-// configure sets source and options and makes the superblock. noinit_itable: the kernel would zero inode tables in the background,
-// and so map a hundred times what the file system needs.
+// configure sets source and options and makes the superblock. noinit_itable: the kernel
+// would zero inode tables in the background, and so map a hundred times what the file
+// system needs.
 func configure(fs int, path string, mode MountMode) error {
 	flags := []string{"noinit_itable"}
 	if mode == MountInspect {
@@ -94,7 +98,8 @@ func configure(fs int, path string, mode MountMode) error {
 	return unix.FsconfigCreate(fs)
 }
 
-// fsmount retries without nosymfollow on kernels before 5.14. Whoever writes through the mount follows no links anyway.
+// fsmount retries without nosymfollow on kernels before 5.14. Whoever writes through the
+// mount follows no links anyway.
 func fsmount(fs int, mode MountMode) (int, error) {
 	attrs := unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NOATIME
 	if mode == MountInspect {
@@ -110,7 +115,8 @@ func fsmount(fs int, mode MountMode) (int, error) {
 	return fd, nil
 }
 
-// explain adds what the kernel has written to the context: one message a read, with a letter for its level before it.
+// explain adds what the kernel has written to the context: one message a read, with a
+// letter for its level before it.
 func explain(fs int, err error) error {
 	var lines []string
 	buf := make([]byte, 1024)
@@ -127,11 +133,13 @@ func explain(fs int, err error) error {
 	return fmt.Errorf("%w (%s)", err, strings.Join(lines, "; "))
 }
 
-// Root is the root directory, open for reading and as the start of openat2(2). It belongs to the mount; do not close it.
+// Root is the root directory, open for reading and as the start of openat2(2). It belongs
+// to the mount; do not close it.
 func (m *Mount) Root() *os.File { return m.root }
 
-// Sync writes everything down to the device and reports what failed since the mount was made, also in the background. When it returns nil, the
-// files and the pool's mapping of their blocks survive a power cut.
+// Sync writes everything down to the device and reports what failed since the mount was
+// made, also in the background. When it returns nil, the files and the pool's mapping of
+// their blocks survive a power cut.
 func (m *Mount) Sync() error {
 	failpoint.Here("before", "sync")
 	defer failpoint.Here("after", "sync")
@@ -154,9 +162,10 @@ func (m *Mount) Sync() error {
 	return nil
 }
 
-// Close unmounts when nothing else that was opened through the root is open. That may be a moment later, if another goroutine is just
-// starting a process, which has the descriptors until it calls exec; MountDetached, Discard and Deactivate wait for it. It may be
-// called twice.
+// Close unmounts when nothing else that was opened through the root is open. That may be
+// a moment later, if another goroutine is just starting a process, which has the
+// descriptors until it calls exec; MountDetached, Discard and Deactivate wait for it. It
+// may be called twice.
 func (m *Mount) Close() error {
 	failpoint.Here("before", "unmount")
 	defer failpoint.Here("after", "unmount")

@@ -95,7 +95,8 @@ func nodeIs(path string, dev uint64) bool {
 	return unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK && st.Rdev == dev
 }
 
-// removeNode removes the node of a device that is gone, if udev has not. It leaves a node that stands for another device by now.
+// removeNode removes the node of a device that is gone, if udev has not. It leaves a node
+// that stands for another device by now.
 func removeNode(d device) error {
 	path := d.nodePath()
 	var st unix.Stat_t
@@ -108,9 +109,10 @@ func removeNode(d device) error {
 	return nil
 }
 
-// openExclusive opens a block device that no file system is mounted from and no other device lies on (O_EXCL of a block device). It
-// waits for a mount that was closed just now: a child that another goroutine is starting has a copy of its descriptors until it has
-// called exec. After busyPatience it is ErrBusy, with the holder's name.
+// openExclusive opens a block device that no file system is mounted from and no other
+// device lies on (O_EXCL of a block device). It waits for a mount that was closed just
+// now: a child that another goroutine is starting has a copy of its descriptors until it
+// has called exec. After busyPatience it is ErrBusy, with the holder's name.
 func openExclusive(path string, flags int) (f *os.File, err error) {
 	err = patiently(busyPatience, isErrno(unix.EBUSY), func() error {
 		f, err = os.OpenFile(path, flags|os.O_EXCL|unix.O_CLOEXEC, 0)
@@ -128,7 +130,8 @@ func busyNode(err error, path string) error {
 	return busy(err, st.Rdev)
 }
 
-// removeStaleNodes removes the nodes of these names for which there is no device: a crash after the removal of a device leaves one.
+// removeStaleNodes removes the nodes of these names for which there is no device: a crash
+// after the removal of a device leaves one.
 func removeStaleNodes(ctl control, names ...string) error {
 	var errs []error
 	for _, name := range names {

@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Pool is an active thin pool of ours. Its methods may be called by several goroutines, those on one ID not at the same time.
+// Pool is an active thin pool of ours. Its methods may be called by several goroutines,
+// those on one ID not at the same time.
 type Pool struct {
 	cfg      Config
 	ctl      control
@@ -110,8 +111,8 @@ func (p *Pool) checkBoth(metadata, data blockDevice, may bool) (sb superblock, u
 	return sb, true, unused(data.f, data.source, p.cfg.ownerOf())
 }
 
-// withDevices runs open with the pool's lock and its attached devices. They stay with the pool; if open fails, loop devices that
-// nothing uses clear themselves.
+// withDevices runs open with the pool's lock and its attached devices. They stay with the
+// pool; if open fails, loop devices that nothing uses clear themselves.
 func withDevices(cfg Config, open func(p *Pool, metadata, data blockDevice) error) (_ *Pool, err error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -141,8 +142,9 @@ func withDevices(cfg Config, open func(p *Pool, metadata, data blockDevice) erro
 	return p, nil
 }
 
-// lockPool excludes other processes of ours from the pool's set-up and from its one metadata snapshot. The lock is on what the metadata
-// lies on and goes with the process. ErrBusy after lockPatience.
+// lockPool excludes other processes of ours from the pool's set-up and from its one
+// metadata snapshot. The lock is on what the metadata lies on and goes with the process.
+// ErrBusy after lockPatience.
 func lockPool(cfg Config) (unlock func(), err error) {
 	node, err := present(cfg.Metadata)
 	if err != nil {
@@ -179,7 +181,8 @@ func (p *Pool) start(metadata, data blockDevice) error {
 	return makeNode(d)
 }
 
-// halfCreated returns the pool's dm device without a live table: the one that a crash left, or a new one.
+// halfCreated returns the pool's dm device without a live table: the one that a crash
+// left, or a new one.
 func (p *Pool) halfCreated() (device, error) {
 	d, err := p.ctl.find(p.cfg.poolUUID())
 	switch {
@@ -244,7 +247,8 @@ func (t poolTable) sameAs(metadata, data blockDevice, blockSize int64) error {
 	return nil
 }
 
-// Close drops the handles. The pool and its devices stay active: images are in use while no daemon runs. It may be called twice.
+// Close drops the handles. The pool and its devices stay active: images are in use while
+// no daemon runs. It may be called twice.
 func (p *Pool) Close() error {
 	if err := p.ctl.close(); err != nil && !errors.Is(err, fs.ErrClosed) {
 		return err
@@ -261,9 +265,10 @@ func (p *Pool) Status() (Status, error) {
 	return parseStatus(t.params, p.cfg.BlockSize)
 }
 
-// Detach deactivates all devices of the pool, the pool, and the loop devices of its files; the data stays. It is idempotent, and needs
-// neither the files nor an opened Pool. While any device is held, it takes none away.
-// Errors: ErrUnavailable, ErrBusy with the holders' names.
+// Detach deactivates all devices of the pool, the pool, and the loop devices of its
+// files; the data stays. It is idempotent, and needs neither the files nor an opened
+// Pool. While any device is held, it takes none away. Errors: ErrUnavailable, ErrBusy
+// with the holders' names.
 func Detach(cfg Config) error {
 	if err := cfg.check(); err != nil {
 		return err

@@ -8,8 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Probe tells whether this machine can have a thin pool: root, device-mapper with the thin-pool target, ext4, the system calls for
-// detached mounts, and the tools. The kernel loads the modules that it needs for the answer. The error is ErrUnavailable with a remedy.
+// Probe tells whether this machine can have a thin pool: root, device-mapper with the
+// thin-pool target, ext4, the system calls for detached mounts, and the tools. The kernel
+// loads the modules that it needs for the answer. The error is ErrUnavailable with a
+// remedy.
 func Probe() error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("%w: it needs root", ErrUnavailable)

@@ -31,18 +31,21 @@ type Repaired struct {
 	DamagedSaved string `json:"damaged_saved"` // where the damaged metadata is kept; empty if it was not damaged
 }
 
-// CheckMetadata lets thin_check read all of the metadata of a pool that is detached. nil says that it is sound, also where the
-// pool asks for a check; ErrDamaged comes with the tool's words. ErrBusy if the pool is active, ErrUnavailable without the tool.
+// CheckMetadata lets thin_check read all of the metadata of a pool that is detached. nil
+// says that it is sound, also where the pool asks for a check; ErrDamaged comes with the
+// tool's words. ErrBusy if the pool is active, ErrUnavailable without the tool.
 func CheckMetadata(ctx context.Context, cfg Config) error {
 	return offline(cfg, func(metadata *blockDevice) error { return runThinCheck(ctx, metadata.path) })
 }
 
-// RepairMetadata makes the metadata of a detached pool usable: what is damaged is rebuilt by thin_repair, the flag that the kernel
-// left (needs_check) is cleared once a check succeeded, and metadata that may be full is enlarged to size bytes; size 0 leaves it. What
-// was damaged is kept. After a crash, call it again.
+// RepairMetadata makes the metadata of a detached pool usable: what is damaged is rebuilt
+// by thin_repair, the flag that the kernel left (needs_check) is cleared once a check
+// succeeded, and metadata that may be full is enlarged to size bytes; size 0 leaves it.
+// What was damaged is kept. After a crash, call it again.
 //
-// A block device is checked, and its flag cleared, in place; it is not rebuilt or enlarged here: ErrDamaged and EINVAL say so.
-// Errors else: ErrBusy if the pool is active, ErrUnavailable without the tools, ErrDamaged if nothing helped.
+// A block device is checked, and its flag cleared, in place; it is not rebuilt or
+// enlarged here: ErrDamaged and EINVAL say so. Errors else: ErrBusy if the pool is
+// active, ErrUnavailable without the tools, ErrDamaged if nothing helped.
 func RepairMetadata(ctx context.Context, cfg Config, size int64) (Repaired, error) {
 	var r Repaired
 	err := offline(cfg, func(metadata *blockDevice) error {
@@ -101,7 +104,8 @@ func offline(cfg Config, do func(metadata *blockDevice) error) error {
 	return do(&metadata)
 }
 
-// runThinCheck wants a block device: with direct I/O, as the tools do it, not every file system lets them open a file.
+// runThinCheck wants a block device: with direct I/O, as the tools do it, not every file
+// system lets them open a file.
 func runThinCheck(ctx context.Context, path string, options ...string) error {
 	tool, err := findTool(thinCheck)
 	if err != nil {
@@ -131,7 +135,8 @@ func clearFlag(ctx context.Context, path string, r *Repaired) error {
 	return nil
 }
 
-// rebuild writes what can be read of the metadata into a new file and exchanges the two in one step.
+// rebuild writes what can be read of the metadata into a new file and exchanges the two
+// in one step.
 func rebuild(ctx context.Context, cfg Config, metadata *blockDevice, size int64, r *Repaired) error {
 	if !metadata.loop {
 		return fmt.Errorf("%w: %s is a block device: thin_repair it to another device, which becomes the pool's metadata device", ErrDamaged, metadata.source)
@@ -210,7 +215,8 @@ func restoreMarks(cfg Config, damaged, rebuilt blockDevice) error {
 	return changeSuperblock(rebuilt, func(block []byte) { binary.LittleEndian.PutUint64(block[offTransaction:], stamp.next) })
 }
 
-// runThinRepair rebuilds in to out and checks the result. Where the superblock is lost, the tool must be told what it said.
+// runThinRepair rebuilds in to out and checks the result. Where the superblock is lost,
+// the tool must be told what it said.
 func runThinRepair(ctx context.Context, cfg Config, in, out string) error {
 	tool, err := findTool(thinRepair)
 	if err != nil {

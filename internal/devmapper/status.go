@@ -31,12 +31,13 @@ type Status struct {
 	heldRoot uint64 // block of the metadata snapshot
 }
 
-// modes translates the kernel's words (Documentation/admin-guide/device-mapper/thin-provisioning.rst).
+// modes translates the kernel's words
+// (Documentation/admin-guide/device-mapper/thin-provisioning.rst).
 var modes = map[string]Mode{"rw": ModeReadWrite, "ro": ModeReadOnly, "out_of_data_space": ModeOutOfDataSpace}
 
-// parseStatus reads
-// `txid usedMeta/totalMeta usedData/totalData heldRoot|- mode discard no_space needs_check|- metaLowWater`, or `Fail`.
-// Fields that newer kernels may add at the end are ignored.
+// parseStatus reads `txid usedMeta/totalMeta usedData/totalData heldRoot|- mode discard
+// no_space needs_check|- metaLowWater`, or `Fail`. Fields that newer kernels may add at
+// the end are ignored.
 func parseStatus(params string, blockSize int64) (Status, error) {
 	f := strings.Fields(params)
 	if len(f) > 0 && (f[0] == "Fail" || f[0] == "Error") {

@@ -19,7 +19,8 @@ type Stray struct {
 // All returns all of them, described.
 func (s Stray) All() []string { return slices.Concat(s.Devices, s.Mounts, s.Loops) }
 
-// Stray looks for what no other method finds. Mounts are those of this process's mount namespace.
+// Stray looks for what no other method finds. Mounts are those of this process's mount
+// namespace.
 func (p *Pool) Stray() (Stray, error) {
 	var s Stray
 	all, err := p.ctl.withPrefix("")
@@ -49,7 +50,8 @@ func (p *Pool) Stray() (Stray, error) {
 	return s, nil
 }
 
-// mountsOf finds the mounts of devices, given by major:minor. Source: proc_pid_mountinfo(5).
+// mountsOf finds the mounts of devices, given by major:minor. Source:
+// proc_pid_mountinfo(5).
 func mountsOf(devices map[string]string) ([]string, error) {
 	text, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {

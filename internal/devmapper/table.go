@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errMalformed says that the kernel, or a device, gave bytes that do not have the documented form.
+// errMalformed says that the kernel, or a device, gave bytes that do not have the
+// documented form.
 var errMalformed = errors.New("malformed")
 
 const (
@@ -19,14 +20,16 @@ const (
 	targetThin = "thin"
 )
 
-// table is a dm table of one target. For the kernel's answers, params is the target's status or table text.
+// table is a dm table of one target. For the kernel's answers, params is the target's
+// status or table text.
 type table struct {
 	sectors uint64
 	target  string
 	params  string
 }
 
-// pack lays the table out as struct dm_target_spec and its parameters, NUL-terminated, up to a multiple of eight.
+// pack lays the table out as struct dm_target_spec and its parameters, NUL-terminated, up
+// to a multiple of eight.
 func (t table) pack() []byte {
 	size := (unix.SizeofDmTargetSpec + len(t.params) + 1 + 7) &^ 7
 	buf := make([]byte, size)
@@ -50,8 +53,8 @@ func unpackTable(data []byte) (table, error) {
 	return t, nil
 }
 
-// unpackNames reads an answer to DM_LIST_DEVICES: dev u64, next u32, name; next is relative, 0 ends the list. An empty list is one
-// entry with dev 0.
+// unpackNames reads an answer to DM_LIST_DEVICES: dev u64, next u32, name; next is
+// relative, 0 ends the list. An empty list is one entry with dev 0.
 func unpackNames(data []byte) ([]string, error) {
 	var names []string
 	for {
@@ -86,8 +89,9 @@ type poolTable struct {
 	features       []string
 }
 
-// newPoolTable is the table of our pools. Zeroing stays on: without it a new device shows what a deleted one held. With
-// error_if_no_space a full pool fails writers at once instead of hanging them for a minute.
+// newPoolTable is the table of our pools. Zeroing stays on: without it a new device shows
+// what a deleted one held. With error_if_no_space a full pool fails writers at once
+// instead of hanging them for a minute.
 func newPoolTable(metadata, data blockDevice, blockSize int64) table {
 	blocks := data.size / blockSize
 	lowWater := max(blocks/20, 1) // blocks; below, the kernel sends an event

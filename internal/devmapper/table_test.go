@@ -99,7 +99,8 @@ func TestWritable(t *testing.T) {
 	}
 }
 
-// What is packed for the kernel has its layout: sector_start u64, length u64, status i32, next u32, target_type[16], parameters.
+// What is packed for the kernel has its layout: sector_start u64, length u64, status i32,
+// next u32, target_type[16], parameters.
 func TestPackTable(t *testing.T) {
 	want := table{sectors: 4096, target: targetThin, params: "253:0 5"}
 	b := want.pack()

@@ -10,14 +10,16 @@ import (
 	"imagemanager.internal/internal/failpoint"
 )
 
-// CreateThin makes a thin device in the pool, not active. When it returns nil the device survives a power cut. ErrExists, ErrNoSpace,
-// ErrReadOnly; after ErrReadOnly the device may exist or not.
+// CreateThin makes a thin device in the pool, not active. When it returns nil the device
+// survives a power cut. ErrExists, ErrNoSpace, ErrReadOnly; after ErrReadOnly the device
+// may exist or not.
 func (p *Pool) CreateThin(id ID) error {
 	return p.make(id, fmt.Sprintf("create_thin %d", id))
 }
 
-// CreateSnapshot makes a snapshot of the thin device origin, not active. The origin must not be active (ErrBusy): the kernel would
-// want it suspended, and a snapshot of unsynced files lacks them without a word. Blocks are shared until one side writes.
+// CreateSnapshot makes a snapshot of the thin device origin, not active. The origin must
+// not be active (ErrBusy): the kernel would want it suspended, and a snapshot of unsynced
+// files lacks them without a word. Blocks are shared until one side writes.
 //
 // ErrNotFound is about the origin; ErrExists, ErrNoSpace, ErrReadOnly as for CreateThin.
 func (p *Pool) CreateSnapshot(id, origin ID) error {
@@ -48,8 +50,9 @@ func (p *Pool) make(id ID, msg string) error {
 	return p.message(msg)
 }
 
-// Delete removes a thin device from the pool and frees the blocks that no other device shares. It must not be active (ErrBusy);
-// ErrNotFound says that it is gone already. Space comes back to the pool, to a loop's file only by Discard before. When it returns
+// Delete removes a thin device from the pool and frees the blocks that no other device
+// shares. It must not be active (ErrBusy); ErrNotFound says that it is gone already.
+// Space comes back to the pool, to a loop's file only by Discard before. When it returns
 // nil, or ErrNotFound, the id may be used again.
 func (p *Pool) Delete(id ID) error {
 	if err := checkID(id); err != nil {
@@ -65,7 +68,8 @@ func checkID(id ID) error {
 	return nil
 }
 
-// messageErrors gives the errno of pool messages their meaning (measured, and process_*_mesg in dm-thin.c).
+// messageErrors gives the errno of pool messages their meaning (measured, and
+// process_*_mesg in dm-thin.c).
 var messageErrors = []struct {
 	errno unix.Errno
 	is    error
@@ -77,8 +81,9 @@ var messageErrors = []struct {
 	{unix.ENOSPC, ErrReadOnly}, // of metadata
 }
 
-// message sends a message to the pool and makes sure that it was committed: the kernel returns success even when the commit behind
-// the message failed, but then the pool has gone read-only.
+// message sends a message to the pool and makes sure that it was committed: the kernel
+// returns success even when the commit behind the message failed, but then the pool has
+// gone read-only.
 func (p *Pool) message(msg string) error {
 	if err := p.ctl.message(p.cfg.poolUUID(), msg); err != nil {
 		for _, m := range messageErrors {
@@ -98,11 +103,14 @@ func (p *Pool) message(msg string) error {
 	return nil
 }
 
-// Activate makes the thin device usable under the path that it returns, with a size in bytes that is a multiple of 512. It is
-// idempotent: an active device is left as it is, one that a crash left half-created or suspended is finished. One that is active
-// otherwise than asked for (kind, size, read-only) is ErrBusy. On any error nothing is left behind.
+// Activate makes the thin device usable under the path that it returns, with a size in
+// bytes that is a multiple of 512. It is idempotent: an active device is left as it is,
+// one that a crash left half-created or suspended is finished. One that is active
+// otherwise than asked for (kind, size, read-only) is ErrBusy. On any error nothing is
+// left behind.
 //
-// ErrNotFound says that the pool has no such thin device, ErrForeign that a device of another pool has the name.
+// ErrNotFound says that the pool has no such thin device, ErrForeign that a device of
+// another pool has the name.
 func (p *Pool) Activate(id ID, kind Kind, bytes int64, readOnly bool) (string, error) {
 	if err := checkID(id); err != nil {
 		return "", err
@@ -177,8 +185,9 @@ func (p *Pool) already(d device, name string, want table, readOnly bool) (string
 	return d.nodePath(), makeNode(d)
 }
 
-// Deactivate removes the active device; the thin device stays in the pool. A device that is not active is success. ErrBusy, with the
-// holder's name where it can be found, if somebody has it open for longer than a few seconds.
+// Deactivate removes the active device; the thin device stays in the pool. A device that
+// is not active is success. ErrBusy, with the holder's name where it can be found, if
+// somebody has it open for longer than a few seconds.
 func (p *Pool) Deactivate(id ID) error {
 	d, err := p.ctl.find(p.cfg.thinUUID(id))
 	switch {
@@ -194,8 +203,9 @@ func (p *Pool) Deactivate(id ID) error {
 	return removeDevice(p.ctl, d)
 }
 
-// removeDevice waits a little for those who only look: udev opens devices that it is told of. Never by force: that puts errors
-// under a mounted file system and fails all the same.
+// removeDevice waits a little for those who only look: udev opens devices that it is told
+// of. Never by force: that puts errors under a mounted file system and fails all the
+// same.
 func removeDevice(ctl control, d device) error {
 	err := patiently(busyPatience, isErrno(unix.EBUSY), func() error { return ctl.remove(d.uuid) })
 	if err != nil && !errors.Is(err, unix.ENXIO) {
@@ -204,8 +214,9 @@ func removeDevice(ctl control, d device) error {
 	return removeNode(d)
 }
 
-// Discard gives all blocks of an active thin device back: to the pool, and to what lies under it. Only this shrinks a loop's file.
-// A device that is mounted or open otherwise is ErrBusy; one that is not active, ErrNotFound. Blocks shared with other devices stay
+// Discard gives all blocks of an active thin device back: to the pool, and to what lies
+// under it. Only this shrinks a loop's file. A device that is mounted or open otherwise
+// is ErrBusy; one that is not active, ErrNotFound. Blocks shared with other devices stay
 // theirs. Between the chunks others get their turn.
 func (p *Pool) Discard(id ID) error {
 	d, err := p.ctl.find(p.cfg.thinUUID(id))

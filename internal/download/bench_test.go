@@ -14,8 +14,9 @@ const (
 	firstByte = 30 * time.Millisecond
 )
 
-// limited is a peer as S3 is one: every request waits before the first byte, and no connection is faster than the rate. It goes by the
-// clock and not by pauses, which a busy machine makes longer.
+// limited is a peer as S3 is one: every request waits before the first byte, and no
+// connection is faster than the rate. It goes by the clock and not by pauses, which a
+// busy machine makes longer.
 type limited struct {
 	http.ResponseWriter
 	began time.Time
@@ -36,7 +37,8 @@ func (l *limited) Write(p []byte) (n int, err error) {
 // ReadFrom keeps net/http from going round the limit with sendfile(2).
 func (l *limited) ReadFrom(r io.Reader) (int64, error) { return io.Copy(struct{ io.Writer }{l}, r) }
 
-// BenchmarkFetch compares one request with a window of them, from a peer that gives 30 ms to the first byte and 25 MiB/s a connection.
+// BenchmarkFetch compares one request with a window of them, from a peer that gives 30 ms
+// to the first byte and 25 MiB/s a connection.
 func BenchmarkFetch(b *testing.B) {
 	data := noise(64 << 20)
 	o := &origin{t: b, data: data}

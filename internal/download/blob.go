@@ -14,13 +14,16 @@ import (
 	"syscall"
 )
 
-// Check tells whether the file is still the blob. Size, inode and modification time as they were count as proof; when inode or time
-// differ (a restored backup, a copied directory) the SHA-256 is taken again, and the blob is returned with what the file has now.
-// Not promised: bytes that rot on disk under unchanged metadata are not noticed here.
+// Check tells whether the file is still the blob. Size, inode and modification time as
+// they were count as proof; when inode or time differ (a restored backup, a copied
+// directory) the SHA-256 is taken again, and the blob is returned with what the file has
+// now. Not promised: bytes that rot on disk under unchanged metadata are not noticed
+// here.
 //
 // Errors are ErrMissing, ErrCorrupt, the cause of ctx, and errno.
 func (d *Downloader) Check(ctx context.Context, b Blob) (Blob, error) {
-	// Not following a link and not waiting for a writer: only a regular file of our own is a blob.
+	// Not following a link and not waiting for a writer: only a regular file of our own
+	// is a blob.
 	info, err := os.Lstat(b.Path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -66,8 +69,9 @@ func (d *Downloader) Verify(ctx context.Context, b Blob) error {
 	return err
 }
 
-// hashFile is the SHA-256 of the file that info describes, in hex; it stops when ctx ends. What is at the path by now is opened
-// without following a link or waiting for a FIFO's writer.
+// hashFile is the SHA-256 of the file that info describes, in hex; it stops when ctx
+// ends. What is at the path by now is opened without following a link or waiting for a
+// FIFO's writer.
 func hashFile(ctx context.Context, path string, info fs.FileInfo) (string, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -91,8 +95,9 @@ func hashFile(ctx context.Context, path string, info fs.FileInfo) (string, error
 	return "", context.Cause(ctx)
 }
 
-// Remove takes away the blob, its temporary file and what a later Fetch could resume from, durably. It may be called at any time, also
-// when nothing is there. The name may be one that List returned. An error keeps its errno.
+// Remove takes away the blob, its temporary file and what a later Fetch could resume
+// from, durably. It may be called at any time, also when nothing is there. The name may
+// be one that List returned. An error keeps its errno.
 func (d *Downloader) Remove(name string) error {
 	if err := checkName(name); err != nil {
 		return err
@@ -112,8 +117,9 @@ func (d *Downloader) Remove(name string) error {
 	return syncDir(d.cfg.Dir)
 }
 
-// List returns the names of all files in the directory in order, those of temporary files with their suffix ".part". The progress
-// kept beside a temporary file goes by the temporary file's name.
+// List returns the names of all files in the directory in order, those of temporary files
+// with their suffix ".part". The progress kept beside a temporary file goes by the
+// temporary file's name.
 func (d *Downloader) List() ([]string, error) {
 	entries, err := os.ReadDir(d.cfg.Dir)
 	if err != nil {

@@ -84,7 +84,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// A hash is taken of the file that was looked at, or of none: what has taken its place is neither followed nor waited for.
+// A hash is taken of the file that was looked at, or of none: what has taken its place is
+// neither followed nor waited for.
 func TestCheckReplacedMeanwhile(t *testing.T) {
 	d := downloader(t, nil, Config{})
 	b := recorded(t, d, payload)

@@ -21,11 +21,12 @@ type checksum struct {
 	Value     string // base64
 }
 
-// nvme is the polynomial of CRC-64/NVME, which S3 gives to every object uploaded without a checksum.
+// nvme is the polynomial of CRC-64/NVME, which S3 gives to every object uploaded without
+// a checksum.
 var nvme = crc64.MakeTable(0x9a6c9329ac4bc9b5)
 
-// best picks the checksum to hold the bytes against. A composite one, that of a multipart upload's parts, says nothing about the
-// whole and is not taken.
+// best picks the checksum to hold the bytes against. A composite one, that of a multipart
+// upload's parts, says nothing about the whole and is not taken.
 func best(kind types.ChecksumType, etag *string, all ...checksum) checksum {
 	for _, c := range all {
 		if c.Value != "" && !c.composite(kind, aws.ToString(etag)) {
@@ -54,12 +55,14 @@ func ofHead(out *s3.HeadObjectOutput) checksum {
 		checksum{types.ChecksumAlgorithmCrc32, aws.ToString(out.ChecksumCRC32)})
 }
 
-// ofGet is the SHA-256 that a GetObject answered with. Its other algorithms are the SDK's to validate.
+// ofGet is the SHA-256 that a GetObject answered with. Its other algorithms are the SDK's
+// to validate.
 func ofGet(out *s3.GetObjectOutput) checksum {
 	return best(out.ChecksumType, out.ETag, checksum{types.ChecksumAlgorithmSha256, aws.ToString(out.ChecksumSHA256)})
 }
 
-// hasher takes the checksum; nil where it is the SHA-256 that is taken anyway, or nothing.
+// hasher takes the checksum; nil where it is the SHA-256 that is taken anyway, or
+// nothing.
 func (c checksum) hasher() hash.Hash {
 	switch c.Algorithm {
 	case types.ChecksumAlgorithmCrc64nvme:

@@ -33,7 +33,8 @@ func smallDisk(t *testing.T, size string) string {
 	return dir
 }
 
-// A full disk is an errno, not a short file, and leaves nothing; where the size is known it is found before the first byte is taken.
+// A full disk is an errno, not a short file, and leaves nothing; where the size is known
+// it is found before the first byte is taken.
 func TestDiskFull(t *testing.T) {
 	for name, length := range map[string]int{"size known": len(payload), "size not known": -1} {
 		t.Run(name, func(t *testing.T) {
@@ -79,7 +80,8 @@ func events(t *testing.T, fd int) []string {
 	return list
 }
 
-// The final name appears once, by rename, when the file is complete and closed; the bytes are on disk by then.
+// The final name appears once, by rename, when the file is complete and closed; the bytes
+// are on disk by then.
 func TestDurableOrder(t *testing.T) {
 	d := downloader(t, client(t, object()), Config{})
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
@@ -110,7 +112,8 @@ func TestDurableOrder(t *testing.T) {
 	wantClean(t, blob.Path)
 }
 
-// wantClean asks the page cache, by cachestat(2) of Linux 6.5, whether a byte of the file is not on disk yet.
+// wantClean asks the page cache, by cachestat(2) of Linux 6.5, whether a byte of the file
+// is not on disk yet.
 func wantClean(t *testing.T, path string) {
 	t.Helper()
 	f, err := os.Open(path)
@@ -129,7 +132,8 @@ func wantClean(t *testing.T, path string) {
 	}
 }
 
-// What lies in the way of the temporary file is removed, not followed; what cannot be removed is an error.
+// What lies in the way of the temporary file is removed, not followed; what cannot be
+// removed is an error.
 func TestObstacles(t *testing.T) {
 	cases := map[string]struct {
 		put  func(t *testing.T, dir, victim string) error

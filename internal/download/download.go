@@ -35,11 +35,14 @@ import (
 const (
 	// DefaultMaxBytes is the largest object taken unless configured otherwise: 10 GiB.
 	DefaultMaxBytes = 10 << 30
-	// DefaultStall is how long a download may go without a byte unless configured otherwise.
+	// DefaultStall is how long a download may go without a byte unless configured
+	// otherwise.
 	DefaultStall = 30 * time.Second
-	// DefaultPart is how much one request of a large object asks for unless configured otherwise: 8 MiB. AWS advises 8 to 16 MiB.
+	// DefaultPart is how much one request of a large object asks for unless configured
+	// otherwise: 8 MiB. AWS advises 8 to 16 MiB.
 	DefaultPart = 8 << 20
-	// DefaultConnections is how many requests a large object has under way at once unless configured otherwise.
+	// DefaultConnections is how many requests a large object has under way at once unless
+	// configured otherwise.
 	DefaultConnections = 5
 	// DefaultPause is how long a broken connection is left alone before the first try
 	// again unless configured otherwise.
@@ -83,13 +86,15 @@ type Blob struct {
 	VersionID string // as S3 answered: empty in a bucket without versions, and for an object older than them
 }
 
-// Downloader fetches objects into one directory. Its methods may be called at once for different names.
+// Downloader fetches objects into one directory. Its methods may be called at once for
+// different names.
 type Downloader struct {
 	api API
 	cfg Config
 }
 
-// New makes the directory where it is missing and takes its permissions back from everyone but the owner. An error keeps its errno.
+// New makes the directory where it is missing and takes its permissions back from
+// everyone but the owner. An error keeps its errno.
 func New(api API, cfg Config) (*Downloader, error) {
 	if cfg.MaxBytes <= 0 {
 		cfg.MaxBytes = DefaultMaxBytes
@@ -219,7 +224,8 @@ func (d *Downloader) fetchParts(ctx context.Context, dog *watchdog, path string,
 	if err != nil {
 		return Blob{}, err
 	}
-	// Before the rename: a state without its file would be listed as a temporary file beside a blob that is complete.
+	// Before the rename: a state without its file would be listed as a temporary file
+	// beside a blob that is complete.
 	if err := os.Remove(path + tempSuffix + stateSuffix); err != nil {
 		return Blob{}, err
 	}
@@ -249,7 +255,8 @@ func (d *Downloader) clear(name string, failure error) error {
 	return syncDir(d.cfg.Dir)
 }
 
-// resumable tells whether the object is still there to be had and the disk still there to have it.
+// resumable tells whether the object is still there to be had and the disk still there to
+// have it.
 func resumable(failure error) bool {
 	for _, is := range []error{ErrGone, ErrChanged, ErrTooBig, ErrCorrupt} {
 		if errors.Is(failure, is) {

@@ -14,7 +14,8 @@ import (
 var (
 	// ErrKey says that an object key is not one that this system takes.
 	ErrKey = errors.New("object key refused")
-	// ErrGone says that the object, or the version of it that was notified, does not exist any more.
+	// ErrGone says that the object, or the version of it that was notified, does not
+	// exist any more.
 	ErrGone = errors.New("object is gone")
 	// ErrNoBucket says that the bucket does not exist.
 	ErrNoBucket = errors.New("no such bucket")
@@ -40,17 +41,21 @@ var (
 	ErrNotS3 = errors.New("answer is not S3's but that of a proxy, a load balancer or another server")
 	// ErrToken says that S3 does not know the token of a page of a listing any more.
 	ErrToken = errors.New("listing cannot be continued")
-	// ErrChanged says that the key holds other bytes than those notified: it was overwritten since.
+	// ErrChanged says that the key holds other bytes than those notified: it was
+	// overwritten since.
 	ErrChanged = errors.New("object changed since it was notified")
 	// ErrTooBig says that the object is larger than the limit.
 	ErrTooBig = errors.New("object is too big")
-	// ErrShort says that the connection ended before the object did. The next attempt may bring all of it.
+	// ErrShort says that the connection ended before the object did. The next attempt may
+	// bring all of it.
 	ErrShort = errors.New("object body ended early")
-	// ErrStalled says that no byte came for too long. It is a context.DeadlineExceeded as well.
+	// ErrStalled says that no byte came for too long. It is a context.DeadlineExceeded as
+	// well.
 	ErrStalled = fmt.Errorf("download stalled: %w", context.DeadlineExceeded)
 	// ErrMissing says that a blob's file is not there.
 	ErrMissing = errors.New("blob is missing")
-	// ErrCorrupt says that bytes are not those they should be: a checksum or a size differs.
+	// ErrCorrupt says that bytes are not those they should be: a checksum or a size
+	// differs.
 	ErrCorrupt = errors.New("blob is corrupt")
 )
 

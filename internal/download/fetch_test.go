@@ -169,7 +169,8 @@ func TestFetchEmptyObject(t *testing.T) {
 	wantBlob(t, d, "1.tar", blob, nil)
 }
 
-// Every failure has its sentinel and no other, and leaves neither blob nor temporary file, not even the blob from before.
+// Every failure has its sentinel and no other, and leaves neither blob nor temporary
+// file, not even the blob from before.
 func TestFetchFails(t *testing.T) {
 	other, size, half := []byte("other bytes"), len(payload), int64(len(payload)/2)
 	cases := map[string]struct {
@@ -269,8 +270,8 @@ func TestArchivedKeepsItsType(t *testing.T) {
 	}
 }
 
-// A SHA-256 is compared here too: S3s other than Amazon's are reached by clients that do not validate. The composite checksum of a
-// multipart upload is not that of the bytes.
+// A SHA-256 is compared here too: S3s other than Amazon's are reached by clients that do
+// not validate. The composite checksum of a multipart upload is not that of the bytes.
 func TestOwnChecksum(t *testing.T) {
 	sum := func(data []byte) *string { s := sha256Header(data); return &s }
 	garbage := "no base64"

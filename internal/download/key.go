@@ -7,11 +7,13 @@ import (
 	"unicode/utf8"
 )
 
-// maxKey is the longest object key in bytes, UTF-8 (Amazon S3 user guide, "Naming Amazon S3 objects").
+// maxKey is the longest object key in bytes, UTF-8 (Amazon S3 user guide, "Naming Amazon
+// S3 objects").
 const maxKey = 1024
 
-// ValidateKey refuses, with ErrKey, every key that is not a plain path under the prefix. S3 itself allows nearly any text; what is
-// refused here has no use in an image's name and is how a key turns into another path, or into another line of a log, further on:
+// ValidateKey refuses, with ErrKey, every key that is not a plain path under the prefix.
+// S3 itself allows nearly any text; what is refused here has no use in an image's name
+// and is how a key turns into another path, or into another line of a log, further on:
 //
 //   - more than 1024 bytes, or not valid UTF-8
 //   - not under the prefix, nothing after it, or a trailing "/" (a directory marker)
@@ -19,8 +21,8 @@ const maxKey = 1024
 //   - control characters, and the bidirectional controls that make one name look like another
 //   - a backslash, which some tools take for a separator and S3 advises against
 //
-// Local file names are not made from keys; this is the second line of defence, not the first. Percent signs are taken as they are:
-// nothing decodes a key again.
+// Local file names are not made from keys; this is the second line of defence, not the
+// first. Percent signs are taken as they are: nothing decodes a key again.
 func ValidateKey(key, prefix string) error {
 	rest, under := strings.CutPrefix(key, prefix)
 	switch {

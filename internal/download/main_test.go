@@ -43,7 +43,8 @@ const (
 // notified is the object as a notification would name it.
 func notified(size int) Object { return Object{Bucket: bucket, Key: key, ETag: tag, Size: int64(size)} }
 
-// client is made as the program makes it, by LoadDefaultConfig: a client made by hand does not validate checksums.
+// client is made as the program makes it, by LoadDefaultConfig: a client made by hand
+// does not validate checksums.
 func client(t testing.TB, h http.Handler) *s3.Client {
 	t.Helper()
 	api, _ := clientAndURL(t, h)
@@ -101,7 +102,8 @@ func wantFiles(t testing.TB, d *Downloader, want ...string) {
 	}
 }
 
-// wantBlob compares the blob, and the file behind it, with the bytes and the ETag that were served.
+// wantBlob compares the blob, and the file behind it, with the bytes and the ETag that
+// were served.
 func wantBlob(t testing.TB, d *Downloader, name string, blob Blob, data []byte) {
 	t.Helper()
 	got, err := os.ReadFile(filepath.Join(d.cfg.Dir, name))

@@ -16,8 +16,9 @@ import (
 // the next upload without a version replaces it.
 const noVersion = "null"
 
-// request pins the object: a version never changes, and with If-Match S3 answers 412 rather than with other bytes. With the
-// checksum mode set the SDK validates the full-object checksum, where S3 has one, as the body is read.
+// request pins the object: a version never changes, and with If-Match S3 answers 412
+// rather than with other bytes. With the checksum mode set the SDK validates the
+// full-object checksum, where S3 has one, as the body is read.
 func request(obj Object) *s3.GetObjectInput {
 	in := &s3.GetObjectInput{
 		Bucket:       aws.String(obj.Bucket),
@@ -60,8 +61,9 @@ func (s source) proven(want string) bool { return s.id || s.etag != "" && s.etag
 // each.
 func (s source) likely(want string) bool { return s.proven(want) || s.etag != "" && !s.page }
 
-// admit judges the answer's headers before a byte is read, and returns the length to expect, 0 if there is none. The ETag is
-// compared although the request was pinned: not every S3 honours If-Match.
+// admit judges the answer's headers before a byte is read, and returns the length to
+// expect, 0 if there is none. The ETag is compared although the request was pinned: not
+// every S3 honours If-Match.
 func (d *Downloader) admit(out *s3.GetObjectOutput, obj Object) (total int64, err error) {
 	total = aws.ToInt64(out.ContentLength)
 	from, want := sourceOf(out.ResultMetadata, out.ETag, out.ContentType), etag(&obj.ETag)
@@ -86,7 +88,8 @@ func (d *Downloader) admit(out *s3.GetObjectOutput, obj Object) (total int64, er
 	return total, nil
 }
 
-// identity is an object as S3 knows it: two downloads of the same identity bring the same bytes.
+// identity is an object as S3 knows it: two downloads of the same identity bring the same
+// bytes.
 type identity struct {
 	Bucket, Key string
 	Pin         string // the version asked for, if any
@@ -96,8 +99,9 @@ type identity struct {
 	Checksum    checksum
 }
 
-// look asks S3 for the object's identity. It answers false unless S3 confirms, by ETag and size, that it has what was notified;
-// why it has not is for the request of the whole object to find out: the answer to a HEAD has no body to tell.
+// look asks S3 for the object's identity. It answers false unless S3 confirms, by ETag
+// and size, that it has what was notified; why it has not is for the request of the whole
+// object to find out: the answer to a HEAD has no body to tell.
 func (d *Downloader) look(ctx context.Context, dog *watchdog, obj Object) (id identity, confirmed bool, err error) {
 	in := &s3.HeadObjectInput{Bucket: aws.String(obj.Bucket), Key: aws.String(obj.Key), ChecksumMode: types.ChecksumModeEnabled}
 	in.VersionId, in.IfMatch = pin(obj)

@@ -20,7 +20,8 @@ const (
 type origin struct {
 	t    testing.TB
 	data []byte
-	// before, if set, may answer a GET itself, which it says by true. The span is the zero one where no range was asked for.
+	// before, if set, may answer a GET itself, which it says by true. The span is the
+	// zero one where no range was asked for.
 	before func(w http.ResponseWriter, r *http.Request, s span) bool
 	head   func(w http.ResponseWriter, r *http.Request) bool // the same for a HEAD
 
@@ -80,7 +81,8 @@ func (o *origin) wholes() int {
 // small is a configuration with these small numbers.
 func small() Config { return Config{Part: part, Connections: conns, Pause: time.Millisecond} }
 
-// denyFrom refuses every range from that byte on: an error that the client does not retry and that the next attempt may not have.
+// denyFrom refuses every range from that byte on: an error that the client does not retry
+// and that the next attempt may not have.
 func denyFrom(start int64) func(http.ResponseWriter, *http.Request, span) bool {
 	return func(w http.ResponseWriter, _ *http.Request, s span) bool {
 		if s.start >= start {

@@ -12,8 +12,9 @@ import (
 	"imagemanager.internal/internal/failpoint"
 )
 
-// partial is a temporary file that is filled from several places at once. Its prefix up to offset is on disk, hashed, and described
-// by the state file beside it; what lies beyond may be anything.
+// partial is a temporary file that is filled from several places at once. Its prefix up
+// to offset is on disk, hashed, and described by the state file beside it; what lies
+// beyond may be anything.
 type partial struct {
 	file, state *os.File
 	object      identity
@@ -24,7 +25,8 @@ type partial struct {
 	failed      error     // of an advance: the hashes are beyond the offset, and nothing more is to be saved
 }
 
-// openPartial takes up the temporary file at path where it is one of this object, and begins a new one where not.
+// openPartial takes up the temporary file at path where it is one of this object, and
+// begins a new one where not.
 func openPartial(path string, id identity) (*partial, error) {
 	if p, err := resumePartial(path, id); err == nil {
 		return p, nil
@@ -57,7 +59,8 @@ func resumePartial(path string, id identity) (_ *partial, err error) {
 	return p, errors.Join(thaw(p.sha256, s.SHA256), thaw(p.other, s.Other))
 }
 
-// beginPartial makes a new temporary file, with room for all of the object, and an empty state.
+// beginPartial makes a new temporary file, with room for all of the object, and an empty
+// state.
 func beginPartial(path string, id identity) (_ *partial, err error) {
 	// The old state must be gone for good before there are new bytes for it to lie about.
 	if err := errors.Join(discard(path), syncDir(filepath.Dir(path))); err != nil {
@@ -84,8 +87,9 @@ func beginPartial(path string, id identity) (_ *partial, err error) {
 	return p, err
 }
 
-// advance hashes the bytes from the offset up to there, which are all written, and moves the offset. The order is what makes the
-// state true after a power cut: first the bytes are on disk, then it is written that they are.
+// advance hashes the bytes from the offset up to there, which are all written, and moves
+// the offset. The order is what makes the state true after a power cut: first the bytes
+// are on disk, then it is written that they are.
 func (p *partial) advance(to int64) error {
 	if p.failed == nil {
 		p.failed = p.follow(to)
@@ -99,7 +103,8 @@ func (p *partial) follow(to int64) error {
 	if p.other != nil {
 		all = io.MultiWriter(p.sha256, p.other)
 	}
-	// From the page cache: the bytes were written a moment ago. So no part is kept in memory until its turn comes.
+	// From the page cache: the bytes were written a moment ago. So no part is kept in
+	// memory until its turn comes.
 	n, err := io.CopyBuffer(all, io.NewSectionReader(p.file, p.offset, to-p.offset), make([]byte, chunk))
 	if err == nil && n < to-p.offset {
 		err = &fs.PathError{Op: "read", Path: p.file.Name(), Err: io.ErrUnexpectedEOF}
@@ -151,7 +156,8 @@ func (p *partial) close() {
 	}
 }
 
-// discard removes a temporary file and its state, the state first: one without the other must not be taken for progress.
+// discard removes a temporary file and its state, the state first: one without the other
+// must not be taken for progress.
 func discard(path string) error {
 	for _, p := range []string{path + stateSuffix, path} {
 		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {

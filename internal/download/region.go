@@ -9,11 +9,13 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
-// regionHeader is how S3 says where a bucket is, also when it refuses to answer from elsewhere (Amazon S3 API reference, "HeadBucket").
+// regionHeader is how S3 says where a bucket is, also when it refuses to answer from
+// elsewhere (Amazon S3 API reference, "HeadBucket").
 const regionHeader = "X-Amz-Bucket-Region"
 
-// Regional is an S3 client for one bucket that may be in another region than the client's: the first answer that says so is believed,
-// and the request is made again there. It implements API and BucketAPI.
+// Regional is an S3 client for one bucket that may be in another region than the
+// client's: the first answer that says so is believed, and the request is made again
+// there. It implements API and BucketAPI.
 type Regional struct {
 	client *s3.Client
 	region atomic.Pointer[string] // nil: the client's own

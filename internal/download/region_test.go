@@ -12,7 +12,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
-// The bucket is in another region than the client: the request is signed for that one after the first answer, and from then on.
+// The bucket is in another region than the client: the request is signed for that one
+// after the first answer, and from then on.
 func TestBucketInAnotherRegion(t *testing.T) {
 	var there, elsewhere atomic.Int32
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -17,8 +17,9 @@ import (
 	"testing"
 )
 
-// interrupted is a directory in which a download of the origin's object was cut off after two windows. It was served by another origin
-// that is gone: a request that it answers late is not counted.
+// interrupted is a directory in which a download of the origin's object was cut off after
+// two windows. It was served by another origin that is gone: a request that it answers
+// late is not counted.
 func interrupted(t *testing.T, o *origin, obj Object) *Downloader {
 	t.Helper()
 	d := downloader(t, client(t, &origin{t: t, data: o.data, head: o.head, before: denyFrom(2 * wide)}), small())
@@ -34,7 +35,8 @@ func interrupted(t *testing.T, o *origin, obj Object) *Downloader {
 	return d
 }
 
-// A download that was cut off goes on, for less than a window more than was missing; the hashes go on too.
+// A download that was cut off goes on, for less than a window more than was missing; the
+// hashes go on too.
 func TestResume(t *testing.T) {
 	for _, algorithm := range []string{"Sha256", "Crc64nvme", "Crc32c", "Crc32"} {
 		t.Run(algorithm, func(t *testing.T) {
@@ -55,7 +57,8 @@ func TestResume(t *testing.T) {
 			}
 			wantBlob(t, d, "1.tar", blob, o.data)
 			wantFiles(t, d, "1.tar")
-			// The range at 2*wide was asked for, so the progress saved was at least 2*wide + part - wide.
+			// The range at 2*wide was asked for, so the progress saved was at least
+			// 2*wide + part - wide.
 			if n, most := o.asked(), int64(len(o.data)-wide-part); n > most || first < wide+part {
 				t.Errorf("%d bytes asked for again, at most %d; progress began at %d", n, most, first)
 			}
@@ -89,7 +92,8 @@ func TestResumeComplete(t *testing.T) {
 	}
 }
 
-// What was left behind counts only if it is whole, of this object and of this file. Else all of the object is fetched, and right.
+// What was left behind counts only if it is whole, of this object and of this file. Else
+// all of the object is fetched, and right.
 func TestResumeTrustsNothing(t *testing.T) {
 	edit := func(path string, change func(text []byte) []byte) error {
 		text, err := os.ReadFile(path)
@@ -218,7 +222,8 @@ func TestResumeAfterOverwrite(t *testing.T) {
 	wantFiles(t, d)
 }
 
-// Progress is kept where the object is still to be had and the disk still there to have it.
+// Progress is kept where the object is still to be had and the disk still there to have
+// it.
 func TestResumable(t *testing.T) {
 	full := &fs.PathError{Op: "write", Path: "1.tar.part", Err: syscall.ENOSPC}
 	reset := &net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)}
@@ -246,7 +251,8 @@ func TestResumable(t *testing.T) {
 	}
 }
 
-// A download that fails before there is any progress leaves nothing, whatever it failed of.
+// A download that fails before there is any progress leaves nothing, whatever it failed
+// of.
 func TestNothingToResume(t *testing.T) {
 	d := downloader(t, client(t, &origin{t: t, data: noise(4 * wide), before: denyFrom(0)}), small())
 	if _, err := d.Fetch(t.Context(), "1.tar", notified(4*wide), nil); !errors.Is(err, ErrDenied) {
@@ -274,8 +280,8 @@ func fetchAsChild(arg string) error {
 
 const killSize = 8 * wide
 
-// A process killed at any request leaves a file that another process goes on with: together they ask for less than a window more than
-// the object has.
+// A process killed at any request leaves a file that another process goes on with:
+// together they ask for less than a window more than the object has.
 func TestResumeAfterKill(t *testing.T) {
 	for _, at := range []int{1, 2 * conns, 2*conns + 1, 11, 20, 27, 8 * 2 * conns} {
 		t.Run(fmt.Sprintf("request %d", at), func(t *testing.T) {

@@ -15,7 +15,8 @@ import (
 const (
 	// chunk is the size of the one buffer that a connection has in memory.
 	chunk = 256 << 10
-	// keepSize asks fallocate(2) for blocks without a change of the file's length: FALLOC_FL_KEEP_SIZE in linux/falloc.h.
+	// keepSize asks fallocate(2) for blocks without a change of the file's length:
+	// FALLOC_FL_KEEP_SIZE in linux/falloc.h.
 	keepSize = 0x1
 )
 
@@ -29,7 +30,8 @@ type body struct {
 	unchecked  bool // nobody compares a checksum of these bytes as they come
 }
 
-// spool writes the body to a new file at path and returns it when its bytes are those wanted and on disk.
+// spool writes the body to a new file at path and returns it when its bytes are those
+// wanted and on disk.
 func spool(ctx context.Context, path string, b body, want checksum) (Blob, error) {
 	if err := discard(path); err != nil {
 		return Blob{}, err
@@ -62,8 +64,8 @@ func spool(ctx context.Context, path string, b body, want checksum) (Blob, error
 	return blob, f.Close()
 }
 
-// reserve takes the blocks before the first byte comes, so that a full disk is known at once and not after gigabytes. A file system
-// that cannot do so is left alone.
+// reserve takes the blocks before the first byte comes, so that a full disk is known at
+// once and not after gigabytes. A file system that cannot do so is left alone.
 func reserve(f *os.File, size int64) error {
 	if size <= 0 {
 		return nil
@@ -78,7 +80,8 @@ func reserve(f *os.File, size int64) error {
 	return &os.PathError{Op: "fallocate", Path: f.Name(), Err: err}
 }
 
-// copyTo writes the body. The count is kept here, not taken from a header: a header is a promise.
+// copyTo writes the body. The count is kept here, not taken from a header: a header is a
+// promise.
 func (b body) copyTo(ctx context.Context, w io.Writer) error {
 	buf, done := make([]byte, chunk), int64(0)
 	for {
@@ -123,7 +126,8 @@ func (b body) ended(ctx context.Context, done int64, err error) error {
 	return err
 }
 
-// describe reads what identifies a file that has not been touched since. Neither rename nor reading changes it.
+// describe reads what identifies a file that has not been touched since. Neither rename
+// nor reading changes it.
 func describe(f *os.File) (Blob, error) {
 	info, err := f.Stat()
 	if err != nil {

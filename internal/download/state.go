@@ -23,12 +23,13 @@ const (
 	tailBytes = 64 << 10
 )
 
-// errState says that a state file, or the temporary file that it describes, is not to be used. It is no reason to fail: the download
-// begins again.
+// errState says that a state file, or the temporary file that it describes, is not to be
+// used. It is no reason to fail: the download begins again.
 var errState = errors.New("cannot resume")
 
-// state is a download's progress: the first Offset bytes of the temporary file are on disk and have this hash. It is trusted only
-// for the very object and the very file, and only if the file is that long and ends, at the offset, as it did.
+// state is a download's progress: the first Offset bytes of the temporary file are on
+// disk and have this hash. It is trusted only for the very object and the very file, and
+// only if the file is that long and ends, at the offset, as it did.
 type state struct {
 	Object identity
 	Inode  uint64
@@ -38,8 +39,9 @@ type state struct {
 	Other  []byte // that of S3's checksum, where it is another
 }
 
-// save writes the state over the one before, by one write(2): a killed process leaves the old or the new one. After a power cut it
-// may be torn, which its first line, the SHA-256 of the second, gives away.
+// save writes the state over the one before, by one write(2): a killed process leaves the
+// old or the new one. After a power cut it may be torn, which its first line, the SHA-256
+// of the second, gives away.
 func (s state) save(f *os.File) error {
 	text, err := json.Marshal(s)
 	if err != nil {

@@ -19,7 +19,8 @@ func silent(ctx context.Context) reader {
 	}
 }
 
-// drip is a body that takes a pause before each of its n bytes, and then ends or falls silent.
+// drip is a body that takes a pause before each of its n bytes, and then ends or falls
+// silent.
 func drip(n int, pause time.Duration, ends bool) func(context.Context) reader {
 	return func(ctx context.Context) reader {
 		left := n
@@ -43,7 +44,8 @@ func drip(n int, pause time.Duration, ends bool) func(context.Context) reader {
 
 var errStage = errors.New("the stage ran out of time")
 
-// Silence, however it begins, ends after the limit and not sooner; what is slow but alive goes on.
+// Silence, however it begins, ends after the limit and not sooner; what is slow but alive
+// goes on.
 func TestStall(t *testing.T) {
 	const limit = 10 * time.Second
 	mute := fake(func(ctx context.Context) (*s3.GetObjectOutput, error) {
@@ -102,7 +104,8 @@ func TestSlowDiskIsNoStall(t *testing.T) {
 	})
 }
 
-// The end of the caller's context is told by its cause, whatever it interrupts, and leaves nothing behind.
+// The end of the caller's context is told by its cause, whatever it interrupts, and
+// leaves nothing behind.
 func TestCancel(t *testing.T) {
 	mute := fake(func(ctx context.Context) (*s3.GetObjectOutput, error) {
 		<-ctx.Done()

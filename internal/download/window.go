@@ -11,7 +11,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
-// errNoRanges says that this S3 does not answer a range with the range: the whole object is asked for instead.
+// errNoRanges says that this S3 does not answer a range with the range: the whole object
+// is asked for instead.
 var errNoRanges = errors.New("ranges are not honoured")
 
 // span is a part of the object, from start up to but without end.
@@ -29,8 +30,9 @@ type saved struct {
 	err    error
 }
 
-// window fetches an object by ranges, several at once, into one file. Workers write the parts where they belong, in whatever order
-// they come; a follower hashes the file in order behind them and saves the progress. No part is begun more than a window's length
+// window fetches an object by ranges, several at once, into one file. Workers write the
+// parts where they belong, in whatever order they come; a follower hashes the file in
+// order behind them and saves the progress. No part is begun more than a window's length
 // beyond the saved progress: that is what a killed download asks for again, at most.
 type window struct {
 	d      *Downloader
@@ -86,7 +88,8 @@ type channels struct {
 	saved    chan saved // from the follower
 }
 
-// steer hands out spans and tells the follower how far it may go, until all is saved or something fails.
+// steer hands out spans and tells the follower how far it may go, until all is saved or
+// something fails.
 func (w *window) steer(ctx context.Context, c channels, offset int64, onProgress func(done, total int64)) error {
 	total := w.part.object.Size
 	next, front, told, safe, done := offset, offset, offset, offset, offset
@@ -141,8 +144,9 @@ func (w *window) work(ctx context.Context, c channels) {
 	}
 }
 
-// follow brings the file on, up to every frontier it is told. While it hashes and waits for the disk, the frontier moves: the next
-// step is as long as the last one took, so a slow disk is asked to synchronise seldom.
+// follow brings the file on, up to every frontier it is told. While it hashes and waits
+// for the disk, the frontier moves: the next step is as long as the last one took, so a
+// slow disk is asked to synchronise seldom.
 func (w *window) follow(ctx context.Context, c channels) {
 	for to := range c.frontier {
 		err := w.part.advance(to)
@@ -180,7 +184,8 @@ func (w *window) ask(ctx context.Context, s span, wrote func(n int)) error {
 	id := w.part.object
 	in := request(id.object())
 	in.Range = aws.String(fmt.Sprintf("bytes=%d-%d", s.start, s.end-1))
-	// S3 has no checksum of an arbitrary range. One that comes nevertheless is that of the object, and not of the range.
+	// S3 has no checksum of an arbitrary range. One that comes nevertheless is that of
+	// the object, and not of the range.
 	in.ChecksumMode = ""
 	w.dog.listen()
 	out, err := w.d.api.GetObject(ctx, in, func(o *s3.Options) { o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired })

@@ -60,7 +60,8 @@ func TestParts(t *testing.T) {
 	}
 }
 
-// An object that is pinned by nothing is pinned by what HEAD says; a version pins by itself and S3's answer is told.
+// An object that is pinned by nothing is pinned by what HEAD says; a version pins by
+// itself and S3's answer is told.
 func TestPartsArePinned(t *testing.T) {
 	for name, obj := range map[string]Object{"not at all": {}, "by version": {VersionID: "v1"}, "by ETag": {ETag: tag}} {
 		t.Run(name, func(t *testing.T) {
@@ -154,7 +155,8 @@ func TestFallsBackToWhole(t *testing.T) {
 	}
 }
 
-// A part that fails fails the download. What the next one can use stays, what it cannot goes.
+// A part that fails fails the download. What the next one can use stays, what it cannot
+// goes.
 func TestPartFails(t *testing.T) {
 	data := noise(4 * wide)
 	answer := func(status int, code string) func(http.ResponseWriter, span) {
@@ -243,7 +245,8 @@ func TestPartsChecksum(t *testing.T) {
 					w.Header().Set("X-Amz-Checksum-Type", c.kind)
 					return false
 				}
-				// Some S3s send the object's checksum with a range; it must not be held against the range.
+				// Some S3s send the object's checksum with a range; it must not be held
+				// against the range.
 				o.before = func(w http.ResponseWriter, _ *http.Request, _ span) bool {
 					w.Header().Set("X-Amz-Checksum-"+algorithm, c.value)
 					return false
@@ -325,7 +328,8 @@ func TestNVME(t *testing.T) {
 	}
 }
 
-// parts is an S3 in memory, for tests in a bubble; get may do what it likes before a range is answered.
+// parts is an S3 in memory, for tests in a bubble; get may do what it likes before a
+// range is answered.
 type parts struct {
 	data []byte
 	get  func(ctx context.Context, s span) error     // nil: nothing
@@ -386,7 +390,8 @@ func (c closing) Close() error {
 	return nil
 }
 
-// As many requests as are allowed are under way at once, and no more; every answer is closed.
+// As many requests as are allowed are under way at once, and no more; every answer is
+// closed.
 func TestConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		data := noise(3 * wide)
@@ -404,8 +409,9 @@ func TestConnections(t *testing.T) {
 	})
 }
 
-// A part that does not come holds the window, and nothing is asked for beyond it; when all wait for it, it is a stall. The parts that
-// did come are kept as far as they are in order.
+// A part that does not come holds the window, and nothing is asked for beyond it; when
+// all wait for it, it is a stall. The parts that did come are kept as far as they are in
+// order.
 func TestWindowWaitsForItsFirstPart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
@@ -452,7 +458,8 @@ func TestFollowerFails(t *testing.T) {
 	}
 }
 
-// Slow but alive on every connection is no stall, nor is a reader of the progress that takes its time.
+// Slow but alive on every connection is no stall, nor is a reader of the progress that
+// takes its time.
 func TestSlowPartsAreNoStall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		data := noise(2 * wide)
@@ -468,7 +475,8 @@ func TestSlowPartsAreNoStall(t *testing.T) {
 	})
 }
 
-// The end of the context ends every connection, is told by its cause, and keeps what there is.
+// The end of the context ends every connection, is told by its cause, and keeps what
+// there is.
 func TestCancelParts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := downloader(t, parts{data: noise(5 * wide), get: func(ctx context.Context, _ span) error {

@@ -34,7 +34,8 @@ var (
 	holdAt, holdUntil = os.Getenv("CIM_HOLD_AT"), os.Getenv("CIM_HOLD_UNTIL")
 )
 
-// Here is a passage of the place that the words name; they are joined by colons. It does not return where a crash was asked for.
+// Here is a passage of the place that the words name; they are joined by colons. It does
+// not return where a crash was asked for.
 func Here(words ...string) {
 	name := strings.Join(words, ":")
 	pass(name)
@@ -87,8 +88,9 @@ func crash(name string) {
 	select {} // the signal is on its way
 }
 
-// killKernel brings the kernel down at once: no sync, no unmount, no process goes on. It returns only if it cannot. So that whoever
-// runs the guest knows it for deliberate, it leaves a file that says why, where `uml-run` looks for it.
+// killKernel brings the kernel down at once: no sync, no unmount, no process goes on. It
+// returns only if it cannot. So that whoever runs the guest knows it for deliberate, it
+// leaves a file that says why, where `uml-run` looks for it.
 func killKernel(why string) {
 	err := os.WriteFile(filepath.Join(os.Getenv("CIM_BOOT_DIR"), "down"), []byte(why), 0o600)
 	if err == nil {

@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// A program with the tag dies where it is told to and names what it passed; one without knows nothing of it.
+// A program with the tag dies where it is told to and names what it passed; one without
+// knows nothing of it.
 func TestHere(t *testing.T) {
 	const all = "first\nsecond\nthird\n"
 	for name, c := range map[string]struct {

@@ -10,7 +10,8 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// activate makes the image's snapshot and activates it. The origin is sealed and inactive, so nothing has to be suspended.
+// activate makes the image's snapshot and activates it. The origin is sealed and
+// inactive, so nothing has to be suspended.
 func (p *Pipeline) activate(ctx context.Context, job *Job) error {
 	if stands, err := p.reactivate(ctx, job); stands || err != nil {
 		return err
@@ -76,7 +77,8 @@ func (p *Pipeline) snapshot(ctx context.Context, job *Job) error {
 	return nil
 }
 
-// originLost notes that the pool does not have the image's device: the next attempt unpacks again.
+// originLost notes that the pool does not have the image's device: the next attempt
+// unpacks again.
 func (p *Pipeline) originLost(ctx context.Context, job *Job, origin store.Device, cause error) error {
 	return errors.Join(fmt.Errorf("%w: device %d: %w", errLost, origin.ID, cause), p.advance(ctx, job, &origin, store.Gone, nil))
 }
@@ -88,8 +90,8 @@ func (p *Pipeline) undoActivate(ctx context.Context, job *Job) error {
 	})
 }
 
-// snapshotHolds checks that the image's snapshots are active under our UUID. An active image without any holds: only an operator's removal
-// of its snapshots leaves it so.
+// snapshotHolds checks that the image's snapshots are active under our UUID. An active
+// image without any holds: only an operator's removal of its snapshots leaves it so.
 func (p *Pipeline) snapshotHolds(ctx context.Context, job *Job) error {
 	rows, err := p.Store.SnapshotsOf(ctx, job.image.ID)
 	if err != nil {
@@ -114,7 +116,8 @@ func (p *Pipeline) snapshotHolds(ctx context.Context, job *Job) error {
 	return nil
 }
 
-// Snapshot makes a further snapshot of an active image and returns it. It is what `consumer snapshot` does.
+// Snapshot makes a further snapshot of an active image and returns it. It is what
+// `consumer snapshot` does.
 func (p *Pipeline) Snapshot(ctx context.Context, image int64) (store.Snapshot, error) {
 	img, err := p.Store.Image(ctx, image)
 	if err != nil {

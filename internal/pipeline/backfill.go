@@ -12,7 +12,8 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// backfills compares the bucket with the journal at the start and every so often, as configured.
+// backfills compares the bucket with the journal at the start and every so often, as
+// configured.
 func (p *Pipeline) backfills(ctx context.Context) {
 	if !p.cfg.BackfillAtStart && p.cfg.BackfillEvery > 0 {
 		wait(ctx, p.cfg.BackfillEvery)
@@ -32,7 +33,8 @@ func (p *Pipeline) backfills(ctx context.Context) {
 	}
 }
 
-// submitNewest puts the object that replaced a job's into the journal, before the job's own is recorded as superseded.
+// submitNewest puts the object that replaced a job's into the journal, before the job's
+// own is recorded as superseded.
 func (p *Pipeline) submitNewest(ctx context.Context, job *Job) error {
 	newest, _, err := p.submitter().Submit(ctx, job.image.Key)
 	switch {
@@ -50,7 +52,8 @@ func (p *Pipeline) submitter() *Submitter {
 	return &Submitter{Store: p.Store, Bucket: p.Bucket, Name: p.cfg.Bucket, Prefix: p.cfg.Prefix, Rules: p.cfg.Rules}
 }
 
-// Submitter puts objects into the journal without a notification. It needs neither pool nor queue.
+// Submitter puts objects into the journal without a notification. It needs neither pool
+// nor queue.
 type Submitter struct {
 	Store        *store.Store
 	Bucket       *download.Bucket
@@ -58,9 +61,11 @@ type Submitter struct {
 	Rules        func(key string) string // what a refusal of the key would rest on now
 }
 
-// Backfill lists the bucket and puts every object into the journal that is not there: objects from before the notification was
-// configured, and those whose event was lost. It is safe beside live events, which find the same image, and continues at the page
-// where the last one was interrupted. With a report it changes nothing and reports what is missing, from the first page on.
+// Backfill lists the bucket and puts every object into the journal that is not there:
+// objects from before the notification was configured, and those whose event was lost. It
+// is safe beside live events, which find the same image, and continues at the page where
+// the last one was interrupted. With a report it changes nothing and reports what is
+// missing, from the first page on.
 func (s *Submitter) Backfill(ctx context.Context, report func(store.Object)) (store.Backfill, error) {
 	b, err := s.Store.Backfill(ctx)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
@@ -96,8 +101,9 @@ func (s *Submitter) Backfill(ctx context.Context, report func(store.Object)) (st
 	}
 }
 
-// fill puts one listed object into the journal unless it is there, or reports it, and returns how many it put. A listing has no
-// version ids, which the events of a versioned bucket have: the object is asked for its own before it becomes an image.
+// fill puts one listed object into the journal unless it is there, or reports it, and
+// returns how many it put. A listing has no version ids, which the events of a versioned
+// bucket have: the object is asked for its own before it becomes an image.
 func (s *Submitter) fill(ctx context.Context, o download.Object, report func(store.Object)) (int, error) {
 	if strings.HasSuffix(o.Key, "/") { // a directory marker
 		return 0, nil
@@ -132,8 +138,9 @@ func (s *Submitter) known(ctx context.Context, o download.Object) (bool, error) 
 	return false, err
 }
 
-// Submit puts the object that a key holds now into the journal; Run takes it up when there is time. An object that is an image
-// already stays that image; one that ended without a result may begin anew.
+// Submit puts the object that a key holds now into the journal; Run takes it up when
+// there is time. An object that is an image already stays that image; one that ended
+// without a result may begin anew.
 func (s *Submitter) Submit(ctx context.Context, key string) (img store.Image, created bool, err error) {
 	if err := download.ValidateKey(key, s.Prefix); err != nil {
 		return img, false, err

@@ -105,7 +105,8 @@ func (c *condition) failed(class queue.Class, at time.Time) bool {
 	return true
 }
 
-// Ready tells whether the pipeline takes work, and if not, why and what to do. It is cheap.
+// Ready tells whether the pipeline takes work, and if not, why and what to do. It is
+// cheap.
 func (p *Pipeline) Ready() error {
 	p.condition.mu.Lock()
 	defer p.condition.mu.Unlock()
@@ -117,7 +118,8 @@ func (p *Pipeline) Ready() error {
 	return nil
 }
 
-// watch looks once a second whether the machine is fit for work, and once it was not, whether it is again.
+// watch looks once a second whether the machine is fit for work, and once it was not,
+// whether it is again.
 func (p *Pipeline) watch(ctx context.Context) {
 	for ctx.Err() == nil {
 		if p.condition.database() != nil {

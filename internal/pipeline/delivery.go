@@ -27,7 +27,8 @@ var (
 	abandoned = outcome{verdict: retry} // visible to the other hosts at once
 )
 
-// rank orders outcomes by what they ask for the message: delete it, bury it, keep it. The highest of its records decides.
+// rank orders outcomes by what they ask for the message: delete it, bury it, keep it. The
+// highest of its records decides.
 func (o outcome) rank() int {
 	switch o.verdict {
 	case retry:
@@ -38,7 +39,8 @@ func (o outcome) rank() int {
 	return 0
 }
 
-// delivery is one message and the jobs it waits for, one a record. It is settled once, when the last has ended.
+// delivery is one message and the jobs it waits for, one a record. It is settled once,
+// when the last has ended.
 type delivery struct {
 	msg  *queue.Message
 	over chan struct{} // closed when settled
@@ -67,8 +69,9 @@ func (d *delivery) end(o outcome) (last bool) {
 	return d.open == 0
 }
 
-// settle notes the outcome; the last one settles the message. The caller does not wait for that: the queue makes one call of the
-// many that come at about the same time, and the message's permit is held until its own has been answered.
+// settle notes the outcome; the last one settles the message. The caller does not wait
+// for that: the queue makes one call of the many that come at about the same time, and
+// the message's permit is held until its own has been answered.
 func (p *Pipeline) settle(ctx context.Context, d *delivery, o outcome) {
 	if !d.end(o) {
 		return

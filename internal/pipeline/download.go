@@ -56,8 +56,9 @@ func (p *Pipeline) missing(job *Job) int64 {
 	return max(0, job.image.Size-there.Blocks*512)
 }
 
-// undoDownload has nothing to remove: what Fetch leaves after a failure is what the next attempt continues from, and a complete
-// archive that the journal does not know is overwritten by it. When there is no next attempt, discard removes both.
+// undoDownload has nothing to remove: what Fetch leaves after a failure is what the next
+// attempt continues from, and a complete archive that the journal does not know is
+// overwritten by it. When there is no next attempt, discard removes both.
 func (p *Pipeline) undoDownload(context.Context, *Job) error { return nil }
 
 // blobHolds checks the archive's size and, if its inode or modification time changed, its

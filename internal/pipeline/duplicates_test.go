@@ -52,8 +52,8 @@ func (q *sameAgain) DeleteMessageBatch(_ context.Context, in *sqs.DeleteMessageB
 	return out, nil
 }
 
-// Any number of messages about an image that is there are answered from the journal, in flat memory and without an event.
-// CIM_DUPLICATES sets how many.
+// Any number of messages about an image that is there are answered from the journal, in
+// flat memory and without an event. CIM_DUPLICATES sets how many.
 func TestDuplicatePath(t *testing.T) {
 	n := 2000
 	if v, err := strconv.Atoi(os.Getenv("CIM_DUPLICATES")); err == nil {

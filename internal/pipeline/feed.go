@@ -147,7 +147,8 @@ func (p *Pipeline) awaitFit(ctx context.Context) {
 	}
 }
 
-// awaitDue waits until parked images are due and returns them; nothing when it was only woken or ctx ended.
+// awaitDue waits until parked images are due and returns them; nothing when it was only
+// woken or ctx ended.
 func (p *Pipeline) awaitDue(ctx context.Context) []int64 {
 	p.mu.Lock()
 	now, next := time.Now(), time.Hour
@@ -209,8 +210,8 @@ func (p *Pipeline) sweep(ctx context.Context) error {
 	return nil
 }
 
-// trickle sends the images that `consumer submit` or a backfill put into the journal, one at a time: what is notified live has the
-// other workers for itself.
+// trickle sends the images that `consumer submit` or a backfill put into the journal, one
+// at a time: what is notified live has the other workers for itself.
 func (p *Pipeline) trickle(ctx, work context.Context, out chan<- *Job) {
 	for ctx.Err() == nil {
 		if !p.admit() || !p.trickleOnce(ctx, work, out) {

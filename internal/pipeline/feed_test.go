@@ -67,8 +67,8 @@ func hand(t *testing.T, p *Pipeline, o queue.Object) {
 	p.watchers.Wait()
 }
 
-// An S3 that does not answer when an event is to be understood stops intake, as one that does
-// not at a download.
+// An S3 that does not answer when an event is to be understood stops intake, as one that
+// does not at a download.
 func TestOutageAtIntake(t *testing.T) {
 	p := newPipeline(t)
 	p.Bucket = download.NewBucket(objects{err: &net.OpError{Op: "dial", Err: errors.New("refused")}}, "b", "images/")
@@ -92,8 +92,8 @@ func TestListingProvesOurs(t *testing.T) {
 	}
 }
 
-// The sweep takes up images that were tried and that nobody has; those that were never tried
-// are trickle's, one at a time.
+// The sweep takes up images that were tried and that nobody has; those that were never
+// tried are trickle's, one at a time.
 func TestSweep(t *testing.T) {
 	p := newPipeline(t)
 	free(p, enqueue(t, p, 2))

@@ -35,8 +35,9 @@ func (p *Pipeline) source(ctx, work context.Context, running *sync.WaitGroup) <-
 	return out
 }
 
-// intake receives as many messages as there are permits for: none free, no call. What it has received it hands on before it
-// receives again, so a full pipeline leaves messages visible to the other hosts on the queue.
+// intake receives as many messages as there are permits for: none free, no call. What it
+// has received it hands on before it receives again, so a full pipeline leaves messages
+// visible to the other hosts on the queue.
 func (p *Pipeline) intake(ctx, work context.Context, out chan<- *Job) {
 	failures := 0
 	p.proveOurs(ctx)
@@ -65,7 +66,8 @@ func (p *Pipeline) intake(ctx, work context.Context, out chan<- *Job) {
 	}
 }
 
-// receive polls once when the pool has room; otherwise it waits a moment and brings nothing.
+// receive polls once when the pool has room; otherwise it waits a moment and brings
+// nothing.
 func (p *Pipeline) receive(ctx context.Context, n int) ([]*queue.Message, error) {
 	if !p.admit() {
 		wait(ctx, time.Second)
@@ -111,7 +113,8 @@ func (p *Pipeline) releasePermits(n int) {
 	}
 }
 
-// accept turns a message into jobs, one a record, and hands the new ones to the first stage.
+// accept turns a message into jobs, one a record, and hands the new ones to the first
+// stage.
 func (p *Pipeline) accept(ctx, work context.Context, m *queue.Message, out chan<- *Job) {
 	d := p.deliver(m)
 	p.metrics.message("received")
@@ -159,7 +162,8 @@ func (p *Pipeline) ignore(m *queue.Message, reason string) *zerolog.Event {
 	return p.Log.Info().Str("message_id", m.ID).Str("reason", reason)
 }
 
-// reasonDirectory is the reason for a key that ends in a slash: how consoles make a folder.
+// reasonDirectory is the reason for a key that ends in a slash: how consoles make a
+// folder.
 const reasonDirectory = "directory_marker"
 
 // foreign names the reason why an object is none of ours, "" if it is one.
@@ -245,7 +249,8 @@ func (p *Pipeline) identify(ctx context.Context, o queue.Object) (store.Object, 
 // not come back.
 const longestStuck = 15 * time.Minute
 
-// dispatch reads the image of a job just taken and sends the job on, unless there is nothing to do.
+// dispatch reads the image of a job just taken and sends the job on, unless there is
+// nothing to do.
 func (p *Pipeline) dispatch(ctx, work context.Context, job *Job, out chan<- *Job) {
 	img, err := p.Store.Image(work, job.image.ID)
 	if err != nil {

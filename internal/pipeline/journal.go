@@ -9,7 +9,8 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// Every event of the journal passes through this file: written, then counted, then logged in one line.
+// Every event of the journal passes through this file: written, then counted, then logged
+// in one line.
 
 func (p *Pipeline) logImage(img store.Image) *zerolog.Logger {
 	l := p.Log.With().Int64("image_id", img.ID).Str("s3_key", img.Key).Logger()
@@ -74,7 +75,8 @@ func (p *Pipeline) handOff(ctx context.Context, job *Job, why string) error {
 	return nil
 }
 
-// conclude records the verdict on a failed attempt. A verdict that could not be recorded is none: the message comes back.
+// conclude records the verdict on a failed attempt. A verdict that could not be recorded
+// is none: the message comes back.
 func (p *Pipeline) conclude(ctx context.Context, job *Job, j judgement) outcome {
 	p.metrics.failure(job.attempt.Stage, j)
 	log := p.logJob(job).With().Str("event", string(store.Failed)).Str("step", string(job.attempt.Stage)).
@@ -112,7 +114,8 @@ func (p *Pipeline) conclude(ctx context.Context, job *Job, j judgement) outcome 
 	return outcome{verdict: j.verdict, delay: j.delay, reason: j.text, attempts: img.Failures}
 }
 
-// securityViolation is the one line about a refused attack: which rule, which entry, where in which archive.
+// securityViolation is the one line about a refused attack: which rule, which entry,
+// where in which archive.
 func securityViolation(line *zerolog.Event, j judgement, img store.Image) *zerolog.Event {
 	line = line.Str("security_violation", j.class)
 	if r := j.rejection; r != nil {

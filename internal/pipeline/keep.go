@@ -16,8 +16,9 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// Two things are kept beside devices and archives: the manifest of every sealed tree, under its digest, so that Verify can name what
-// differs; and the archives that were refused as attacks, under their SHA-256, for whoever looks into them.
+// Two things are kept beside devices and archives: the manifest of every sealed tree,
+// under its digest, so that Verify can name what differs; and the archives that were
+// refused as attacks, under their SHA-256, for whoever looks into them.
 
 // saveManifest keeps what a device should hold, before the seal that refers to it.
 func (p *Pipeline) saveManifest(m *archive.Manifest) (err error) {
@@ -93,7 +94,8 @@ func (p *Pipeline) manifestPath(digest string) string {
 	return filepath.Join(p.cfg.ManifestDir, strings.TrimPrefix(digest, "sha256:"))
 }
 
-// loadManifest returns the manifest with the digest; one that has another digest by now is errLost.
+// loadManifest returns the manifest with the digest; one that has another digest by now
+// is errLost.
 func (p *Pipeline) loadManifest(digest string) (*archive.Manifest, error) {
 	f, err := os.Open(p.manifestPath(digest))
 	if err != nil {
@@ -164,8 +166,8 @@ func (p *Pipeline) removeManifest(ctx context.Context, name string) error {
 	return nil
 }
 
-// setAside moves an archive that was refused as an attack out of the way, within the budget: the oldest go first. It may be called
-// again at any time.
+// setAside moves an archive that was refused as an attack out of the way, within the
+// budget: the oldest go first. It may be called again at any time.
 func (p *Pipeline) setAside(b *store.Blob) error {
 	if b == nil || b.Size > p.cfg.ViolationBytes {
 		return nil

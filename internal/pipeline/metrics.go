@@ -12,7 +12,8 @@ import (
 
 const namespace = "imagemanager"
 
-// Metrics counts what the pipeline does. Labels are bounded: stages, verdicts, reason codes; never keys.
+// Metrics counts what the pipeline does. Labels are bounded: stages, verdicts, reason
+// codes; never keys.
 type Metrics struct {
 	jobs      *prometheus.GaugeVec
 	duration  *prometheus.HistogramVec

@@ -19,7 +19,8 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// roughQueue hands out messages of every kind, fails in every way, and counts what is held. It stops handing out after some.
+// roughQueue hands out messages of every kind, fails in every way, and counts what is
+// held. It stops handing out after some.
 type roughQueue struct {
 	t     *testing.T
 	cap   int
@@ -90,8 +91,9 @@ func (*roughQueue) GetQueueAttributes(context.Context, *sqs.GetQueueAttributesIn
 	return nil, errors.New("not asked for")
 }
 
-// Permits are conserved: through any mix of full, partial, empty and failed polls, of messages that make sense or none, of one record
-// or several, and of stages that succeed, fail and are retried, no more is asked for than there is room for, and in the end every
+// Permits are conserved: through any mix of full, partial, empty and failed polls, of
+// messages that make sense or none, of one record or several, and of stages that succeed,
+// fail and are retried, no more is asked for than there is room for, and in the end every
 // permit is back.
 func TestPermitsAreConserved(t *testing.T) {
 	for seed := range uint64(5) {

@@ -75,7 +75,8 @@ type Parts struct {
 	Log        zerolog.Logger
 	Metrics    *Metrics
 
-	// Exclusive keeps other commands out of the pool until the function that it returns is called. Its error says that one is at work.
+	// Exclusive keeps other commands out of the pool until the function that it returns
+	// is called. Its error says that one is at work.
 	Exclusive func() (func() error, error)
 }
 
@@ -157,7 +158,8 @@ func (c Config) Rules(key string) string {
 		c.policy(key), l.ImageBytes, l.FileBytes, l.Entries, c.DeviceBytes)
 }
 
-// graceful returns a context that ends the grace period after ctx does. The function returned ends it at once.
+// graceful returns a context that ends the grace period after ctx does. The function
+// returned ends it at once.
 func (p *Pipeline) graceful(ctx context.Context) (context.Context, context.CancelFunc) {
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	release := context.AfterFunc(ctx, func() {

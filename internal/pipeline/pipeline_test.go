@@ -157,7 +157,8 @@ func TestCaps(t *testing.T) {
 	}
 }
 
-// Back-pressure: with the last stage blocked, no more jobs are taken than the stages have workers.
+// Back-pressure: with the last stage blocked, no more jobs are taken than the stages have
+// workers.
 func TestBackPressure(t *testing.T) {
 	p := newPipeline(t)
 	gauges := map[store.Stage]*gauge{}
@@ -193,7 +194,8 @@ func TestBackPressure(t *testing.T) {
 	wg.Wait()
 }
 
-// A failure is recorded with its verdict, retried while attempts are left, then the image is given up.
+// A failure is recorded with its verdict, retried while attempts are left, then the image
+// is given up.
 func TestAttemptsAreBounded(t *testing.T) {
 	p := newPipeline(t)
 	fake(p, map[store.Stage]*gauge{}, func(_ context.Context, _ *Job, st store.Stage) error {
@@ -256,7 +258,8 @@ func TestClassify(t *testing.T) {
 	}
 }
 
-// While the machine is not fit for work its errors are not counted against an image; once it is, they are.
+// While the machine is not fit for work its errors are not counted against an image; once
+// it is, they are.
 func TestHalt(t *testing.T) {
 	p := newPipeline(t)
 	job := enqueue(t, p, 1)[0]
@@ -302,8 +305,8 @@ func TestUnwritableDatabase(t *testing.T) {
 	wg.Wait()
 }
 
-// An image that reconcile has looked after goes on as before: only what was lost is made again at once, and none is taken up without
-// its message that was not before.
+// An image that reconcile has looked after goes on as before: only what was lost is made
+// again at once, and none is taken up without its message that was not before.
 func TestAfterReconcile(t *testing.T) {
 	pending, active, gone := store.Image{}, store.Image{}, store.Image{}
 	pending.State, active.State, gone.State = store.Pending, store.Active, store.Vanished
@@ -343,7 +346,8 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
-// A message is settled once, after its last record; the record that asks for most decides.
+// A message is settled once, after its last record; the record that asks for most
+// decides.
 func TestDelivery(t *testing.T) {
 	again := outcome{verdict: retry, delay: time.Minute}
 	for name, c := range map[string]struct {

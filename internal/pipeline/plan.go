@@ -19,7 +19,8 @@ import (
 // Do is what an Action does.
 type Do string
 
-// What brings the journal, the pool and the files into agreement. Only Report touches nothing.
+// What brings the journal, the pool and the files into agreement. Only Report touches
+// nothing.
 const (
 	RollBack    Do = "roll back"    // a device that was not sealed, or of an image that is refused, is removed
 	RollForward Do = "roll forward" // a sealed device becomes ready
@@ -245,7 +246,8 @@ type poolTruth struct {
 	active map[devmapper.ID]bool // whole, under our UUIDs; false: half-created
 }
 
-// look reads the pool. One that takes no changes is an error: nothing could be rolled back.
+// look reads the pool. One that takes no changes is an error: nothing could be rolled
+// back.
 func (p *Pipeline) look() (poolTruth, error) {
 	t := poolTruth{map[devmapper.ID]bool{}, map[devmapper.ID]bool{}}
 	s, err := p.Pool.Status()
@@ -269,7 +271,8 @@ func (p *Pipeline) look() (poolTruth, error) {
 	return t, err
 }
 
-// rightPool refuses a pool that has not one of the devices that were made since it was created.
+// rightPool refuses a pool that has not one of the devices that were made since it was
+// created.
 func (p *Pipeline) rightPool(ctx context.Context, c comparison) error {
 	row, err := p.Store.Pool(ctx)
 	if err != nil {

@@ -23,7 +23,8 @@ func (p *Pipeline) reconciles(ctx context.Context) {
 	}
 }
 
-// reconcileOnce does it unless a command works on the pool just now; then the next time will do.
+// reconcileOnce does it unless a command works on the pool just now; then the next time
+// will do.
 func (p *Pipeline) reconcileOnce(ctx context.Context) (err error) {
 	began := time.Now()
 	release, err := p.Exclusive()
@@ -143,7 +144,8 @@ func (p *Pipeline) renew(ctx context.Context) error {
 // leftovers are the kinds of things that can be left over.
 var leftovers = []string{"thin_device", "dm_device", "mount", "loop_device", "file"}
 
-// countLeftovers counts what no row of the journal claims, after everything that the plan says was done about it.
+// countLeftovers counts what no row of the journal claims, after everything that the plan
+// says was done about it.
 func (p *Pipeline) countLeftovers(ctx context.Context, plan Plan, alone bool) (err error) {
 	if len(plan.Actions) > 0 {
 		if plan, err = p.Plan(ctx, alone); err != nil {
@@ -171,7 +173,8 @@ func (p *Pipeline) countLeftovers(ctx context.Context, plan Plan, alone bool) (e
 	return nil
 }
 
-// dueOf is when an image that failed without a message is taken up again; zero if it is not waiting for that.
+// dueOf is when an image that failed without a message is taken up again; zero if it is
+// not waiting for that.
 func (p *Pipeline) dueOf(image int64) time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -49,7 +49,8 @@ func (p *Pipeline) RemoveImage(ctx context.Context, image int64, force bool) (Re
 		}
 		p.event(&Job{image: img}, store.Removal, "").Msg("image removed")
 	}
-	// The devices are the last to go: once the journal has none, the removal is complete and the image may be submitted again.
+	// The devices are the last to go: once the journal has none, the removal is complete
+	// and the image may be submitted again.
 	err = p.Downloader.Remove(blobName(image))
 	if tree != nil {
 		err = errors.Join(err, p.removeManifest(ctx, filepath.Base(p.manifestPath(tree.Digest))))
@@ -71,7 +72,8 @@ func (p *Pipeline) removeDevices(ctx context.Context, r *Removed, devices []stor
 	return nil
 }
 
-// RemoveSnapshot removes one snapshot of an active image unless it is open or mounted. The image stays active, even without a snapshot.
+// RemoveSnapshot removes one snapshot of an active image unless it is open or mounted.
+// The image stays active, even without a snapshot.
 func (p *Pipeline) RemoveSnapshot(ctx context.Context, sn store.Snapshot) (Removed, error) {
 	img, err := p.Store.Image(ctx, sn.Image)
 	if err != nil {
@@ -97,7 +99,8 @@ func (p *Pipeline) RemoveSnapshot(ctx context.Context, sn store.Snapshot) (Remov
 	return r, p.removeDevices(ctx, &r, devices)
 }
 
-// mayRemove refuses an image that is on its way, or has snapshots that nobody allowed to be removed with it.
+// mayRemove refuses an image that is on its way, or has snapshots that nobody allowed to
+// be removed with it.
 func (p *Pipeline) mayRemove(ctx context.Context, img store.Image, force bool) error {
 	if img.State == store.Pending && img.Running {
 		return fmt.Errorf("image %d: %w: an attempt is under way, at %s: wait for its end", img.ID, errKept, img.Stage)
@@ -113,9 +116,10 @@ func (p *Pipeline) mayRemove(ctx context.Context, img store.Image, force bool) e
 	return fmt.Errorf("image %d: %w: it has %d snapshots, %q: remove them first, or all with --force", img.ID, errKept, len(paths), paths)
 }
 
-// recordRemoval deactivates the devices and then records their removal. The kernel refuses to deactivate what is open or mounted, and what is
-// inactive nobody can open: there is no moment between the look and the act. If anything is in use nothing is recorded, and the
-// snapshots are as before.
+// recordRemoval deactivates the devices and then records their removal. The kernel
+// refuses to deactivate what is open or mounted, and what is inactive nobody can open:
+// there is no moment between the look and the act. If anything is in use nothing is
+// recorded, and the snapshots are as before.
 func (p *Pipeline) recordRemoval(devices []store.Device, record func() (store.Image, error)) (store.Image, error) {
 	s, err := p.Pool.Status()
 	if err == nil {
@@ -140,7 +144,8 @@ func (p *Pipeline) recordRemoval(devices []store.Device, record func() (store.Im
 	return store.Image{}, errors.Join(errs...)
 }
 
-// deactivateAll begins with those that somebody has open: it fails on them before it has touched the others.
+// deactivateAll begins with those that somebody has open: it fails on them before it has
+// touched the others.
 func (p *Pipeline) deactivateAll(devices []store.Device) error {
 	active, err := p.Pool.Active()
 	if err != nil {
@@ -160,7 +165,8 @@ func (p *Pipeline) deactivateAll(devices []store.Device) error {
 	return nil
 }
 
-// kept explains a removal that the journal refused: the image went on since it was looked at.
+// kept explains a removal that the journal refused: the image went on since it was looked
+// at.
 func (p *Pipeline) kept(ctx context.Context, image int64, err error) error {
 	if !errors.Is(err, store.ErrOrder) && !errors.Is(err, store.ErrFenced) {
 		return fmt.Errorf("image %d: %w: %w", image, errKept, err)
@@ -169,9 +175,10 @@ func (p *Pipeline) kept(ctx context.Context, image int64, err error) error {
 	return errors.Join(fmt.Errorf("image %d: %w: it is %s by now: %w", image, errKept, img.State, err), lookErr)
 }
 
-// notReopened ends a job whose image cannot be taken back to a stage: an operator removed it since the job looked, or the journal cannot be
-// written. No attempt was begun, so nothing is rolled back: whoever removes the image is at its devices. The message comes back and
-// finds the image as it is then.
+// notReopened ends a job whose image cannot be taken back to a stage: an operator removed
+// it since the job looked, or the journal cannot be written. No attempt was begun, so
+// nothing is rolled back: whoever removes the image is at its devices. The message comes
+// back and finds the image as it is then.
 func (p *Pipeline) notReopened(work context.Context, job *Job, err error) {
 	p.logJob(job).Warn().Err(err).Msg("lost results are not made again now")
 	if work.Err() != nil {

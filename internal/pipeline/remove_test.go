@@ -9,8 +9,9 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// A job that has found an active image no longer whole, because an operator is removing it, neither makes it again nor touches its devices;
-// and the message that brought it finds the removed image and is done.
+// A job that has found an active image no longer whole, because an operator is removing
+// it, neither makes it again nor touches its devices; and the message that brought it
+// finds the removed image and is done.
 func TestRemovedUnderAJob(t *testing.T) {
 	p := newPipeline(t)
 	fake(p, map[store.Stage]*gauge{}, func(context.Context, *Job, store.Stage) error { return nil })
@@ -54,7 +55,8 @@ func TestRemovedUnderAJob(t *testing.T) {
 	}
 }
 
-// An image that goes on, or has snapshots that nobody allowed to be removed, stays, and the error says what to do.
+// An image that goes on, or has snapshots that nobody allowed to be removed, stays, and
+// the error says what to do.
 func TestKept(t *testing.T) {
 	p := newPipeline(t)
 	img := enqueue(t, p, 1)[0].image

@@ -121,6 +121,7 @@ func freeUnder(dir string) (dev uint64, free int64, err error) {
 	return at.Dev, int64(fs.Bavail) * fs.Bsize, nil //nolint:gosec // fits
 }
 
-// metadataFor is how much metadata so many bytes of data need, by the kernel's rule for sizing a pool: 48 bytes for each block, here of
-// 64 KiB, the smallest. Source: Documentation/admin-guide/device-mapper/thin-provisioning.rst.
+// metadataFor is how much metadata so many bytes of data need, by the kernel's rule for
+// sizing a pool: 48 bytes for each block, here of 64 KiB, the smallest. Source:
+// Documentation/admin-guide/device-mapper/thin-provisioning.rst.
 func metadataFor(bytes int64) int64 { return bytes / (64 << 10) * 48 }

@@ -10,7 +10,8 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// A sealed device carries a record of what it is, beside the tree: what Survey makes a lost journal from.
+// A sealed device carries a record of what it is, beside the tree: what Survey makes a
+// lost journal from.
 
 // The results of comparing a seal record with the journal.
 const (
@@ -32,7 +33,8 @@ func (p *Pipeline) writeSeal(ctx context.Context, root *os.File, img store.Image
 	return archive.WriteSeal(root, record)
 }
 
-// compareSeal says how the record below root agrees with the journal, and names what does not.
+// compareSeal says how the record below root agrees with the journal, and names what does
+// not.
 func (p *Pipeline) compareSeal(ctx context.Context, root *os.File, img store.Image, d store.Device) (result string, differences []string, err error) {
 	pool, err := p.Store.Pool(ctx)
 	if err != nil {

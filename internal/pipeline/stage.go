@@ -12,7 +12,8 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// stage is one row of the table: what is done to a job, how many at once, for how long at most, and how it is undone.
+// stage is one row of the table: what is done to a job, how many at once, for how long at
+// most, and how it is undone.
 type stage struct {
 	name  store.Stage
 	cap   int           // goroutines: so many jobs are in this stage at once, at most
@@ -32,7 +33,8 @@ func (p *Pipeline) stages() []stage {
 	}
 }
 
-// Job is one image on its way through the stages. Whoever received it from a channel owns it.
+// Job is one image on its way through the stages. Whoever received it from a channel owns
+// it.
 type Job struct {
 	image   store.Image   // as of the last event
 	attempt store.Attempt // the fencing token of the current attempt
@@ -45,9 +47,10 @@ type Job struct {
 	cancel     context.CancelCauseFunc // of the attempt that runs; guarded by Pipeline.mu
 }
 
-// Run takes messages from the queue and unfinished images from the journal through the stages until ctx ends. Then it takes
-// nothing more, lets running stages finish for the grace period, rolls back the rest and returns when every goroutine is gone.
-// Recover must have returned before.
+// Run takes messages from the queue and unfinished images from the journal through the
+// stages until ctx ends. Then it takes nothing more, lets running stages finish for the
+// grace period, rolls back the rest and returns when every goroutine is gone. Recover
+// must have returned before.
 func (p *Pipeline) Run(ctx context.Context) error {
 	work, stop := p.graceful(ctx)
 	defer stop()
@@ -68,8 +71,9 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	return nil
 }
 
-// start connects a stage: cap workers take jobs from in and hand them to the channel returned. The channel is unbuffered: a job
-// that the next stage has no room for keeps its worker, so a slow stage stops everything before it, down to the receiving of
+// start connects a stage: cap workers take jobs from in and hand them to the channel
+// returned. The channel is unbuffered: a job that the next stage has no room for keeps
+// its worker, so a slow stage stops everything before it, down to the receiving of
 // messages.
 func (p *Pipeline) start(work context.Context, running *sync.WaitGroup, st stage, in <-chan *Job) <-chan *Job {
 	out := make(chan *Job)
@@ -182,7 +186,8 @@ func isLoss(err error) bool {
 	return false
 }
 
-// because replaces a context's bare error with its cause, so that a time-out tells whose it was.
+// because replaces a context's bare error with its cause, so that a time-out tells whose
+// it was.
 func because(ctx context.Context, err error) error {
 	if ctx.Err() == nil {
 		return err

@@ -16,8 +16,9 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// probeBytes is the size with which a device is looked at whose own is not known yet: the largest that an image may have. What lies
-// behind a device's end reads as zeros, and a file system does not mind a device that is too large.
+// probeBytes is the size with which a device is looked at whose own is not known yet: the
+// largest that an image may have. What lies behind a device's end reads as zeros, and a
+// file system does not mind a device that is too large.
 const probeBytes = 100e9
 
 // What a thin device turned out to be, in Found.Is.
@@ -96,8 +97,9 @@ func (p *Pipeline) Survey(ctx context.Context, pool store.Pool, keep bool) ([]Fo
 	return found, p.settleFound(ctx, found)
 }
 
-// expose calls look with the path of the device: where it is active already, else activated read-only for the time. An image's device
-// is never active for long, so one that is and that nobody has open was left by a crash.
+// expose calls look with the path of the device: where it is active already, else
+// activated read-only for the time. An image's device is never active for long, so one
+// that is and that nobody has open was left by a crash.
 func (p *Pipeline) expose(id devmapper.ID, active map[devmapper.ID]devmapper.ActiveDevice, look func(path string) error) (err error) {
 	if a, is := active[id]; is {
 		if !a.HalfCreated && (a.Kind != devmapper.KindImage || a.Open > 0) {
@@ -115,7 +117,8 @@ func (p *Pipeline) expose(id devmapper.ID, active map[devmapper.ID]devmapper.Act
 	return look(path)
 }
 
-// examine finds out what is on a device. What it cannot find out is a finding; the error is the cause of ctx, or about this machine.
+// examine finds out what is on a device. What it cannot find out is a finding; the error
+// is the cause of ctx, or about this machine.
 func (p *Pipeline) examine(ctx context.Context, f *Found, pool store.Pool, path string, keep bool) error {
 	written, err := p.readSealed(ctx, f, path)
 	switch {
@@ -169,7 +172,8 @@ func (p *Pipeline) readSealed(ctx context.Context, f *Found, path string) (tree 
 	return archive.ReadManifest(ctx, m.Root())
 }
 
-// settleFound settles which devices are images, the newest first where several claim to be the same one, and which are their snapshots.
+// settleFound settles which devices are images, the newest first where several claim to
+// be the same one, and which are their snapshots.
 func (p *Pipeline) settleFound(ctx context.Context, found []Found) error {
 	byDevice, byImage, byObject := map[int64]*Found{}, map[int64]*Found{}, map[string]*Found{}
 	for i := range slices.Backward(found) {
@@ -232,7 +236,8 @@ func (p *Pipeline) findArchive(ctx context.Context, f *Found) error {
 	return nil
 }
 
-// Rebuild activates the snapshots that Survey found and writes the journal of all that was proved into an empty database.
+// Rebuild activates the snapshots that Survey found and writes the journal of all that
+// was proved into an empty database.
 func (p *Pipeline) Rebuild(ctx context.Context, pool store.Pool, found []Found) error {
 	taken, err := p.largestIDs(found)
 	if err != nil {
@@ -265,7 +270,8 @@ func (p *Pipeline) Rebuild(ctx context.Context, pool store.Pool, found []Found) 
 	return p.Store.Rebuild(ctx, pool, images, taken)
 }
 
-// Unclaimed lists the files among the archives that no image found claims. They stay: the operator may yet find the lost database.
+// Unclaimed lists the files among the archives that no image found claims. They stay: the
+// operator may yet find the lost database.
 func (p *Pipeline) Unclaimed(found []Found) ([]string, error) {
 	claimed := map[string]bool{}
 	for _, f := range found {
@@ -283,7 +289,8 @@ func (p *Pipeline) Unclaimed(found []Found) ([]string, error) {
 	return files, err
 }
 
-// largestIDs finds the largest ids in use: of devices, and of images, whose archives may have outlived everything else.
+// largestIDs finds the largest ids in use: of devices, and of images, whose archives may
+// have outlived everything else.
 func (p *Pipeline) largestIDs(found []Found) (store.Taken, error) {
 	var t store.Taken
 	for _, f := range found {

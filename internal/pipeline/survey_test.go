@@ -52,7 +52,8 @@ func TestSettleFound(t *testing.T) {
 	}
 }
 
-// Ids of images that are lost are not given to others: neither those of seals that were not adopted, nor those of archives.
+// Ids of images that are lost are not given to others: neither those of seals that were
+// not adopted, nor those of archives.
 func TestLargestIDs(t *testing.T) {
 	p := newPipeline(t)
 	found := []Found{{Device: 4, Is: FoundImage, Image: 2, Archive: true, seal: sealOf(2, 4, "a")}, {Device: 40, Is: FoundUnproven, seal: sealOf(6, 40, "b")}}

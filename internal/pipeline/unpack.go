@@ -16,8 +16,9 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// unpack turns the archive into a sealed, inactive thin device. The archive is judged whole before the pool is touched; every
-// step on the device is recorded before the next is taken; what was written is read back through a fresh mount before the seal.
+// unpack turns the archive into a sealed, inactive thin device. The archive is judged
+// whole before the pool is touched; every step on the device is recorded before the next
+// is taken; what was written is read back through a fresh mount before the seal.
 func (p *Pipeline) unpack(ctx context.Context, job *Job) error {
 	began := time.Now()
 	if job.image.Tree != nil {
@@ -239,7 +240,8 @@ func (p *Pipeline) undoUnpack(ctx context.Context, job *Job) error {
 	})
 }
 
-// deviceHolds checks that the image's device is recorded as ready. That the pool still has it is found out by the snapshot.
+// deviceHolds checks that the image's device is recorded as ready. That the pool still
+// has it is found out by the snapshot.
 func (p *Pipeline) deviceHolds(ctx context.Context, job *Job) error {
 	_, err := p.imageDevice(ctx, job)
 	return err
@@ -261,8 +263,8 @@ func (p *Pipeline) imageDevice(ctx context.Context, job *Job) (store.Device, err
 	return store.Device{}, fmt.Errorf("%w: device %d", errLost, job.image.Tree.Device)
 }
 
-// taken forgets a reserved id that the pool has already: that device is somebody else's and not ours to remove. Other errors it returns
-// as they are.
+// taken forgets a reserved id that the pool has already: that device is somebody else's
+// and not ours to remove. Other errors it returns as they are.
 func (p *Pipeline) taken(ctx context.Context, d store.Device, err error) error {
 	if !errors.Is(err, devmapper.ErrExists) {
 		return err
@@ -270,7 +272,8 @@ func (p *Pipeline) taken(ctx context.Context, d store.Device, err error) error {
 	return errors.Join(fmt.Errorf("thin device %d is in the pool already and not in the journal: %w", d.ID, err), p.Store.SetDevice(ctx, d.ID, store.Gone))
 }
 
-// dropDevices removes the image's devices that match, newest first: a snapshot before its origin.
+// dropDevices removes the image's devices that match, newest first: a snapshot before its
+// origin.
 func (p *Pipeline) dropDevices(ctx context.Context, job *Job, match func(store.Device) bool) error {
 	devices, err := p.Store.DevicesOf(ctx, job.image.ID)
 	if err != nil {
@@ -285,8 +288,9 @@ func (p *Pipeline) dropDevices(ctx context.Context, job *Job, match func(store.D
 	return errors.Join(errs...)
 }
 
-// drop removes one device in an order that survives a crash anywhere: marked, discarded (only that gives a loop's backing file its
-// space back), deactivated, deleted from the pool, and only then gone from the journal. Every step may find its work done.
+// drop removes one device in an order that survives a crash anywhere: marked, discarded
+// (only that gives a loop's backing file its space back), deactivated, deleted from the
+// pool, and only then gone from the journal. Every step may find its work done.
 func (p *Pipeline) drop(ctx context.Context, d store.Device) error {
 	id := devmapper.ID(d.ID)
 	err := p.Store.SetDevice(ctx, d.ID, store.Deleting)

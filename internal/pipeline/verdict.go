@@ -22,7 +22,8 @@ var (
 	errDiffers = errors.New("read back differently")
 	// errPoolLow says that the pool has no room for this image now.
 	errPoolLow = errors.New("thin pool is low on space")
-	// errDiskLow says that the file system under the archives and the database is nearly full.
+	// errDiskLow says that the file system under the archives and the database is nearly
+	// full.
 	errDiskLow = errors.New("disk is low on space")
 	// errDatabase says that the journal takes no events.
 	errDatabase = errors.New("database cannot be written")
@@ -51,7 +52,8 @@ const (
 	dead       verdict = verdict(store.Dead)
 )
 
-// judgement is a verdict with its reason: class is bounded, for metrics; text is for people.
+// judgement is a verdict with its reason: class is bounded, for metrics; text is for
+// people.
 type judgement struct {
 	verdict verdict
 	class   string
@@ -259,7 +261,8 @@ func remedy(err error) string {
 	return "nothing is lost: it goes on when it is over"
 }
 
-// backoff doubles from base with every failure, up to 15 minutes, with full jitter: two consumers never march in step.
+// backoff doubles from base with every failure, up to 15 minutes, with full jitter: two
+// consumers never march in step.
 func backoff(base time.Duration, failures int) time.Duration {
 	const ceiling = 15 * time.Minute
 	d := base << min(max(failures, 1)-1, 20)

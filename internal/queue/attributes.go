@@ -12,7 +12,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 )
 
-// Attributes are the settings and the approximate counts of the queue. What the queue does not tell is zero.
+// Attributes are the settings and the approximate counts of the queue. What the queue
+// does not tell is zero.
 type Attributes struct {
 	ARN  string
 	FIFO bool
@@ -30,7 +31,8 @@ type Attributes struct {
 	MaxReceiveCount int    // of the redrive policy: one more receive moves a message to the dead-letter queue
 }
 
-// Attributes asks the queue for its settings and counts. Errors are those of the SQS client; see Classify.
+// Attributes asks the queue for its settings and counts. Errors are those of the SQS
+// client; see Classify.
 func (c *Client) Attributes(ctx context.Context) (Attributes, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.CallTimeout)
 	defer cancel()

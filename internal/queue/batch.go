@@ -12,7 +12,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 )
 
-// A batched call is tried so often; between tries there is a random part of a pause that doubles.
+// A batched call is tried so often; between tries there is a random part of a pause that
+// doubles.
 const (
 	maxTries   = 5
 	firstPause = 200 * time.Millisecond
@@ -80,11 +81,12 @@ func (c *Client) removeOnce(ctx context.Context, entries []entry) []error {
 	return outcomes(len(entries), nil, ok, out.Failed)
 }
 
-// position is an entry's id. Message ids would not do: one message received twice makes them equal, and SQS then refuses the whole
-// batch.
+// position is an entry's id. Message ids would not do: one message received twice makes
+// them equal, and SQS then refuses the whole batch.
 func position(i int) *string { return aws.String(strconv.Itoa(i)) }
 
-// outcomes gives every entry its own error: that of the call, its own under an answer with status 200, or that it was not mentioned.
+// outcomes gives every entry its own error: that of the call, its own under an answer
+// with status 200, or that it was not mentioned.
 func outcomes(n int, err error, ok []*string, failed []types.BatchResultErrorEntry) []error {
 	errs := make([]error, n)
 	for i := range errs {
@@ -115,12 +117,13 @@ type call struct {
 	result  chan error
 }
 
-// judgement is the opinion on one try of a call: its final result, or that it is to be tried again. renewed says that the message
-// has been received anew since.
+// judgement is the opinion on one try of a call: its final result, or that it is to be
+// tried again. renewed says that the message has been received anew since.
 type judgement func(err error, renewed bool) (final error, again bool)
 
-// batcher makes few calls of many: the first caller's batch waits a moment for others. It has no goroutine of its own; each batch
-// has one, which ends when the batch has, and that is as soon as nobody waits for it any more.
+// batcher makes few calls of many: the first caller's batch waits a moment for others. It
+// has no goroutine of its own; each batch has one, which ends when the batch has, and
+// that is as soon as nobody waits for it any more.
 type batcher struct {
 	send   func(context.Context, []entry) []error
 	newest func(*lease) string // the handle of the message's last receive
@@ -141,7 +144,8 @@ type batch struct {
 	cancel  context.CancelFunc
 }
 
-// do adds a call to a batch and waits for its result, or for the end of ctx, after which the call may still take effect.
+// do adds a call to a batch and waits for its result, or for the end of ctx, after which
+// the call may still take effect.
 func (b *batcher) do(ctx context.Context, l *lease, handle string, seconds int32) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -185,7 +189,8 @@ func (b *batcher) join(ctx context.Context, one *call) *batch {
 	return in
 }
 
-// leave tells whether the caller was the last that waited for the batch. If so nothing can be added to it any more.
+// leave tells whether the caller was the last that waited for the batch. If so nothing
+// can be added to it any more.
 func (b *batcher) leave(in *batch) (last bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -251,7 +256,8 @@ func (b *batcher) try(ctx context.Context, calls []*call, final bool) (rest []*c
 	return rest
 }
 
-// refresh gives the calls the handles to be sent now, and ends those that have become pointless.
+// refresh gives the calls the handles to be sent now, and ends those that have become
+// pointless.
 func (b *batcher) refresh(calls []*call) []*call {
 	var fresh []*call
 	for _, one := range calls {

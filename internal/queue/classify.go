@@ -15,7 +15,8 @@ import (
 	"github.com/aws/smithy-go"
 )
 
-// Class is what went wrong with a call to AWS: one of a few words, fit for a metric's label.
+// Class is what went wrong with a call to AWS: one of a few words, fit for a metric's
+// label.
 type Class string
 
 // The classes.
@@ -32,8 +33,8 @@ const (
 // Classes returns all of them.
 func Classes() []Class { return []Class{Denied, NotFound, Throttled, Server, Network, Timeout, Other} }
 
-// byCode has the error codes whose status says less than their name: SQS answers 400 to nearly everything. The throttling codes of
-// AWS in general are the SDK's to know.
+// byCode has the error codes whose status says less than their name: SQS answers 400 to
+// nearly everything. The throttling codes of AWS in general are the SDK's to know.
 var byCode = map[string]Class{
 	"AccessDenied":                Denied,
 	"AccessDeniedException":       Denied,
@@ -68,8 +69,8 @@ var byCode = map[string]Class{
 var ErrNoCredentials = errors.New("no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the " +
 	"machine a role")
 
-// Classify puts an error of the SQS or the S3 client into its class, by types, codes and errno. It answers Other for nil and for
-// whatever it does not know.
+// Classify puts an error of the SQS or the S3 client into its class, by types, codes and
+// errno. It answers Other for nil and for whatever it does not know.
 func Classify(err error) Class {
 	if errors.Is(err, ErrNoCredentials) {
 		return Denied
@@ -100,8 +101,9 @@ func byName(code string) (Class, bool) {
 	return class, known
 }
 
-// byStatus knows the statuses that mean the same whatever the code. The SDK makes a response, of status 0, of a connection that
-// brought none, and one of status 200 of a body that could not be read.
+// byStatus knows the statuses that mean the same whatever the code. The SDK makes a
+// response, of status 0, of a connection that brought none, and one of status 200 of a
+// body that could not be read.
 func byStatus(status int) (Class, bool) {
 	switch {
 	case status == http.StatusUnauthorized || status == http.StatusForbidden:
@@ -145,7 +147,8 @@ func transport(err error) Class {
 	return Other
 }
 
-// shortCode takes the prefixes off an error code: SQS says "AWS.SimpleQueueService.NonExistentQueue" in its query form and
+// shortCode takes the prefixes off an error code: SQS says
+// "AWS.SimpleQueueService.NonExistentQueue" in its query form and
 // "com.amazonaws.sqs#QueueDoesNotExist" in JSON.
 func shortCode(code string) string {
 	return code[strings.LastIndexAny(code, ".#")+1:]

@@ -32,8 +32,9 @@ const (
 )
 
 var (
-	// ErrLost says that a message is not this consumer's any more: another one may be working on it. It is in the chain of every
-	// other reason for which a message is lost.
+	// ErrLost says that a message is not this consumer's any more: another one may be
+	// working on it. It is in the chain of every other reason for which a message is
+	// lost.
 	ErrLost = errors.New("message is no longer held")
 	// ErrFIFO says that the queue is a FIFO queue. S3 cannot notify one.
 	ErrFIFO = errors.New("a FIFO queue cannot be notified by S3")
@@ -52,36 +53,46 @@ type API interface {
 	GetQueueAttributes(context.Context, *sqs.GetQueueAttributesInput, ...func(*sqs.Options)) (*sqs.GetQueueAttributesOutput, error)
 }
 
-// Config is what a Client can be told. Only URL is required; a zero field takes its default.
+// Config is what a Client can be told. Only URL is required; a zero field takes its
+// default.
 type Config struct {
 	URL           string
 	DeadLetterURL string // where DeadLetter copies to; empty: nowhere
 
-	// Wait is how long a poll waits for messages: 20 s by default and at most, in whole seconds. No more than half of Visibility is
-	// used, because a lease is counted from the request on: a message that came at the end of a longer poll would be half lost.
+	// Wait is how long a poll waits for messages: 20 s by default and at most, in whole
+	// seconds. No more than half of Visibility is used, because a lease is counted from
+	// the request on: a message that came at the end of a longer poll would be half lost.
 	Wait time.Duration
-	// Visibility is how long a message stays invisible without a heartbeat: 60 s by default, 12 h at most, in whole seconds.
+	// Visibility is how long a message stays invisible without a heartbeat: 60 s by
+	// default, 12 h at most, in whole seconds.
 	Visibility time.Duration
 
-	// Slack is how much longer than Wait a poll may take before it counts as dead: 10 s by default.
+	// Slack is how much longer than Wait a poll may take before it counts as dead: 10 s
+	// by default.
 	Slack time.Duration
-	// Drain is how long a poll in flight may go on after its context has ended: by default as long as it may take anyway.
+	// Drain is how long a poll in flight may go on after its context has ended: by
+	// default as long as it may take anyway.
 	Drain time.Duration
-	// CallTimeout bounds every other call: 5 s by default, and never more than a quarter of Visibility.
+	// CallTimeout bounds every other call: 5 s by default, and never more than a quarter
+	// of Visibility.
 	CallTimeout time.Duration
-	// Linger is how long the first of a batch of deletes or releases waits for others: 5 ms by default.
+	// Linger is how long the first of a batch of deletes or releases waits for others: 5
+	// ms by default.
 	Linger time.Duration
 
 	Observer Observer
 }
 
-// Observer is told what a Client does on its own, for metrics and logs. Any function may be nil; none may block or call the Client.
+// Observer is told what a Client does on its own, for metrics and logs. Any function may
+// be nil; none may block or call the Client.
 type Observer struct {
-	// Extended is called for every heartbeat that succeeded, with what was left of the lease by then.
+	// Extended is called for every heartbeat that succeeded, with what was left of the
+	// lease by then.
 	Extended func(id string, margin time.Duration)
 	// Lost is called when a held message is lost, with the cause.
 	Lost func(id string, cause error)
-	// Capped is called when a message has been extended for the last time, and when it will be lost: about 12 h after its receive.
+	// Capped is called when a message has been extended for the last time, and when it
+	// will be lost: about 12 h after its receive.
 	Capped func(id string, end time.Time)
 	// Failed is called when entries of a batch failed and will be tried again; operation
 	// is "extend", "delete", "release" or "dead-letter".

@@ -21,7 +21,8 @@ const (
 	AttributeOriginal = "OriginalMessageId" // its id in the queue that it came from
 )
 
-// maxReason is how many bytes of a reason are kept: attributes count towards the size of a message.
+// maxReason is how many bytes of a reason are kept: attributes count towards the size of
+// a message.
 const maxReason = 1024
 
 // copyTries is how often a copy is tried: it is not the only place where a message can be
@@ -132,8 +133,8 @@ func (c *Client) copy(ctx context.Context, m *Message, reason string, attempts i
 	return err
 }
 
-// plain makes a text fit for an attribute: SQS takes the characters of XML 1.0 only, and no empty value. Reasons may quote what an
-// attacker wrote.
+// plain makes a text fit for an attribute: SQS takes the characters of XML 1.0 only, and
+// no empty value. Reasons may quote what an attacker wrote.
 func plain(s string) string {
 	s = strings.ToValidUTF8(s, "\uFFFD")
 	s = strings.Map(func(r rune) rune {

@@ -33,8 +33,9 @@ type stored struct {
 	count    int
 }
 
-// fakeSQS is a standard queue in memory, by the developer guide: leases, handles, the 12 h limit, partial batches. Its clock is time's,
-// so it belongs into a synctest bubble wherever time matters.
+// fakeSQS is a standard queue in memory, by the developer guide: leases, handles, the 12
+// h limit, partial batches. Its clock is time's, so it belongs into a synctest bubble
+// wherever time matters.
 type fakeSQS struct {
 	mu       sync.Mutex
 	messages []*stored
@@ -46,8 +47,9 @@ type fakeSQS struct {
 	sends    []*sqs.SendMessageInput
 	queue    map[string]string // its attributes
 
-	// fail is asked before every call, and before every entry of a batch with that entry's handle. Its error is the answer; for an
-	// entry, a *smithy.GenericAPIError is.
+	// fail is asked before every call, and before every entry of a batch with that
+	// entry's handle. Its error is the answer; for an entry, a *smithy.GenericAPIError
+	// is.
 	fail func(operation, handle string) error
 	// after is called when a call has taken effect and before it is answered.
 	after func(ctx context.Context, operation string) error
@@ -153,7 +155,8 @@ func (f *fakeSQS) take(in *sqs.ReceiveMessageInput) (*sqs.ReceiveMessageOutput, 
 	return out, f.arrived
 }
 
-// hide makes a message invisible for so long, and wakes waiting receives when it is visible again.
+// hide makes a message invisible for so long, and wakes waiting receives when it is
+// visible again.
 func (f *fakeSQS) hide(m *stored, d time.Duration) {
 	m.visible = time.Now().Add(d)
 	if d == 0 {
@@ -352,7 +355,8 @@ func pass(d time.Duration) {
 	synctest.Wait()
 }
 
-// running starts the heartbeat of a client of the fake and stops it when the returned function is called.
+// running starts the heartbeat of a client of the fake and stops it when the returned
+// function is called.
 func running(t *testing.T, f API, cfg Config) (*Client, func()) {
 	t.Helper()
 	cfg.URL = testURL

@@ -10,21 +10,26 @@ import (
 )
 
 var (
-	// ErrExpired is the cause of a loss when the lease ran out before it could be extended. It is an ErrLost as well.
+	// ErrExpired is the cause of a loss when the lease ran out before it could be
+	// extended. It is an ErrLost as well.
 	ErrExpired = fmt.Errorf("%w: its visibility time-out ended", ErrLost)
-	// ErrLimit is the cause of a loss when the message was held for as long as SQS allows. It is an ErrLost as well.
+	// ErrLimit is the cause of a loss when the message was held for as long as SQS
+	// allows. It is an ErrLost as well.
 	ErrLimit = fmt.Errorf("%w: held for 12 hours", ErrLost)
 )
 
-// The pause before a failed extension is tried again is a quarter of what is left, within these.
+// The pause before a failed extension is tried again is a quarter of what is left, within
+// these.
 const (
 	minPause = 250 * time.Millisecond
 	maxPause = 30 * time.Second
 )
 
-// Run extends the lease of every message held, at half its visibility time-out and in batches of ten, until ctx ends. A call that
-// fails loses nothing while there is time to try again. A message whose lease runs out, or whose handle the queue no longer
-// accepts, is lost: see Message.Lost. Run returns nil when ctx has ended and its goroutines are gone; ErrRunning if it runs already.
+// Run extends the lease of every message held, at half its visibility time-out and in
+// batches of ten, until ctx ends. A call that fails loses nothing while there is time to
+// try again. A message whose lease runs out, or whose handle the queue no longer accepts,
+// is lost: see Message.Lost. Run returns nil when ctx has ended and its goroutines are
+// gone; ErrRunning if it runs already.
 func (c *Client) Run(ctx context.Context) error {
 	if !c.running.CompareAndSwap(false, true) {
 		return ErrRunning
@@ -73,8 +78,9 @@ type capped struct {
 	end time.Time
 }
 
-// beat takes what is due from the heap. A batch that is not full is filled up with leases that are due soon, so that scattered
-// messages find together and a hundred held cost ten calls.
+// beat takes what is due from the heap. A batch that is not full is filled up with leases
+// that are due soon, so that scattered messages find together and a hundred held cost ten
+// calls.
 func (ls *leases) beat(now time.Time) beat {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
@@ -96,7 +102,8 @@ func (ls *leases) beat(now time.Time) beat {
 	return b
 }
 
-// look decides on one lease, and when to look at it again. The latter is always later than now, or beat would not end.
+// look decides on one lease, and when to look at it again. The latter is always later
+// than now, or beat would not end.
 func (ls *leases) look(l *lease, now time.Time, b *beat) {
 	ask := min(ls.visibility, l.limit.Sub(now).Truncate(time.Second))
 	longer := ask == ls.visibility || now.Add(ask).After(l.end)
@@ -153,13 +160,14 @@ func (c *Client) extended(x extension, now time.Time) {
 	}
 }
 
-// current tells whether a result is about the lease as it is now: the message may have been ended or received anew meanwhile. It is
-// called with mu held.
+// current tells whether a result is about the lease as it is now: the message may have
+// been ended or received anew meanwhile. It is called with mu held.
 func (x extension) current() bool {
 	return x.lease.alive() && x.lease.busy && x.lease.handle == x.handle
 }
 
-// extended notes that the queue has agreed; the new lease counts from when it was asked. It returns what was left of the old.
+// extended notes that the queue has agreed; the new lease counts from when it was asked.
+// It returns what was left of the old.
 func (ls *leases) extended(x extension, now time.Time) (margin time.Duration, is bool) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
@@ -176,7 +184,8 @@ func (ls *leases) extended(x extension, now time.Time) (margin time.Duration, is
 	return margin, true
 }
 
-// failed notes that nobody knows whether the lease is longer now; it is assumed not to be.
+// failed notes that nobody knows whether the lease is longer now; it is assumed not to
+// be.
 func (ls *leases) failed(x extension, now time.Time) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
@@ -185,7 +194,8 @@ func (ls *leases) failed(x extension, now time.Time) {
 	}
 }
 
-// postpone lets a failed extension be tried again, while there is time. It is called with mu held.
+// postpone lets a failed extension be tried again, while there is time. It is called with
+// mu held.
 func (ls *leases) postpone(l *lease, now time.Time) {
 	l.busy = false
 	l.next = now.Add(max(minPause, min(l.end.Sub(now)/4, maxPause)))
@@ -195,8 +205,9 @@ func (ls *leases) postpone(l *lease, now time.Time) {
 	ls.arrange(l)
 }
 
-// refused notes that the queue does not accept the handle any more. That it was the 12 h which were refused is excluded: they are
-// kept well clear of. While another holder deletes the message, that may be why; only the outcome of the delete will tell.
+// refused notes that the queue does not accept the handle any more. That it was the 12 h
+// which were refused is excluded: they are kept well clear of. While another holder
+// deletes the message, that may be why; only the outcome of the delete will tell.
 func (ls *leases) refused(x extension, err error, now time.Time) []loss {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()

@@ -93,7 +93,8 @@ func TestHeartbeatCalls(t *testing.T) {
 	}
 }
 
-// A lease counts from the request, so a message that a poll has waited for is extended at once or soon.
+// A lease counts from the request, so a message that a poll has waited for is extended at
+// once or soon.
 func TestLeaseCountsFromTheRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()
@@ -112,7 +113,8 @@ func TestLeaseCountsFromTheRequest(t *testing.T) {
 	})
 }
 
-// Even an answer that took longer than the whole lease leaves the time to find out whether the message is still there.
+// Even an answer that took longer than the whole lease leaves the time to find out
+// whether the message is still there.
 func TestLateAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()
@@ -206,7 +208,8 @@ func TestHeartbeatFailures(t *testing.T) {
 	}
 }
 
-// An entry that failed under an answer with status 200, or that the answer does not mention, is tried again; the others are not.
+// An entry that failed under an answer with status 200, or that the answer does not
+// mention, is tried again; the others are not.
 func TestHeartbeatEntries(t *testing.T) {
 	for name, set := range map[string]func(f *fakeSQS){
 		"failed": func(f *fakeSQS) {
@@ -285,8 +288,9 @@ func TestLostHandle(t *testing.T) {
 	}
 }
 
-// SQS extends nothing beyond 12 hours, and refuses with a code that means a lost handle as well. It is never asked to; the message is
-// reported, and lost a little before they are over.
+// SQS extends nothing beyond 12 hours, and refuses with a code that means a lost handle
+// as well. It is never asked to; the message is reported, and lost a little before they
+// are over.
 func TestTwelveHours(t *testing.T) {
 	for _, tc := range []struct {
 		visibility time.Duration
@@ -324,7 +328,8 @@ func TestTwelveHours(t *testing.T) {
 	}
 }
 
-// A message that is delivered again while it is held stays held by both, under the newest handle.
+// A message that is delivered again while it is held stays held by both, under the newest
+// handle.
 func TestDeliveredTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()
@@ -357,7 +362,8 @@ func TestDeliveredTwice(t *testing.T) {
 	})
 }
 
-// When it is delivered again after it was lost, the first holder stays without it, and its delete takes the handle of the second.
+// When it is delivered again after it was lost, the first holder stays without it, and
+// its delete takes the handle of the second.
 func TestDeliveredAfterLoss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()
@@ -399,7 +405,8 @@ func TestDeliveredAfterLoss(t *testing.T) {
 	})
 }
 
-// What becomes of an extension under an old handle says nothing about the newer lease, which is extended in its own time.
+// What becomes of an extension under an old handle says nothing about the newer lease,
+// which is extended in its own time.
 func TestDeliveredDuringExtension(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()
@@ -423,7 +430,8 @@ func TestDeliveredDuringExtension(t *testing.T) {
 	})
 }
 
-// An extension that is refused because another holder has just deleted the message is no loss.
+// An extension that is refused because another holder has just deleted the message is no
+// loss.
 func TestExtendedDuringDelete(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()
@@ -469,7 +477,8 @@ func TestSlowAnswers(t *testing.T) {
 	})
 }
 
-// Run ends with its context, even when a call hangs, and may run again; two at once may not.
+// Run ends with its context, even when a call hangs, and may run again; two at once may
+// not.
 func TestRunEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()

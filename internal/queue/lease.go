@@ -6,13 +6,14 @@ import (
 	"time"
 )
 
-// spare is how far the 12 h are kept clear of: what ends beyond them is refused with the code that means a lost handle, too, and our
-// clock may be slower than the queue's.
+// spare is how far the 12 h are kept clear of: what ends beyond them is refused with the
+// code that means a lost handle, too, and our clock may be slower than the queue's.
 const spare = time.Minute
 
-// lease is how long a message is ours. A message that is delivered again while it is held is the same lease with a newer receipt
-// handle, for all its holders: the queue obeys the newest handle only. All fields but id and lost are guarded by leases.mu; cause may
-// be read once lost is closed.
+// lease is how long a message is ours. A message that is delivered again while it is held
+// is the same lease with a newer receipt handle, for all its holders: the queue obeys the
+// newest handle only. All fields but id and lost are guarded by leases.mu; cause may be
+// read once lost is closed.
 type lease struct {
 	id     string
 	handle string // the newest receipt handle
@@ -56,8 +57,9 @@ func newLeases(visibility, patience time.Duration) *leases {
 	return &leases{visibility: visibility, patience: patience, wake: make(chan struct{}, 1), byID: map[string]*lease{}}
 }
 
-// adopt notes a message that came with a receive asked for at the time given. Nobody knows when between then and now the queue
-// started the lease; the earlier is assumed. When even that is nearly over, the message gets the time of one call, to find out.
+// adopt notes a message that came with a receive asked for at the time given. Nobody
+// knows when between then and now the queue started the lease; the earlier is assumed.
+// When even that is nearly over, the message gets the time of one call, to find out.
 func (ls *leases) adopt(id, handle string, asked, now time.Time) *lease {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
@@ -76,13 +78,14 @@ func (ls *leases) adopt(id, handle string, asked, now time.Time) *lease {
 	return l
 }
 
-// period is how long after the beginning of a lease it is extended: half of it; a little earlier if it is so short that a slow call
-// would be too late.
+// period is how long after the beginning of a lease it is extended: half of it; a little
+// earlier if it is so short that a slow call would be too late.
 func (ls *leases) period(lease time.Duration) time.Duration {
 	return max(min(lease/2, lease-5*time.Second), lease/4)
 }
 
-// arrange puts a lease where it belongs in the heap. It is called after every change, with mu held.
+// arrange puts a lease where it belongs in the heap. It is called after every change,
+// with mu held.
 func (ls *leases) arrange(l *lease) {
 	switch {
 	case l.alive() && l.index < 0:
@@ -117,7 +120,8 @@ func (ls *leases) lose(l *lease, cause error) loss {
 	return loss{l.id, l.cause}
 }
 
-// newest returns the handle to be used for a message: that of its last receive, even if the lease is of an earlier one.
+// newest returns the handle to be used for a message: that of its last receive, even if
+// the lease is of an earlier one.
 func (ls *leases) newest(l *lease) string {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
@@ -137,8 +141,8 @@ func (ls *leases) let(m *Message) {
 	ls.arrange(m.lease)
 }
 
-// release lets go of a message. It returns the handle to be given back, "" if the queue is not to be told: because the message is
-// deleted, or somebody else holds it, too.
+// release lets go of a message. It returns the handle to be given back, "" if the queue
+// is not to be told: because the message is deleted, or somebody else holds it, too.
 func (ls *leases) release(m *Message) (handle string, err error) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
@@ -153,8 +157,8 @@ func (ls *leases) release(m *Message) (handle string, err error) {
 	return m.lease.handle, nil
 }
 
-// deleting lets go of a message. It returns the lease to be deleted, nil if there is nothing left to delete. The outcome must be
-// given to deleted.
+// deleting lets go of a message. It returns the lease to be deleted, nil if there is
+// nothing left to delete. The outcome must be given to deleted.
 func (ls *leases) deleting(m *Message) (l *lease, handle string) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
@@ -171,7 +175,8 @@ func (ls *leases) deleting(m *Message) (l *lease, handle string) {
 	return l, l.handle
 }
 
-// deleted notes the outcome of a delete. Other holders of a message that is still there go on being extended.
+// deleted notes the outcome of a delete. Other holders of a message that is still there
+// go on being extended.
 func (ls *leases) deleted(m *Message, l *lease, ok bool) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()

@@ -8,7 +8,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 )
 
-// Message is one message received. Whoever has it must end it with Delete, Release or DeadLetter.
+// Message is one message received. Whoever has it must end it with Delete, Release or
+// DeadLetter.
 type Message struct {
 	ID              string
 	ReceiveCount    int       // how often the message has been received by anyone, this time included; approximate
@@ -26,8 +27,9 @@ type Message struct {
 	copied bool // to the dead-letter queue; DeadLetter's, which is not called concurrently for one message
 }
 
-// Lost is closed when the message is lost: its lease ran out or the queue says that its receipt handle is no longer valid. What is
-// done about the message then is done by two consumers. It is closed by Run; it stays open once the message has been ended.
+// Lost is closed when the message is lost: its lease ran out or the queue says that its
+// receipt handle is no longer valid. What is done about the message then is done by two
+// consumers. It is closed by Run; it stays open once the message has been ended.
 func (m *Message) Lost() <-chan struct{} {
 	if m.lease == nil {
 		return nil
@@ -35,7 +37,8 @@ func (m *Message) Lost() <-chan struct{} {
 	return m.lease.lost
 }
 
-// Cause tells why the message was lost: an ErrLost with the reason. It is nil while Lost is open.
+// Cause tells why the message was lost: an ErrLost with the reason. It is nil while Lost
+// is open.
 func (m *Message) Cause() error {
 	select {
 	case <-m.Lost():
@@ -54,7 +57,8 @@ var wanted = []types.MessageSystemAttributeName{
 	types.MessageSystemAttributeNameMessageGroupId,
 }
 
-// newMessage reads what SQS says of a message. An attribute that is missing or unreadable is unknown, not an error.
+// newMessage reads what SQS says of a message. An attribute that is missing or unreadable
+// is unknown, not an error.
 func newMessage(raw types.Message) *Message {
 	attr := func(name types.MessageSystemAttributeName) string { return raw.Attributes[string(name)] }
 	m := &Message{

@@ -8,10 +8,12 @@ import (
 	"unicode/utf8"
 )
 
-// ErrMalformed says that a message body is none of the known notifications, or a broken one. No later delivery will be better.
+// ErrMalformed says that a message body is none of the known notifications, or a broken
+// one. No later delivery will be better.
 var ErrMalformed = errors.New("malformed notification")
 
-// Reasons for which a record is left out of Notification.Objects. They are few, and fit for a metric's label.
+// Reasons for which a record is left out of Notification.Objects. They are few, and fit
+// for a metric's label.
 const (
 	ReasonTestEvent  = "test_event"  // S3 sends one when a bucket's notification is configured
 	ReasonNotCreated = "not_created" // about an object, but not that it was created
@@ -89,8 +91,9 @@ func Parse(body string) (Notification, error) {
 	return inner.notification()
 }
 
-// open decodes a body without looking into it. JSON with invalid UTF-8 is refused here: the decoder would replace the bytes, and a
-// key with replaced bytes names another object.
+// open decodes a body without looking into it. JSON with invalid UTF-8 is refused here:
+// the decoder would replace the bytes, and a key with replaced bytes names another
+// object.
 func open(body string) (envelope, error) {
 	if !utf8.ValidString(body) {
 		return envelope{}, fmt.Errorf("%w: not valid UTF-8", ErrMalformed)
@@ -121,8 +124,8 @@ func ignored(reason, detail string) Notification {
 	return Notification{Ignored: []Ignored{{Reason: reason, Detail: detail}}}
 }
 
-// eventTime reads a time with or without a zone; UTC is meant where there is none. One that cannot be read is unknown, not an error:
-// nothing depends on it.
+// eventTime reads a time with or without a zone; UTC is meant where there is none. One
+// that cannot be read is unknown, not an error: nothing depends on it.
 func eventTime(s string) time.Time {
 	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999"} {
 		if t, err := time.Parse(layout, s); err == nil {

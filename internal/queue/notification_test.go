@@ -88,7 +88,8 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// EventBridge's keys are raw with AWS and encoded with LocalStack; both readings are given, the raw one first.
+// EventBridge's keys are raw with AWS and encoded with LocalStack; both readings are
+// given, the raw one first.
 func TestEventBridgeKeys(t *testing.T) {
 	for _, tc := range []struct{ wire, alt string }{
 		{"images/a.tar", ""},
@@ -241,8 +242,8 @@ func TestRecords(t *testing.T) {
 	}
 }
 
-// Whatever comes: no panic; an error is ErrMalformed and comes alone; an object can be fetched by name, and its name comes back when
-// it is sent again as AWS sends it.
+// Whatever comes: no panic; an error is ErrMalformed and comes alone; an object can be
+// fetched by name, and its name comes back when it is sent again as AWS sends it.
 func FuzzParse(f *testing.F) {
 	for _, body := range []string{
 		s3Body("images/a+b%2Bc.tar"), s3Body("%00%ff"), eventBridgeBody("images/a b+c%20.tar"), inSNS(s3Body("k")), inSNS(eventBridgeBody("k")),

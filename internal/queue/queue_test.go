@@ -41,7 +41,8 @@ func TestHeldForAnHour(t *testing.T) {
 	})
 }
 
-// weather is a network and a service that fail, hang and dawdle at random, before and after a call has taken effect.
+// weather is a network and a service that fail, hang and dawdle at random, before and
+// after a call has taken effect.
 type weather struct {
 	mu  sync.Mutex
 	rng *rand.Rand
@@ -79,8 +80,9 @@ func (w *weather) after(ctx context.Context, operation string) error {
 	}
 }
 
-// The promise that everything else rests on: a message held and not reported lost is invisible to everybody else; and what can be
-// done about the others is done: in the end nothing is left in the queue.
+// The promise that everything else rests on: a message held and not reported lost is
+// invisible to everybody else; and what can be done about the others is done: in the end
+// nothing is left in the queue.
 func TestHeldIsInvisible(t *testing.T) {
 	for seed := range uint64(12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

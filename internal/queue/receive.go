@@ -9,14 +9,18 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 )
 
-// Receive polls once for up to n messages, 10 at most, and waits Config.Wait for the first. No message is no error. Each message
-// returned is held from the moment of the request on; while Run runs, its lease is extended until it is ended.
+// Receive polls once for up to n messages, 10 at most, and waits Config.Wait for the
+// first. No message is no error. Each message returned is held from the moment of the
+// request on; while Run runs, its lease is extended until it is ended.
 //
-// The end of ctx does not cut a poll in flight: SQS might have handed out messages already, and they would be invisible to
-// everybody until their visibility ends. The poll goes on, for Config.Drain at most, and what it brings is returned as ever; the
-// caller gives it back with Release. Only a ctx that has ended before makes Receive return its cause without a call.
+// The end of ctx does not cut a poll in flight: SQS might have handed out messages
+// already, and they would be invisible to everybody until their visibility ends. The poll
+// goes on, for Config.Drain at most, and what it brings is returned as ever; the caller
+// gives it back with Release. Only a ctx that has ended before makes Receive return its
+// cause without a call.
 //
-// Errors are those of the SQS client; see Classify. ErrFIFO is for a queue that cannot work.
+// Errors are those of the SQS client; see Classify. ErrFIFO is for a queue that cannot
+// work.
 func (c *Client) Receive(ctx context.Context, n int) ([]*Message, error) {
 	if c.cfg.fifo() {
 		return nil, fmt.Errorf("%w: %s", ErrFIFO, c.cfg.URL)
@@ -49,7 +53,8 @@ func (c *Client) Receive(ctx context.Context, n int) ([]*Message, error) {
 	return msgs, nil
 }
 
-// poll returns the context of a poll: it has a deadline of its own, and after ctx has ended, the time to drain.
+// poll returns the context of a poll: it has a deadline of its own, and after ctx has
+// ended, the time to drain.
 func (c *Client) poll(ctx context.Context) (context.Context, context.CancelFunc) {
 	poll, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.cfg.Wait+c.cfg.Slack)
 	release := context.AfterFunc(ctx, func() {

@@ -131,7 +131,8 @@ func TestReceiveNot(t *testing.T) {
 	}
 }
 
-// The end of the context does not cut a poll in flight: what it brings is returned, and can be given back.
+// The end of the context does not cut a poll in flight: what it brings is returned, and
+// can be given back.
 func TestDrain(t *testing.T) {
 	for _, tc := range []struct {
 		name    string
@@ -170,7 +171,8 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// Nothing is remembered of a poll once it has returned: no timer, no goroutine, whatever becomes of its context later.
+// Nothing is remembered of a poll once it has returned: no timer, no goroutine, whatever
+// becomes of its context later.
 func TestDrainEndsWithThePoll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()

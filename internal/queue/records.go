@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// eventMajor is the major version of the S3 form that is understood. AWS raises it for changes that break readers.
+// eventMajor is the major version of the S3 form that is understood. AWS raises it for
+// changes that break readers.
 const eventMajor = "2"
 
 // s3Record is one of the Records of S3's own form. Only bucket and key are required.
@@ -58,8 +59,8 @@ func fromS3(records []json.RawMessage) (Notification, error) {
 	return n, nil
 }
 
-// ignored tells whether the record is none that creates an object. Stores that speak S3 name themselves as the source
-// ("minio:s3"), or nobody.
+// ignored tells whether the record is none that creates an object. Stores that speak S3
+// name themselves as the source ("minio:s3"), or nobody.
 func (r s3Record) ignored() (Ignored, bool) {
 	if r.EventSource != "" && !strings.HasSuffix(r.EventSource, ":s3") {
 		return Ignored{Reason: ReasonNotS3, Detail: r.EventSource}, true
@@ -70,7 +71,8 @@ func (r s3Record) ignored() (Ignored, bool) {
 	return Ignored{}, false
 }
 
-// object decodes the key, which S3 form-encodes: "+" is a space. A key that does not decode is an error, never taken as it is.
+// object decodes the key, which S3 form-encodes: "+" is a space. A key that does not
+// decode is an error, never taken as it is.
 func (r s3Record) object() (Object, error) {
 	if major, _, _ := strings.Cut(r.EventVersion, "."); major != "" && major != eventMajor {
 		return Object{}, fmt.Errorf("%w: event version %s, understood is %s.x", ErrMalformed, r.EventVersion, eventMajor)
@@ -108,8 +110,9 @@ type detail struct {
 	Reason string `json:"reason"`
 }
 
-// fromEventBridge reads an event of EventBridge. Its key is not encoded as AWS sends it, but form-encoded as LocalStack does, and
-// nothing in the event tells which: the decoded form is the other key to try when there is no object under the first, and the ETag
+// fromEventBridge reads an event of EventBridge. Its key is not encoded as AWS sends it,
+// but form-encoded as LocalStack does, and nothing in the event tells which: the decoded
+// form is the other key to try when there is no object under the first, and the ETag
 // tells whether it is the right one.
 func fromEventBridge(e envelope) (Notification, error) {
 	switch {

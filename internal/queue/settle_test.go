@@ -169,7 +169,8 @@ func TestBatchCallFails(t *testing.T) {
 	}
 }
 
-// A delete that was answered with success, but under a handle that is no longer the newest, may have deleted nothing.
+// A delete that was answered with success, but under a handle that is no longer the
+// newest, may have deleted nothing.
 func TestDeleteFollowsTheNewestHandle(t *testing.T) {
 	for name, answer := range map[string]error{
 		"answered with success": nil,
@@ -203,7 +204,8 @@ func TestDeleteFollowsTheNewestHandle(t *testing.T) {
 	}
 }
 
-// A release never touches what has been received anew since: it would take the message from its new holder.
+// A release never touches what has been received anew since: it would take the message
+// from its new holder.
 func TestReleaseLeavesTheNewestAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()
@@ -230,7 +232,8 @@ func TestReleaseLeavesTheNewestAlone(t *testing.T) {
 	})
 }
 
-// The delay is in whole seconds, never shorter than asked for and never beyond the 12 hours.
+// The delay is in whole seconds, never shorter than asked for and never beyond the 12
+// hours.
 func TestReleaseDelay(t *testing.T) {
 	for _, tc := range []struct {
 		name         string
@@ -330,7 +333,8 @@ func slowly(d time.Duration) func(context.Context, string) error {
 	}
 }
 
-// A caller whose context ends returns at once; the others of its batch are not disturbed, whoever opened it.
+// A caller whose context ends returns at once; the others of its batch are not disturbed,
+// whoever opened it.
 func TestCallersLeave(t *testing.T) {
 	for patient := range 3 {
 		synctest.Test(t, func(t *testing.T) {
@@ -362,7 +366,8 @@ func TestCallersLeave(t *testing.T) {
 	}
 }
 
-// When nobody waits any more a batch ends, even if others have had their results; and what comes too late is not begun.
+// When nobody waits any more a batch ends, even if others have had their results; and
+// what comes too late is not begun.
 func TestLastCallerLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()

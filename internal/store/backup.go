@@ -20,9 +20,10 @@ type BackedUp struct {
 	Seq   int64  `json:"seq"` // number of the last event in it, 0 if there is none
 }
 
-// Backup copies the database, as it is at one moment, to a file, while others write to it. The file is complete, synced and checked when it
-// gets its name; a crash leaves at most a file whose name ends in .part. An existing file is fs.ErrExist unless it may be replaced;
-// the database's own files never are.
+// Backup copies the database, as it is at one moment, to a file, while others write to
+// it. The file is complete, synced and checked when it gets its name; a crash leaves at
+// most a file whose name ends in .part. An existing file is fs.ErrExist unless it may be
+// replaced; the database's own files never are.
 func (s *Store) Backup(ctx context.Context, path string, replace bool) (b BackedUp, err error) {
 	if b.Path, err = filepath.Abs(path); err != nil {
 		return b, err
@@ -80,8 +81,9 @@ func (s *Store) mayWrite(path string, replace bool) error {
 	return nil
 }
 
-// copyTo copies in one step, which is one read transaction: in WAL mode it neither waits for writers nor makes them wait, and sees none of
-// what they write meanwhile (https://www.sqlite.org/c3ref/backup_finish.html).
+// copyTo copies in one step, which is one read transaction: in WAL mode it neither waits
+// for writers nor makes them wait, and sees none of what they write meanwhile
+// (https://www.sqlite.org/c3ref/backup_finish.html).
 func (s *Store) copyTo(ctx context.Context, path string) (err error) {
 	conn, err := s.read.Conn(ctx)
 	if err != nil {
@@ -113,7 +115,8 @@ func copyAll(to driver.Conn, from any) error {
 	return errors.Join(err, b.Finish())
 }
 
-// checkCopy checks the copy and returns the number of its last event. Immutable: no log is made beside a file that gets another name.
+// checkCopy checks the copy and returns the number of its last event. Immutable: no log
+// is made beside a file that gets another name.
 func checkCopy(ctx context.Context, path string) (seq int64, err error) {
 	db, err := sql.Open("sqlite3", fileURL(path, map[string]string{"mode": "ro", "immutable": "1"}))
 	if err != nil {

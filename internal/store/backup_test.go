@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// Copies that are made while somebody writes are each the journal of one moment, whole, in which every row is the fold of its events.
+// Copies that are made while somebody writes are each the journal of one moment, whole,
+// in which every row is the fold of its events.
 func TestBackupWhileWriting(t *testing.T) {
 	s := newStore(t)
 	run(t, s, object(0))
@@ -92,7 +93,8 @@ func onlyFiles(t *testing.T, dir string, names ...string) {
 	}
 }
 
-// A backup replaces no file unless it may, and the database never; what fails leaves nothing behind.
+// A backup replaces no file unless it may, and the database never; what fails leaves
+// nothing behind.
 func TestBackupRefuses(t *testing.T) {
 	s := newStore(t)
 	dir := t.TempDir()
@@ -134,7 +136,8 @@ func wholeCopy(t *testing.T) []byte {
 	return must[[]byte](t)(os.ReadFile(path))
 }
 
-// A damaged database is refused and left as it is, byte for byte: also what is damaged amid the file, which the first look does not see.
+// A damaged database is refused and left as it is, byte for byte: also what is damaged
+// amid the file, which the first look does not see.
 func TestDamaged(t *testing.T) {
 	text := wholeCopy(t)
 	for name, harm := range map[string]func([]byte) []byte{
@@ -179,7 +182,8 @@ func TestDamagedIsNotBackedUp(t *testing.T) {
 	onlyFiles(t, filepath.Dir(path), "c.db", "c.db-wal", "c.db-shm")
 }
 
-// What the check of a large database costs at each start: CIM_EVENTS says how many events.
+// What the check of a large database costs at each start: CIM_EVENTS says how many
+// events.
 func TestCheckCost(t *testing.T) {
 	n, err := strconv.Atoi(os.Getenv("CIM_EVENTS"))
 	if err != nil {

@@ -11,20 +11,22 @@ import (
 	"github.com/mattn/go-sqlite3"
 )
 
-// ErrDamaged says that the database file is not what SQLite wrote. Nothing is written to it.
+// ErrDamaged says that the database file is not what SQLite wrote. Nothing is written to
+// it.
 var ErrDamaged = errors.New("the database is damaged")
 
 // smallest is the size of the smallest database: one page of the smallest size.
 const smallest = 512
 
-// Damaged tells whether err is SQLite's word, or ours, that the file is damaged: by a disk, a copy made while it was written to, or another
-// program.
+// Damaged tells whether err is SQLite's word, or ours, that the file is damaged: by a
+// disk, a copy made while it was written to, or another program.
 func Damaged(err error) bool {
 	var e sqlite3.Error
 	return errors.Is(err, ErrDamaged) || errors.As(err, &e) && (e.Code == sqlite3.ErrCorrupt || e.Code == sqlite3.ErrNotADB)
 }
 
-// damaged gives SQLite's word its meaning and the file's name. Other errors it returns as they are.
+// damaged gives SQLite's word its meaning and the file's name. Other errors it returns as
+// they are.
 func damaged(path string, err error) error {
 	if !Damaged(err) || errors.Is(err, ErrDamaged) {
 		return err
@@ -65,7 +67,8 @@ func checkAs(ctx context.Context, path, mode string) (err error) {
 	return soundness(ctx, db, "PRAGMA quick_check(1)", path)
 }
 
-// soundness runs a check that answers with one row, ok or what it found. name is that of the file in an error.
+// soundness runs a check that answers with one row, ok or what it found. name is that of
+// the file in an error.
 func soundness(ctx context.Context, db *sql.DB, pragma, name string) error {
 	var verdict string
 	if err := db.QueryRowContext(ctx, pragma).Scan(&verdict); err != nil {

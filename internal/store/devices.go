@@ -37,7 +37,8 @@ const (
 // Devices returns every device that is not gone, in the order of their ids.
 func (s *Store) Devices(ctx context.Context) ([]Device, error) { return s.devices(ctx, devicesKept) }
 
-// DevicesOf returns the devices of an image that are not gone: its own and its snapshots'.
+// DevicesOf returns the devices of an image that are not gone: its own and its
+// snapshots'.
 func (s *Store) DevicesOf(ctx context.Context, image int64) ([]Device, error) {
 	return s.devices(ctx, devicesOf, image)
 }
@@ -207,7 +208,8 @@ func (s *Store) IntendPool(ctx context.Context, p Pool) error {
 	})
 }
 
-// PoolCreated records that the pool exists: from now on its metadata is never formatted again.
+// PoolCreated records that the pool exists: from now on its metadata is never formatted
+// again.
 func (s *Store) PoolCreated(ctx context.Context) error {
 	return s.write(ctx, &Event{Kind: "pool", Stage: "ready"}, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, poolReady)

@@ -17,7 +17,8 @@ type Progress struct {
 	Tree     *Tree  `json:"tree,omitempty"`
 }
 
-// Fold replays events in order. It is pure; an event that does not follow from the ones before it is an ErrOrder or ErrFenced.
+// Fold replays events in order. It is pure; an event that does not follow from the ones
+// before it is an ErrOrder or ErrFenced.
 func Fold(events []Event) (Progress, error) {
 	var p Progress
 	for _, e := range events {
@@ -59,7 +60,8 @@ func (p Progress) apply(e Event) (Progress, error) {
 	return p, fmt.Errorf("%w: unknown kind %q", ErrOrder, e.Kind)
 }
 
-// begun starts the next attempt. A further snapshot of an active image is an attempt at its last stage.
+// begun starts the next attempt. A further snapshot of an active image is an attempt at
+// its last stage.
 func (p Progress) begun(e Event) (Progress, error) {
 	due := p.State == Pending && e.Stage == p.Stage || p.State == Active && e.Stage == Activate
 	if !due {
@@ -105,7 +107,8 @@ func (p Progress) ended(e Event) Progress {
 	return p
 }
 
-// ends are the verdicts of a failed attempt that end the image; any other leaves it pending.
+// ends are the verdicts of a failed attempt that end the image; any other leaves it
+// pending.
 var ends = map[State]bool{Rejected: true, Violation: true, Superseded: true, Vanished: true, Dead: true}
 
 // refused applies a final failure. An image that was handed out stays active, whatever

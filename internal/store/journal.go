@@ -57,8 +57,8 @@ func (s *Store) Begin(ctx context.Context, image int64, stage Stage, messages ..
 	return a, err
 }
 
-// Reserve takes the next thin device id: the durable intent before anything happens in the pool.
-// d carries Kind, Bytes, FSUUID and, for a snapshot, Origin.
+// Reserve takes the next thin device id: the durable intent before anything happens in
+// the pool. d carries Kind, Bytes, FSUUID and, for a snapshot, Origin.
 func (s *Store) Reserve(ctx context.Context, a Attempt, d Device) (Device, error) {
 	d.Image, d.State = a.Image, Reserved
 	e := a.event(Step, s.now())
@@ -74,7 +74,8 @@ func (s *Store) Reserve(ctx context.Context, a Attempt, d Device) (Device, error
 	return d, err
 }
 
-// Advance records that the device has reached a state. With Sealed comes the tree that the device holds.
+// Advance records that the device has reached a state. With Sealed comes the tree that
+// the device holds.
 func (s *Store) Advance(ctx context.Context, a Attempt, d Device, to DeviceState, tree *Tree) (Device, error) {
 	d.State = to
 	e := a.event(Step, s.now())
@@ -90,7 +91,8 @@ func (s *Store) Downloaded(ctx context.Context, a Attempt, b Blob) (Image, error
 	return s.append(ctx, e)
 }
 
-// Unpacked ends an attempt at Unpack: the sealed device is inactive and may be snapshotted.
+// Unpacked ends an attempt at Unpack: the sealed device is inactive and may be
+// snapshotted.
 func (s *Store) Unpacked(ctx context.Context, a Attempt, d Device) (Image, error) {
 	d.State = Ready
 	e := a.event(Done, s.now())
@@ -237,7 +239,8 @@ func (s *Store) append(ctx context.Context, e Event) (img Image, err error) {
 	return img, err
 }
 
-// write runs fn, which records *e, in a transaction. Every event is a failpoint of the crash tests, before and after it is durable.
+// write runs fn, which records *e, in a transaction. Every event is a failpoint of the
+// crash tests, before and after it is durable.
 func (s *Store) write(ctx context.Context, e *Event, fn func(*sql.Tx) error) error {
 	err := s.tx(ctx, func(tx *sql.Tx) error {
 		if err := fn(tx); err != nil {
@@ -252,7 +255,8 @@ func (s *Store) write(ctx context.Context, e *Event, fn func(*sql.Tx) error) err
 	return err
 }
 
-// failpoint is named when:kind:stage:device state, such as "after:step:unpack:sealed" or "before:done:download:".
+// failpoint is named when:kind:stage:device state, such as "after:step:unpack:sealed" or
+// "before:done:download:".
 func (e *Event) failpoint(when string) {
 	var state DeviceState
 	if d := e.Detail.Device; d != nil {

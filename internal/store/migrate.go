@@ -31,7 +31,8 @@ func migratePatiently(ctx context.Context, db *sql.DB) error {
 	}
 }
 
-// migrate applies the files of migrations/ in the order of their names, each in a transaction with the version it leads to.
+// migrate applies the files of migrations/ in the order of their names, each in a
+// transaction with the version it leads to.
 func migrate(ctx context.Context, db *sql.DB) error {
 	files, err := fs.Glob(migrations, "migrations/*.sql")
 	if err != nil {
@@ -89,7 +90,8 @@ func migrateOne(ctx context.Context, db *sql.DB, file string, to int) (err error
 	return tx.Commit()
 }
 
-// checkForeignKeys makes sure that a migration has left no row without the one that it refers to.
+// checkForeignKeys makes sure that a migration has left no row without the one that it
+// refers to.
 func checkForeignKeys(ctx context.Context, tx *sql.Tx) error {
 	var table string
 	err := tx.QueryRowContext(ctx, "SELECT \"table\" FROM pragma_foreign_key_check").Scan(&table)
@@ -107,7 +109,8 @@ func version(ctx context.Context, db queryer) (int, error) {
 	return v, nil
 }
 
-// checkVersion refuses a database that this program would have to migrate first, or cannot understand.
+// checkVersion refuses a database that this program would have to migrate first, or
+// cannot understand.
 func checkVersion(ctx context.Context, db *sql.DB) error {
 	files, err := fs.Glob(migrations, "migrations/*.sql")
 	if err != nil {

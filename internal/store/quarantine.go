@@ -28,7 +28,8 @@ type Quarantined struct {
 	CreatedAt time.Time `json:"created_at"`
 }
 
-// Quarantine keeps a message, durably. The same message again, by MessageID, is the same row.
+// Quarantine keeps a message, durably. The same message again, by MessageID, is the same
+// row.
 func (s *Store) Quarantine(ctx context.Context, q Quarantined) error {
 	return s.tx(ctx, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, quarantineInsert, q.MessageID, q.Body, q.Reason, q.Attempts, unixNano(q.SentAt), s.now().UnixNano())

@@ -16,7 +16,8 @@ const (
 	rebuiltKind   = Kind("rebuilt") // only the name of a failpoint
 )
 
-// Rebuilt is an image that was found in the pool: its seal, its archive if that is still there, and its snapshots.
+// Rebuilt is an image that was found in the pool: its seal, its archive if that is still
+// there, and its snapshots.
 type Rebuilt struct {
 	Seal      Seal
 	Blob      *Blob
@@ -29,9 +30,11 @@ type Taken struct {
 	Image  int64 // named by a seal, or by a file among the archives
 }
 
-// Rebuild fills an empty database with a pool and the images found in it, under the ids that they had, in one transaction. Each image
-// gets the events that lead to what it has, so that its row is their fold: active with its snapshots, or, without any, due for
-// activation. Errors: ErrOrder for a database that is not empty; an image or device that is there twice is SQLite's.
+// Rebuild fills an empty database with a pool and the images found in it, under the ids
+// that they had, in one transaction. Each image gets the events that lead to what it has,
+// so that its row is their fold: active with its snapshots, or, without any, due for
+// activation. Errors: ErrOrder for a database that is not empty; an image or device that
+// is there twice is SQLite's.
 func (s *Store) Rebuild(ctx context.Context, p Pool, images []Rebuilt, taken Taken) error {
 	e := Event{Kind: rebuiltKind}
 	return s.write(ctx, &e, func(tx *sql.Tx) error {
@@ -70,7 +73,8 @@ func skip(ctx context.Context, tx *sql.Tx, taken Taken) error {
 	return nil
 }
 
-// rebuild inserts one image: its rows as they were at the very beginning, then every event as if it happened now.
+// rebuild inserts one image: its rows as they were at the very beginning, then every
+// event as if it happened now.
 func (s *Store) rebuild(ctx context.Context, tx *sql.Tx, r Rebuilt) error {
 	o, now := r.Seal.Object(), s.now()
 	_, err := tx.ExecContext(ctx, rebuildImage, r.Seal.Image, o.Bucket, o.Key, o.Version(), o.VersionID, o.ETag, o.Sequencer, o.Size,
@@ -95,8 +99,9 @@ func (s *Store) rebuild(ctx context.Context, tx *sql.Tx, r Rebuilt) error {
 	return nil
 }
 
-// events is the shortest history with this end. Without its archive the download counts as handed off: whoever needs the archive finds
-// that there is none, and fetches it again.
+// events is the shortest history with this end. Without its archive the download counts
+// as handed off: whoever needs the archive finds that there is none, and fetches it
+// again.
 func (r Rebuilt) events() []Event {
 	o, tree := r.Seal.Object(), r.Seal.Tree()
 	download, unpack := Attempt{Stage: Download, N: 1}, Attempt{Stage: Unpack, N: 2}

@@ -11,7 +11,8 @@ func somePool() Pool {
 	return Pool{UUID: "0b7cf2ea-3d4b-4f0a-9f0e-7b7d1f4a2c11", Name: "images", Data: "/d", Metadata: "/m", BlockSize: 65536}
 }
 
-// someRebuilt are an image with two snapshots, one without a snapshot, and one without its archive.
+// someRebuilt are an image with two snapshots, one without a snapshot, and one without
+// its archive.
 func someRebuilt() []Rebuilt {
 	blob := &Blob{Path: "/blobs/2.tar", SHA256: someSeal(2).ArchiveSHA256, Size: 10240, Inode: 7}
 	return []Rebuilt{
@@ -21,7 +22,8 @@ func someRebuilt() []Rebuilt {
 	}
 }
 
-// A rebuilt journal is one: rows are the fold of the events, every prefix folds, and everything has the id that it had.
+// A rebuilt journal is one: rows are the fold of the events, every prefix folds, and
+// everything has the id that it had.
 func TestRebuild(t *testing.T) {
 	s := newStore(t)
 	ctx := t.Context()
@@ -71,7 +73,8 @@ func TestRebuild(t *testing.T) {
 	}
 }
 
-// What comes after a rebuild has new ids, and finds the images by the identity of their objects.
+// What comes after a rebuild has new ids, and finds the images by the identity of their
+// objects.
 func TestAfterRebuild(t *testing.T) {
 	s := newStore(t)
 	ctx := t.Context()
@@ -91,7 +94,8 @@ func TestAfterRebuild(t *testing.T) {
 	}
 }
 
-// An empty pool makes a database that starts behind what is taken; all or nothing; never into one that holds anything.
+// An empty pool makes a database that starts behind what is taken; all or nothing; never
+// into one that holds anything.
 func TestRebuildIsAllOrNothing(t *testing.T) {
 	ctx := t.Context()
 	s := newStore(t)

@@ -14,7 +14,8 @@ const (
 	devicesLeft = `SELECT count(*) FROM devices WHERE image_id = ? AND state <> 'gone'`
 )
 
-// ErrLeftovers says that the removal of an image was cut off and has to be finished first.
+// ErrLeftovers says that the removal of an image was cut off and has to be finished
+// first.
 var ErrLeftovers = errors.New("its removal is not finished")
 
 // removed applies the removal of one snapshot, or of the image: while nobody works on it,
@@ -32,20 +33,22 @@ func (p Progress) removed(e Event) (Progress, error) {
 	return Progress{State: Removed, Attempt: p.Attempt, Reason: e.Reason}, nil
 }
 
-// Remove records that an operator removes the image: the durable intent before anything of it is removed. a is the image's newest
-// attempt. From here on no attempt begins or writes, and Recover removes what is left.
+// Remove records that an operator removes the image: the durable intent before anything
+// of it is removed. a is the image's newest attempt. From here on no attempt begins or
+// writes, and Recover removes what is left.
 func (s *Store) Remove(ctx context.Context, a Attempt, reason string) (Image, error) {
 	return s.append(ctx, Event{Image: a.Image, At: s.now(), Kind: Removal, Attempt: a.N, Reason: reason})
 }
 
-// RemoveSnapshot records that an operator removes one snapshot of an active image: its device is Deleting. The image stays active, even
-// if it was the last.
+// RemoveSnapshot records that an operator removes one snapshot of an active image: its
+// device is Deleting. The image stays active, even if it was the last.
 func (s *Store) RemoveSnapshot(ctx context.Context, a Attempt, d Device) (Image, error) {
 	d.State = Deleting
 	return s.append(ctx, Event{Image: a.Image, At: s.now(), Kind: Removal, Stage: Activate, Attempt: a.N, Detail: Detail{Device: &d}})
 }
 
-// Resubmit takes a removed image into the pipeline again. ErrLeftovers while the journal has devices of it.
+// Resubmit takes a removed image into the pipeline again. ErrLeftovers while the journal
+// has devices of it.
 func (s *Store) Resubmit(ctx context.Context, image int64) (img Image, err error) {
 	e := Event{Image: image, At: s.now(), Kind: Resubmitted}
 	err = s.write(ctx, &e, func(tx *sql.Tx) error {
@@ -62,7 +65,8 @@ func (s *Store) Resubmit(ctx context.Context, image int64) (img Image, err error
 	return img, err
 }
 
-// SnapshotEver returns the snapshot with the device id or, if id is 0, at the path, active or gone; or ErrNotFound.
+// SnapshotEver returns the snapshot with the device id or, if id is 0, at the path,
+// active or gone; or ErrNotFound.
 func (s *Store) SnapshotEver(ctx context.Context, id int64, path string) (Snapshot, error) {
 	var sn Snapshot
 	var at int64

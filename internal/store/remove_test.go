@@ -11,7 +11,8 @@ import (
 // newest is the fencing token that an operator's removal carries.
 func newest(img Image) Attempt { return Attempt{Image: img.ID, N: img.Attempt} }
 
-// What an operator removed stays removed: whatever else is told of it is refused, until it is submitted again.
+// What an operator removed stays removed: whatever else is told of it is refused, until
+// it is submitted again.
 func TestRemove(t *testing.T) {
 	s := newStore(t)
 	ctx := t.Context()
@@ -93,7 +94,8 @@ func TestRemoveSnapshot(t *testing.T) {
 	}
 }
 
-// An image that was given up, or removed, and then asked for again is taken up without a message and without a restart.
+// An image that was given up, or removed, and then asked for again is taken up without a
+// message and without a restart.
 func TestUntouchedAgain(t *testing.T) {
 	s := newStore(t)
 	ctx := t.Context()

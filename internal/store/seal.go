@@ -17,7 +17,8 @@ var ErrSeal = errors.New("not a seal record")
 const (
 	sealFormat = 1
 	maxSeal    = 16 << 10 // bytes; a key of 1,024 bytes, escaped, takes six
-	// MaxImage is the largest image id that is believed: the sequence that goes on from it must not end.
+	// MaxImage is the largest image id that is believed: the sequence that goes on from
+	// it must not end.
 	MaxImage = 1 << 53
 )
 
@@ -80,7 +81,8 @@ func (s Seal) Tree() Tree {
 	return Tree{Device: s.Device, Shape: s.Shape, Policy: s.Policy, Digest: s.Digest, Entries: s.Entries, Files: s.Files, Bytes: s.Bytes, Changed: s.Changed}
 }
 
-// Encode is the one form of the seal that ParseSeal accepts. ErrSeal says that there is none, such as for a key that is not UTF-8.
+// Encode is the one form of the seal that ParseSeal accepts. ErrSeal says that there is
+// none, such as for a key that is not UTF-8.
 func (s Seal) Encode() ([]byte, error) {
 	b, err := s.text()
 	if err != nil {
@@ -98,8 +100,8 @@ func (s Seal) text() ([]byte, error) {
 	return append(b, '\n'), nil
 }
 
-// ParseSeal reads a seal. It takes what Encode writes, byte for byte, and nothing else: no field twice, in another order or case, none
-// unknown or missing, nothing behind.
+// ParseSeal reads a seal. It takes what Encode writes, byte for byte, and nothing else:
+// no field twice, in another order or case, none unknown or missing, nothing behind.
 func ParseSeal(b []byte) (Seal, error) {
 	var s Seal
 	if len(b) > maxSeal {

@@ -44,7 +44,8 @@ func TestSeal(t *testing.T) {
 	}
 }
 
-// Every field counts: a seal with another value is another seal, and none can be left out.
+// Every field counts: a seal with another value is another seal, and none can be left
+// out.
 func TestSealHasNoSpareField(t *testing.T) {
 	s := someSeal(1)
 	for i := range reflect.TypeFor[Seal]().NumField() {
@@ -100,7 +101,8 @@ func TestSealIsStrict(t *testing.T) {
 	}
 }
 
-// Whatever bytes are read: an error, or a seal that is encoded to these very bytes and makes rows that the database takes.
+// Whatever bytes are read: an error, or a seal that is encoded to these very bytes and
+// makes rows that the database takes.
 func FuzzSeal(f *testing.F) {
 	for n := range int64(3) {
 		b, err := someSeal(n + 1).Encode()

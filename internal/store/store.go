@@ -1,8 +1,11 @@
-// Package store keeps the journal of every image in SQLite, and the tables that are its fold.
+// Package store keeps the journal of every image in SQLite, and the tables that are its
+// fold.
 //
-// An image's state is nothing but the fold of its events (see Fold). The tables images, devices and snapshots are written in
-// the same transaction as the event that changes them, so they can be read instead of the journal but never differ from it.
-// Exported methods open the transaction, unexported functions take it; no transaction spans a system call outside SQLite.
+// An image's state is nothing but the fold of its events (see Fold). The tables images,
+// devices and snapshots are written in the same transaction as the event that changes
+// them, so they can be read instead of the journal but never differ from it. Exported
+// methods open the transaction, unexported functions take it; no transaction spans a
+// system call outside SQLite.
 package store
 
 import (
@@ -21,9 +24,11 @@ import (
 var (
 	// ErrNotFound says that no row answers the question.
 	ErrNotFound = errors.New("not found in the journal")
-	// ErrFenced says that the attempt which wants to write is no longer the image's current one: somebody took over.
+	// ErrFenced says that the attempt which wants to write is no longer the image's
+	// current one: somebody took over.
 	ErrFenced = errors.New("attempt is no longer current")
-	// ErrOrder says that an event does not follow from the image's state; nothing was written.
+	// ErrOrder says that an event does not follow from the image's state; nothing was
+	// written.
 	ErrOrder = errors.New("event out of order")
 	// ErrHandedOut says that a snapshot is its user's, and not the daemon's to remove.
 	ErrHandedOut = errors.New("the snapshot was handed out")
@@ -42,7 +47,8 @@ type Store struct {
 	now     func() time.Time
 }
 
-// Open opens or creates the database at path and migrates it to the newest schema. One that is damaged is ErrDamaged and left as it is.
+// Open opens or creates the database at path and migrates it to the newest schema. One
+// that is damaged is ErrDamaged and left as it is.
 func Open(ctx context.Context, path string) (*Store, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
@@ -57,7 +63,8 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	return s, nil
 }
 
-// OpenExisting opens a database that must be there already, for commands that only look. It never migrates.
+// OpenExisting opens a database that must be there already, for commands that only look.
+// It never migrates.
 func OpenExisting(ctx context.Context, path string) (*Store, error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("%w: no database at %s", ErrNotFound, path)
@@ -130,14 +137,15 @@ func (s *Store) Probe(ctx context.Context) error {
 	})
 }
 
-// Busy tells whether err is SQLite's word that another connection held the lock for longer than the busy timeout.
+// Busy tells whether err is SQLite's word that another connection held the lock for
+// longer than the busy timeout.
 func Busy(err error) bool {
 	var e sqlite3.Error
 	return errors.As(err, &e) && (e.Code == sqlite3.ErrBusy || e.Code == sqlite3.ErrLocked)
 }
 
-// Unwritable tells whether err means that the database cannot be written until an operator acts: disk full, I/O error,
-// read-only file system, or a damaged file.
+// Unwritable tells whether err means that the database cannot be written until an
+// operator acts: disk full, I/O error, read-only file system, or a damaged file.
 func Unwritable(err error) bool {
 	var e sqlite3.Error
 	if !errors.As(err, &e) {

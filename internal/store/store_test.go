@@ -112,7 +112,8 @@ func TestQueriesPrepare(t *testing.T) {
 	}
 }
 
-// queryConstants lists the string constants that are statements, from the package's source.
+// queryConstants lists the string constants that are statements, from the package's
+// source.
 func queryConstants(t *testing.T) []string {
 	t.Helper()
 	var names []string
@@ -241,7 +242,8 @@ func TestWholeLife(t *testing.T) {
 	}
 }
 
-// The archive of an active image is lost and cannot be fetched again: the image stays what it is.
+// The archive of an active image is lost and cannot be fetched again: the image stays
+// what it is.
 func TestActiveOutlivesItsArchive(t *testing.T) {
 	for _, verdict := range []string{"rejected", "dead"} {
 		s := newStore(t)
@@ -281,7 +283,8 @@ func TestReopenedAfterTheEnd(t *testing.T) {
 	}
 }
 
-// Ids that the pool has without the journal's knowledge are not handed out, whether or not the journal has handed out any.
+// Ids that the pool has without the journal's knowledge are not handed out, whether or
+// not the journal has handed out any.
 func TestSkipDevices(t *testing.T) {
 	s := newStore(t)
 	ctx := t.Context()
@@ -407,8 +410,8 @@ func TestConcurrentEnqueue(t *testing.T) {
 	}
 }
 
-// Random walks over everything a caller can do, legal or not: whatever was accepted, the tables equal the fold of every image's
-// events, and every prefix of every journal folds.
+// Random walks over everything a caller can do, legal or not: whatever was accepted, the
+// tables equal the fold of every image's events, and every prefix of every journal folds.
 func TestTablesAreTheFold(t *testing.T) {
 	for seed := range uint64(8) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

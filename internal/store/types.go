@@ -2,7 +2,8 @@ package store
 
 import "time"
 
-// Stage names one of the three stages an image goes through, in this order. The empty stage follows the last.
+// Stage names one of the three stages an image goes through, in this order. The empty
+// stage follows the last.
 type Stage string
 
 // The stages.
@@ -40,7 +41,8 @@ const (
 	Removed    State = "removed"    // by an operator; a new message about it changes nothing
 )
 
-// Refused tells whether the image ended without a result, or its results were removed: nothing of it is kept.
+// Refused tells whether the image ended without a result, or its results were removed:
+// nothing of it is kept.
 func (s State) Refused() bool { return s != "" && s != Pending && s != Active }
 
 // Kind says what an event records.
@@ -73,7 +75,8 @@ type Object struct {
 // noVersion is the version id that S3 gives to objects from before a bucket's versions.
 const noVersion = "null"
 
-// Version is the third part of the object's identity: the versionId where the bucket has versions, else the eTag.
+// Version is the third part of the object's identity: the versionId where the bucket has
+// versions, else the eTag.
 func (o Object) Version() string {
 	if o.VersionID != "" && o.VersionID != noVersion {
 		return o.VersionID
@@ -111,7 +114,8 @@ const (
 	SnapshotDevice DeviceKind = "snapshot"
 )
 
-// DeviceState is the life of a thin device: before Sealed a crash rolls it back, from Sealed on forward.
+// DeviceState is the life of a thin device: before Sealed a crash rolls it back, from
+// Sealed on forward.
 type DeviceState string
 
 // The states of a thin device, in order.
@@ -151,7 +155,8 @@ type Snapshot struct {
 	CreatedAt time.Time `json:"created_at"`
 }
 
-// Attempt is the fencing token of one attempt at a stage: only the image's newest may write.
+// Attempt is the fencing token of one attempt at a stage: only the image's newest may
+// write.
 type Attempt struct {
 	Image int64
 	Stage Stage

@@ -1,4 +1,5 @@
-// Package cloud is the S3 and SQS that tests run the daemon against: an emulator of their own, or another endpoint.
+// Package cloud is the S3 and SQS that tests run the daemon against: an emulator of their
+// own, or another endpoint.
 package cloud
 
 import (
@@ -41,8 +42,9 @@ func Connect(url string) *Cloud {
 	}
 }
 
-// Emulate starts an emulator that keeps its files in dir. deleting, unless it is nil, is told the key that a message is about when a
-// request to delete the message has come and before anything is done.
+// Emulate starts an emulator that keeps its files in dir. deleting, unless it is nil, is
+// told the key that a message is about when a request to delete the message has come and
+// before anything is done.
 func Emulate(dir string, deleting func(key string)) (*Cloud, error) {
 	emu, err := emulator.New(emulator.Config{Dir: dir})
 	if err != nil {

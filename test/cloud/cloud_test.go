@@ -17,7 +17,8 @@ func check(t *testing.T, err error) {
 	}
 }
 
-// An upload is told to the queue, and whoever watches is told which object a message was about before the message is deleted.
+// An upload is told to the queue, and whoever watches is told which object a message was
+// about before the message is deleted.
 func TestBucket(t *testing.T) {
 	ctx := t.Context()
 	var deleted []string

@@ -21,7 +21,8 @@ type host struct {
 // imagesPerHost is when a host gives way to a new one: a start looks at every image.
 const imagesPerHost = 8
 
-// theHost returns the present host; a new one, with a pool, if there is none or it has become full.
+// theHost returns the present host; a new one, with a pool, if there is none or it has
+// become full.
 func theHost(t *testing.T) *host {
 	t.Helper()
 	w := theWorld(t)
@@ -41,7 +42,8 @@ func (h *host) createPool() []string {
 	return []string{"pool", "create", "--name", h.w.Name, "--data-size", "1GiB", "--thins", "200"}
 }
 
-// presentHost returns the host of this boot, else that of the boot before, else a new one that has no pool.
+// presentHost returns the host of this boot, else that of the boot before, else a new one
+// that has no pool.
 func presentHost(t *testing.T) *host {
 	t.Helper()
 	w := theWorld(t)
@@ -97,7 +99,8 @@ func (h *host) remove() {
 	h.w.host = nil
 }
 
-// abandon leaves a host in which a case failed as it is, after it has shown its log, and out of the way.
+// abandon leaves a host in which a case failed as it is, after it has shown its log, and
+// out of the way.
 func (w *world) abandon(t *testing.T) {
 	h := w.host
 	h.T = t

@@ -23,7 +23,8 @@ const (
 // files in the image that is killed again and again.
 const files = 20
 
-// kill is one kill of a case: the n-th passage of a start, of the process or of the kernel under it.
+// kill is one kill of a case: the n-th passage of a start, of the process or of the
+// kernel under it.
 type kill struct {
 	how string
 	n   int
@@ -33,7 +34,8 @@ func (k kill) env() []string {
 	return []string{"CIM_CRASH_HOW=" + k.how, fmt.Sprintf("CIM_CRASH_AT=#%d", k.n)}
 }
 
-// model returns what the daemon passes from its start until an image is active and its message deleted.
+// model returns what the daemon passes from its start until an image is active and its
+// message deleted.
 func model(t *testing.T) []string {
 	t.Helper()
 	if trace := book.Traces[imageTrace]; trace != nil {
@@ -99,8 +101,9 @@ func (h *host) waitSettled(key string, redeliver bool) {
 	h.WaitFor("the message about "+key+" is deleted", func() bool { return h.w.isDeleted(key) })
 }
 
-// survives runs one case: the daemon takes an image and is killed, is killed again while it recovers, and is left to finish. What is
-// there then is whole, and one start more changes nothing. It returns what the last recovery passed.
+// survives runs one case: the daemon takes an image and is killed, is killed again while
+// it recovers, and is left to finish. What is there then is whole, and one start more
+// changes nothing. It returns what the last recovery passed.
 func survives(t *testing.T, key string, kills ...kill) []string {
 	t.Helper()
 	h := theHost(t)
@@ -176,7 +179,8 @@ func once(t *testing.T, points []string, how string) {
 // selection: `make test-uml` runs one case of so many.
 const selection = 40
 
-// recoveryOf names the trace of the recovery from a kill at a point of what the trace is of.
+// recoveryOf names the trace of the recovery from a kill at a point of what the trace is
+// of.
 func recoveryOf(trace, how string, point int) string {
 	return fmt.Sprintf("%s, %s at %d", trace, how, point)
 }
@@ -190,7 +194,8 @@ func twice(t *testing.T) {
 	})
 }
 
-// pairs are the second kills at every point of every distinct recovery, and at least one for each first kill.
+// pairs are the second kills at every point of every distinct recovery, and at least one
+// for each first kill.
 func pairs(trace, how string) (list [][]kill) {
 	same := map[string][]int{}
 	var order []string

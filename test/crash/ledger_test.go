@@ -55,7 +55,8 @@ func openLedger(dir string) (*ledger, error) {
 	return l, json.Unmarshal(text, l)
 }
 
-// save writes the ledger to the host's disk: once it returns, no kernel of a guest can lose it.
+// save writes the ledger to the host's disk: once it returns, no kernel of a guest can
+// lose it.
 func (l *ledger) save() {
 	text, err := json.Marshal(l)
 	part := filepath.Join(l.dir, ledgerName+".part")
@@ -79,8 +80,8 @@ func (l *ledger) interrupted() bool {
 	return err == nil
 }
 
-// each runs the cases of a test that have not been run, each a subtest, and is where it was after a reboot. With stride it takes every
-// so manieth.
+// each runs the cases of a test that have not been run, each a subtest, and is where it
+// was after a reboot. With stride it takes every so manieth.
 func (l *ledger) each(t *testing.T, n, stride int, do func(t *testing.T, i int)) {
 	t.Helper()
 	if n == 0 {

@@ -1,12 +1,16 @@
-// Package crash kills the real daemon, and the whole kernel under it, at every point where it matters, kills it again while it recovers,
-// and holds what is there afterwards against the invariants. `make test-crash` runs all of it, `make test-uml` a selection.
+// Package crash kills the real daemon, and the whole kernel under it, at every point
+// where it matters, kills it again while it recovers, and holds what is there afterwards
+// against the invariants. `make test-crash` runs all of it, `make test-uml` a selection.
 //
-// The kernel can only be killed in user-mode-linux: `uml-run` boots again, on the same disks, and starts this program again. What it has
-// to know from one boot to the next is in the ledger, which lies on the host's file system; so is what only S3 and SQS would know: the
-// objects, and which messages were deleted. The emulator of both dies with the kernel. In the next boot it gets the same objects.
+// The kernel can only be killed in user-mode-linux: `uml-run` boots again, on the same
+// disks, and starts this program again. What it has to know from one boot to the next is
+// in the ledger, which lies on the host's file system; so is what only S3 and SQS would
+// know: the objects, and which messages were deleted. The emulator of both dies with the
+// kernel. In the next boot it gets the same objects.
 //
-// CIM_CRASH_EVERY=k takes every k-th case (1: all), CIM_CRASH_CASE=n the n-th alone, with -test.run one that failed. CIM_CRASH_RANDOM sets the number of kills at random moments, CIM_CRASH_SEED the
-// moments.
+// CIM_CRASH_EVERY=k takes every k-th case (1: all), CIM_CRASH_CASE=n the n-th alone, with
+// -test.run one that failed. CIM_CRASH_RANDOM sets the number of kills at random moments,
+// CIM_CRASH_SEED the moments.
 package crash
 
 import (
@@ -52,7 +56,8 @@ func run(m *testing.M) int {
 	return code
 }
 
-// needGuest skips where there is no guest to kill and nobody insists on one; `make test-uml` does.
+// needGuest skips where there is no guest to kill and nobody insists on one; `make
+// test-uml` does.
 func needGuest(t *testing.T) {
 	t.Helper()
 	machine.NeedPool(t)

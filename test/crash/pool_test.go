@@ -49,7 +49,8 @@ func (h *host) works(key string) {
 	h.reads(key)
 }
 
-// created runs one case: `pool create` is killed, and run again, which is all that an operator has to do.
+// created runs one case: `pool create` is killed, and run again, which is all that an
+// operator has to do.
 func created(t *testing.T, kills ...kill) []string {
 	t.Helper()
 	w := theWorld(t)
@@ -82,7 +83,8 @@ func TestPoolCreateKilled(t *testing.T) {
 	})
 }
 
-// overPoints kills what the trace is of at each of its points, once the process and once the kernel.
+// overPoints kills what the trace is of at each of its points, once the process and once
+// the kernel.
 func overPoints(t *testing.T, trace string, killed func(*testing.T, ...kill) []string) {
 	t.Helper()
 	n := len(book.Traces[trace])
@@ -92,7 +94,8 @@ func overPoints(t *testing.T, trace string, killed func(*testing.T, ...kill) []s
 	})
 }
 
-// grown runs one case: `pool grow` is killed; the daemon starts nevertheless, and grow run again does what is left to do.
+// grown runs one case: `pool grow` is killed; the daemon starts nevertheless, and grow
+// run again does what is left to do.
 func grown(t *testing.T, kills ...kill) []string {
 	t.Helper()
 	h := theHost(t)
@@ -117,7 +120,8 @@ func grown(t *testing.T, kills ...kill) []string {
 	return trace
 }
 
-// replaced runs one case: the pool's files are lost, and `pool create --replace` is killed, and run again. The daemon makes the image again.
+// replaced runs one case: the pool's files are lost, and `pool create --replace` is
+// killed, and run again. The daemon makes the image again.
 func replaced(t *testing.T, kills ...kill) []string {
 	t.Helper()
 	h := theHost(t)
@@ -144,7 +148,8 @@ func replaced(t *testing.T, kills ...kill) []string {
 	return trace
 }
 
-// Killed at every point of its replacement, a lost pool is replaced by the next try, and its image is made again.
+// Killed at every point of its replacement, a lost pool is replaced by the next try, and
+// its image is made again.
 func TestPoolReplaceKilled(t *testing.T) {
 	needGuest(t)
 	if book.Traces[replaceTrace] == nil {

@@ -17,8 +17,9 @@ const (
 	kernelsPerKill = 25 // one in so many
 )
 
-// Killed at random moments with several images in flight, ten times in a row, the kernel once in a while: the start after it finishes
-// all of them. The moments depend on CIM_CRASH_SEED and on the machine.
+// Killed at random moments with several images in flight, ten times in a row, the kernel
+// once in a while: the start after it finishes all of them. The moments depend on
+// CIM_CRASH_SEED and on the machine.
 func TestRandomKills(t *testing.T) {
 	needGuest(t)
 	book.each(t, setting("CIM_CRASH_RANDOM", killsPerRound), 1, randomly)
@@ -65,7 +66,8 @@ func theRoundsHost(t *testing.T, i int) *host {
 	return h
 }
 
-// putRound uploads images that take their time in different stages: the largest is downloaded in parts, one is refused.
+// putRound uploads images that take their time in different stages: the largest is
+// downloaded in parts, one is refused.
 func (h *host) putRound(round int) {
 	h.T.Helper()
 	for n, name := range []string{"images/5-a", "images/20-b", "images/20-c", "images/200-d", "images/700-e", "images/refused-f"} {
@@ -108,7 +110,8 @@ func (h *host) runsFor(d time.Duration) {
 	}
 }
 
-// usualRecovery is the median of the recoveries so far, on this machine as loaded as it is.
+// usualRecovery is the median of the recoveries so far, on this machine as loaded as it
+// is.
 func usualRecovery() time.Duration {
 	if len(book.Recovery) == 0 {
 		return time.Second

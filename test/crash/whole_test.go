@@ -12,8 +12,8 @@ import (
 	"imagemanager.internal/test/invariants"
 )
 
-// whole checks what must hold while no daemon changes anything, but for the content, which is for verify. It returns all that a further
-// start must not change.
+// whole checks what must hold while no daemon changes anything, but for the content,
+// which is for verify. It returns all that a further start must not change.
 func (h *host) whole() string {
 	h.T.Helper()
 	pool, err := h.Store.Pool(h.T.Context())
@@ -38,7 +38,8 @@ func (h *host) whole() string {
 	return fmt.Sprint(h.lastEvent(), found.Thins, active, found.Files)
 }
 
-// wholePool looks with dmsetup, which changes nothing: Open would release a metadata snapshot that is held.
+// wholePool looks with dmsetup, which changes nothing: Open would release a metadata
+// snapshot that is held.
 func (h *host) wholePool(name string) {
 	h.T.Helper()
 	out, err := exec.Command("dmsetup", "status", "--noflush", "cim-"+name+"-pool").CombinedOutput()
@@ -48,7 +49,8 @@ func (h *host) wholePool(name string) {
 	}
 }
 
-// wholeImages checks that every image was activated once, or again where its pool was lost.
+// wholeImages checks that every image was activated once, or again where its pool was
+// lost.
 func (h *host) wholeImages(found invariants.Host) {
 	h.T.Helper()
 	keys := map[string]bool{}
@@ -75,7 +77,8 @@ func (h *host) wholeImages(found invariants.Host) {
 	}
 }
 
-// acknowledged checks that an image whose message is gone has ended, at any moment: nobody will tell of it again.
+// acknowledged checks that an image whose message is gone has ended, at any moment:
+// nobody will tell of it again.
 func (h *host) acknowledged() {
 	h.T.Helper()
 	for _, key := range book.Keys {
@@ -98,7 +101,8 @@ func (h *host) image(key string) (store.Image, bool) {
 	return images[0], true
 }
 
-// wholeMachine checks that no mount, no worker and no loop device is left but those of the pool.
+// wholeMachine checks that no mount, no worker and no loop device is left but those of
+// the pool.
 func (h *host) wholeMachine(pool store.Pool) {
 	h.T.Helper()
 	mounts, err := os.ReadFile("/proc/self/mounts")

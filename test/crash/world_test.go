@@ -60,8 +60,8 @@ func must(err error) {
 	}
 }
 
-// open makes bucket and queue of the present host. After a reboot it gets its objects back without a word to the queue: whose message
-// is still to come is told by redeliver.
+// open makes bucket and queue of the present host. After a reboot it gets its objects
+// back without a word to the queue: whose message is still to come is told by redeliver.
 func (w *world) open(t *testing.T) {
 	t.Helper()
 	ctx := t.Context()
@@ -85,7 +85,8 @@ func (w *world) put(t *testing.T, key string) {
 	w.upload(t, key)
 }
 
-// upload uploads the object that the key stands for: images/<files>-<name>.tar, with so many files. The queue is told.
+// upload uploads the object that the key stands for: images/<files>-<name>.tar, with so
+// many files. The queue is told.
 func (w *world) upload(t *testing.T, key string) {
 	t.Helper()
 	check(t, w.Put(t.Context(), key, image(key)))

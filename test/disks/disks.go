@@ -1,5 +1,6 @@
-// Package disks makes block devices for tests about power cuts and failing disks: loop devices of sparse files, and device-mapper
-// devices over them, with losetup(8) and dmsetup(8). Whatever it makes goes when the test ends, the newest first.
+// Package disks makes block devices for tests about power cuts and failing disks: loop
+// devices of sparse files, and device-mapper devices over them, with losetup(8) and
+// dmsetup(8). Whatever it makes goes when the test ends, the newest first.
 package disks
 
 import (
@@ -13,7 +14,8 @@ import (
 // Sector is the unit of device-mapper tables, in bytes.
 const Sector = 512
 
-// Loop makes a sparse file of so many bytes at path and puts it behind a loop device. The file is new, so the device reads as zeros.
+// Loop makes a sparse file of so many bytes at path and puts it behind a loop device. The
+// file is new, so the device reads as zeros.
 func Loop(t testing.TB, path string, size int64) (device string) {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
@@ -43,7 +45,8 @@ func Map(t testing.TB, name, table string) (device string) {
 	return "/dev/mapper/" + name
 }
 
-// Swap gives a device another table while it is in use. What is on its way is not waited for, nor is a file system frozen.
+// Swap gives a device another table while it is in use. What is on its way is not waited
+// for, nor is a file system frozen.
 func Swap(t testing.TB, name, table string) {
 	t.Helper()
 	Run(t, "dmsetup", "suspend", "--noflush", "--nolockfs", name)
@@ -60,13 +63,15 @@ func Linear(device string, offset, size int64) string {
 	return fmt.Sprintf("0 %d linear %s %d", size/Sector, device, offset/Sector)
 }
 
-// FailRange is a table of size bytes that fails what lies in a range of bytes, and nothing else: flushes succeed.
+// FailRange is a table of size bytes that fails what lies in a range of bytes, and
+// nothing else: flushes succeed.
 func FailRange(device string, size, from, to int64) string {
 	return fmt.Sprintf("0 %d linear %s 0\n%d %d error\n%d %d linear %s %d",
 		from/Sector, device, from/Sector, (to-from)/Sector, to/Sector, (size-to)/Sector, device, to/Sector)
 }
 
-// FailWrites is a table that reads from a device and fails every write and flush with EIO.
+// FailWrites is a table that reads from a device and fails every write and flush with
+// EIO.
 func FailWrites(device string, size int64) string {
 	return fmt.Sprintf("0 %d flakey %s 0 0 86400 1 error_writes", size/Sector, device)
 }

@@ -11,7 +11,8 @@ import (
 	"imagemanager.internal/internal/devmapper"
 )
 
-// A device fails writes while it is told to, and only then; what was written before and after is there.
+// A device fails writes while it is told to, and only then; what was written before and
+// after is there.
 func TestFailWrites(t *testing.T) {
 	if err := devmapper.Probe(); err != nil {
 		t.Skipf("needs device-mapper, run by `make test-uml`: %v", err)

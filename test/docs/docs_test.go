@@ -1,4 +1,5 @@
-// Package docs holds the pages in docs/ against the code: what they name must be there, and what an operator must know must be named.
+// Package docs holds the pages in docs/ against the code: what they name must be there,
+// and what an operator must know must be named.
 package docs
 
 import (
@@ -130,7 +131,8 @@ func TestMetricsAreDocumented(t *testing.T) {
 	}
 }
 
-// settings returns the variables of cmd/consumer/config.go, from the envconfig tags of its struct.
+// settings returns the variables of cmd/consumer/config.go, from the envconfig tags of
+// its struct.
 func settings(t *testing.T) map[string]bool {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, "cmd", "consumer", "config.go"), nil, parser.SkipObjectResolution)
@@ -224,7 +226,8 @@ var (
 	linkName = regexp.MustCompile(`\]\(([^):#]+)\)`)
 )
 
-// Files, tests and other pages that a page refers to exist: a claim that something is tested names the test.
+// Files, tests and other pages that a page refers to exist: a claim that something is
+// tested names the test.
 func TestReferencesExist(t *testing.T) {
 	tests := allTests(t)
 	for page, text := range pages(t) {

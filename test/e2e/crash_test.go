@@ -8,8 +8,9 @@ import (
 	tarballs "imagemanager.internal/test/images"
 )
 
-// Killed at every event of the journal, before it is durable and after it, the daemon finishes the image on its next start without
-// waiting for the queue, and leaves nothing over.
+// Killed at every event of the journal, before it is durable and after it, the daemon
+// finishes the image on its next start without waiting for the queue, and leaves nothing
+// over.
 func TestKilledAtEveryEvent(t *testing.T) {
 	h := newHost(t, "SQS_VISIBILITY=600s") // the queue does not help: the message stays invisible
 	body := tarballs.RootFS("hello", 20)
@@ -51,7 +52,8 @@ func TestKilledTwice(t *testing.T) {
 	}
 }
 
-// Acceptance test 5: a kill in the middle of the download and of the unpack, where no event is near.
+// Acceptance test 5: a kill in the middle of the download and of the unpack, where no
+// event is near.
 func TestKilledInBetween(t *testing.T) {
 	h := newHost(t, "SQS_VISIBILITY=600s")
 	for _, after := range []string{"begun download", "begun unpack", "step unpack formatted"} {

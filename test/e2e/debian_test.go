@@ -21,9 +21,10 @@ import (
 	"imagemanager.internal/test/images"
 )
 
-// Real images: a Debian minbase, a bigger one with Python and a compiler, and the bigger one in the forms that docker and OCI tools
-// write. All are taken under distro; what they hold is the same tree whatever the form; each proves itself again; and the plain one
-// is what GNU tar makes of the same archive.
+// Real images: a Debian minbase, a bigger one with Python and a compiler, and the bigger
+// one in the forms that docker and OCI tools write. All are taken under distro; what they
+// hold is the same tree whatever the form; each proves itself again; and the plain one is
+// what GNU tar makes of the same archive.
 func TestDebianImages(t *testing.T) {
 	list := filepath.SplitList(os.Getenv("CIM_DEBIAN_IMAGES"))
 	if len(list) != 2 {
@@ -68,7 +69,8 @@ func (h *host) putFile(key, path string) {
 	h.Check(err)
 }
 
-// savedForms writes a root file system in the forms of docker save, old and new, and as an OCI layout, in one layer and in two.
+// savedForms writes a root file system in the forms of docker save, old and new, and as
+// an OCI layout, in one layer and in two.
 func savedForms(t *testing.T, rootfs string) map[string]string {
 	t.Helper()
 	dir := t.TempDir()
@@ -89,8 +91,8 @@ func savedForms(t *testing.T, rootfs string) map[string]string {
 	return forms
 }
 
-// splitLayers copies an archive's entries, header by header as they are, into two layers. The lower one has a directory more, which
-// the upper one takes away again.
+// splitLayers copies an archive's entries, header by header as they are, into two layers.
+// The lower one has a directory more, which the upper one takes away again.
 func splitLayers(t *testing.T, rootfs, dir string) (lower, upper string) {
 	t.Helper()
 	src, err := os.Open(rootfs)
@@ -133,7 +135,8 @@ func splitLayers(t *testing.T, rootfs, dir string) (lower, upper string) {
 	return lower, upper
 }
 
-// treeDigest is the digest of an image's tree without the configuration, which only an image in layers has.
+// treeDigest is the digest of an image's tree without the configuration, which only an
+// image in layers has.
 func (h *host) treeDigest(img store.Image) string {
 	h.T.Helper()
 	f, err := os.Open(filepath.Join(h.dir(), "state", "manifests", strings.TrimPrefix(img.Tree.Digest, "sha256:")))
@@ -164,7 +167,8 @@ func (h *host) cost(img store.Image) {
 		img.Key, img.Tree.Shape, img.Tree.Entries, img.Tree.Bytes/1e6, img.Tree.Changed, written, read, read.Seconds()/written.Seconds())
 }
 
-// sameAsGNUTar compares a snapshot with what GNU tar extracts, changed as the policy documents.
+// sameAsGNUTar compares a snapshot with what GNU tar extracts, changed as the policy
+// documents.
 func (h *host) sameAsGNUTar(img store.Image, path string) {
 	h.T.Helper()
 	dir := h.T.TempDir()
@@ -194,8 +198,9 @@ func (h *host) sameAsGNUTar(img store.Image, path string) {
 	}
 }
 
-// asDistro changes a tree as the distro policy documents it, and counts the changes: device nodes are left out, special bits and
-// attributes of the system taken off, absolute links made relative.
+// asDistro changes a tree as the distro policy documents it, and counts the changes:
+// device nodes are left out, special bits and attributes of the system taken off,
+// absolute links made relative.
 func asDistro(m *archive.Manifest) (changed int) {
 	all := len(m.Records)
 	m.Records = slices.DeleteFunc(m.Records, func(r *archive.Record) bool {

@@ -73,8 +73,9 @@ func kernelSays(t *testing.T) *os.File {
 	return f
 }
 
-// File data that are lost while the archive is still being extracted, on a disk that is well again before the file system is synced,
-// are not forgotten: the attempt fails for that reason, and the next one ends with the whole image.
+// File data that are lost while the archive is still being extracted, on a disk that is
+// well again before the file system is synced, are not forgotten: the attempt fails for
+// that reason, and the next one ends with the whole image.
 func TestDataWritesFail(t *testing.T) {
 	h, data, _ := newFlakyHost(t)
 	h.Start()
@@ -118,8 +119,9 @@ func (h *host) failures(key string) (reasons []string) {
 	return reasons
 }
 
-// A pool whose metadata cannot be written, or whose data cannot be flushed, goes read-only in the middle of an image: intake pauses and
-// says what to do, the snapshot that runs is served on, and after the repair the image is finished.
+// A pool whose metadata cannot be written, or whose data cannot be flushed, goes
+// read-only in the middle of an image: intake pauses and says what to do, the snapshot
+// that runs is served on, and after the repair the image is finished.
 func TestPoolWritesFail(t *testing.T) {
 	for _, which := range []string{"metadata", "data"} {
 		t.Run(which, func(t *testing.T) { poolWritesFail(t, which) })
@@ -170,8 +172,9 @@ func poolWritesFail(t *testing.T, which string) {
 	h.Look()
 }
 
-// A state directory that cannot be written any more, in the middle of an image: nothing that was recorded is lost, nothing wrong is, and
-// when its disk is well again all comes to its end.
+// A state directory that cannot be written any more, in the middle of an image: nothing
+// that was recorded is lost, nothing wrong is, and when its disk is well again all comes
+// to its end.
 func TestStateWritesFail(t *testing.T) {
 	h := bareHost(t)
 	disk, dir := newFlaky(t, "state", 256<<20), filepath.Join(h.dir(), "state")

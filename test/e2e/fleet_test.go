@@ -11,8 +11,9 @@ import (
 	tarballs "imagemanager.internal/test/images"
 )
 
-// Three hosts with pools of their own compete for one queue; one of them is killed midway and stays away. Its work is taken over when
-// its messages become visible again: every image is active exactly once, on one of the hosts that are left or in what the dead one
+// Three hosts with pools of their own compete for one queue; one of them is killed midway
+// and stays away. Its work is taken over when its messages become visible again: every
+// image is active exactly once, on one of the hosts that are left or in what the dead one
 // had finished. CIM_FLEET_IMAGES sets how many images (at least 12).
 func TestThreeHosts(t *testing.T) {
 	n := 30
@@ -65,7 +66,8 @@ func TestThreeHosts(t *testing.T) {
 			twice++
 		}
 	}
-	// What the victim had committed, but whose message it could not delete any more, is done again elsewhere: at most what it held.
+	// What the victim had committed, but whose message it could not delete any more, is
+	// done again elsewhere: at most what it held.
 	if twice > 8 {
 		t.Errorf("%d images are active twice", twice)
 	}

@@ -9,8 +9,9 @@ import (
 	tarballs "imagemanager.internal/test/images"
 )
 
-// Thin devices in the pool that the journal does not know are reported, never touched, and their ids are not handed out: neither those
-// there at the start, nor one that appears while the daemon runs, where its next id would be.
+// Thin devices in the pool that the journal does not know are reported, never touched,
+// and their ids are not handed out: neither those there at the start, nor one that
+// appears while the daemon runs, where its next id would be.
 func TestForeignDevices(t *testing.T) {
 	h := newHost(t, "RECONCILE_INTERVAL=3s") // device 4 is to be found by an image first
 	pool := h.pool()

@@ -61,8 +61,8 @@ func bareHost(t *testing.T) *host {
 	return h
 }
 
-// faulty returns the emulator, for tests that make it fail. Another S3 and SQS cannot be made to: the test is skipped there, and only
-// there.
+// faulty returns the emulator, for tests that make it fail. Another S3 and SQS cannot be
+// made to: the test is skipped there, and only there.
 func (h *host) faulty() *emulator.Server {
 	h.T.Helper()
 	if h.Cloud.Emulator == nil {

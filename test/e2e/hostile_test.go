@@ -40,8 +40,10 @@ func (u upload) state() store.State {
 	return store.Rejected
 }
 
-// hostileUploads is every test archive under the strict policy, and under the others where they judge differently. What other projects
-// test with is no root file system, which the rule on the layout refuses; what has no other fault comes once more as layers above one.
+// hostileUploads is every test archive under the strict policy, and under the others
+// where they judge differently. What other projects test with is no root file system,
+// which the rule on the layout refuses; what has no other fault comes once more as layers
+// above one.
 func hostileUploads(t *testing.T) []upload {
 	t.Helper()
 	var all []upload
@@ -78,9 +80,10 @@ func hostileUploads(t *testing.T) []upload {
 	return all
 }
 
-// Acceptance test 7 to full depth: every archive of test/images, and every one of the corpus, goes the whole way from the bucket to its
-// end, under one daemon whose policy is chosen by the key; afterwards everything that is there belongs to an active image, and nothing
-// outside of the devices has changed.
+// Acceptance test 7 to full depth: every archive of test/images, and every one of the
+// corpus, goes the whole way from the bucket to its end, under one daemon whose policy is
+// chosen by the key; afterwards everything that is there belongs to an active image, and
+// nothing outside of the devices has changed.
 func TestHostileArchives(t *testing.T) {
 	uploads := hostileUploads(t)
 	const aside = 256 << 10
@@ -101,7 +104,8 @@ func TestHostileArchives(t *testing.T) {
 	s.unchanged()
 }
 
-// judged compares each image's end, in the journal and in the log, with what must have become of it.
+// judged compares each image's end, in the journal and in the log, with what must have
+// become of it.
 func (h *host) judged(uploads []upload) {
 	h.T.Helper()
 	list, err := h.Store.Images(h.T.Context())
@@ -151,7 +155,8 @@ func (h *host) verdicts() map[string]logged {
 	return found
 }
 
-// keptAside checks what is kept of attacks: within the budget, under its hash, and nothing but attacks.
+// keptAside checks what is kept of attacks: within the budget, under its hash, and
+// nothing but attacks.
 func (h *host) keptAside(uploads []upload, budget int64) {
 	h.T.Helper()
 	attacks, all := map[string]bool{}, int64(0)
@@ -180,7 +185,8 @@ func (h *host) keptAside(uploads []upload, budget int64) {
 	}
 }
 
-// soundSnapshots checks that every active image has one snapshot, nobody else has any, and that its file system is clean.
+// soundSnapshots checks that every active image has one snapshot, nobody else has any,
+// and that its file system is clean.
 func (h *host) soundSnapshots() {
 	h.T.Helper()
 	list, err := h.Store.Images(h.T.Context())
@@ -201,7 +207,8 @@ func (h *host) soundSnapshots() {
 	}
 }
 
-// sentinel is a tree beside the devices. Whatever leaves a device by a relative name lands here.
+// sentinel is a tree beside the devices. Whatever leaves a device by a relative name
+// lands here.
 type sentinel struct {
 	t      *testing.T
 	dir    string
@@ -226,7 +233,8 @@ func newSentinel(t *testing.T) *sentinel {
 // inside is a directory deep in the tree.
 func (s *sentinel) inside() string { return filepath.Join(s.dir, "a/b/c") }
 
-// state is the tree's digest, and what files of the machine look like that hostile archives aim at.
+// state is the tree's digest, and what files of the machine look like that hostile
+// archives aim at.
 func (s *sentinel) state() string {
 	s.t.Helper()
 	root, err := os.Open(s.dir)

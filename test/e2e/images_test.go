@@ -81,7 +81,8 @@ func name(e store.Event) string {
 	return strings.Join(parts, " ")
 }
 
-// overlaps replays the journal of all images and returns the most that ran in each stage at once.
+// overlaps replays the journal of all images and returns the most that ran in each stage
+// at once.
 func (h *host) overlaps() map[store.Stage]int {
 	h.T.Helper()
 	now, most := map[store.Stage]int{}, map[store.Stage]int{}

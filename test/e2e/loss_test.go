@@ -13,8 +13,9 @@ import (
 	"imagemanager.internal/test/invariants"
 )
 
-// A pool that is lost is replaced, and the next start makes every image again: from its archive, or where that is lost too, from S3. As long as
-// anything of the pool is left, it is not replaced.
+// A pool that is lost is replaced, and the next start makes every image again: from its
+// archive, or where that is lost too, from S3. As long as anything of the pool is left,
+// it is not replaced.
 func TestPoolLost(t *testing.T) {
 	h := newHost(t)
 	keys := []string{"images/a.tar", "images/b.tar", "images/c.tar"}
@@ -81,8 +82,9 @@ func TestPoolLost(t *testing.T) {
 	}
 }
 
-// A backup that was made while images came in takes the place of a lost database: what it knows is whole, what came after it is reported as
-// foreign, left alone, and made again by a backfill.
+// A backup that was made while images came in takes the place of a lost database: what it
+// knows is whole, what came after it is reported as foreign, left alone, and made again
+// by a backfill.
 func TestBackupAndRestore(t *testing.T) {
 	h := newHost(t)
 	file := filepath.Join(h.dir(), "copy.db")

@@ -18,7 +18,8 @@ import (
 	tarballs "imagemanager.internal/test/images"
 )
 
-// Acceptance tests 1 to 4: one image through the whole pipeline, and once more for nothing.
+// Acceptance tests 1 to 4: one image through the whole pipeline, and once more for
+// nothing.
 func TestEndToEnd(t *testing.T) {
 	h := newHost(t)
 	h.Start()
@@ -70,7 +71,8 @@ func TestFurtherSnapshot(t *testing.T) {
 	h.Look()
 }
 
-// Acceptance test 6: ten images at once keep to the caps, and each has one device and one snapshot; the journal proves it.
+// Acceptance test 6: ten images at once keep to the caps, and each has one device and one
+// snapshot; the journal proves it.
 func TestTenAtOnce(t *testing.T) {
 	h := newHost(t)
 	for i := range 10 {
@@ -142,7 +144,8 @@ func TestOneObjectTenMessages(t *testing.T) {
 	h.Look()
 }
 
-// A deleted or damaged archive of an active image is fetched again when the next message comes; the device stays.
+// A deleted or damaged archive of an active image is fetched again when the next message
+// comes; the device stays.
 func TestBlobLost(t *testing.T) {
 	damage := map[string]func(path string) error{
 		"deleted":   os.Remove,
@@ -180,7 +183,8 @@ func TestBlobLost(t *testing.T) {
 	h.Look()
 }
 
-// After a reboot there is no device-mapper device and no loop: `run` attaches the pool and activates the snapshots again.
+// After a reboot there is no device-mapper device and no loop: `run` attaches the pool
+// and activates the snapshots again.
 func TestReboot(t *testing.T) {
 	h := newHost(t)
 	h.Start()

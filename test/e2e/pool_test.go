@@ -12,8 +12,9 @@ import (
 	tarballs "imagemanager.internal/test/images"
 )
 
-// A pool that is low on space pauses intake: the message stays visible, the running snapshot serves on, the log says what to do. Grown
-// beside the running daemon, the pool takes the image.
+// A pool that is low on space pauses intake: the message stays visible, the running
+// snapshot serves on, the log says what to do. Grown beside the running daemon, the pool
+// takes the image.
 func TestPoolLowThenGrown(t *testing.T) {
 	h := newSizedHost(t, "64MiB", "POOL_MIN_FREE_DATA=90")
 	h.Start()

@@ -20,7 +20,8 @@ import (
 	tarballs "imagemanager.internal/test/images"
 )
 
-// The fault matrix: whatever goes wrong, and wherever, every object ends terminal exactly once and nothing remains in the queue.
+// The fault matrix: whatever goes wrong, and wherever, every object ends terminal exactly
+// once and nothing remains in the queue.
 func TestFaultMatrix(t *testing.T) {
 	h := newHost(t, "DOWNLOAD_TIMEOUT=3s", "SQS_VISIBILITY=10s", "MAX_ATTEMPTS=20")
 	h.Start()
@@ -93,7 +94,8 @@ func (h *host) send(body string) {
 	h.Check(h.Cloud.Send(h.T.Context(), body))
 }
 
-// An image that fails again and again is given up; its message goes to quarantine, and from there back when the fault is gone.
+// An image that fails again and again is given up; its message goes to quarantine, and
+// from there back when the fault is gone.
 func TestQuarantine(t *testing.T) {
 	h := newHost(t, "MAX_ATTEMPTS=3")
 	h.Start()
@@ -126,7 +128,8 @@ func TestQuarantine(t *testing.T) {
 	h.Look()
 }
 
-// With a dead-letter queue configured the message goes there, with the reason and the number of attempts.
+// With a dead-letter queue configured the message goes there, with the reason and the
+// number of attempts.
 func TestDeadLetter(t *testing.T) {
 	h := newHost(t)
 	dlq := h.deadLetterQueue()
@@ -151,7 +154,8 @@ func TestDeadLetter(t *testing.T) {
 	h.Look()
 }
 
-// The lease is lost in the middle of a download: the attempt is rolled back and does not commit; the redelivered message starts anew.
+// The lease is lost in the middle of a download: the attempt is rolled back and does not
+// commit; the redelivered message starts anew.
 func TestLeaseLost(t *testing.T) {
 	h := newHost(t)
 	h.Start()
@@ -170,7 +174,8 @@ func TestLeaseLost(t *testing.T) {
 	h.Look()
 }
 
-// An object overwritten before it was fetched is superseded by the newer one; one deleted before it was fetched has vanished.
+// An object overwritten before it was fetched is superseded by the newer one; one deleted
+// before it was fetched has vanished.
 func TestOverwrittenAndDeleted(t *testing.T) {
 	h := newHost(t)
 	h.put("images/a.tar", tarballs.RootFS("old", 3))
@@ -200,7 +205,8 @@ func TestOverwrittenAndDeleted(t *testing.T) {
 	h.Look()
 }
 
-// Objects whose events were lost are found by a backfill, or submitted by hand; beside live events nothing is done twice.
+// Objects whose events were lost are found by a backfill, or submitted by hand; beside
+// live events nothing is done twice.
 func TestBackfillAndSubmit(t *testing.T) {
 	h := newHost(t)
 	h.Check(h.Cloud.Silence(t.Context()))
@@ -240,7 +246,8 @@ func TestBackfillAndSubmit(t *testing.T) {
 	h.Look()
 }
 
-// The daemon itself compares the bucket with the journal when it starts, if it is told to.
+// The daemon itself compares the bucket with the journal when it starts, if it is told
+// to.
 func TestBackfillAtStart(t *testing.T) {
 	h := newHost(t, "BACKFILL_AT_START=true")
 	h.Check(h.Cloud.Silence(t.Context()))
@@ -281,7 +288,8 @@ func TestStopReturnsTheRest(t *testing.T) {
 	h.Look()
 }
 
-// A stream of duplicates is answered from the journal in flat memory. CIM_DUPLICATES sets how many.
+// A stream of duplicates is answered from the journal in flat memory. CIM_DUPLICATES sets
+// how many.
 func TestDuplicatesInFlatMemory(t *testing.T) {
 	n := 900
 	if v, err := strconv.Atoi(os.Getenv("CIM_DUPLICATES")); err == nil {
@@ -343,7 +351,8 @@ func (h *host) rss() int {
 	return 0
 }
 
-// With the queue missing the daemon says so, once for a while, and is ready again when the queue is there.
+// With the queue missing the daemon says so, once for a while, and is ready again when
+// the queue is there.
 func TestQueueMissing(t *testing.T) {
 	h := newHost(t)
 	h.faulty().Fault(emulator.Fault{Op: "ReceiveMessage", Status: http.StatusBadRequest, Code: "AWS.SimpleQueueService.NonExistentQueue"})

@@ -130,7 +130,8 @@ func (h *host) write(snapshot, text string) *devmapper.Mount {
 	return m
 }
 
-// found is what `recover --json` says, by device; and the archives of images that are not among them.
+// found is what `recover --json` says, by device; and the archives of images that are not
+// among them.
 func (h *host) found(out string) (is map[int64]string, archives []string) {
 	h.T.Helper()
 	var report struct {
@@ -149,8 +150,9 @@ func (h *host) found(out string) (is map[int64]string, archives []string) {
 	return is, report.Archives
 }
 
-// A lost database is made anew from the pool while its devices are in use: the same images and snapshots under the same ids and paths.
-// What cannot be proved is reported and left alone. Afterwards the daemon goes on as if nothing had happened.
+// A lost database is made anew from the pool while its devices are in use: the same
+// images and snapshots under the same ids and paths. What cannot be proved is reported
+// and left alone. Afterwards the daemon goes on as if nothing had happened.
 func TestRebuiltFromThePool(t *testing.T) {
 	h := newHost(t)
 	h.Start()
@@ -238,7 +240,8 @@ func TestRebuiltFromThePool(t *testing.T) {
 	h.Look()
 }
 
-// recoverReports runs recover, dry and then really: both say the same, and only the second changes anything.
+// recoverReports runs recover, dry and then really: both say the same, and only the
+// second changes anything.
 func (h *host) recoverReports(half, foreign, damaged, damagedSnapshot int64) (archives []string) {
 	h.T.Helper()
 	name := poolName(h.T)
@@ -281,7 +284,8 @@ func (h *host) recoverReports(half, foreign, damaged, damagedSnapshot int64) (ar
 	return archives
 }
 
-// goesOn checks that the daemon on a rebuilt database has what it had, and that being told again of an object changes nothing.
+// goesOn checks that the daemon on a rebuilt database has what it had, and that being
+// told again of an object changes nothing.
 func (h *host) goesOn(image map[string]store.Image, bodies map[string][]byte, snapshots []store.Snapshot) {
 	h.T.Helper()
 	for _, key := range []string{"a", "b", "bare"} {
@@ -310,7 +314,8 @@ func (h *host) goesOn(image map[string]store.Image, bodies map[string][]byte, sn
 	}
 }
 
-// After a reboot, when no device is active, the pool's metadata tell whose pool it is. Killed anywhere, recover is run again.
+// After a reboot, when no device is active, the pool's metadata tell whose pool it is.
+// Killed anywhere, recover is run again.
 func TestRebuiltAfterReboot(t *testing.T) {
 	h := newHost(t)
 	h.Start()
@@ -388,8 +393,8 @@ func (h *host) killInSurvey(args []string) {
 	}
 }
 
-// Verify compares the seal record with the journal; an image without one, as earlier versions made them, is what it is. A record of
-// another pool is none to rebuild from.
+// Verify compares the seal record with the journal; an image without one, as earlier
+// versions made them, is what it is. A record of another pool is none to rebuild from.
 func TestSealRecord(t *testing.T) {
 	h := newHost(t)
 	h.Start()

@@ -12,8 +12,9 @@ import (
 	"imagemanager.internal/test/invariants"
 )
 
-// What is taken from under a running daemon it notices by itself, without any message, and makes good: a snapshot that is not active, an
-// image's device that is gone from the pool. What is not ours it reports and leaves.
+// What is taken from under a running daemon it notices by itself, without any message,
+// and makes good: a snapshot that is not active, an image's device that is gone from the
+// pool. What is not ours it reports and leaves.
 func TestReconcile(t *testing.T) {
 	h := newHost(t)
 	pool := h.pool()
@@ -65,7 +66,8 @@ func TestReconcile(t *testing.T) {
 	h.Look()
 }
 
-// A pool that was made anew under the journal's feet is refused, though it carries the right name and mark; the right one is taken again.
+// A pool that was made anew under the journal's feet is refused, though it carries the
+// right name and mark; the right one is taken again.
 func TestWrongPool(t *testing.T) {
 	h := newHost(t)
 	h.Start()

@@ -9,7 +9,8 @@ import (
 	tarballs "imagemanager.internal/test/images"
 )
 
-// Acceptance tests 5 and 7: what is refused is refused with its reason, its message is deleted, and nothing is left.
+// Acceptance tests 5 and 7: what is refused is refused with its reason, its message is
+// deleted, and nothing is left.
 func TestRefusals(t *testing.T) {
 	h := newHost(t)
 	h.Start()
@@ -67,7 +68,8 @@ func TestDistro(t *testing.T) {
 	h.Look()
 }
 
-// Messages that name no image of ours end without one: deleted, or, where they are about another bucket or prefix, kept aside.
+// Messages that name no image of ours end without one: deleted, or, where they are about
+// another bucket or prefix, kept aside.
 func TestForeignMessages(t *testing.T) {
 	h := newHost(t)
 	h.Start()
@@ -91,7 +93,8 @@ func TestForeignMessages(t *testing.T) {
 	h.Stop()
 }
 
-// kept checks how many messages are in quarantine: foreign ones are, unless they are to be dropped.
+// kept checks how many messages are in quarantine: foreign ones are, unless they are to
+// be dropped.
 func (h *host) kept(want int) {
 	h.T.Helper()
 	list, err := h.Store.QuarantinedAll(h.T.Context())
@@ -101,7 +104,8 @@ func (h *host) kept(want int) {
 	}
 }
 
-// Several records in one message: it is deleted when all are terminal, one of them refused.
+// Several records in one message: it is deleted when all are terminal, one of them
+// refused.
 func TestSeveralRecords(t *testing.T) {
 	h := newHost(t)
 	var records []string

@@ -53,8 +53,9 @@ func (h *host) tells(want string, args ...string) {
 	}
 }
 
-// Beside a running daemon: a snapshot is removed unless it is mounted, an image unless it has snapshots or they may go with it; nothing
-// that is told of them afterwards brings them back, but `consumer submit`.
+// Beside a running daemon: a snapshot is removed unless it is mounted, an image unless it
+// has snapshots or they may go with it; nothing that is told of them afterwards brings
+// them back, but `consumer submit`.
 func TestRemove(t *testing.T) {
 	h := newHost(t)
 	body := tarballs.RootFS("hello", 3)
@@ -135,7 +136,8 @@ func (h *host) staysRemoved(img store.Image, body []byte) {
 	}
 }
 
-// A removal gives the space back: to the pool, and to the file system that the pool's file lies on.
+// A removal gives the space back: to the pool, and to the file system that the pool's
+// file lies on.
 func TestRemoveFreesSpace(t *testing.T) {
 	h := newHost(t)
 	h.Start()
@@ -214,8 +216,9 @@ func cuts() []cut {
 	return list
 }
 
-// Killed at every event of a removal, and killed again at the same one by the second try or by the daemon's start, the removal is finished by
-// the next start; before its first event it is as if it had never been asked for.
+// Killed at every event of a removal, and killed again at the same one by the second try
+// or by the daemon's start, the removal is finished by the next start; before its first
+// event it is as if it had never been asked for.
 func TestRemoveKilled(t *testing.T) {
 	h := newHost(t)
 	list := cuts()
@@ -235,7 +238,8 @@ func TestRemoveKilled(t *testing.T) {
 	t.Logf("%d removals cut off", len(list))
 }
 
-// removeKilled has a removal killed, and then the second command; the next start must finish it.
+// removeKilled has a removal killed, and then the second command; the next start must
+// finish it.
 func (h *host) removeKilled(key string, c cut) {
 	h.T.Helper()
 	img := h.WaitActive(key)
@@ -263,7 +267,8 @@ func (h *host) removeKilled(key string, c cut) {
 	h.tells(want, rm...)
 }
 
-// Messages about an image that is removed meanwhile neither bring it back nor leave anything of it.
+// Messages about an image that is removed meanwhile neither bring it back nor leave
+// anything of it.
 func TestRemoveUnderMessages(t *testing.T) {
 	h := newHost(t)
 	h.Start()

@@ -66,8 +66,9 @@ func (h *host) uncounted(key string) {
 	}
 }
 
-// A pool whose data run full under an unpack, because somebody else writes, fails the attempt without counting it; intake pauses, the
-// running snapshot serves on, and once the pool is grown the image is made.
+// A pool whose data run full under an unpack, because somebody else writes, fails the
+// attempt without counting it; intake pauses, the running snapshot serves on, and once
+// the pool is grown the image is made.
 func TestPoolFullInUnpack(t *testing.T) {
 	h := newSizedHost(t, "192MiB")
 	pool := h.pool()
@@ -124,8 +125,9 @@ func exhaust(t *testing.T, path string) {
 	}
 }
 
-// A pool whose metadata run full takes no changes at all. Intake pauses and says so, the running snapshot serves on; `pool repair` on the
-// stopped pool makes room, and the image is made.
+// A pool whose metadata run full takes no changes at all. Intake pauses and says so, the
+// running snapshot serves on; `pool repair` on the stopped pool makes room, and the image
+// is made.
 func TestMetadataFull(t *testing.T) {
 	h := bareHost(t)
 	h.install(poolName(t), "8GiB", []string{"POOL_MIN_FREE_METADATA=0"}, "--metadata-size", "2MiB")
@@ -171,7 +173,8 @@ func exhaustMetadata(h *host, pool *devmapper.Pool) {
 	}
 }
 
-// smallHost is a host whose state directory is a file system of its own, so small that it can be filled, and does not hold the pool.
+// smallHost is a host whose state directory is a file system of its own, so small that it
+// can be filled, and does not hold the pool.
 func smallHost(t *testing.T, env ...string) (h *host, filler string) {
 	t.Helper()
 	h = bareHost(t)
@@ -206,7 +209,8 @@ func fillUp(h *host, filler string, leave int64) {
 	h.Check(f.Sync())
 }
 
-// A disk that is low on space under archives and database pauses intake before it is full, and once there is room again all goes on.
+// A disk that is low on space under archives and database pauses intake before it is
+// full, and once there is room again all goes on.
 func TestDiskLow(t *testing.T) {
 	h, filler := smallHost(t, "STATE_MIN_FREE=64MiB")
 	h.Start()
@@ -226,8 +230,9 @@ func TestDiskLow(t *testing.T) {
 	h.Look()
 }
 
-// Without any reserve the disk under archives and database fills up to the last byte in the middle of the work. Nothing is lost, nothing is
-// counted, the snapshot serves on, and once there is room again all goes on by itself.
+// Without any reserve the disk under archives and database fills up to the last byte in
+// the middle of the work. Nothing is lost, nothing is counted, the snapshot serves on,
+// and once there is room again all goes on by itself.
 func TestDiskFull(t *testing.T) {
 	h, filler := smallHost(t, "STATE_MIN_FREE=0")
 	h.Start()
@@ -250,8 +255,8 @@ func TestDiskFull(t *testing.T) {
 	h.Look()
 }
 
-// Two images that fit the pool one at a time are not begun together: the second is put off before its device is made, and nothing runs
-// full. With a larger pool it is made.
+// Two images that fit the pool one at a time are not begun together: the second is put
+// off before its device is made, and nothing runs full. With a larger pool it is made.
 func TestReservation(t *testing.T) {
 	h := newSizedHost(t, "96MiB", "POOL_MIN_FREE_DATA=0", "MAX_ATTEMPTS=1000")
 	h.Start()
@@ -274,7 +279,8 @@ func (h *host) count(st store.State) int {
 	return counts[st]
 }
 
-// putOff counts the failed attempts of both images, which must all say that there is no room for the image.
+// putOff counts the failed attempts of both images, which must all say that there is no
+// room for the image.
 func (h *host) putOff() int {
 	h.T.Helper()
 	reasons := append(h.failures("images/a.tar"), h.failures("images/b.tar")...)

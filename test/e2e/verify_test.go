@@ -18,7 +18,8 @@ import (
 	"imagemanager.internal/test/invariants"
 )
 
-// An image proves itself again; a byte changed on the device is found, and the file that it belongs to is named.
+// An image proves itself again; a byte changed on the device is found, and the file that
+// it belongs to is named.
 func TestVerify(t *testing.T) {
 	h := newHost(t)
 	h.Start()
@@ -47,7 +48,8 @@ func TestVerify(t *testing.T) {
 	h.Look()
 }
 
-// plant overwrites the beginning of a text on an image's device, behind the file system's back.
+// plant overwrites the beginning of a text on an image's device, behind the file system's
+// back.
 func (h *host) plant(device int64, text, with string) {
 	h.T.Helper()
 	pool, err := invariants.OpenPool(h.T.Context(), h.Store)
@@ -77,8 +79,9 @@ func (h *host) plant(device int64, text, with string) {
 	}
 }
 
-// What was refused as an attack is kept aside under its hash, within the budget, and the history names the rule; the policy is chosen
-// by the key's prefix and never by the archive.
+// What was refused as an attack is kept aside under its hash, within the budget, and the
+// history names the rule; the policy is chosen by the key's prefix and never by the
+// archive.
 func TestViolationsAndPolicies(t *testing.T) {
 	h := newHost(t, "IMAGE_POLICIES=images/debian/:distro", "VIOLATIONS_SIZE=40KiB")
 	h.Start()

@@ -17,7 +17,8 @@ import (
 type algorithm struct {
 	name string // as in headers, upper case
 	new  func() hash.Hash
-	// whole is how the checksum of an object uploaded in parts is taken unless said: of the content, or of the parts' checksums.
+	// whole is how the checksum of an object uploaded in parts is taken unless said: of
+	// the content, or of the parts' checksums.
 	whole bool
 }
 
@@ -122,7 +123,8 @@ func requested(r *http.Request) (a algorithm, ok bool, err error) {
 	return a, true, nil
 }
 
-// combine makes the checksum of an object of the parts' ones, of which each must have one of the algorithm.
+// combine makes the checksum of an object of the parts' ones, of which each must have one
+// of the algorithm.
 func combine(a algorithm, parts []checksum) checksum {
 	h := a.new()
 	for _, p := range parts {

@@ -13,8 +13,9 @@ import (
 // errChunks says that a body is not in the framing that its request announces.
 var errChunks = errors.New("malformed aws-chunked body")
 
-// chunkReader reads the framing that S3 clients put around a body whose checksum or signature follows it: "Signature calculation,
-// transferring payload in multiple chunks". Signatures are skipped; the trailer is known after the end.
+// chunkReader reads the framing that S3 clients put around a body whose checksum or
+// signature follows it: "Signature calculation, transferring payload in multiple chunks".
+// Signatures are skipped; the trailer is known after the end.
 type chunkReader struct {
 	r       *bufio.Reader
 	left    int64 // of the chunk
@@ -27,7 +28,8 @@ func newChunkReader(r io.Reader) *chunkReader {
 	return &chunkReader{r: bufio.NewReaderSize(r, 64<<10), trailer: http.Header{}}
 }
 
-// Read returns content without framing. io.EOF comes only after a complete last chunk and trailer.
+// Read returns content without framing. io.EOF comes only after a complete last chunk and
+// trailer.
 func (c *chunkReader) Read(p []byte) (int, error) {
 	for c.left == 0 {
 		if c.done {
@@ -42,7 +44,8 @@ func (c *chunkReader) Read(p []byte) (int, error) {
 	return n, noEOF(err)
 }
 
-// noEOF makes the end of the connection an error: the last chunk says where the body ends.
+// noEOF makes the end of the connection an error: the last chunk says where the body
+// ends.
 func noEOF(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF

@@ -9,7 +9,8 @@ import (
 // Clock is where the emulator takes the time from.
 type Clock interface {
 	Now() time.Time
-	// Timer returns a channel that is closed or sent to once d has passed, and a function that gives the timer up. d may be negative.
+	// Timer returns a channel that is closed or sent to once d has passed, and a function
+	// that gives the timer up. d may be negative.
 	Timer(d time.Duration) (<-chan time.Time, func())
 }
 
@@ -24,8 +25,8 @@ func (wallClock) Timer(d time.Duration) (<-chan time.Time, func()) {
 	return t.C, func() { t.Stop() }
 }
 
-// ManualClock is a [Clock] that moves only when told to. With it, a long poll that finds nothing ends when the clock has been moved
-// by its wait, not before.
+// ManualClock is a [Clock] that moves only when told to. With it, a long poll that finds
+// nothing ends when the clock has been moved by its wait, not before.
 type ManualClock struct {
 	mu     sync.Mutex
 	now    time.Time

@@ -153,7 +153,8 @@ func TestForgedHandles(t *testing.T) {
 	w.check(w.extend(q, aws.String(base64.StdEncoding.EncodeToString(raw)), 0))
 }
 
-// poll receives in the background, for up to 20 seconds; the channel gives what came, and is closed after an error.
+// poll receives in the background, for up to 20 seconds; the channel gives what came, and
+// is closed after an error.
 func (w *world) poll(ctx context.Context, q string) <-chan []types.Message {
 	got := make(chan []types.Message, 1)
 	go func() {

@@ -31,7 +31,8 @@ type record struct {
 	}
 }
 
-// notified makes a queue that S3 may send to, and a bucket that notifies it of creations with the rules; the test event is taken out.
+// notified makes a queue that S3 may send to, and a bucket that notifies it of creations
+// with the rules; the test event is taken out.
 func (w *world) notified(rules ...types.FilterRule) (bucket, queue string) {
 	w.t.Helper()
 	bucket, queue = w.newBucket(), w.newQueue(nil)

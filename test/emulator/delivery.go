@@ -5,7 +5,8 @@ import (
 	"sync"
 )
 
-// Delivery is how events get to their queues. The zero value is the ordinary: each at once, once, by itself.
+// Delivery is how events get to their queues. The zero value is the ordinary: each at
+// once, once, by itself.
 type Delivery struct {
 	Envelope Envelope
 	Copies   int  // send each message so many times; 0 is once
@@ -29,7 +30,8 @@ type courier struct {
 // letter is a message that has its form.
 type letter struct{ arn, body string }
 
-// Deliver changes how events are delivered from now on. What was collected or held back before is sent first.
+// Deliver changes how events are delivered from now on. What was collected or held back
+// before is sent first.
 func (s *Server) Deliver(d Delivery) {
 	s.Flush()
 	s.courier.mu.Lock()
@@ -114,7 +116,8 @@ func (c *courier) release() {
 	c.held = nil
 }
 
-// send gives a message to its queue. One that is gone gets nothing, and nobody is told, as with AWS.
+// send gives a message to its queue. One that is gone gets nothing, and nobody is told,
+// as with AWS.
 func (c *courier) send(l letter) {
 	faults := c.queues.faults
 	faults.count(opNotify)

@@ -1,8 +1,10 @@
-// Package emulator is S3, SQS and the notifications between them as one [http.Handler], for tests and the demo. It behaves as AWS
-// documents the two services, keeps the bodies of objects in files, and fails on demand: see [Server.Fault] and [Server.Deliver].
+// Package emulator is S3, SQS and the notifications between them as one [http.Handler],
+// for tests and the demo. It behaves as AWS documents the two services, keeps the bodies
+// of objects in files, and fails on demand: see [Server.Fault] and [Server.Deliver].
 //
-// A request whose X-Amz-Target names AmazonSQS, or that is a form with an Action, is for SQS (JSON 1.0 and the older query protocol);
-// everything else is for S3, path style. Serve it on the loopback interface only: it asks for no credentials.
+// A request whose X-Amz-Target names AmazonSQS, or that is a form with an Action, is for
+// SQS (JSON 1.0 and the older query protocol); everything else is for S3, path style.
+// Serve it on the loopback interface only: it asks for no credentials.
 //
 // Not emulated: signatures and permissions (a presigned URL's expiry is observed; see
 // [Config] for queue policies), encryption (its headers are answered, and a customer's
@@ -21,15 +23,18 @@ import (
 // Account is the account that owns every queue and bucket.
 const Account = "000000000000"
 
-// Config says where the emulator keeps its files and how it deviates from the defaults. Only Dir is required.
+// Config says where the emulator keeps its files and how it deviates from the defaults.
+// Only Dir is required.
 type Config struct {
 	Dir    string // bodies go into a new directory in here; made where it is missing
 	Region string // of queues, and of buckets created without one; default us-east-1
 	Clock  Clock  // default: the wall clock. Governs visibility, waits, retention, latency and every time stamp
 
-	// InFlight is how many messages of a queue may be received and not deleted; default 120,000, as in AWS.
+	// InFlight is how many messages of a queue may be received and not deleted; default
+	// 120,000, as in AWS.
 	InFlight int
-	// CheckPolicy makes a bucket's notification configuration fail unless the queue's policy lets S3 send for that bucket, as in AWS.
+	// CheckPolicy makes a bucket's notification configuration fail unless the queue's
+	// policy lets S3 send for that bucket, as in AWS.
 	CheckPolicy bool
 }
 
@@ -74,8 +79,9 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Close ends blocked long polls and hung requests, waits for the requests in hand, and removes the files that the emulator made.
-// Requests that come later are answered 503. It may be called more than once.
+// Close ends blocked long polls and hung requests, waits for the requests in hand, and
+// removes the files that the emulator made. Requests that come later are answered 503. It
+// may be called more than once.
 func (s *Server) Close() error {
 	s.closing.Do(func() {
 		s.servingMu.Lock()
@@ -100,9 +106,11 @@ func (s *Server) enter() bool {
 	}
 }
 
-// service is one of the two wire protocols with the operation that a request names, ready to be served or refused.
+// service is one of the two wire protocols with the operation that a request names, ready
+// to be served or refused.
 type service interface {
-	// name is the operation's, as in the AWS API reference, and what it works on: a queue, a bucket, or bucket/key.
+	// name is the operation's, as in the AWS API reference, and what it works on: a
+	// queue, a bucket, or bucket/key.
 	name() (op, target string)
 	// serve answers the request. Faults that concern the operation itself are in f.
 	serve(w http.ResponseWriter, r *http.Request, f Fault)

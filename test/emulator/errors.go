@@ -5,7 +5,8 @@ import (
 	"net/http"
 )
 
-// apiError is an error of the service that the caller sees: a code of the API reference, its HTTP status and a text.
+// apiError is an error of the service that the caller sees: a code of the API reference,
+// its HTTP status and a text.
 type apiError struct {
 	code    string // the name in S3, and that of the shape in SQS
 	status  int

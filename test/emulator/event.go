@@ -75,7 +75,8 @@ var reasons = map[string]string{
 	"ObjectRemoved:Delete": "DeleteObject", "ObjectRemoved:DeleteMarkerCreated": "DeleteObject",
 }
 
-// eventBridge is the event in EventBridge's form, whose key is not encoded: user guide, "EventBridge event message structure".
+// eventBridge is the event in EventBridge's form, whose key is not encoded: user guide,
+// "EventBridge event message structure".
 func (e event) eventBridge() map[string]any {
 	object := map[string]any{"key": e.key, "sequencer": e.sequencer}
 	kind := "Object Deleted"
@@ -105,7 +106,8 @@ func testEvent(bucket string, when time.Time, requestID string) string {
 	})
 }
 
-// inSNS puts a body into the form that SNS sends where raw delivery is off: SNS developer guide, "HTTP/HTTPS notification JSON format".
+// inSNS puts a body into the form that SNS sends where raw delivery is off: SNS developer
+// guide, "HTTP/HTTPS notification JSON format".
 func inSNS(body, region string, when time.Time) string {
 	return encode(map[string]any{
 		"Type": "Notification", "MessageId": newID(), "TopicArn": fmt.Sprintf("arn:aws:sns:%s:%s:images", region, Account),

@@ -7,16 +7,21 @@ import (
 	"time"
 )
 
-// Fault is something that goes wrong with an operation. The first one that matches a request is used up by it.
+// Fault is something that goes wrong with an operation. The first one that matches a
+// request is used up by it.
 //
-// Without After, what happens happens instead of the operation, which has no effect: nothing is received, stored or deleted.
-// With After, or Rate or Corrupt, the operation takes effect and the body of its answer suffers.
+// Without After, what happens happens instead of the operation, which has no effect:
+// nothing is received, stored or deleted. With After, or Rate or Corrupt, the operation
+// takes effect and the body of its answer suffers.
 type Fault struct {
-	// Op is an operation as in the AWS API reference, such as "GetObject" or "DeleteMessageBatch"; empty matches all. Two operations
-	// are the emulator's own: "Notify" (S3 hands an event to a queue) and "Redrive" (SQS moves a message to a dead-letter queue),
-	// of which Skip, Times and Status alone matter: with a Status the event is lost, and the message stays.
+	// Op is an operation as in the AWS API reference, such as "GetObject" or
+	// "DeleteMessageBatch"; empty matches all. Two operations are the emulator's own:
+	// "Notify" (S3 hands an event to a queue) and "Redrive" (SQS moves a message to a
+	// dead-letter queue), of which Skip, Times and Status alone matter: with a Status the
+	// event is lost, and the message stays.
 	Op string
-	// Target is a queue's name, a bucket or bucket/key, and matches what it is a prefix of; empty matches all.
+	// Target is a queue's name, a bucket or bucket/key, and matches what it is a prefix
+	// of; empty matches all.
 	Target string
 
 	Skip  int // let so many matching requests pass first
@@ -28,8 +33,10 @@ type Fault struct {
 	Code   string // its code; by default one that the service uses with that status
 
 	Hang bool // accept the request, read it, and never answer; ended by the client, Clear or Close
-	// Reset cuts the connection with a TCP reset, Break ends it in order, but early. Go's transport by itself repeats an idempotent request
-	// whose connection was not new and ended before the first byte of the answer: with Times of 1 its caller may see nothing.
+	// Reset cuts the connection with a TCP reset, Break ends it in order, but early. Go's
+	// transport by itself repeats an idempotent request whose connection was not new and
+	// ended before the first byte of the answer: with Times of 1 its caller may see
+	// nothing.
 	Reset, Break bool
 	Lost         bool // perform the operation, then reset the connection: the caller cannot know
 
@@ -37,10 +44,12 @@ type Fault struct {
 	Rate    int64 // send the body of the answer with so many bytes a second, by the emulator's clock
 	Corrupt bool  // invert one byte of the body of the answer, the one at After
 
-	// Entries makes the first so many entries of a batch fail with Code, by the sender's fault if Status is below 500; the answer's
-	// own status stays 200. A negative number means all.
+	// Entries makes the first so many entries of a batch fail with Code, by the sender's
+	// fault if Status is below 500; the answer's own status stays 200. A negative number
+	// means all.
 	Entries int
-	// Redeliver makes ReceiveMessage leave what it returns visible: the same message comes again, with another handle.
+	// Redeliver makes ReceiveMessage leave what it returns visible: the same message
+	// comes again, with another handle.
 	Redeliver bool
 	// Reverse makes ReceiveMessage begin with the newest message.
 	Reverse bool
@@ -70,7 +79,8 @@ func (s *Server) Fault(f Fault) {
 	s.faults.list = append(s.faults.list, &f)
 }
 
-// Clear removes all faults, ends the requests that hang, and returns notifications to the ordinary: see [Server.Deliver].
+// Clear removes all faults, ends the requests that hang, and returns notifications to the
+// ordinary: see [Server.Deliver].
 func (s *Server) Clear() {
 	s.faults.mu.Lock()
 	s.faults.list = nil
@@ -80,7 +90,8 @@ func (s *Server) Clear() {
 	s.Deliver(Delivery{})
 }
 
-// Calls says how often an operation was called, faults included; with an empty name, how often any was.
+// Calls says how often an operation was called, faults included; with an empty name, how
+// often any was.
 func (s *Server) Calls(op string) int {
 	s.faults.mu.Lock()
 	defer s.faults.mu.Unlock()

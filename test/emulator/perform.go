@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// codes are the error codes that both services use with a status, where one is asked for by status alone.
+// codes are the error codes that both services use with a status, where one is asked for
+// by status alone.
 var codes = map[int]string{
 	http.StatusBadRequest:          "InvalidRequest",
 	http.StatusForbidden:           "AccessDenied",
@@ -85,8 +86,8 @@ func (s *Server) hang(ctx context.Context, f Fault) {
 	}
 }
 
-// abort ends the connection without a further byte: by a reset, or in order. A writer that cannot be hijacked is a test's recorder,
-// and has nothing to end.
+// abort ends the connection without a further byte: by a reset, or in order. A writer
+// that cannot be hijacked is a test's recorder, and has nothing to end.
 func abort(w http.ResponseWriter, reset bool) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -118,7 +119,8 @@ func (d discard) Write(b []byte) (int, error) { return len(b), nil }
 // errEnded ends a copy into a badBody.
 var errEnded = errors.New("answer ended on demand")
 
-// badBody is a ResponseWriter whose body is slow, damaged or cut. It hides the ReaderFrom of the writer within.
+// badBody is a ResponseWriter whose body is slow, damaged or cut. It hides the ReaderFrom
+// of the writer within.
 type badBody struct {
 	http.ResponseWriter
 	srv   *Server
@@ -144,7 +146,8 @@ func (b *badBody) Write(p []byte) (int, error) {
 	return total, nil
 }
 
-// piece writes some of p: at most a tenth of a second's worth, and not across the place where something happens.
+// piece writes some of p: at most a tenth of a second's worth, and not across the place
+// where something happens.
 func (b *badBody) piece(p []byte) (int, error) {
 	f := b.fault
 	if f.Rate > 0 {

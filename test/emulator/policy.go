@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// checkDestination refuses a queue that is not there or, if its policy is to be looked at, that does not let S3 send for the bucket.
+// checkDestination refuses a queue that is not there or, if its policy is to be looked
+// at, that does not let S3 send for the bucket.
 func (q *queues) checkDestination(arn, bucketARN string, policy bool) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -26,8 +27,9 @@ type statement struct {
 	Condition map[string]map[string]any
 }
 
-// allows tells whether a queue policy lets S3 send messages for a bucket: user guide, "Granting permissions to publish event notification
-// messages". A condition that it does not know does not hold.
+// allows tells whether a queue policy lets S3 send messages for a bucket: user guide,
+// "Granting permissions to publish event notification messages". A condition that it does
+// not know does not hold.
 func allows(policy, queueARN, bucketARN string) bool {
 	var p struct{ Statement []statement }
 	if json.Unmarshal([]byte(policy), &p) != nil {

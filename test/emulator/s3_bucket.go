@@ -12,8 +12,9 @@ import (
 	"time"
 )
 
-// buckets is S3. Its mutex guards everything below it; the bodies are in files, which are written and read without it. It may be held
-// when a queue's is taken, never the other way round.
+// buckets is S3. Its mutex guards everything below it; the bodies are in files, which are
+// written and read without it. It may be held when a queue's is taken, never the other
+// way round.
 type buckets struct {
 	clock       Clock
 	region      string
@@ -106,7 +107,8 @@ type createBucketConfiguration struct {
 	LocationConstraint string
 }
 
-// createBucket answers 200 for a bucket that is there and in us-east-1, as AWS does for historical reasons.
+// createBucket answers 200 for a bucket that is there and in us-east-1, as AWS does for
+// historical reasons.
 func (c *s3Call) createBucket(w http.ResponseWriter, r *http.Request) error {
 	var cfg createBucketConfiguration
 	if err := document(r, &cfg); err != nil {

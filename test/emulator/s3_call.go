@@ -32,7 +32,8 @@ const (
 	ofObject
 )
 
-// s3Route says which operation a request is: its method, what its path names, and a query or header that must be there.
+// s3Route says which operation a request is: its method, what its path names, and a query
+// or header that must be there.
 type s3Route struct {
 	method string
 	scope  scope
@@ -42,7 +43,8 @@ type s3Route struct {
 	run    func(*s3Call, http.ResponseWriter, *http.Request) error
 }
 
-// s3Routes has the more special ones first. A run of nil is an operation that is not emulated.
+// s3Routes has the more special ones first. A run of nil is an operation that is not
+// emulated.
 var s3Routes = []s3Route{
 	{"GET", ofService, "", "", "ListBuckets", (*s3Call).listBuckets},
 
@@ -76,7 +78,8 @@ var s3Routes = []s3Route{
 	{"DELETE", ofObject, "", "", "DeleteObject", (*s3Call).deleteObject},
 }
 
-// elsewhere are the sub-resources of operations that are not emulated: such a request must not be taken for one that is.
+// elsewhere are the sub-resources of operations that are not emulated: such a request
+// must not be taken for one that is.
 var elsewhere = []string{
 	"accelerate", "acl", "analytics", "attributes", "cors", "encryption", "intelligent-tiering", "inventory", "legal-hold", "lifecycle", "logging",
 	"metrics", "object-lock", "ownershipControls", "policy", "policyStatus", "publicAccessBlock", "replication", "requestPayment", "restore",

@@ -63,7 +63,8 @@ func (c *s3Call) redigest(v *version) error {
 	return err
 }
 
-// source finds what is to be copied, if the request's conditions on it hold, and gives its content a second set of names.
+// source finds what is to be copied, if the request's conditions on it hold, and gives
+// its content a second set of names.
 func (c *s3Call) source(r *http.Request) (*version, body, error) {
 	from, key, id, err := copySource(r)
 	if err != nil {

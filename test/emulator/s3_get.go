@@ -29,8 +29,8 @@ func (c *s3Call) getObject(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// openObject finds and opens what is asked for, and sets the headers that describe it. The mutex is held until the files are open: after
-// that the object may be overwritten.
+// openObject finds and opens what is asked for, and sets the headers that describe it.
+// The mutex is held until the files are open: after that the object may be overwritten.
 func (c *s3Call) openObject(h http.Header, r *http.Request) (*section, slice, error) {
 	c.buckets.mu.Lock()
 	defer c.buckets.mu.Unlock()
@@ -74,7 +74,8 @@ func describe(h http.Header, v *version, id string) {
 	announce(h, id)
 }
 
-// readable checks the conditions of a read. Those on the ETag go before those on the time: RFC 9110, section 13.2.2.
+// readable checks the conditions of a read. Those on the ETag go before those on the
+// time: RFC 9110, section 13.2.2.
 func readable(r *http.Request, v *version) error {
 	if want := r.Header.Get("If-Match"); want != "" {
 		if !matches(want, v.etag) {
@@ -114,8 +115,9 @@ type slice struct {
 	status  int
 }
 
-// slice finds the part that is asked for: all, a range, or a part of an upload in parts. It sets the headers that say so. A checksum is
-// given, if asked for, of what it is of: not of a range.
+// slice finds the part that is asked for: all, a range, or a part of an upload in parts.
+// It sets the headers that say so. A checksum is given, if asked for, of what it is of:
+// not of a range.
 func (c *s3Call) slice(h http.Header, r *http.Request, v *version) (slice, error) {
 	wantsSum := strings.EqualFold(r.Header.Get("X-Amz-Checksum-Mode"), "ENABLED")
 	if c.query.Has("partNumber") {
@@ -172,8 +174,9 @@ func (c *s3Call) numbered(h http.Header, v *version, wantsSum bool) (slice, erro
 	return slice{from, p.size, http.StatusPartialContent}, nil
 }
 
-// parseRange reads a Range header of one range. One that is malformed, or several, are as good as none: RFC 9110, section 14.2. A count
-// of zero is a range that cannot be satisfied.
+// parseRange reads a Range header of one range. One that is malformed, or several, are as
+// good as none: RFC 9110, section 14.2. A count of zero is a range that cannot be
+// satisfied.
 func parseRange(header string, size int64) (from, n int64, ok bool) {
 	spec, found := strings.CutPrefix(header, "bytes=")
 	first, last, dash := strings.Cut(spec, "-")

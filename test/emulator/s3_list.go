@@ -71,8 +71,8 @@ func (p page) text(key string) string {
 	return strings.ReplaceAll(encodeKey(key), "+", "%20")
 }
 
-// walk calls visit for each key of the page, and fold for each common prefix. It stops, and returns the last key or prefix of the page,
-// where there is more than the limit.
+// walk calls visit for each key of the page, and fold for each common prefix. It stops,
+// and returns the last key or prefix of the page, where there is more than the limit.
 func (p page) walk(keys []string, visit func(key string) bool, fold func(prefix string)) (last string, truncated bool) {
 	i, _ := slices.BinarySearch(keys, max(p.prefix, p.after))
 	n := 0

@@ -121,7 +121,8 @@ func (c *s3Call) upload() (*bucket, *upload, error) {
 	return k, u, nil
 }
 
-// addPart puts a part in its place, instead of the one that was there; it removes it where the upload is gone.
+// addPart puts a part in its place, instead of the one that was there; it removes it
+// where the upload is gone.
 func (c *s3Call) addPart(p part) error {
 	c.buckets.mu.Lock()
 	defer c.buckets.mu.Unlock()

@@ -7,8 +7,9 @@ import (
 	"strings"
 )
 
-// notificationConfiguration is what a bucket notifies of. Topics and functions are refused: the emulator has none. EventBridge is taken,
-// and gets nothing, for the same reason.
+// notificationConfiguration is what a bucket notifies of. Topics and functions are
+// refused: the emulator has none. EventBridge is taken, and gets nothing, for the same
+// reason.
 type notificationConfiguration struct {
 	XMLName     xml.Name             `xml:"NotificationConfiguration"`
 	Queues      []queueConfiguration `xml:"QueueConfiguration"`
@@ -28,7 +29,8 @@ type filterRule struct {
 	Name, Value string
 }
 
-// wants tells whether the queue is to hear of an event: its kind, and the key as it is, not as it is encoded.
+// wants tells whether the queue is to hear of an event: its kind, and the key as it is,
+// not as it is encoded.
 func (q queueConfiguration) wants(name, key string) bool {
 	if !slices.ContainsFunc(q.Events, func(pattern string) bool { return covers(pattern, "s3:"+name) }) {
 		return false
@@ -61,7 +63,8 @@ func (c *s3Call) getNotification(w http.ResponseWriter, _ *http.Request) error {
 	return nil
 }
 
-// putNotification replaces the configuration, and sends a test event to each queue in it. An empty one turns notifications off.
+// putNotification replaces the configuration, and sends a test event to each queue in it.
+// An empty one turns notifications off.
 func (c *s3Call) putNotification(w http.ResponseWriter, r *http.Request) error {
 	var cfg notificationConfiguration
 	if err := document(r, &cfg); err != nil {
@@ -145,7 +148,8 @@ func (q queueConfiguration) rule(name string) string {
 	return ""
 }
 
-// notify tells the queues of a change. The mutex is held, so that events of a key leave in the order of its changes.
+// notify tells the queues of a change. The mutex is held, so that events of a key leave
+// in the order of its changes.
 func (b *buckets) notify(k *bucket, e event) {
 	for _, q := range k.notification.Queues {
 		if q.wants(e.name, e.key) {

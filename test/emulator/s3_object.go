@@ -45,7 +45,8 @@ type version struct {
 // kept are the headers of an upload that come back with the object, besides X-Amz-Meta-*.
 var kept = []string{"Content-Type", "Content-Encoding", "Content-Language", "Content-Disposition", "Cache-Control", "Expires", "X-Amz-Website-Redirect-Location"}
 
-// keep takes the headers to keep out of a request. The framing of the upload is none of the object's encoding.
+// keep takes the headers to keep out of a request. The framing of the upload is none of
+// the object's encoding.
 func keep(r *http.Request) http.Header {
 	h := http.Header{}
 	for key, values := range r.Header {
@@ -74,7 +75,8 @@ func (k *bucket) latest(key string) *version {
 	return all[len(all)-1]
 }
 
-// lookup finds a version by its id, or the latest where the id is empty. The errors carry the headers that tell of delete markers.
+// lookup finds a version by its id, or the latest where the id is empty. The errors carry
+// the headers that tell of delete markers.
 func (k *bucket) lookup(key, id string) (*version, error) {
 	all := k.objects[key]
 	if id != "" {
@@ -97,7 +99,8 @@ func (k *bucket) lookup(key, id string) (*version, error) {
 	return all[len(all)-1], nil
 }
 
-// put makes a version the latest of its key. Without versioning, what was there before is gone.
+// put makes a version the latest of its key. Without versioning, what was there before is
+// gone.
 func (b *buckets) put(k *bucket, key string, v *version) {
 	v.id = nullVersion
 	if k.versioning == "Enabled" {
@@ -137,7 +140,8 @@ func (k *bucket) tidy(key string) {
 	}
 }
 
-// shownID is the version id that answers and events carry: none where the bucket never had versioning.
+// shownID is the version id that answers and events carry: none where the bucket never
+// had versioning.
 func (k *bucket) shownID(v *version) string {
 	if k.versioning == "" {
 		return ""
@@ -186,7 +190,8 @@ func (c *s3Call) there() error {
 	return err
 }
 
-// commit makes a version the key's latest, if the request's conditions hold, and notifies. It removes the content otherwise.
+// commit makes a version the key's latest, if the request's conditions hold, and
+// notifies. It removes the content otherwise.
 func (c *s3Call) commit(w http.ResponseWriter, r *http.Request, v *version, name string) error {
 	b := c.buckets
 	b.mu.Lock()
@@ -205,7 +210,8 @@ func (c *s3Call) commit(w http.ResponseWriter, r *http.Request, v *version, name
 	return nil
 }
 
-// writable checks the conditions of a write: there must be nothing (If-None-Match: *), or a certain object (If-Match).
+// writable checks the conditions of a write: there must be nothing (If-None-Match: *), or
+// a certain object (If-Match).
 func writable(r *http.Request, now *version) error {
 	if r.Header.Get("If-None-Match") == "*" && now != nil {
 		return errPrecondition

@@ -31,7 +31,8 @@ type versionEntry struct {
 	Owner        owner
 }
 
-// listObjectVersions pages by key: all versions of a key are on one page, which may be longer than asked for.
+// listObjectVersions pages by key: all versions of a key are on one page, which may be
+// longer than asked for.
 func (c *s3Call) listObjectVersions(w http.ResponseWriter, _ *http.Request) error {
 	p, err := c.page()
 	if err != nil {

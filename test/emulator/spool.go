@@ -7,7 +7,8 @@ import (
 	"path/filepath"
 )
 
-// spool keeps bodies in files of one directory. A file is never changed once it is written; an open one outlives its name.
+// spool keeps bodies in files of one directory. A file is never changed once it is
+// written; an open one outlives its name.
 type spool struct {
 	dir string
 }
@@ -18,7 +19,8 @@ type segment struct {
 	size int64 // in bytes
 }
 
-// body is the content of an object: the segments one after the other. One uploaded in parts has several.
+// body is the content of an object: the segments one after the other. One uploaded in
+// parts has several.
 type body []segment
 
 func (b body) size() int64 {
@@ -36,7 +38,8 @@ func (sp *spool) newPath() string {
 // copyBuffer is how much is read at once, in bytes.
 const copyBuffer = 256 << 10
 
-// write makes a segment of what r holds, and shows it to the tap on the way. There is no file after an error.
+// write makes a segment of what r holds, and shows it to the tap on the way. There is no
+// file after an error.
 func (sp *spool) write(r io.Reader, tap io.Writer) (segment, error) {
 	return sp.writeFrom(source{r}, tap)
 }
@@ -90,7 +93,8 @@ type section struct {
 	limits []int64 // bytes to read of each file, from where it stands
 }
 
-// open opens n bytes of the body from an offset on. All files are open when it returns, so that the body may be removed while it is read.
+// open opens n bytes of the body from an offset on. All files are open when it returns,
+// so that the body may be removed while it is read.
 func (b body) open(offset, n int64) (*section, error) {
 	s := &section{}
 	for _, seg := range b {

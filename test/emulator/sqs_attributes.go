@@ -8,7 +8,8 @@ import (
 	"strconv"
 )
 
-// defaultAttributes are those that a queue has without being told, as in the API reference of SetQueueAttributes.
+// defaultAttributes are those that a queue has without being told, as in the API
+// reference of SetQueueAttributes.
 var defaultAttributes = map[string]string{
 	"DelaySeconds":                  "0",
 	"MaximumMessageSize":            "262144",
@@ -27,7 +28,8 @@ var ranges = map[string][2]int{
 	"VisibilityTimeout":             {0, maxVisibility},
 }
 
-// free are the attributes that are kept as they come, and mean nothing here but for Policy.
+// free are the attributes that are kept as they come, and mean nothing here but for
+// Policy.
 var free = []string{
 	"Policy", "KmsMasterKeyId", "KmsDataKeyReusePeriodSeconds", "SqsManagedSseEnabled", "FifoQueue", "ContentBasedDeduplication",
 	"DeduplicationScope", "FifoThroughputLimit", "RedriveAllowPolicy",
@@ -152,7 +154,8 @@ func (q *queues) checkRedrive(value string) error {
 	return nil
 }
 
-// redrive is the queue's dead-letter queue and after how many receives a message goes there; nil where it has none.
+// redrive is the queue's dead-letter queue and after how many receives a message goes
+// there; nil where it has none.
 func (q *queues) redrive(k *queue) (*queue, int) {
 	var p redrivePolicy
 	if json.Unmarshal([]byte(k.attributes["RedrivePolicy"]), &p) != nil {

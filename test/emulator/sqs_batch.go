@@ -85,7 +85,8 @@ type sendBatchResult struct {
 	MD5OfMessageAttributes string `json:",omitempty"`
 }
 
-// maxBatchBytes is the sum of the sizes of a batch's messages that SQS takes: the largest message's.
+// maxBatchBytes is the sum of the sizes of a batch's messages that SQS takes: the largest
+// message's.
 const maxBatchBytes = 1 << 20
 
 func (q *queues) sendMessageBatch(_ context.Context, req sqsRequest, in *sendBatchInput) (sendBatchOutput, error) {

@@ -15,7 +15,8 @@ import (
 const (
 	sqsTarget  = "AmazonSQS."
 	sqsVersion = "2012-11-05"
-	// maxRequest bounds a request body that is kept in memory, in bytes: ten messages of 1 MiB, escaped.
+	// maxRequest bounds a request body that is kept in memory, in bytes: ten messages of
+	// 1 MiB, escaped.
 	maxRequest = 64 << 20
 )
 
@@ -75,7 +76,8 @@ type sqsCall struct {
 	err    *apiError
 }
 
-// isSQS tells a request for SQS from one for S3. S3 takes forms for nothing but its own sub-resources.
+// isSQS tells a request for SQS from one for S3. S3 takes forms for nothing but its own
+// sub-resources.
 func isSQS(r *http.Request) bool {
 	if strings.HasPrefix(r.Header.Get("X-Amz-Target"), sqsTarget) {
 		return true
@@ -85,7 +87,8 @@ func isSQS(r *http.Request) bool {
 	return r.Method == http.MethodPost && kind == "application/x-www-form-urlencoded" && !q.Has("delete") && !q.Has("uploads") && !q.Has("uploadId")
 }
 
-// newSQSCall reads the request. What is wrong with it is kept, and said when the call is served.
+// newSQSCall reads the request. What is wrong with it is kept, and said when the call is
+// served.
 func newSQSCall(q *queues, r *http.Request) *sqsCall {
 	c := &sqsCall{queues: q}
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxRequest))
@@ -133,7 +136,8 @@ func (c *sqsCall) decode(decode func(in any) error) {
 	}
 }
 
-// queueName is the end of a queue's URL: neither scheme nor host matter, as with AWS's own endpoints.
+// queueName is the end of a queue's URL: neither scheme nor host matter, as with AWS's
+// own endpoints.
 func queueName(url string) string { return path.Base(url) }
 
 func (c *sqsCall) name() (op, target string) { return c.op, c.queue }

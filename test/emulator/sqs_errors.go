@@ -29,7 +29,8 @@ var (
 	errBatchTooLong  = &apiError{code: "BatchRequestTooLong", status: http.StatusBadRequest}
 )
 
-// prefixed are the codes that carry "AWS.SimpleQueueService." in the query protocol and in the X-Amzn-Query-Error header.
+// prefixed are the codes that carry "AWS.SimpleQueueService." in the query protocol and
+// in the X-Amzn-Query-Error header.
 var prefixed = map[string]bool{
 	"MessageNotInflight": true, "UnsupportedOperation": true, "EmptyBatchRequest": true, "TooManyEntriesInBatchRequest": true,
 	"BatchEntryIdsNotDistinct": true, "InvalidBatchEntryId": true, "BatchRequestTooLong": true, "PurgeQueueInProgress": true,

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// A receipt handle says which receive of which message of which queue it is of, and is signed: a handle of a message that is gone is
-// told from one that never was.
+// A receipt handle says which receive of which message of which queue it is of, and is
+// signed: a handle of a message that is gone is told from one that never was.
 
 // handle is that of the latest receive.
 func (q *queues) handle(k *queue, m *message) string {
@@ -25,7 +25,8 @@ func (q *queues) sign(text string) []byte {
 	return h.Sum(nil)[:16]
 }
 
-// open finds the message of a handle; nil if it is gone. fresh tells whether the handle is of the latest receive.
+// open finds the message of a handle; nil if it is gone. fresh tells whether the handle
+// is of the latest receive.
 func (q *queues) open(k *queue, handle string) (m *message, fresh bool, err error) {
 	raw, err := base64.StdEncoding.DecodeString(handle)
 	if err != nil || len(raw) < 16 || !hmac.Equal(raw[:16], q.sign(string(raw[16:]))) {
@@ -58,8 +59,9 @@ func (q *queues) deleteMessage(_ context.Context, _ sqsRequest, in *deleteInput)
 	return nothing{}, q.discard(k, in.deleteEntry)
 }
 
-// discard deletes a message. Of a message that is gone, and with a handle that is not of the latest receive, it says so and does
-// nothing: that is how standard queues are documented.
+// discard deletes a message. Of a message that is gone, and with a handle that is not of
+// the latest receive, it says so and does nothing: that is how standard queues are
+// documented.
 func (q *queues) discard(k *queue, e deleteEntry) error {
 	m, fresh, err := q.open(k, e.ReceiptHandle)
 	if err == nil && fresh {

@@ -12,8 +12,9 @@ import (
 	"strings"
 )
 
-// The query protocol is what older clients speak, the AWS CLI of Debian 12 among them. The structures of the operations say with
-// the tag `query` what a list or map is called there: it is flattened, "Name.1", "Name.2". A map's tag has the names of key and value
+// The query protocol is what older clients speak, the AWS CLI of Debian 12 among them.
+// The structures of the operations say with the tag `query` what a list or map is called
+// there: it is flattened, "Name.1", "Name.2". A map's tag has the names of key and value
 // behind it. Scalars are called what they are called in Go.
 
 // decodeForm fills the structure that in points to.

@@ -31,7 +31,8 @@ func newQueues(cfg Config, f *faults, closed <-chan struct{}) *queues {
 	return q
 }
 
-// queue is one queue. Every message of it is in byID, and in exactly one of visible and hidden.
+// queue is one queue. Every message of it is in byID, and in exactly one of visible and
+// hidden.
 type queue struct {
 	name       string
 	arn        string

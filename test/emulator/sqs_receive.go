@@ -56,8 +56,9 @@ func (in *receiveInput) check() error {
 	return nil
 }
 
-// receiveMessage polls: at once, or until there is something, the wait is over, the queue or the client is gone. A client that went
-// before there was something has consumed nothing.
+// receiveMessage polls: at once, or until there is something, the wait is over, the queue
+// or the client is gone. A client that went before there was something has consumed
+// nothing.
 func (q *queues) receiveMessage(ctx context.Context, req sqsRequest, in *receiveInput) (receiveOutput, error) {
 	if err := in.check(); err != nil {
 		return receiveOutput{}, err
@@ -91,7 +92,8 @@ func (q *queues) receiveMessage(ctx context.Context, req sqsRequest, in *receive
 	}
 }
 
-// sleep lets go of the mutex until it is worth to look again: a message came, one becomes visible, or the wait is over.
+// sleep lets go of the mutex until it is worth to look again: a message came, one becomes
+// visible, or the wait is over.
 func (q *queues) sleep(ctx context.Context, k *queue, deadline, now time.Time) error {
 	if len(k.hidden) > 0 && k.hidden[0].until.Before(deadline) {
 		deadline = k.hidden[0].until
@@ -142,7 +144,8 @@ func (q *queues) look(k *queue, now time.Time, f Fault, in *receiveInput) (recei
 	return out, nil
 }
 
-// pick chooses the next messages to deliver. Those that are too old go, and those that were received too often go to the dead-letter queue.
+// pick chooses the next messages to deliver. Those that are too old go, and those that
+// were received too often go to the dead-letter queue.
 func (q *queues) pick(k *queue, now time.Time, limit int, reverse bool) []*message {
 	var picked []*message
 	retention := k.seconds("MessageRetentionPeriod")

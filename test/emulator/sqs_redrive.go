@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// bury moves a message that was received too often to the dead-letter queue, with its id and the time it was sent. It reports false,
-// and the message stays, if that is to fail on demand.
+// bury moves a message that was received too often to the dead-letter queue, with its id
+// and the time it was sent. It reports false, and the message stays, if that is to fail
+// on demand.
 func (q *queues) bury(k, dead *queue, m *message, now time.Time) bool {
 	q.faults.count(opRedrive)
 	if f, hit := q.faults.take(opRedrive, dead.name); hit && f.Status != 0 {
@@ -59,8 +60,8 @@ type startMoveOutput struct {
 	TaskHandle string
 }
 
-// startMessageMoveTask moves the visible messages of a dead-letter queue to where each came from, or to one queue. They are new
-// messages there.
+// startMessageMoveTask moves the visible messages of a dead-letter queue to where each
+// came from, or to one queue. They are new messages there.
 func (q *queues) startMessageMoveTask(_ context.Context, _ sqsRequest, in *startMoveInput) (startMoveOutput, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -83,7 +84,8 @@ func (q *queues) startMessageMoveTask(_ context.Context, _ sqsRequest, in *start
 	return startMoveOutput{task.TaskHandle}, nil
 }
 
-// exhume moves the visible messages, and returns how many. One whose source is gone stays.
+// exhume moves the visible messages, and returns how many. One whose source is gone
+// stays.
 func (q *queues) exhume(from *queue, destination string, now time.Time) int {
 	moved := 0
 	for e := from.visible.Front(); e != nil; {
@@ -122,7 +124,8 @@ type listMovesOutput struct {
 	Results []moveTask
 }
 
-// listMessageMoveTasks lists the newest first. AWS gives the handle of running tasks only.
+// listMessageMoveTasks lists the newest first. AWS gives the handle of running tasks
+// only.
 func (q *queues) listMessageMoveTasks(_ context.Context, _ sqsRequest, in *listMovesInput) (listMovesOutput, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -97,7 +97,8 @@ func (e sendEntry) size() int {
 	return n
 }
 
-// validContents tells whether a body has only the characters that SQS takes: those of XML 1.0.
+// validContents tells whether a body has only the characters that SQS takes: those of XML
+// 1.0.
 func validContents(body string) bool {
 	return utf8.ValidString(body) && !strings.ContainsFunc(body, func(r rune) bool {
 		return r < 0x20 && r != '\t' && r != '\n' && r != '\r' || r == 0xfffe || r == 0xffff
@@ -109,7 +110,8 @@ func md5Hex(s string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// md5OfAttributes is the digest described in the SQS developer guide, "Calculating the MD5 message digest for message attributes".
+// md5OfAttributes is the digest described in the SQS developer guide, "Calculating the
+// MD5 message digest for message attributes".
 func md5OfAttributes(attributes map[string]messageAttribute) string {
 	if len(attributes) == 0 {
 		return ""

@@ -28,11 +28,13 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// endpointVariable names an S3 and SQS to run the conformance suite against, instead of the emulator: LocalStack's URL, or AWS's. The
-// region and the credentials then come from the environment.
+// endpointVariable names an S3 and SQS to run the conformance suite against, instead of
+// the emulator: LocalStack's URL, or AWS's. The region and the credentials then come from
+// the environment.
 const endpointVariable = "CONFORMANCE_ENDPOINT_URL"
 
-// world is an S3 and SQS and the SDK's clients for it, made as production makes them: config.LoadDefaultConfig, defaults kept.
+// world is an S3 and SQS and the SDK's clients for it, made as production makes them:
+// config.LoadDefaultConfig, defaults kept.
 type world struct {
 	t   *testing.T
 	s3  *s3.Client
@@ -81,7 +83,8 @@ func serve(t *testing.T, cfg emulator.Config, start func(h http.Handler) *httpte
 	return w
 }
 
-// connect makes the clients. They fail at the first error: a retry would hide what a test is about.
+// connect makes the clients. They fail at the first error: a retry would hide what a test
+// is about.
 func (w *world) connect(srv *httptest.Server) {
 	client := awshttp.NewBuildableClient() // the one type that AWS_CA_BUNDLE in the environment allows
 	options := []func(*config.LoadOptions) error{config.WithRetryMaxAttempts(1), config.WithBaseEndpoint(w.url), config.WithHTTPClient(client)}
@@ -102,10 +105,11 @@ func (w *world) connect(srv *httptest.Server) {
 	w.sqs = sqs.NewFromConfig(cfg)
 }
 
-// plainBodies hides WriteTo of request bodies. The SDK closes a body as soon as the answer's header is there, and a closed body's WriteTo
-// answers io.EOF, which net/http takes for a failed write: where the server is quicker than the client's own goroutine, the connection is
-// closed while the answer is read ("use of closed network connection"). Read of a closed body is harmless. smithy-go 1.28.9; see
-// aws/aws-sdk-go-v2 issue 2737.
+// plainBodies hides WriteTo of request bodies. The SDK closes a body as soon as the
+// answer's header is there, and a closed body's WriteTo answers io.EOF, which net/http
+// takes for a failed write: where the server is quicker than the client's own goroutine,
+// the connection is closed while the answer is read ("use of closed network connection").
+// Read of a closed body is harmless. smithy-go 1.28.9; see aws/aws-sdk-go-v2 issue 2737.
 type plainBodies struct{ aws.HTTPClient }
 
 // Do makes the request with a body that can only be read.
@@ -271,7 +275,8 @@ func status(err error) int {
 	return 0
 }
 
-// content is deterministic, of any size, and without a period that a cut at a round number would hide.
+// content is deterministic, of any size, and without a period that a cut at a round
+// number would hide.
 func content(n int) string {
 	var b bytes.Buffer
 	for i := 0; b.Len() < n; i++ {

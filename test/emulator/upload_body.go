@@ -27,8 +27,8 @@ func payload(r *http.Request) io.Reader {
 	return r.Body
 }
 
-// receive stores a request's body and compares it with every digest that came with it, before or behind it. Nothing is stored where one
-// differs.
+// receive stores a request's body and compares it with every digest that came with it,
+// before or behind it. Nothing is stored where one differs.
 func (b *buckets) receive(r *http.Request) (received, error) {
 	alg, explicit, err := requested(r)
 	if err != nil {

@@ -119,7 +119,8 @@ func TestJSONErrors(t *testing.T) {
 	}
 }
 
-// Over TLS the SDK sends the checksum behind the body, in chunks; a body that cannot be rewound also only then.
+// Over TLS the SDK sends the checksum behind the body, in chunks; a body that cannot be
+// rewound also only then.
 func TestTrailer(t *testing.T) {
 	w := serve(t, emulator.Config{}, httptest.NewTLSServer)
 	b, text := w.newBucket(), content(300_000)

@@ -1,5 +1,6 @@
-// Package guard holds the rules of the house that neither the compiler nor the linter checks: who may import whom, how long a file
-// and a function may be, that every package says what it is for and has tests, and that nothing is left for later.
+// Package guard holds the rules of the house that neither the compiler nor the linter
+// checks: who may import whom, how long a file and a function may be, that every package
+// says what it is for and has tests, and that nothing is left for later.
 package guard
 
 import (
@@ -28,7 +29,8 @@ const (
 
 var (
 	root = filepath.Join("..", "..")
-	// skipped are directories that are not the tree's own words: what was built, fetched or is given to tests.
+	// skipped are directories that are not the tree's own words: what was built, fetched
+	// or is given to tests.
 	skipped = []string{".git", ".cache", "bin", "testdata"}
 	// failpoint may be passed anywhere: it does nothing but in the crash tests.
 	failpoint = "internal/failpoint"
@@ -106,7 +108,8 @@ func within(dir string, those ...string) bool {
 	return slices.ContainsFunc(those, func(d string) bool { return dir == d || strings.HasPrefix(dir, d+"/") })
 }
 
-// The layout is a star: leaves do not know each other, the pipeline knows them, the program wires. Only tests import test/.
+// The layout is a star: leaves do not know each other, the pipeline knows them, the
+// program wires. Only tests import test/.
 func TestStar(t *testing.T) {
 	for _, s := range sources(t) {
 		for _, im := range s.imports() {
@@ -125,7 +128,8 @@ func TestStar(t *testing.T) {
 	}
 }
 
-// The package that anything may import has one function, imports none of ours, and is empty but for the crash tests.
+// The package that anything may import has one function, imports none of ours, and is
+// empty but for the crash tests.
 func TestFailpoint(t *testing.T) {
 	files := 0
 	for _, s := range sources(t) {
@@ -153,7 +157,8 @@ func TestFailpoint(t *testing.T) {
 	}
 }
 
-// Some packages are for some directories only, tests apart: the rest of the program does not know that they exist.
+// Some packages are for some directories only, tests apart: the rest of the program does
+// not know that they exist.
 func TestWhoUsesWhat(t *testing.T) {
 	rules := []struct {
 		pkg  string // with a trailing slash, all below it
@@ -212,7 +217,8 @@ func TestSizes(t *testing.T) {
 	}
 }
 
-// Every package says in one place what it is for, and has tests of its own. Programs under test/ are tested by those that run them.
+// Every package says in one place what it is for, and has tests of its own. Programs
+// under test/ are tested by those that run them.
 func TestPackages(t *testing.T) {
 	type facts struct{ comment, code, tests, program bool }
 	packages := map[string]facts{}
@@ -268,7 +274,8 @@ func is(e ast.Expr, pkg, name string) bool {
 	return ok && id.Name == pkg
 }
 
-// A test neither sleeps, unless its line says why it must, nor is it skipped without a word.
+// A test neither sleeps, unless its line says why it must, nor is it skipped without a
+// word.
 func TestTests(t *testing.T) {
 	for _, s := range sources(t) {
 		if !s.isTest() {

@@ -1,6 +1,7 @@
-// Package images makes tarballs for tests, good and hostile, block by block: archive/tar's writer refuses most of what an attacker
-// sends. Cases lists them, one for each rule and shape, with what must become of each under each policy; Corpus is what other
-// projects test their extractors with.
+// Package images makes tarballs for tests, good and hostile, block by block:
+// archive/tar's writer refuses most of what an attacker sends. Cases lists them, one for
+// each rule and shape, with what must become of each under each policy; Corpus is what
+// other projects test their extractors with.
 package images
 
 import (
@@ -11,8 +12,9 @@ import (
 
 const blockSize = 512
 
-// Entry is one header with its data. What is left out is filled in: a directory when the name ends in a slash, a symbolic link when
-// Link is set, else a regular file; mode 0755 for directories and 0644 for others; the size of Body.
+// Entry is one header with its data. What is left out is filled in: a directory when the
+// name ends in a slash, a symbolic link when Link is set, else a regular file; mode 0755
+// for directories and 0644 for others; the size of Body.
 type Entry struct {
 	Name, Link, Body string
 	From             string // file that has the data; Size is its size, and only Write copies it
@@ -106,7 +108,8 @@ func (e *Entry) defaults() {
 	}
 }
 
-// octal fills a numeric field; what is negative or does not fit is written in base-256, as GNU tar does.
+// octal fills a numeric field; what is negative or does not fit is written in base-256,
+// as GNU tar does.
 func octal(field []byte, n int64) {
 	text := fmt.Sprintf("%0*o", len(field)-1, n)
 	if n >= 0 && len(text) < len(field) {
@@ -130,7 +133,8 @@ func Checksum(block []byte) {
 	copy(block[148:156], fmt.Sprintf("%06o\x00 ", sum))
 }
 
-// Long is GNU's way to give the next entry a name or, with typ 'K', a link target of any length.
+// Long is GNU's way to give the next entry a name or, with typ 'K', a link target of any
+// length.
 func Long(typ byte, name string) Entry {
 	return Entry{Name: "././@LongLink", Type: typ, Body: name + "\x00", Edit: func(b []byte) { copy(b[257:], "ustar  \x00") }}
 }

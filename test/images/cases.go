@@ -2,7 +2,8 @@ package images
 
 import "slices"
 
-// Case is one archive and what must become of it. An empty outcome means that it is accepted; anything else is the reason's code.
+// Case is one archive and what must become of it. An empty outcome means that it is
+// accepted; anything else is the reason's code.
 type Case struct {
 	Group, Name             string
 	Bytes                   []byte

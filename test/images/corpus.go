@@ -16,8 +16,9 @@ var testdata embed.FS
 // accepted is how the table says that there is no reason to refuse.
 const accepted = "ok"
 
-// Corpus returns the archives that other projects test their extractors with. The outcomes are those of testdata/corpus.txt: under
-// Strict and Distro, and with the rule on the layout left aside, as nearly none of them is a root file system.
+// Corpus returns the archives that other projects test their extractors with. The
+// outcomes are those of testdata/corpus.txt: under Strict and Distro, and with the rule
+// on the layout left aside, as nearly none of them is a root file system.
 func Corpus() ([]Case, error) {
 	table, err := testdata.ReadFile("testdata/corpus.txt")
 	if err != nil {

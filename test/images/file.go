@@ -47,7 +47,8 @@ func (f File) entry(name string) Entry {
 	return e
 }
 
-// Write writes the archive of the entries, with its end marker, as Tar makes it in memory.
+// Write writes the archive of the entries, with its end marker, as Tar makes it in
+// memory.
 func Write(w io.Writer, entries ...Entry) error {
 	for _, e := range entries {
 		if _, err := w.Write(Blocks(e)); err != nil {

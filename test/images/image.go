@@ -9,8 +9,9 @@ import (
 	"strings"
 )
 
-// Image is an image in layers, to be put into one of the forms that tools write. The functions change a document before it is
-// encoded, so that all digests above it are right.
+// Image is an image in layers, to be put into one of the forms that tools write. The
+// functions change a document before it is encoded, so that all digests above it are
+// right.
 type Image struct {
 	Layers   [][]byte // lowest first
 	Files    []File   // further layers, which lie in files, above the others; their archive is for Write
@@ -93,7 +94,8 @@ func (im Image) OCI() []Entry {
 	}, unique(blobs)...)
 }
 
-// Docker25 is what docker save writes since version 25: an OCI layout with a manifest.json, which comes last.
+// Docker25 is what docker save writes since version 25: an OCI layout with a
+// manifest.json, which comes last.
 func (im Image) Docker25() []Entry {
 	config := im.config()
 	var names []string
@@ -103,7 +105,8 @@ func (im Image) Docker25() []Entry {
 	return append(im.OCI(), manifestJSON("blobs/sha256/"+Sum(config), names))
 }
 
-// Docker is what docker save wrote before: a directory for each layer, and a link for a layer that is there already.
+// Docker is what docker save wrote before: a directory for each layer, and a link for a
+// layer that is there already.
 func (im Image) Docker() []Entry {
 	config := im.config()
 	list := []Entry{{Name: Sum(config) + ".json", Body: string(config)}}

@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// Go's reader, which knows nothing of ours, sees in the plain good archives what was put in.
+// Go's reader, which knows nothing of ours, sees in the plain good archives what was put
+// in.
 func TestBuilderAgainstGo(t *testing.T) {
 	for _, c := range Cases() {
 		if c.Group != "good" || c.Strict != "" {
@@ -86,7 +87,8 @@ func TestRecords(t *testing.T) {
 	}
 }
 
-// The list is as large as promised, its archives have names of their own and are the same every time.
+// The list is as large as promised, its archives have names of their own and are the same
+// every time.
 func TestCases(t *testing.T) {
 	seen, again := map[string]bool{}, Cases()
 	for i, c := range Cases() {

@@ -1,5 +1,6 @@
-// Package invariants says what must hold on a host while no daemon changes anything: the journal, the pool and the files of the state
-// directory tell the same, and nothing is left over. It is for tests that have killed, cut off, or filled up something.
+// Package invariants says what must hold on a host while no daemon changes anything: the
+// journal, the pool and the files of the state directory tell the same, and nothing is
+// left over. It is for tests that have killed, cut off, or filled up something.
 package invariants
 
 import (
@@ -110,7 +111,8 @@ func (h Host) pool(b *broken) {
 	}
 }
 
-// devices: every row is finished and has its thin device, every thin device has its row; snapshots are active, and nothing else is.
+// devices: every row is finished and has its thin device, every thin device has its row;
+// snapshots are active, and nothing else is.
 func (h Host) devices(b *broken) {
 	rows, active := map[devmapper.ID]bool{}, map[devmapper.ID]bool{}
 	for _, d := range h.Devices {

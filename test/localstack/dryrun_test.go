@@ -10,8 +10,8 @@ import (
 	"imagemanager.internal/test/emulator"
 )
 
-// replayDryRun shows that a dry run makes no request, and that what it prints is a script that makes every call of a real first run,
-// with the same result.
+// replayDryRun shows that a dry run makes no request, and that what it prints is a script
+// that makes every call of a real first run, with the same result.
 func replayDryRun(t *testing.T, hooked *world) {
 	t.Helper()
 	w := newWorld(t, "us-east-1")
@@ -38,7 +38,8 @@ func replayDryRun(t *testing.T, hooked *world) {
 	}
 }
 
-// us-east-1 is the one region that S3 does not want named; China and GovCloud have ARNs and addresses of their own.
+// us-east-1 is the one region that S3 does not want named; China and GovCloud have ARNs
+// and addresses of their own.
 func TestDryRunRegions(t *testing.T) {
 	for region, want := range map[string][]string{
 		"us-east-1":     {"https://sqs.us-east-1.amazonaws.com/ACCOUNT_ID/images ", "arn:aws:s3:::b-b"},
@@ -61,7 +62,8 @@ func TestDryRunRegions(t *testing.T) {
 	}
 }
 
-// The help names every option and variable that the script knows, with the default that holds.
+// The help names every option and variable that the script knows, with the default that
+// holds.
 func TestHelp(t *testing.T) {
 	help := succeed(t, nil, setup, "--help").out
 	text, err := os.ReadFile(setup)

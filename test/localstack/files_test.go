@@ -126,7 +126,8 @@ func TestHealthCheck(t *testing.T) {
 	}
 }
 
-// The image needs what the Dockerfile copies, and no more of the repository than dockerignore lets through.
+// The image needs what the Dockerfile copies, and no more of the repository than
+// dockerignore lets through.
 func TestDockerfile(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(root, "localstack", "Dockerfile"))
 	if err != nil {

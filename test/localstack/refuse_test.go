@@ -9,7 +9,8 @@ import (
 	"imagemanager.internal/test/emulator"
 )
 
-// A queue's policy with a statement of others is not overwritten unless that is asked for.
+// A queue's policy with a statement of others is not overwritten unless that is asked
+// for.
 func TestPolicyOfOthers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "us-east-1")
@@ -26,7 +27,8 @@ func TestPolicyOfOthers(t *testing.T) {
 	}
 }
 
-// S3 refuses a queue whose policy it does not see yet. The script waits for that, but not for ever.
+// S3 refuses a queue whose policy it does not see yet. The script waits for that, but not
+// for ever.
 func TestNotificationRefused(t *testing.T) {
 	t.Parallel()
 	const op = "PutBucketNotificationConfiguration"

@@ -15,7 +15,8 @@ import (
 	"imagemanager.internal/test/emulator"
 )
 
-// world is an emulator that looks at queue policies as AWS does, and a counter of the requests that it got.
+// world is an emulator that looks at queue policies as AWS does, and a counter of the
+// requests that it got.
 type world struct {
 	t        *testing.T
 	emu      *emulator.Server
@@ -57,7 +58,8 @@ func newWorld(t *testing.T, region string) *world {
 	return w
 }
 
-// env is what the script gets: no pauses, and no retries inside the CLI, so that the script's own can be counted.
+// env is what the script gets: no pauses, and no retries inside the CLI, so that the
+// script's own can be counted.
 func (w *world) env() []string {
 	return []string{
 		"AWS_CLI=" + w.cli, "AWS_ENDPOINT_URL=" + w.url, "AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=test",
@@ -122,7 +124,8 @@ func (w *world) decode(text string, into any) {
 	}
 }
 
-// announced puts the objects and returns the keys that the queue then hears of, without test events.
+// announced puts the objects and returns the keys that the queue then hears of, without
+// test events.
 func (w *world) announced(keys ...string) []string {
 	w.t.Helper()
 	w.sqs("PurgeQueue", "images", "")
@@ -221,8 +224,9 @@ func (w *world) checkQueues() {
 	}
 }
 
-// A later run with other options brings bucket and queue to what it says, and leaves configurations of others alone. The region is one
-// that has to be named when the bucket is made.
+// A later run with other options brings bucket and queue to what it says, and leaves
+// configurations of others alone. The region is one that has to be named when the bucket
+// is made.
 func TestConverges(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "eu-west-1")

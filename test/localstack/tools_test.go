@@ -1,5 +1,5 @@
-// Package localstack tests what the directory localstack holds: the set-up script against the emulator, by the AWS CLI, and the
-// compose file as far as that goes without Docker.
+// Package localstack tests what the directory localstack holds: the set-up script against
+// the emulator, by the AWS CLI, and the compose file as far as that goes without Docker.
 package localstack
 
 import (
@@ -17,8 +17,8 @@ var (
 	hook  = filepath.Join(root, "localstack", "init", "ready.d", "10-setup.sh")
 )
 
-// tool returns the path of a program that a test cannot do without. Where it is missing the test is skipped, or fails if
-// CIM_REQUIRE_TOOLS=1 says that nothing may be missing.
+// tool returns the path of a program that a test cannot do without. Where it is missing
+// the test is skipped, or fails if CIM_REQUIRE_TOOLS=1 says that nothing may be missing.
 func tool(t *testing.T, name, debian string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
@@ -48,8 +48,8 @@ type outcome struct {
 	code      int
 }
 
-// execute runs a program with nothing in its environment but PATH, HOME and what is given, so that the machine's own credentials and
-// settings play no part.
+// execute runs a program with nothing in its environment but PATH, HOME and what is
+// given, so that the machine's own credentials and settings play no part.
 func execute(t *testing.T, env []string, program string, args ...string) outcome {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), program, args...)

@@ -28,7 +28,8 @@ func (h *host) put(images ...image) {
 	}
 }
 
-// cloudAs makes the cloud as it stood when the power failed: every object is there, and a message about those whose message was not deleted.
+// cloudAs makes the cloud as it stood when the power failed: every object is there, and a
+// message about those whose message was not deleted.
 func (h *host) cloudAs(deleted []string) {
 	h.T.Helper()
 	for _, img := range images() {

@@ -33,7 +33,8 @@ const (
 	markDeleted = "deleted:"
 )
 
-// host is a machine with one disk, sliced: a file system for the state directory, the pool's metadata, the pool's data.
+// host is a machine with one disk, sliced: a file system for the state directory, the
+// pool's metadata, the pool's data.
 type host struct{ *machine.Host }
 
 // newHost slices a disk, mounts its file system, and sees to it that nothing of that is

@@ -26,9 +26,11 @@ const (
 	tearsAt = 4096 // bytes: what a disk writes whole or not at all
 )
 
-// entry is one line of a log of writes. The kernel logs a write when it is on the disk for good: one with FUA when it has ended, the
-// others when a flush has ended that was sent after their end, before the entry of that flush. So what precedes a flush, a FUA or a
-// mark in the log was durable when that happened, and what follows was not known to be.
+// entry is one line of a log of writes. The kernel logs a write when it is on the disk
+// for good: one with FUA when it has ended, the others when a flush has ended that was
+// sent after their end, before the entry of that flush. So what precedes a flush, a FUA
+// or a mark in the log was durable when that happened, and what follows was not known to
+// be.
 type entry struct {
 	offset, size int64 // on the disk, bytes
 	flags        int64
@@ -78,9 +80,10 @@ var modes = []string{"none", "all", "writes", "blocks"}
 
 func (c cut) String() string { return fmt.Sprintf("entry %d, %s, seed %d", c.at, c.mode, c.seed) }
 
-// unflushed returns the entries that the disk may or may not have kept when the power fails before entry at: the writes that the next
-// flush would have made durable, or the one write with FUA that was under way. A write that follows a write with FUA in the log may
-// have waited for that: it is not on the disk without it.
+// unflushed returns the entries that the disk may or may not have kept when the power
+// fails before entry at: the writes that the next flush would have made durable, or the
+// one write with FUA that was under way. A write that follows a write with FUA in the log
+// may have waited for that: it is not on the disk without it.
 func unflushed(log []entry, at int) []entry {
 	end := at
 	for end < len(log) && !log[end].is(flush|fua|mark) {
@@ -151,8 +154,9 @@ func marked(log []entry, at int, prefix string) []string {
 	return list
 }
 
-// cuts chooses n states. Up to half of them are the deletions of messages, with what was durable then and nothing more: there most is at
-// stake. The others are spread evenly over the log, each after a flush, a write with FUA or a mark.
+// cuts chooses n states. Up to half of them are the deletions of messages, with what was
+// durable then and nothing more: there most is at stake. The others are spread evenly
+// over the log, each after a flush, a write with FUA or a mark.
 func cuts(log []entry, n int, seed uint64) []cut {
 	r := rand.New(rand.NewPCG(seed, 0))
 	start := slices.IndexFunc(log, func(e entry) bool { return e.mark == markStart })

@@ -1,13 +1,17 @@
-// Package powercut cuts the power of a host whose disk loses what it was not told to keep.
+// Package powercut cuts the power of a host whose disk loses what it was not told to
+// keep.
 //
-// State directory, pool metadata and pool data lie on one disk, under the kernel's log of writes (dm-log-writes), so that there is one
-// order of all writes. The daemon takes images from the queue, snapshots are made, the pool grows. Afterwards the disk is built again
-// as it may have been at many moments: what was flushed until then is there, and of what was not yet flushed nothing, all, some writes,
-// or some 4 KiB blocks. On each such disk the daemon is started again and must come to the end as if nothing had happened; and what it
-// had promised before the cut must be there, above all the image of every message that it had deleted.
+// State directory, pool metadata and pool data lie on one disk, under the kernel's log of
+// writes (dm-log-writes), so that there is one order of all writes. The daemon takes
+// images from the queue, snapshots are made, the pool grows. Afterwards the disk is built
+// again as it may have been at many moments: what was flushed until then is there, and of
+// what was not yet flushed nothing, all, some writes, or some 4 KiB blocks. On each such
+// disk the daemon is started again and must come to the end as if nothing had happened;
+// and what it had promised before the cut must be there, above all the image of every
+// message that it had deleted.
 //
-// CIM_POWERCUT_STATES says how many states (default 6). CIM_POWERCUT_SEED repeats a choice, though not the order of the writes, which is a
-// little different in every run.
+// CIM_POWERCUT_STATES says how many states (default 6). CIM_POWERCUT_SEED repeats a
+// choice, though not the order of the writes, which is a little different in every run.
 package powercut
 
 import (

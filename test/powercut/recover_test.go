@@ -8,7 +8,8 @@ import (
 	"imagemanager.internal/test/disks"
 )
 
-// recovers starts the host on the disk that a power cut left, and checks what it had promised and what becomes of it.
+// recovers starts the host on the disk that a power cut left, and checks what it had
+// promised and what becomes of it.
 func recovers(t *testing.T, mnt, disk string, marks []string) {
 	size := dataSize
 	if slices.Contains(marks, markLarger) {

@@ -18,8 +18,9 @@ import (
 	"imagemanager.internal/test/invariants"
 )
 
-// afterCut looks at the state directory as the power cut left it, through a copy of the journal: what was promised must be there before
-// anything is recovered, and without any message. It tells whether the pool was there.
+// afterCut looks at the state directory as the power cut left it, through a copy of the
+// journal: what was promised must be there before anything is recovered, and without any
+// message. It tells whether the pool was there.
 func (h *host) afterCut(marks []string) (pool bool) {
 	h.T.Helper()
 	dir := h.T.TempDir()
@@ -68,7 +69,8 @@ func byKeyIn(list []store.Image, key string) store.Image {
 	return store.Image{}
 }
 
-// deletedHaveImages is the promise to the queue: a message is deleted only when its image is terminal, on the disk.
+// deletedHaveImages is the promise to the queue: a message is deleted only when its image
+// is terminal, on the disk.
 func (h *host) deletedHaveImages(list []store.Image, marks []string) {
 	h.T.Helper()
 	for _, m := range marks {
@@ -136,7 +138,8 @@ func (h *host) integrity(path string) {
 	}
 }
 
-// whole checks what must hold while no daemon runs, and that every image is what was uploaded.
+// whole checks what must hold while no daemon runs, and that every image is what was
+// uploaded.
 func (h *host) whole() {
 	h.T.Helper()
 	found := h.Look()

@@ -38,7 +38,8 @@ type Header struct {
 	Xattrs     []Xattr // in the archive's order
 }
 
-// Xattr is an extended attribute, an access control list or file flags; Name has the prefix of Linux ("user.", "system.", ...).
+// Xattr is an extended attribute, an access control list or file flags; Name has the
+// prefix of Linux ("user.", "system.", ...).
 type Xattr struct {
 	Name, Value []byte
 }
@@ -62,7 +63,8 @@ var fileType = map[byte]int64{
 // check refuses what other readers take for something else.
 func (h *Header) check() *Error {
 	var err *Error
-	// 7-Zip, Maven and old versions of Docker write the whole st_mode. Harmless where the type is the entry's own.
+	// 7-Zip, Maven and old versions of Docker write the whole st_mode. Harmless where the
+	// type is the entry's own.
 	if h.Mode&^permissions == fileType[h.Type] {
 		h.Mode &= permissions
 	}
@@ -104,8 +106,8 @@ var (
 	trailerStar = []byte("tar\x00")
 )
 
-// IsHeader tells whether a block of BlockSize bytes has a correct checksum: a tar archive begins with such a block, whatever the
-// first name looks like.
+// IsHeader tells whether a block of BlockSize bytes has a correct checksum: a tar archive
+// begins with such a block, whatever the first name looks like.
 func IsHeader(b []byte) bool {
 	if len(b) < BlockSize {
 		return false
@@ -187,7 +189,8 @@ func (f *fields) dialect(b []byte) *Error {
 			return defect(AmbiguousHeader, "a name that runs into star's fields")
 		}
 	case bytes.Equal(magic, magicGNU):
-		// GNU's times stand where POSIX has its prefix: text there is a name to some readers.
+		// GNU's times stand where POSIX has its prefix: text there is a name to some
+		// readers.
 		for _, raw := range [][]byte{b[345:357], b[357:369]} {
 			if _, err := number(raw); err != nil && raw[0] != 0 {
 				return defect(AmbiguousHeader, "text in place of a time")

@@ -8,7 +8,8 @@ import (
 
 func quoteByte(c byte) string { return fmt.Sprintf("%q", string(rune(c))) }
 
-// number reads a field: octal digits, or GNU's base-256 where the first bit is set (the second is the sign).
+// number reads a field: octal digits, or GNU's base-256 where the first bit is set (the
+// second is the sign).
 func number(b []byte) (int64, *Error) {
 	if b[0]&0x80 == 0 {
 		return octal(b)
@@ -68,7 +69,8 @@ func decimal(b []byte) (int64, *Error) {
 	return n, nil
 }
 
-// timestamp reads a PAX time: an optional minus, seconds, an optional fraction, of which nine digits count.
+// timestamp reads a PAX time: an optional minus, seconds, an optional fraction, of which
+// nine digits count.
 func timestamp(b []byte) (Time, *Error) {
 	whole, fraction, dotted := bytes.Cut(b, []byte("."))
 	digits, negative := bytes.CutPrefix(whole, []byte("-"))

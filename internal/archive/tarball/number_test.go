@@ -2,7 +2,8 @@ package tarball
 
 import "testing"
 
-// Numbers in headers: octal in its variants, base-256, and everything at the borders of what fits.
+// Numbers in headers: octal in its variants, base-256, and everything at the borders of
+// what fits.
 func TestNumber(t *testing.T) {
 	for _, c := range []struct {
 		field string

@@ -25,7 +25,8 @@ func (e *extension) reset() {
 	*e = extension{pax: e.pax[:0], long: e.long[:0], seen: e.seen}
 }
 
-// add takes the data of one extended header. Two that could contradict each other are refused: readers prefer different ones.
+// add takes the data of one extended header. Two that could contradict each other are
+// refused: readers prefer different ones.
 func (e *extension) add(typ byte, data []byte) *Error {
 	switch {
 	case typ == typeGlobal:
@@ -59,7 +60,8 @@ func (e *extension) add(typ byte, data []byte) *Error {
 	return nil
 }
 
-// checkGlobal lets comments pass. Whatever would change entries is refused: Go ignores it, others apply it.
+// checkGlobal lets comments pass. Whatever would change entries is refused: Go ignores
+// it, others apply it.
 func checkGlobal(data []byte) *Error {
 	return eachRecord(data, func(key string, _ []byte) *Error {
 		switch {
@@ -97,7 +99,8 @@ func (e *extension) apply(h *Header) *Error {
 	return e.applySize(h)
 }
 
-// applySize accepts a size where the header has none or the same. Otherwise one reader would take data for headers (CVE-2025-62518).
+// applySize accepts a size where the header has none or the same. Otherwise one reader
+// would take data for headers (CVE-2025-62518).
 func (e *extension) applySize(h *Header) *Error {
 	const fits = 8 << 30 // larger sizes cannot stand in the header
 	if e.sizeOverride < 0 {
@@ -145,7 +148,8 @@ func (e *extension) record(h *Header, key string, value []byte) (err *Error) {
 	return err
 }
 
-// vendor handles keys outside of POSIX; those without effect on what is extracted are ignored.
+// vendor handles keys outside of POSIX; those without effect on what is extracted are
+// ignored.
 func (e *extension) vendor(h *Header, key string, value []byte) *Error {
 	switch {
 	case strings.HasPrefix(key, "GNU.sparse."), key == "SCHILY.realsize", key == "SUN.holesdata":
@@ -195,7 +199,8 @@ func text(value []byte) ([]byte, *Error) {
 	return value, nil
 }
 
-// eachRecord splits PAX records: "LENGTH KEY=VALUE\n", where LENGTH counts the whole record.
+// eachRecord splits PAX records: "LENGTH KEY=VALUE\n", where LENGTH counts the whole
+// record.
 func eachRecord(data []byte, do func(key string, value []byte) *Error) *Error {
 	for len(data) > 0 {
 		digits, _, ok := bytes.Cut(data, []byte(" "))

@@ -1,12 +1,16 @@
-// Package tarball reads the headers of a tar archive and nothing else. Its grammar is the narrow one on which GNU tar, libarchive,
-// CPython and Go's archive/tar agree: wherever one of them would see another list of entries (two extended headers for one entry, a
-// PAX size that contradicts the header's, data behind the end marker, a size on an entry without data) the archive is refused, so that
-// nothing can be shown to one reader and hidden from another.
+// Package tarball reads the headers of a tar archive and nothing else. Its grammar is the
+// narrow one on which GNU tar, libarchive, CPython and Go's archive/tar agree: wherever
+// one of them would see another list of entries (two extended headers for one entry, a
+// PAX size that contradicts the header's, data behind the end marker, a size on an entry
+// without data) the archive is refused, so that nothing can be shown to one reader and
+// hidden from another.
 //
-// Understood are the old (v7), POSIX (ustar, PAX) and GNU formats. Sparse files are refused by name in all their spellings.
-// Sources: POSIX.1-2017 pax, "ustar Interchange Format" and "pax Interchange Format"; the GNU tar manual, "Basic Tar Format".
+// Understood are the old (v7), POSIX (ustar, PAX) and GNU formats. Sparse files are
+// refused by name in all their spellings. Sources: POSIX.1-2017 pax, "ustar Interchange
+// Format" and "pax Interchange Format"; the GNU tar manual, "Basic Tar Format".
 //
-// The package knows no rules on names, no policy and no limits but those on the size of extended headers.
+// The package knows no rules on names, no policy and no limits but those on the size of
+// extended headers.
 package tarball
 
 import (
@@ -41,14 +45,16 @@ type Reader struct {
 	join  []byte // prefix + "/" + name
 }
 
-// NewReader reads the archive in the first size bytes of src. Memory is bounded by limits.Record and about 64 KiB.
+// NewReader reads the archive in the first size bytes of src. Memory is bounded by
+// limits.Record and about 64 KiB.
 func NewReader(src io.ReaderAt, size int64, limits Limits) *Reader {
 	return &Reader{win: window{src: src}, size: size, limits: limits}
 }
 
-// Next returns the next entry, valid until the following call, or io.EOF behind a correct end of the archive: at least two blocks of
-// zeros, and nothing but zeros after them. It ends with the cause of ctx. An *Error says what is wrong with the archive; other errors are those of the source,
-// io.ErrUnexpectedEOF where it has fewer bytes than its size.
+// Next returns the next entry, valid until the following call, or io.EOF behind a correct
+// end of the archive: at least two blocks of zeros, and nothing but zeros after them. It
+// ends with the cause of ctx. An *Error says what is wrong with the archive; other errors
+// are those of the source, io.ErrUnexpectedEOF where it has fewer bytes than its size.
 func (r *Reader) Next(ctx context.Context) (*Header, error) {
 	for {
 		if ctx.Err() != nil {
@@ -87,7 +93,8 @@ func (r *Reader) header() ([]byte, error) {
 	return r.win.read(r.off, BlockSize, r.size)
 }
 
-// extend takes the header of a header: PAX records for the next entry or for all, or a long name in GNU's manner.
+// extend takes the header of a header: PAX records for the next entry or for all, or a
+// long name in GNU's manner.
 func (r *Reader) extend(f *fields) error {
 	switch {
 	case f.size > r.limits.Record || f.size > r.limits.Total-r.text:

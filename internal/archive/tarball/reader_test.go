@@ -69,7 +69,8 @@ func agree(t *testing.T, b []byte) error {
 	return nil
 }
 
-// Whatever is accepted of other projects' odd archives is listed by archive/tar in the same way.
+// Whatever is accepted of other projects' odd archives is listed by archive/tar in the
+// same way.
 func TestCorpusAgrees(t *testing.T) {
 	files, err := filepath.Glob("../../../test/images/testdata/*/*.tar")
 	if err != nil || len(files) < 50 {

@@ -5,7 +5,8 @@ import (
 	"io"
 )
 
-// windowSize is how much is read at once. Headers of small files lie close together: one system call brings several.
+// windowSize is how much is read at once. Headers of small files lie close together: one
+// system call brings several.
 const windowSize = 32 << 10
 
 // window is a read-only view that moves over the archive.
@@ -15,7 +16,8 @@ type window struct {
 	start int64
 }
 
-// read returns n bytes at off, valid until the next call. size is where the archive ends; the caller has checked off+n against it.
+// read returns n bytes at off, valid until the next call. size is where the archive ends;
+// the caller has checked off+n against it.
 func (w *window) read(off int64, n int, size int64) ([]byte, error) {
 	if off < w.start || off+int64(n) > w.start+int64(len(w.buf)) {
 		if err := w.fill(off, max(n, windowSize), size); err != nil {

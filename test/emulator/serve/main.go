@@ -1,5 +1,6 @@
-// Command emulator serves an emulated S3 and SQS for the demo and for experiments by hand. It prints one line that ends in its URL when
-// it listens, and ends on SIGINT or SIGTERM, taking its files with it.
+// Command emulator serves an emulated S3 and SQS for the demo and for experiments by
+// hand. It prints one line that ends in its URL when it listens, and ends on SIGINT or
+// SIGTERM, taking its files with it.
 package main
 
 import (

@@ -16,7 +16,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// It says where it listens, serves, and ends with its context, also while a poll waits; its directory is as before.
+// It says where it listens, serves, and ends with its context, also while a poll waits;
+// its directory is as before.
 func TestRun(t *testing.T) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())

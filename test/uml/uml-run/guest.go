@@ -24,7 +24,8 @@ const shared = "/run/host"
 // modules are loaded with what they depend on.
 var modules = []string{"loop", "dm-thin-pool", "dm-flakey", "dm-log-writes"}
 
-// guestMain is the guest's init: it makes a machine, runs the program, reports what that left behind, and powers off.
+// guestMain is the guest's init: it makes a machine, runs the program, reports what that
+// left behind, and powers off.
 func guestMain(dir string) {
 	code, err := start(dir)
 	if err != nil {
@@ -38,7 +39,8 @@ func guestMain(dir string) {
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF) // it does not return
 }
 
-// start gives the guest its standard error, which is not the kernel's console: nothing before this is seen without CIM_UML_CONSOLE.
+// start gives the guest its standard error, which is not the kernel's console: nothing
+// before this is seen without CIM_UML_CONSOLE.
 func start(dir string) (int, error) {
 	if err := mountAll(dir); err != nil {
 		return 0, err
@@ -266,7 +268,8 @@ func rawConsole(path string) (*os.File, error) {
 	return f, nil
 }
 
-// obey passes on the signals that the host sends. When the host's end is gone, so is whoever wanted the run: power off.
+// obey passes on the signals that the host sends. When the host's end is gone, so is
+// whoever wanted the run: power off.
 func obey(pid int) {
 	f, err := os.OpenFile("/dev/tty2", os.O_RDONLY|unix.O_NOCTTY, 0)
 	if err != nil {

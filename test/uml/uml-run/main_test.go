@@ -23,7 +23,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// build makes the program as the Makefile does; a test binary with the race detector cannot be a guest's init.
+// build makes the program as the Makefile does; a test binary with the race detector
+// cannot be a guest's init.
 func build(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "uml-run")
@@ -139,7 +140,8 @@ func TestSilence(t *testing.T) {
 	}
 }
 
-// A guest whose kernel stops is killed and the program run again: here the first guest's kernel is stopped by a signal.
+// A guest whose kernel stops is killed and the program run again: here the first guest's
+// kernel is stopped by a signal.
 func TestStoppedKernel(t *testing.T) {
 	t.Parallel()
 	if devmapper.Probe() == nil {

@@ -38,7 +38,8 @@ func suite(ctx context.Context, o options) error {
 	s := &scheduler{queue: queue, report: rep}
 	s.run(ctx, o.guests, tests)
 	if again := missing(tests, rep.results); len(again) > 0 && len(rep.failures) == 0 && ctx.Err() == nil {
-		// Their guest's kernel stopped, and uml-run went on with the next test in another one.
+		// Their guest's kernel stopped, and uml-run went on with the next test in another
+		// one.
 		fmt.Fprintf(os.Stderr, "uml-test: no result of %d tests; once more\n", len(again))
 		if err := enqueue(queue, again); err != nil {
 			return err
