@@ -109,11 +109,13 @@ func (c config) pipeline() pipeline.Config {
 	}
 	return pipeline.Config{
 		Bucket: c.Bucket, Prefix: c.Prefix, Policies: policies,
-		ManifestDir: filepath.Join(c.StateDir, "manifests"), ViolationDir: filepath.Join(c.StateDir, "violations"), ViolationBytes: int64(c.Violations),
-		Downloads: c.Downloads, Unpacks: c.Unpacks, Activations: c.Activations,
+		ManifestDir: filepath.Join(c.StateDir, "manifests"), ViolationDir: filepath.Join(c.StateDir, "violations"),
+		ViolationBytes: int64(c.Violations),
+		Downloads:      c.Downloads, Unpacks: c.Unpacks, Activations: c.Activations,
 		DownloadTimeout: c.DownloadTimeout, UnpackTimeout: c.UnpackTimeout, ActivateTimeout: c.ActivateTimeout,
 		Policy: archive.Policy(c.Policy), Limits: limits, DeviceBytes: int64(c.DeviceSize),
-		MaxAttempts: c.MaxAttempts, MaxCutOffs: c.MaxCutOffs, Unclaimed: 2 * c.Visibility, Backoff: c.Backoff, Grace: c.Grace,
+		MaxAttempts: c.MaxAttempts, MaxCutOffs: c.MaxCutOffs, Unclaimed: 2 * c.Visibility, Backoff: c.Backoff,
+		Grace:       c.Grace,
 		KeepForeign: c.Foreign == "keep", BackfillAtStart: c.BackfillAtStart, BackfillEvery: c.BackfillEvery,
 		StateDir: c.StateDir, MinFreeDisk: int64(c.MinFreeDisk), ReconcileEvery: c.ReconcileEvery,
 		MinFreeData: c.MinFreeData / 100, MinFreeMetadata: c.MinFreeMetadata / 100,
@@ -122,7 +124,10 @@ func (c config) pipeline() pipeline.Config {
 
 // queue translates the configuration for the queue client.
 func (c config) queue(o queue.Observer) queue.Config {
-	return queue.Config{URL: c.QueueURL, DeadLetterURL: c.DeadLetter, Wait: c.Wait, Visibility: c.Visibility, Drain: c.Drain, Observer: o}
+	return queue.Config{
+		URL: c.QueueURL, DeadLetterURL: c.DeadLetter, Wait: c.Wait, Visibility: c.Visibility,
+		Drain: c.Drain, Observer: o,
+	}
 }
 
 // printEnvironment writes the table of settings.

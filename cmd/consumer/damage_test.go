@@ -21,7 +21,8 @@ func stateWith(t *testing.T, keys ...string) string {
 		t.Fatal(err)
 	}
 	for i, key := range keys {
-		if _, _, err := s.Enqueue(t.Context(), store.Object{Bucket: "b", Key: key, ETag: string(rune('a' + i))}); err != nil {
+		if _, _, err := s.Enqueue(t.Context(),
+			store.Object{Bucket: "b", Key: key, ETag: string(rune('a' + i))}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -45,7 +46,10 @@ func TestDamagedDatabase(t *testing.T) {
 	t.Setenv("S3_BUCKET", "demo")
 	t.Setenv("SQS_QUEUE_URL", "http://127.0.0.1/q")
 	for harm, commands := range map[string][]string{
-		"all":  {"run", "status", "images", "snapshots", "history 1", "submit images/a.tar", "rm 1", "verify 1", "pool create", "pool status", "backup " + filepath.Join(t.TempDir(), "b")},
+		"all": {
+			"run", "status", "images", "snapshots", "history 1", "submit images/a.tar", "rm 1", "verify 1",
+			"pool create", "pool status", "backup " + filepath.Join(t.TempDir(), "b"),
+		},
 		"page": {"run", "pool create", "backup " + filepath.Join(t.TempDir(), "b")}, // those that read the whole file
 	} {
 		path := stateWith(t, "images/a.tar")

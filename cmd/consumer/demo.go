@@ -21,7 +21,8 @@ import (
 // no file.
 func cmdDemo(ctx context.Context, args []string, out io.Writer) (err error) {
 	fs := flags("demo", "<archive.tar>", out)
-	emulator := fs.String("emulator", "", "program that serves S3 and SQS when AWS_ENDPOINT_URL is not set (default: emulator beside consumer)")
+	emulator := fs.String("emulator", "",
+		"program that serves S3 and SQS when AWS_ENDPOINT_URL is not set (default: emulator beside consumer)")
 	dataSize := size(4 << 30)
 	fs.Var(&dataSize, "data-size", "size of the pool's sparse data file")
 	cfg, err := loadConfig(fs, args)
@@ -45,7 +46,8 @@ func cmdDemo(ctx context.Context, args []string, out io.Writer) (err error) {
 // play is the script of the demo.
 func (w *world) play(ctx context.Context, tarball string, dataSize size) error {
 	w.title("A thin pool, on sparse files behind loop devices")
-	if err := w.consumer(ctx, "pool", "create", "--data-size", fmt.Sprint(int64(dataSize)), "--thins", "1000"); err != nil {
+	if err := w.consumer(ctx, "pool", "create", "--data-size", fmt.Sprint(int64(dataSize)), "--thins",
+		"1000"); err != nil {
 		return err
 	}
 	w.title("The daemon, with policy %q: a real distribution has absolute links, setuid files and devices; strict, the default, refuses them", w.cfg.Policy)
@@ -78,7 +80,8 @@ func (w *world) playFirst(ctx context.Context, tarball string) (store.Image, err
 	if err != nil {
 		return store.Image{}, err
 	}
-	w.title("Upload %s (%s) as s3://%s/%s; S3 notifies the queue, the daemon does the rest", tarball, units.BytesSize(float64(info.Size())), w.cfg.Bucket, demoKey)
+	w.title("Upload %s (%s) as s3://%s/%s; S3 notifies the queue, the daemon does the rest",
+		tarball, units.BytesSize(float64(info.Size())), w.cfg.Bucket, demoKey)
 	began := time.Now()
 	img, err := w.upload(ctx, demoKey, tarball)
 	if err != nil {

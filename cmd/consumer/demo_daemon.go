@@ -47,7 +47,11 @@ type logLine struct {
 func startDaemon(program string, env []string, out io.Writer, args ...string) (*daemon, error) {
 	cmd := exec.Command(program, append([]string{"run"}, args...)...) //nolint:noctx // stopped by SIGTERM, in its turn
 	cmd.Env = env
-	d := &daemon{cmd: cmd, out: out, gone: make(chan struct{}), ready: make(chan struct{}), handoff: make(chan time.Time, 1)} // one uploaded twice
+	// one uploaded twice
+	d := &daemon{
+		cmd: cmd, out: out, gone: make(chan struct{}), ready: make(chan struct{}),
+		handoff: make(chan time.Time, 1),
+	}
 	log, err := startChild(cmd, cmd.StderrPipe)
 	if err != nil {
 		return nil, err
@@ -85,7 +89,8 @@ func (d *daemon) follow(log io.Reader) {
 func (l logLine) words() string {
 	switch {
 	case l.Message == "progress":
-		return fmt.Sprintf("%-9s %3.0f %%  %s of %s", l.Step, 100*l.Done/max(l.Total, 1), units.BytesSize(l.Done), units.BytesSize(l.Total))
+		return fmt.Sprintf("%-9s %3.0f %%  %s of %s",
+			l.Step, 100*l.Done/max(l.Total, 1), units.BytesSize(l.Done), units.BytesSize(l.Total))
 	case l.Entry != "" && l.Level == "info" && l.To == "":
 		return fmt.Sprintf("%-9s %s: %s dropped", "policy", l.Reason, l.Entry)
 	case l.Entry != "" && l.Level == "info":

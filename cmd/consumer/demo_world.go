@@ -79,7 +79,8 @@ func newWorld(ctx context.Context, cfg config, out io.Writer, emulator string) (
 
 // setEnv is the configuration of every consumer that the demo starts.
 func (w *world) setEnv() {
-	w.env = append(os.Environ(), "S3_BUCKET="+w.cfg.Bucket, "SQS_QUEUE_URL="+w.cfg.QueueURL, "AWS_ENDPOINT_URL="+w.cfg.Endpoint,
+	w.env = append(os.Environ(), "S3_BUCKET="+w.cfg.Bucket, "SQS_QUEUE_URL="+w.cfg.QueueURL, "AWS_ENDPOINT_URL="+
+		w.cfg.Endpoint,
 		"AWS_ENDPOINT_URL_S3="+w.cfg.EndpointS3, "AWS_ENDPOINT_URL_SQS="+w.cfg.EndpointSQS,
 		"AWS_REGION="+w.cfg.region(), "STATE_DIR="+w.cfg.StateDir, "IMAGE_POLICY="+w.cfg.Policy,
 		"LOG_LEVEL=debug", "LISTEN_ADDR=127.0.0.1:0")
@@ -98,7 +99,8 @@ func (w *world) startEmulator(ctx context.Context, program string) error {
 		program = filepath.Join(filepath.Dir(w.self), "emulator")
 	}
 	if _, err := os.Stat(program); err != nil {
-		return fmt.Errorf("no S3 and SQS to talk to: set AWS_ENDPOINT_URL, or build the emulator (`make build`): %w", err)
+		return fmt.Errorf("no S3 and SQS to talk to: set AWS_ENDPOINT_URL, or build the emulator (`make build`): %w",
+			err)
 	}
 	for _, kv := range [][2]string{{"AWS_ACCESS_KEY_ID", "demo"}, {"AWS_SECRET_ACCESS_KEY", "demo"}} {
 		if err := os.Setenv(kv[0], kv[1]); err != nil {
@@ -154,7 +156,10 @@ func (w *world) makeQueue(ctx context.Context) error {
 			QueueArn: aws.String(attrs.Attributes[arn]),
 			Events:   []s3types.Event{"s3:ObjectCreated:*"},
 			Filter: &s3types.NotificationConfigurationFilter{Key: &s3types.S3KeyFilter{
-				FilterRules: []s3types.FilterRule{{Name: s3types.FilterRuleNamePrefix, Value: aws.String(w.cfg.Prefix)}},
+				FilterRules: []s3types.FilterRule{{
+					Name:  s3types.FilterRuleNamePrefix,
+					Value: aws.String(w.cfg.Prefix),
+				}},
 			}},
 		}}},
 	})
@@ -227,7 +232,8 @@ func (w *world) put(ctx context.Context, key, file string) error {
 		return err
 	}
 	defer f.Close()
-	if _, err := w.s3.PutObject(ctx, &s3.PutObjectInput{Bucket: aws.String(w.cfg.Bucket), Key: aws.String(key), Body: f}); err != nil {
+	if _, err := w.s3.PutObject(ctx,
+		&s3.PutObjectInput{Bucket: aws.String(w.cfg.Bucket), Key: aws.String(key), Body: f}); err != nil {
 		return fmt.Errorf("upload %s: %w", key, err)
 	}
 	return nil
@@ -273,7 +279,10 @@ func writeHostile(dir string) (string, error) {
 		}
 	}
 	text := "* * * * * root touch /owned\n"
-	if err := tw.WriteHeader(&tar.Header{Name: "../../etc/cron.d/owned", Mode: 0o644, Size: int64(len(text))}); err != nil {
+	if err := tw.WriteHeader(&tar.Header{
+		Name: "../../etc/cron.d/owned", Mode: 0o644,
+		Size: int64(len(text)),
+	}); err != nil {
 		return "", err
 	}
 	if _, err := io.WriteString(tw, text); err != nil {

@@ -41,7 +41,8 @@ func TestPatientLog(t *testing.T) {
 			t.Error(err)
 		}
 		lines := strings.Split(strings.TrimSpace(got.String()), "\n")
-		if len(lines) != 4 || lines[0] != "line 0" || !strings.Contains(lines[1], `"lines":999`) || lines[3] != "line 1001" {
+		if len(lines) != 4 || lines[0] != "line 0" || !strings.Contains(lines[1], `"lines":999`) ||
+			lines[3] != "line 1001" {
 			t.Errorf("%q", lines)
 		}
 	})

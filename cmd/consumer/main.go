@@ -47,8 +47,14 @@ func commands() []command {
 		{"snapshots", "", "every active snapshot", cmdSnapshots},
 		{"history", "<key|image>", "the journal of an image", cmdHistory},
 		{"snapshot", "<key|image>", "make one more snapshot of an image", cmdSnapshot},
-		{"verify", "<key|image>", "read an image's device and compare it with its seal; --all for every image", cmdVerify},
-		{"reconcile", "", "bring journal, pool and files into agreement; --dry-run shows what would be done", cmdReconcile},
+		{
+			"verify", "<key|image>", "read an image's device and compare it with its seal; --all for every image",
+			cmdVerify,
+		},
+		{
+			"reconcile", "", "bring journal, pool and files into agreement; --dry-run shows what would be done",
+			cmdReconcile,
+		},
 		{"rm", "<key|image|snapshot>", "remove an image, or one snapshot by its path or snapshot:ID", cmdRm},
 		{"submit", "<key>", "enqueue an object by hand; one that was removed, again", cmdSubmit},
 		{"backfill", "", "compare the bucket with the journal and enqueue what is missing", cmdBackfill},
@@ -123,8 +129,11 @@ func report(err error, w io.Writer) int {
 		return 6
 	case errors.Is(err, errLocked):
 		return 4
-	case errors.Is(err, devmapper.ErrUnavailable), errors.Is(err, devmapper.ErrForeign), errors.Is(err, devmapper.ErrNoSuperblock),
-		errors.Is(err, devmapper.ErrHasSuperblock), errors.Is(err, devmapper.ErrReadOnly), errors.Is(err, devmapper.ErrDamaged), errors.Is(err, devmapper.ErrUnidentified), errors.Is(err, errNoPool), errors.Is(err, errPoolLost), errors.Is(err, pipeline.ErrWrongPool), damaged:
+	case errors.Is(err, devmapper.ErrUnavailable), errors.Is(err, devmapper.ErrForeign),
+		errors.Is(err, devmapper.ErrNoSuperblock),
+		errors.Is(err, devmapper.ErrHasSuperblock), errors.Is(err, devmapper.ErrReadOnly),
+		errors.Is(err, devmapper.ErrDamaged), errors.Is(err, devmapper.ErrUnidentified), errors.Is(err, errNoPool),
+		errors.Is(err, errPoolLost), errors.Is(err, pipeline.ErrWrongPool), damaged:
 		return 3
 	case errors.Is(err, store.ErrNotFound):
 		return 5

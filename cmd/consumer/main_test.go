@@ -77,11 +77,15 @@ func TestFlagsWinOverTheEnvironment(t *testing.T) {
 // A bad configuration names every problem at once.
 func TestAllProblemsAtOnce(t *testing.T) {
 	for name, value := range map[string]string{
-		"MAX_DOWNLOADS": "0", "MAX_UNPACKS": "-1", "MAX_ACTIVATIONS": "0", "SQS_WAIT": "30s", "SQS_DRAIN": "0s", "SQS_VISIBILITY": "13h", "IMAGE_POLICY": "lenient",
-		"LOG_LEVEL": "loud", "DEVICE_SIZE": "200GB", "MAX_IMAGE_SIZE": "11GiB", "MAX_FILE_SIZE": "2GiB", "MAX_ENTRIES": "100001", "MAX_ATTEMPTS": "0", "MAX_CUT_OFFS": "0",
-		"RETRY_BACKOFF": "0s", "SHUTDOWN_GRACE": "-1s", "POOL_MIN_FREE_DATA": "99", "POOL_MIN_FREE_METADATA": "-1", "FOREIGN_EVENTS": "eat",
-		"BACKFILL_INTERVAL": "-1s", "SQS_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/1/q.fifo", "SQS_DEAD_LETTER_URL": "nowhere",
-		"DOWNLOAD_TIMEOUT": "0s", "UNPACK_TIMEOUT": "0s", "ACTIVATE_TIMEOUT": "0s",
+		"MAX_DOWNLOADS": "0", "MAX_UNPACKS": "-1", "MAX_ACTIVATIONS": "0", "SQS_WAIT": "30s", "SQS_DRAIN": "0s",
+		"SQS_VISIBILITY": "13h", "IMAGE_POLICY": "lenient",
+		"LOG_LEVEL": "loud", "DEVICE_SIZE": "200GB", "MAX_IMAGE_SIZE": "11GiB", "MAX_FILE_SIZE": "2GiB",
+		"MAX_ENTRIES": "100001", "MAX_ATTEMPTS": "0", "MAX_CUT_OFFS": "0",
+		"RETRY_BACKOFF": "0s", "SHUTDOWN_GRACE": "-1s", "POOL_MIN_FREE_DATA": "99", "POOL_MIN_FREE_METADATA": "-1",
+		"FOREIGN_EVENTS":    "eat",
+		"BACKFILL_INTERVAL": "-1s", "SQS_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/1/q.fifo",
+		"SQS_DEAD_LETTER_URL": "nowhere",
+		"DOWNLOAD_TIMEOUT":    "0s", "UNPACK_TIMEOUT": "0s", "ACTIVATE_TIMEOUT": "0s",
 	} {
 		t.Setenv(name, value)
 	}
@@ -94,9 +98,12 @@ func TestAllProblemsAtOnce(t *testing.T) {
 		t.Fatal("accepted")
 	}
 	for _, name := range []string{
-		"MAX_DOWNLOADS", "MAX_UNPACKS", "MAX_ACTIVATIONS", "SQS_WAIT", "SQS_DRAIN", "SQS_VISIBILITY", "IMAGE_POLICY", "LOG_LEVEL", "DEVICE_SIZE", "MAX_IMAGE_SIZE",
-		"MAX_FILE_SIZE", "MAX_ENTRIES", "MAX_ATTEMPTS", "MAX_CUT_OFFS", "RETRY_BACKOFF", "SHUTDOWN_GRACE", "POOL_MIN_FREE_DATA", "POOL_MIN_FREE_METADATA", "FOREIGN_EVENTS",
-		"BACKFILL_INTERVAL", "SQS_QUEUE_URL", "SQS_DEAD_LETTER_URL", "DOWNLOAD_TIMEOUT", "UNPACK_TIMEOUT", "ACTIVATE_TIMEOUT", "S3_BUCKET",
+		"MAX_DOWNLOADS", "MAX_UNPACKS", "MAX_ACTIVATIONS", "SQS_WAIT", "SQS_DRAIN", "SQS_VISIBILITY", "IMAGE_POLICY",
+		"LOG_LEVEL", "DEVICE_SIZE", "MAX_IMAGE_SIZE",
+		"MAX_FILE_SIZE", "MAX_ENTRIES", "MAX_ATTEMPTS", "MAX_CUT_OFFS", "RETRY_BACKOFF", "SHUTDOWN_GRACE",
+		"POOL_MIN_FREE_DATA", "POOL_MIN_FREE_METADATA", "FOREIGN_EVENTS",
+		"BACKFILL_INTERVAL", "SQS_QUEUE_URL", "SQS_DEAD_LETTER_URL", "DOWNLOAD_TIMEOUT", "UNPACK_TIMEOUT",
+		"ACTIVATE_TIMEOUT", "S3_BUCKET",
 	} {
 		if !strings.Contains(err.Error(), name) {
 			t.Errorf("%s is not named in: %v", name, err)
@@ -105,7 +112,10 @@ func TestAllProblemsAtOnce(t *testing.T) {
 }
 
 func TestSizes(t *testing.T) {
-	for text, want := range map[string]size{"4096": 4096, "20GiB": 20 << 30, "100GB": 100e9, "64k": 64000, "64KiB": 64 << 10} {
+	for text, want := range map[string]size{
+		"4096": 4096, "20GiB": 20 << 30, "100GB": 100e9, "64k": 64000,
+		"64KiB": 64 << 10,
+	} {
 		var s size
 		if err := s.Decode(text); err != nil || s != want {
 			t.Errorf("%s: %d, %v; want %d", text, s, err, want)
@@ -121,10 +131,13 @@ func TestSizes(t *testing.T) {
 
 func TestExitCodes(t *testing.T) {
 	for want, errs := range map[int][]error{
-		0:   {nil, flag.ErrHelp},
-		1:   {errors.New("anything")},
-		2:   {&usageError{errors.New("x")}, fmt.Errorf("x: %w", &usageError{errors.New("y")})},
-		3:   {devmapper.ErrUnavailable, fmt.Errorf("x: %w", devmapper.ErrForeign), errNoPool, errPoolLost, fmt.Errorf("x: %w", store.ErrDamaged)},
+		0: {nil, flag.ErrHelp},
+		1: {errors.New("anything")},
+		2: {&usageError{errors.New("x")}, fmt.Errorf("x: %w", &usageError{errors.New("y")})},
+		3: {
+			devmapper.ErrUnavailable, fmt.Errorf("x: %w", devmapper.ErrForeign), errNoPool, errPoolLost,
+			fmt.Errorf("x: %w", store.ErrDamaged),
+		},
 		4:   {fmt.Errorf("%w: /x", errLocked)},
 		5:   {fmt.Errorf("x: %w", store.ErrNotFound)},
 		6:   {errVerify, errors.Join(fmt.Errorf("x: %w", devmapper.ErrReadOnly), fmt.Errorf("x: %w", errVerify))},
@@ -145,7 +158,8 @@ func TestEveryCommandHelps(t *testing.T) {
 	for _, c := range commands() {
 		var out bytes.Buffer
 		args := strings.Fields(c.name)
-		if code := report(dispatch(t.Context(), append(args, "--help"), &out), io.Discard); code != 0 || !strings.Contains(out.String(), "Usage: consumer "+c.name) {
+		if code := report(dispatch(t.Context(), append(args, "--help"), &out), io.Discard); code != 0 ||
+			!strings.Contains(out.String(), "Usage: consumer "+c.name) {
 			t.Errorf("%s --help: exit code %d, %q", c.name, code, out.String())
 		}
 		if code := report(dispatch(t.Context(), append(args, "--no-such-flag"), io.Discard), io.Discard); code != 2 {
@@ -176,7 +190,8 @@ func TestShow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Quarantine(t.Context(), store.Quarantined{MessageID: "m-1", Body: "{\x1b", Reason: "malformed"}); err != nil {
+	if err := s.Quarantine(t.Context(),
+		store.Quarantined{MessageID: "m-1", Body: "{\x1b", Reason: "malformed"}); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ args, says string }{
@@ -201,7 +216,11 @@ func TestShow(t *testing.T) {
 			t.Errorf("%s: %q, want %q and no escape sequence", c.args, out.String(), c.says)
 		}
 	}
-	for _, args := range [][]string{{"history", "images/none.tar"}, {"history", fmt.Sprint(img.ID + 1)}, {"quarantine", "show", "99"}} {
+	for _, args := range [][]string{
+		{"history", "images/none.tar"},
+		{"history", fmt.Sprint(img.ID + 1)},
+		{"quarantine", "show", "99"},
+	} {
 		if code := report(dispatch(t.Context(), args, io.Discard), io.Discard); code != 5 {
 			t.Errorf("%v: exit code %d, want 5", args, code)
 		}

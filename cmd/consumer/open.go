@@ -23,7 +23,8 @@ import (
 var errNoPool = errors.New("there is no thin pool yet: run `consumer pool create`")
 
 // errPoolLost says how to go on without the pool that the journal names.
-var errPoolLost = errors.New("the thin pool is not there: bring its devices or files back; if they are lost, `consumer pool create --replace` makes a new pool, and the next start every image again")
+var errPoolLost = errors.New(
+	"the thin pool is not there: bring its devices or files back; if they are lost, `consumer pool create --replace` makes a new pool, and the next start every image again")
 
 // system is what a command works with: opened in order, closed in reverse.
 type system struct {
@@ -96,12 +97,16 @@ func (s *system) renewPool(ctx context.Context) {
 		err = s.store.PoolGeneration(ctx, generation)
 	}
 	if err != nil && !errors.Is(err, devmapper.ErrReadOnly) {
-		s.log.Warn().Err(err).Msg("a copy of the pool from today will be taken for the pool: its generation was not raised")
+		s.log.Warn().Err(err).Msg(
+			"a copy of the pool from today will be taken for the pool: its generation was not raised")
 	}
 }
 
 func poolConfig(row store.Pool) devmapper.Config {
-	return devmapper.Config{Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata, BlockSize: row.BlockSize, Generation: row.Generation}
+	return devmapper.Config{
+		Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata,
+		BlockSize: row.BlockSize, Generation: row.Generation,
+	}
 }
 
 // openPipeline wires the leaves to the pipeline.
@@ -112,7 +117,8 @@ func (s *system) openPipeline(ctx context.Context, reg prometheus.Registerer) (*
 	}
 	metrics := pipeline.NewMetrics(reg)
 	source := download.NewRegional(s3c)
-	down, err := download.New(source, download.Config{Dir: filepath.Join(s.cfg.StateDir, "blobs"), MaxBytes: int64(s.cfg.MaxImage)})
+	down, err := download.New(source,
+		download.Config{Dir: filepath.Join(s.cfg.StateDir, "blobs"), MaxBytes: int64(s.cfg.MaxImage)})
 	if err != nil {
 		return nil, err
 	}

@@ -33,13 +33,16 @@ func cmdPoolCreate(ctx context.Context, args []string, out io.Writer) (err error
 	o := poolOptions{dataSize: 100e9, blockSize: 64 << 10}
 	asJSON := jsonFlag(fs)
 	fs.StringVar(&o.name, "name", "images", "name of the pool, part of every device's name")
-	fs.StringVar(&o.data, "data", "", "block device or file for data; a disk is remembered by its name in /dev/disk/by-id (default STATE_DIR/pool/data.img)")
+	fs.StringVar(&o.data, "data", "",
+		"block device or file for data; a disk is remembered by its name in /dev/disk/by-id (default STATE_DIR/pool/data.img)")
 	fs.StringVar(&o.metadata, "metadata", "", "block device or file for metadata (default STATE_DIR/pool/metadata.img)")
 	fs.Var(&o.dataSize, "data-size", "size of the data file to make; it is sparse")
-	fs.Var(&o.metadataSize, "metadata-size", "size of the metadata file to make, set aside in full (default by formula)")
+	fs.Var(&o.metadataSize, "metadata-size",
+		"size of the metadata file to make, set aside in full (default by formula)")
 	fs.Var(&o.blockSize, "block-size", "pool block size, fixed for its life")
 	fs.IntVar(&o.thins, "thins", 10000, "thin devices to size the metadata for")
-	fs.BoolVar(&o.replace, "replace", false, "in the place of a pool that is lost; the next start makes every image again")
+	fs.BoolVar(&o.replace, "replace", false,
+		"in the place of a pool that is lost; the next start makes every image again")
 	s, err := openCommand(ctx, fs, args, store.Open)
 	if err != nil {
 		return err
@@ -144,7 +147,8 @@ func (s *system) newPool(o poolOptions) (store.Pool, error) {
 		return store.Pool{}, err
 	}
 	for _, path := range []string{o.data, o.metadata} {
-		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) && strings.HasPrefix(path, "/dev/") { // not a file in a file system of memory
+		// not a file in a file system of memory
+		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) && strings.HasPrefix(path, "/dev/") {
 			return store.Pool{}, &usageError{fmt.Errorf("there is no device %s", path)}
 		}
 	}
@@ -153,10 +157,15 @@ func (s *system) newPool(o poolOptions) (store.Pool, error) {
 		return store.Pool{}, err
 	}
 	if used {
-		return store.Pool{}, fmt.Errorf("%w: %s holds the metadata of a pool; give another device, or wipe this one yourself", devmapper.ErrHasSuperblock, o.metadata)
+		return store.Pool{}, fmt.Errorf(
+			"%w: %s holds the metadata of a pool; give another device, or wipe this one yourself",
+			devmapper.ErrHasSuperblock, o.metadata)
 	}
 	o.data, o.metadata = devmapper.StablePath(o.data), devmapper.StablePath(o.metadata)
-	return store.Pool{UUID: uuid.NewString(), Name: o.name, Data: o.data, Metadata: o.metadata, BlockSize: int64(o.blockSize)}, nil
+	return store.Pool{
+		UUID: uuid.NewString(), Name: o.name, Data: o.data, Metadata: o.metadata,
+		BlockSize: int64(o.blockSize),
+	}, nil
 }
 
 // makeFiles makes the backing files that do not exist yet.
@@ -257,7 +266,8 @@ func (s *system) printPool(ctx context.Context, out io.Writer, asJSON bool) erro
 		return printJSON(out, map[string]any{"pool": row, "status": st})
 	}
 	percent := func(used, total int64) string {
-		return fmt.Sprintf("%s of %s (%.1f %%)", units.BytesSize(float64(used)), units.BytesSize(float64(total)), 100*float64(used)/float64(total))
+		return fmt.Sprintf("%s of %s (%.1f %%)",
+			units.BytesSize(float64(used)), units.BytesSize(float64(total)), 100*float64(used)/float64(total))
 	}
 	t := newTable(out, "POOL", "MODE", "DATA USED", "METADATA USED", "BLOCK", "DATA ON")
 	t.row(row.Name, string(st.Mode), percent(st.UsedData, st.TotalData), percent(st.UsedMetadata, st.TotalMetadata),

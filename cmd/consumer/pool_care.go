@@ -75,6 +75,7 @@ func cmdPoolRepair(ctx context.Context, args []string, out io.Writer) (err error
 		return printJSON(out, r)
 	}
 	t := newTable(out, "METADATA", "REBUILT", "FLAG CLEARED", "ENLARGED", "DAMAGED KEPT AS")
-	t.row(units.BytesSize(float64(r.Bytes)), fmt.Sprint(r.Rebuilt), fmt.Sprint(r.FlagCleared), fmt.Sprint(r.Enlarged), dash(r.DamagedSaved))
+	t.row(units.BytesSize(float64(r.Bytes)), fmt.Sprint(r.Rebuilt), fmt.Sprint(r.FlagCleared), fmt.Sprint(r.Enlarged),
+		dash(r.DamagedSaved))
 	return t.flush()
 }

@@ -29,6 +29,7 @@ func (s *system) replacePool(ctx context.Context, lost store.Pool, o poolOptions
 	if err := s.store.ReplacePool(ctx, lost.UUID, row); err != nil {
 		return lost, err
 	}
-	s.log.Warn().Str("lost", lost.UUID).Str("data", lost.Data).Str("metadata", lost.Metadata).Str("new", row.UUID).Msg("pool replaced")
+	s.log.Warn().Str("lost", lost.UUID).Str("data", lost.Data).Str("metadata", lost.Metadata).Str("new", row.UUID).
+		Msg("pool replaced")
 	return s.store.Pool(ctx)
 }

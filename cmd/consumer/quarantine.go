@@ -32,7 +32,9 @@ func cmdQuarantineList(ctx context.Context, args []string, out io.Writer) error 
 }
 
 // quarantined is a command about one message in quarantine.
-func quarantined(ctx context.Context, name string, args []string, out io.Writer, do func(*system, store.Quarantined, bool) error) error {
+func quarantined(ctx context.Context, name string, args []string, out io.Writer,
+	do func(*system, store.Quarantined, bool) error,
+) error {
 	return show(ctx, name, "<id>", args, out, func(s *system, fs *flag.FlagSet, asJSON bool) error {
 		id, err := strconv.ParseInt(fs.Arg(0), 10, 64)
 		if err != nil || fs.NArg() != 1 {
@@ -51,7 +53,8 @@ func cmdQuarantineShow(ctx context.Context, args []string, out io.Writer) error 
 		if asJSON {
 			return printJSON(out, q)
 		}
-		fmt.Fprintf(out, "message %s, quarantined %s after %d attempts: %s\n%q\n", quoted(q.MessageID), ago(q.CreatedAt), q.Attempts, oneLine(q.Reason), q.Body)
+		fmt.Fprintf(out, "message %s, quarantined %s after %d attempts: %s\n%q\n", quoted(q.MessageID),
+			ago(q.CreatedAt), q.Attempts, oneLine(q.Reason), q.Body)
 		return nil
 	})
 }
@@ -76,7 +79,8 @@ func cmdQuarantineRequeue(ctx context.Context, args []string, out io.Writer) err
 		if err != nil {
 			return err
 		}
-		if _, err := queue.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: aws.String(s.cfg.QueueURL), MessageBody: aws.String(q.Body)}); err != nil {
+		if _, err := queue.SendMessage(ctx,
+			&sqs.SendMessageInput{QueueUrl: aws.String(s.cfg.QueueURL), MessageBody: aws.String(q.Body)}); err != nil {
 			return fmt.Errorf("send to %s: %w", s.cfg.QueueURL, err)
 		}
 		if err := s.store.DropQuarantined(ctx, q.ID); err != nil {

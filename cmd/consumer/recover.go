@@ -34,7 +34,8 @@ func cmdRecover(ctx context.Context, args []string, out io.Writer) (err error) {
 	uuid := flags.String("uuid", "", "the pool's UUID, where nothing else tells it")
 	flags.StringVar(&o.name, "name", "images", "name of the pool, part of every device's name")
 	flags.StringVar(&o.data, "data", "", "block device or file with the pool's data (default STATE_DIR/pool/data.img)")
-	flags.StringVar(&o.metadata, "metadata", "", "block device or file with the pool's metadata (default STATE_DIR/pool/metadata.img)")
+	flags.StringVar(&o.metadata, "metadata", "",
+		"block device or file with the pool's metadata (default STATE_DIR/pool/metadata.img)")
 	s, err := openWithoutStore(flags, args)
 	if err != nil {
 		return err
@@ -86,7 +87,8 @@ func noDatabase(path string) error {
 	var errs []error
 	for _, suffix := range []string{"", "-wal", "-shm"} {
 		if _, err := os.Lstat(path + suffix); !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, errors.Join(fmt.Errorf("there is a database: if it is damaged, move %s away first", path+suffix), err))
+			errs = append(errs, errors.Join(fmt.Errorf("there is a database: if it is damaged, move %s away first",
+				path+suffix), err))
 		}
 	}
 	return errors.Join(errs...)
@@ -94,14 +96,19 @@ func noDatabase(path string) error {
 
 // openLostPool attaches the pool under the UUID that it had, so that no other owner can
 // have it, and tells whether it was not active.
-func (s *system) openLostPool(ctx context.Context, o poolOptions, uuid string) (row store.Pool, attached bool, err error) {
+func (s *system) openLostPool(ctx context.Context, o poolOptions, uuid string) (row store.Pool, attached bool,
+	err error,
+) {
 	if err := devmapper.Probe(); err != nil {
 		return row, false, err
 	}
 	if o.data, o.metadata, err = s.poolPaths(o); err != nil {
 		return row, false, err
 	}
-	cfg, active, err := devmapper.Identify(devmapper.Config{Name: o.name, UUID: uuid, Data: o.data, Metadata: o.metadata})
+	cfg, active, err := devmapper.Identify(devmapper.Config{
+		Name: o.name, UUID: uuid, Data: o.data,
+		Metadata: o.metadata,
+	})
 	if errors.Is(err, devmapper.ErrUnidentified) {
 		err = fmt.Errorf("%w: give it with --uuid", err)
 	}
@@ -112,7 +119,8 @@ func (s *system) openLostPool(ctx context.Context, o poolOptions, uuid string) (
 		return row, false, err
 	}
 	s.onClose(s.pool.Close)
-	return store.Pool{UUID: cfg.UUID, Name: cfg.Name, Data: cfg.Data, Metadata: cfg.Metadata, BlockSize: cfg.BlockSize}, !active, nil
+	return store.Pool{UUID: cfg.UUID, Name: cfg.Name, Data: cfg.Data, Metadata: cfg.Metadata, BlockSize: cfg.BlockSize},
+		!active, nil
 }
 
 // poolPaths is where the pool lies, or is to lie.
@@ -138,7 +146,9 @@ func (s *system) leaveAsFound(row store.Pool, attached bool) error {
 }
 
 // recover surveys the pool and, unless dry, makes the database.
-func (s *system) recover(ctx context.Context, p *pipeline.Pipeline, row store.Pool, dry bool) ([]pipeline.Found, error) {
+func (s *system) recover(ctx context.Context, p *pipeline.Pipeline, row store.Pool, dry bool) ([]pipeline.Found,
+	error,
+) {
 	found, err := p.Survey(ctx, row, !dry)
 	if err != nil || dry {
 		return found, err
@@ -198,8 +208,12 @@ func printFound(out io.Writer, r recovered, asJSON bool) error {
 		err = printJSON(out, r)
 	} else {
 		err = r.table(out)
-		fmt.Fprintf(out, "pool %s (%s): %d images, %d snapshots; %s\n", r.Pool.Name, r.Pool.UUID, is[pipeline.FoundImage], is[pipeline.FoundSnapshot],
-			map[bool]string{true: "nothing was written", false: "the database is rebuilt. `consumer backfill` finds the images that the pool does not have"}[r.DryRun])
+		fmt.Fprintf(out, "pool %s (%s): %d images, %d snapshots; %s\n", r.Pool.Name, r.Pool.UUID,
+			is[pipeline.FoundImage], is[pipeline.FoundSnapshot],
+			map[bool]string{
+				true:  "nothing was written",
+				false: "the database is rebuilt. `consumer backfill` finds the images that the pool does not have",
+			}[r.DryRun])
 	}
 	if n := is[pipeline.FoundUnproven]; err == nil && n > 0 {
 		err = fmt.Errorf("%d %w", n, errLeftAlone)

@@ -85,14 +85,18 @@ func TestPrintFound(t *testing.T) {
 	if err := printFound(&out, r, false); err != nil {
 		t.Error(err)
 	}
-	for _, says := range []string{"1 images, 1 snapshots", "consumer backfill", "/dev/mapper/x", "/state/blobs/9.tar", "yes"} {
+	for _, says := range []string{
+		"1 images, 1 snapshots", "consumer backfill", "/dev/mapper/x", "/state/blobs/9.tar",
+		"yes",
+	} {
 		if !strings.Contains(out.String(), says) || strings.Contains(out.String(), "\x1b") {
 			t.Errorf("%q does not say %q, or has an escape sequence", out.String(), says)
 		}
 	}
 	out.Reset()
 	r.Devices, r.DryRun = append(r.Devices, pipeline.Found{Device: 5, Is: pipeline.FoundUnproven, Why: "damaged"}), true
-	if err := printFound(&out, r, false); !errors.Is(err, errLeftAlone) || !strings.Contains(out.String(), "nothing was written") || !strings.Contains(out.String(), "damaged") {
+	if err := printFound(&out, r, false); !errors.Is(err, errLeftAlone) ||
+		!strings.Contains(out.String(), "nothing was written") || !strings.Contains(out.String(), "damaged") {
 		t.Errorf("%v: %s", err, out.String())
 	}
 }

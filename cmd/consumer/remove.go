@@ -18,39 +18,41 @@ import (
 func cmdRm(ctx context.Context, args []string, out io.Writer) error {
 	var force *bool
 	more := func(fs *flag.FlagSet) {
-		force = fs.Bool("force", false, "remove an image's snapshots with it; what is open or mounted is refused all the same")
+		force = fs.Bool("force", false,
+			"remove an image's snapshots with it; what is open or mounted is refused all the same")
 	}
-	return showMore(ctx, "rm", "<key|image|snapshot>", args, out, more, func(s *system, fs *flag.FlagSet, asJSON bool) error {
-		snapshot, sn, err := s.findSnapshot(ctx, fs)
-		if err != nil {
-			return err
-		}
-		var img store.Image
-		if !snapshot {
-			if img, err = s.findOne(ctx, fs); err != nil {
+	return showMore(ctx, "rm", "<key|image|snapshot>", args, out, more,
+		func(s *system, fs *flag.FlagSet, asJSON bool) error {
+			snapshot, sn, err := s.findSnapshot(ctx, fs)
+			if err != nil {
 				return err
 			}
-		}
-		p, err := s.openBeside(ctx)
-		if err != nil {
-			return err
-		}
-		if !snapshot {
-			if err := s.endCutOff(ctx, img); err != nil {
+			var img store.Image
+			if !snapshot {
+				if img, err = s.findOne(ctx, fs); err != nil {
+					return err
+				}
+			}
+			p, err := s.openBeside(ctx)
+			if err != nil {
 				return err
 			}
-		}
-		var r pipeline.Removed
-		if snapshot {
-			r, err = p.RemoveSnapshot(ctx, sn)
-		} else {
-			r, err = p.RemoveImage(ctx, img.ID, *force)
-		}
-		if err != nil {
-			return err
-		}
-		return printRemoved(out, r, snapshot, sn, asJSON)
-	})
+			if !snapshot {
+				if err := s.endCutOff(ctx, img); err != nil {
+					return err
+				}
+			}
+			var r pipeline.Removed
+			if snapshot {
+				r, err = p.RemoveSnapshot(ctx, sn)
+			} else {
+				r, err = p.RemoveImage(ctx, img.ID, *force)
+			}
+			if err != nil {
+				return err
+			}
+			return printRemoved(out, r, snapshot, sn, asJSON)
+		})
 }
 
 // endCutOff ends the attempt that a daemon left behind when it died. While one runs it is
@@ -95,7 +97,8 @@ func printRemoved(out io.Writer, r pipeline.Removed, snapshot bool, sn store.Sna
 // image's id, anything else a key.
 func (s *system) findSnapshot(ctx context.Context, fs *flag.FlagSet) (is bool, sn store.Snapshot, err error) {
 	if fs.NArg() != 1 {
-		return false, sn, &usageError{errors.New("rm takes one key, image id, snapshot path or snapshot:ID; flags come first")}
+		return false, sn, &usageError{errors.New(
+			"rm takes one key, image id, snapshot path or snapshot:ID; flags come first")}
 	}
 	name := fs.Arg(0)
 	if strings.HasPrefix(name, "/") {

@@ -57,7 +57,8 @@ func cmdRun(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	s.onClose(s.changeLevelOnSIGHUP())
-	s.log.Info().Str("bucket", cfg.Bucket).Str("prefix", cfg.Prefix).Str("queue", cfg.QueueURL).Str("policy", cfg.Policy).Msg("running")
+	s.log.Info().Str("bucket", cfg.Bucket).Str("prefix", cfg.Prefix).Str("queue", cfg.QueueURL).
+		Str("policy", cfg.Policy).Msg("running")
 	failpoint.Here("running")
 	return p.Run(ctx)
 }

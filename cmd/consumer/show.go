@@ -22,7 +22,9 @@ import (
 func jsonFlag(fs *flag.FlagSet) *bool { return fs.Bool("json", false, "print JSON for programs") }
 
 // openCommand parses the command line and opens the journal.
-func openCommand(ctx context.Context, fs *flag.FlagSet, args []string, open func(context.Context, string) (*store.Store, error)) (*system, error) {
+func openCommand(ctx context.Context, fs *flag.FlagSet, args []string,
+	open func(context.Context, string) (*store.Store, error),
+) (*system, error) {
 	cfg, err := loadConfig(fs, args)
 	if err != nil {
 		return nil, err
@@ -58,12 +60,16 @@ func printJSON(out io.Writer, v any) error {
 }
 
 // show is a command that opens the journal and prints.
-func show(ctx context.Context, name, argNames string, args []string, out io.Writer, do func(*system, *flag.FlagSet, bool) error) error {
+func show(ctx context.Context, name, argNames string, args []string, out io.Writer,
+	do func(*system, *flag.FlagSet, bool) error,
+) error {
 	return showMore(ctx, name, argNames, args, out, func(*flag.FlagSet) {}, do)
 }
 
 // showMore is show with flags of its own.
-func showMore(ctx context.Context, name, argNames string, args []string, out io.Writer, more func(*flag.FlagSet), do func(*system, *flag.FlagSet, bool) error) (err error) {
+func showMore(ctx context.Context, name, argNames string, args []string, out io.Writer, more func(*flag.FlagSet),
+	do func(*system, *flag.FlagSet, bool) error,
+) (err error) {
 	fs := flags(name, argNames, out)
 	asJSON := jsonFlag(fs)
 	more(fs)
@@ -96,16 +102,22 @@ func cmdStatus(ctx context.Context, args []string, out io.Writer) error {
 		}
 		running := s.daemonRunning()
 		if asJSON {
-			return printJSON(out, map[string]any{"daemon_running": running, "images": counts, "pending": nonNil(pending), "snapshots": len(snapshots)})
+			return printJSON(out, map[string]any{
+				"daemon_running": running, "images": counts,
+				"pending": nonNil(pending), "snapshots": len(snapshots),
+			})
 		}
-		fmt.Fprintf(out, "daemon %s; %d active, %d pending, %d rejected, %d violations, %d dead; %d snapshots\n", map[bool]string{true: "running", false: "not running"}[running],
-			counts[store.Active], counts[store.Pending], counts[store.Rejected], counts[store.Violation], counts[store.Dead], len(snapshots))
+		fmt.Fprintf(out, "daemon %s; %d active, %d pending, %d rejected, %d violations, %d dead; %d snapshots\n",
+			map[bool]string{true: "running", false: "not running"}[running],
+			counts[store.Active], counts[store.Pending], counts[store.Rejected], counts[store.Violation],
+			counts[store.Dead], len(snapshots))
 		if len(pending) == 0 {
 			return nil
 		}
 		t := newTable(out, "IMAGE", "KEY", "STAGE", "RUNNING", "FAILURES", "SINCE", "REASON")
 		for _, img := range pending {
-			t.row(fmt.Sprint(img.ID), quoted(img.Key), string(img.Stage), fmt.Sprint(img.Running), fmt.Sprint(img.Failures), ago(img.UpdatedAt), oneLine(img.Reason))
+			t.row(fmt.Sprint(img.ID), quoted(img.Key), string(img.Stage), fmt.Sprint(img.Running),
+				fmt.Sprint(img.Failures), ago(img.UpdatedAt), oneLine(img.Reason))
 		}
 		return t.flush()
 	})
@@ -120,16 +132,19 @@ func cmdImages(ctx context.Context, args []string, out io.Writer) error {
 		if asJSON {
 			return printJSON(out, nonNil(images))
 		}
-		t := newTable(out, "IMAGE", "KEY", "STATE", "STAGE", "SIZE", "ENTRIES", "DEVICE", "SHA256", "TREE", "UPDATED", "REASON")
+		t := newTable(out, "IMAGE", "KEY", "STATE", "STAGE", "SIZE", "ENTRIES", "DEVICE", "SHA256", "TREE", "UPDATED",
+			"REASON")
 		for _, img := range images {
 			size, sum, device, entries, tree := "-", "-", "-", "-", "-"
 			if img.Blob != nil {
 				size, sum = units.BytesSize(float64(img.Blob.Size)), short(img.Blob.SHA256)
 			}
 			if img.Tree != nil {
-				device, entries, tree = fmt.Sprint(img.Tree.Device), fmt.Sprint(img.Tree.Entries), short(strings.TrimPrefix(img.Tree.Digest, "sha256:"))
+				device, entries, tree = fmt.Sprint(img.Tree.Device), fmt.Sprint(img.Tree.Entries),
+					short(strings.TrimPrefix(img.Tree.Digest, "sha256:"))
 			}
-			t.row(fmt.Sprint(img.ID), quoted(img.Key), string(img.State), dash(string(img.Stage)), size, entries, device, sum, tree, ago(img.UpdatedAt), oneLine(img.Reason))
+			t.row(fmt.Sprint(img.ID), quoted(img.Key), string(img.State), dash(string(img.Stage)), size, entries,
+				device, sum, tree, ago(img.UpdatedAt), oneLine(img.Reason))
 		}
 		return t.flush()
 	})
@@ -175,7 +190,8 @@ func cmdHistory(ctx context.Context, args []string, out io.Writer) error {
 		}
 		t := newTable(out, "SEQ", "TIME", "IMAGE", "ATTEMPT", "STAGE", "EVENT", "DETAIL")
 		for _, e := range all {
-			t.row(fmt.Sprint(e.Seq), e.At.Format("15:04:05.000"), fmt.Sprint(e.Image), fmt.Sprint(e.Attempt), dash(string(e.Stage)), string(e.Kind), detail(e))
+			t.row(fmt.Sprint(e.Seq), e.At.Format("15:04:05.000"), fmt.Sprint(e.Image), fmt.Sprint(e.Attempt),
+				dash(string(e.Stage)), string(e.Kind), detail(e))
 		}
 		return t.flush()
 	})

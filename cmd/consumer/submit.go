@@ -25,7 +25,8 @@ func (s *system) openSubmitter(ctx context.Context) (*pipeline.Submitter, error)
 		return nil, err
 	}
 	return &pipeline.Submitter{
-		Store: s.store, Bucket: download.NewBucket(download.NewRegional(s3c), s.cfg.Bucket, s.cfg.Prefix), Name: s.cfg.Bucket, Prefix: s.cfg.Prefix,
+		Store: s.store, Bucket: download.NewBucket(download.NewRegional(s3c), s.cfg.Bucket, s.cfg.Prefix),
+		Name: s.cfg.Bucket, Prefix: s.cfg.Prefix,
 		Rules: s.cfg.pipeline().Rules,
 	}, nil
 }
@@ -48,7 +49,8 @@ func cmdSubmit(ctx context.Context, args []string, out io.Writer) error {
 		if asJSON {
 			return printJSON(out, map[string]any{"created": created, "image": img})
 		}
-		fmt.Fprintf(out, "image %d is %s%s\n", img.ID, img.State, map[bool]string{true: "", false: "; it was in the journal already"}[created])
+		fmt.Fprintf(out, "image %d is %s%s\n", img.ID, img.State,
+			map[bool]string{true: "", false: "; it was in the journal already"}[created])
 		return nil
 	})
 }
@@ -91,6 +93,7 @@ func cmdBackfill(ctx context.Context, args []string, out io.Writer) (err error) 
 			return err
 		}
 	}
-	fmt.Fprintf(out, "%d objects listed, %d %s\n", b.Listed, b.Enqueued, map[bool]string{true: "missing", false: "enqueued"}[*dry])
+	fmt.Fprintf(out, "%d objects listed, %d %s\n", b.Listed, b.Enqueued,
+		map[bool]string{true: "missing", false: "enqueued"}[*dry])
 	return nil
 }

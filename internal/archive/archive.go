@@ -121,7 +121,10 @@ func (c *checker) finish(ctx context.Context, t *tree, root id, shape Shape) (*P
 	}
 	t.seal()
 	collect(t.count) // of a hundred thousand rewritten links the originals are many MiB
-	plan := &Plan{Shape: shape, Policy: c.opts.Policy, Adjusted: j.adjusted, Adjustments: j.adjustments, tree: t, root: root}
+	plan := &Plan{
+		Shape: shape, Policy: c.opts.Policy, Adjusted: j.adjusted, Adjustments: j.adjustments, tree: t,
+		root: root,
+	}
 	if err := plan.measure(ctx); err != nil {
 		return nil, err
 	}
@@ -158,7 +161,8 @@ func (in *intake) read(ctx context.Context, src io.ReaderAt, size int64) error {
 // each calls do for the entries in order.
 func (in *intake) each(ctx context.Context, src io.ReaderAt, size int64, do func(*tarball.Header) error) error {
 	limits := in.budget.limits
-	r := tarball.NewReader(io.NewSectionReader(src, in.base, size), size, tarball.Limits{Record: limits.RecordBytes, Total: limits.TextBytes - in.budget.text})
+	r := tarball.NewReader(io.NewSectionReader(src, in.base, size), size,
+		tarball.Limits{Record: limits.RecordBytes, Total: limits.TextBytes - in.budget.text})
 	defer func() { in.budget.text += r.Text() }()
 	for n := 0; ; n++ {
 		h, err := r.Next(ctx)

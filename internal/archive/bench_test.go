@@ -19,7 +19,10 @@ func trees() map[string][]byte {
 	return map[string][]byte{
 		"tiny":  images.Tar(images.Root()...),
 		"small": images.Tar(images.Root(withBodies(numberedFiles(20_000, "usr/%05d"), 3000)...)...),
-		"large": images.Tar(images.Root(images.Entry{Name: "var/x", Body: strings.Repeat("0123456789abcdef", 16<<20)})...),
+		"large": images.Tar(images.Root(images.Entry{
+			Name: "var/x",
+			Body: strings.Repeat("0123456789abcdef", 16<<20),
+		})...),
 	}
 }
 

@@ -98,7 +98,8 @@ func detect(src io.ReaderAt, size int64) error {
 		return refuse(EmptyArchive, "the file is empty")
 	case tarball.IsHeader(head):
 		return nil
-	case len(head) >= tarball.BlockSize && bytes.Count(head[:tarball.BlockSize], []byte{0}) == tarball.BlockSize && !laterMagic(head):
+	case len(head) >= tarball.BlockSize && bytes.Count(head[:tarball.BlockSize], []byte{0}) == tarball.BlockSize &&
+		!laterMagic(head):
 		return nil // an empty archive, which the reader names
 	}
 	return refuseFormat(head)

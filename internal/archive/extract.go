@@ -31,12 +31,19 @@ const (
 //
 // It needs root's rights. Errors are ErrChanged, the cause of ctx, and errno of the file
 // system; whatever was written stays, for the caller to throw away.
-func Extract(ctx context.Context, src io.ReaderAt, plan *Plan, root *os.File, progress func(done int64)) (*Manifest, error) {
+func Extract(ctx context.Context, src io.ReaderAt, plan *Plan, root *os.File, progress func(done int64)) (*Manifest,
+	error,
+) {
 	return extract(ctx, only(toWrite(plan.Policy), 0), src, plan, root, progress)
 }
 
-func extract(ctx context.Context, in confinement, src io.ReaderAt, plan *Plan, root *os.File, progress func(int64)) (m *Manifest, err error) {
-	w := &writer{src: src, tree: plan.tree, root: plan.root, sums: make([]*[32]byte, plan.tree.count), progress: progress, made: map[id]id{}}
+func extract(ctx context.Context, in confinement, src io.ReaderAt, plan *Plan, root *os.File,
+	progress func(int64),
+) (m *Manifest, err error) {
+	w := &writer{
+		src: src, tree: plan.tree, root: plan.root, sums: make([]*[32]byte, plan.tree.count),
+		progress: progress, made: map[id]id{},
+	}
 	err = in(func() error { m, err = w.write(ctx, in, plan, root); return err })
 	return m, err
 }

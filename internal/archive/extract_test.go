@@ -31,7 +31,8 @@ func TestSameTreeAsGNUTar(t *testing.T) {
 			check(t, os.RemoveAll(filepath.Join(root.Name(), rootfsName)))
 			dir := filepath.Join(root.Name(), rootfsName)
 			check(t, os.Mkdir(dir, 0o755))
-			cmd := exec.CommandContext(t.Context(), "tar", "--extract", "--preserve-permissions", "--numeric-owner", "--same-owner", "--xattrs", "--xattrs-include=user.*",
+			cmd := exec.CommandContext(t.Context(), "tar", "--extract", "--preserve-permissions", "--numeric-owner",
+				"--same-owner", "--xattrs", "--xattrs-include=user.*",
 				"--delay-directory-restore", "--directory", dir)
 			cmd.Stdin = bytes.NewReader(c.Bytes)
 			out, err := cmd.CombinedOutput()
@@ -126,8 +127,11 @@ func TestWriterAlone(t *testing.T) {
 	check(t, err)
 	defer root.Close()
 	for name, plant := range map[string]func(*tree){
-		"name with a slash":  func(t *tree) { t.insert(rootID, []byte("../../../../../../.."+s.dir+"/x"), kindFile) },
-		"name of the parent": func(t *tree) { t.insert(t.insert(rootID, []byte(".."), kindDir), []byte("x"), kindFile) },
+		"name with a slash": func(t *tree) { t.insert(rootID, []byte("../../../../../../.."+s.dir+"/x"), kindFile) },
+		"name of the parent": func(t *tree) {
+			t.insert(t.insert(rootID, []byte(".."), kindDir), []byte("x"),
+				kindFile)
+		},
 		"below a link": func(t *tree) {
 			link := t.insert(rootID, []byte("l"), kindSymlink)
 			t.at(link).link = s.dir
@@ -172,7 +176,8 @@ func TestDeviceBytes(t *testing.T) {
 			var st unix.Statfs_t
 			check(t, unix.Fstatfs(int(root.Fd()), &st))
 			used := int64(st.Blocks-st.Bfree) * st.Bsize
-			t.Logf("%d entries, %d bytes: device %d MiB, pool %d MiB; %d MiB used", plan.Entries, plan.Bytes, plan.DeviceBytes()>>20, plan.PoolBytes()>>20, used>>20)
+			t.Logf("%d entries, %d bytes: device %d MiB, pool %d MiB; %d MiB used",
+				plan.Entries, plan.Bytes, plan.DeviceBytes()>>20, plan.PoolBytes()>>20, used>>20)
 		})
 	}
 }
@@ -218,7 +223,8 @@ func TestSameTreeInEveryForm(t *testing.T) {
 	}
 	needRoot(t)
 	flat, bundle := digest(images.Tar(images.Root()...), Flat), digest(images.Tar(images.Bundle()...), Bundle)
-	docker, docker25, oci := digest(images.Tar(layers.Docker()...), Docker), digest(images.Tar(layers.Docker25()...), Docker), digest(images.Tar(layers.OCI()...), OCI)
+	docker, docker25, oci := digest(images.Tar(layers.Docker()...), Docker),
+		digest(images.Tar(layers.Docker25()...), Docker), digest(images.Tar(layers.OCI()...), OCI)
 	if flat != bundle || docker != docker25 || docker != oci || docker == flat {
 		t.Errorf("flat %s, bundle %s, docker %s, 25 %s, oci %s", flat, bundle, docker, docker25, oci)
 	}

@@ -128,7 +128,8 @@ func FuzzShape(f *testing.F) {
 func FuzzLayers(f *testing.F) {
 	f.Add(images.Tar(images.Entry{Name: "etc/.wh.hello"}), images.Tar(images.Entry{Name: "etc/hello/", Mode: 0o700}))
 	f.Add(images.Tar(images.Entry{Name: "usr/.wh..wh..opq"}), images.Tar(images.Entry{Name: "l", Link: "bin/.."}))
-	f.Add(images.Tar(images.Entry{Name: "h", Type: '1', Link: "etc/hello"}), images.Tar(images.Entry{Name: "etc", Link: "usr"}))
+	f.Add(images.Tar(images.Entry{Name: "h", Type: '1', Link: "etc/hello"}),
+		images.Tar(images.Entry{Name: "etc", Link: "usr"}))
 	f.Fuzz(func(t *testing.T, first, second []byte) {
 		layers := [][]byte{images.Tar(images.Root()...), repair(first), repair(second)}
 		safe(t, images.Tar(images.Image{Layers: layers}.OCI()...), Distro)

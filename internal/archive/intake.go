@@ -72,7 +72,8 @@ func (in *intake) link(i, target id) error {
 	n, to := in.tree.at(i), in.tree.at(target)
 	if to.kind == kindSymlink {
 		in.tree.text += int64(len(to.link))
-		n.kind, n.link, n.mode, n.uid, n.gid, n.sec, n.nsec = kindSymlink, to.link, to.mode, to.uid, to.gid, to.sec, to.nsec
+		n.kind, n.link, n.mode, n.uid, n.gid, n.sec, n.nsec = kindSymlink, to.link, to.mode, to.uid, to.gid, to.sec,
+			to.nsec
 		return nil
 	}
 	n.target = target
@@ -198,7 +199,8 @@ func (in *intake) lookup(parts [][]byte) (id, bool, error) {
 	at := rootID
 	for _, part := range parts {
 		if in.tree.at(at).kind == kindSymlink {
-			return 0, false, refuse(ThroughLink, "the target lies below the symbolic link %q", shorten(in.tree.path(rootID, at)))
+			return 0, false, refuse(ThroughLink, "the target lies below the symbolic link %q",
+				shorten(in.tree.path(rootID, at)))
 		}
 		next, ok := in.tree.find(at, part)
 		if !ok {

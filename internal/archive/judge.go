@@ -75,7 +75,8 @@ func (j *judge) decide(i id, reason Reason, from, to, format string, args ...any
 	if j.adjusted++; j.adjusted > maxAdjustments {
 		return true
 	}
-	j.adjustments = append(j.adjustments, Adjustment{Entry: shorten(j.tree.path(j.root, i)), Reason: reason, From: from, To: to})
+	j.adjustments = append(j.adjustments,
+		Adjustment{Entry: shorten(j.tree.path(j.root, i)), Reason: reason, From: from, To: to})
 	return true
 }
 

@@ -84,7 +84,8 @@ func (in *intake) hide(dir id, name []byte) {
 // isWhiteout reports whether a name is a whiteout or the opaque marker, and not one of
 // aufs' own files.
 func isWhiteout(name []byte) bool {
-	return bytes.Equal(name, opaqueMarker) || bytes.HasPrefix(name, whiteoutPrefix) && !bytes.HasPrefix(name, aufsPrefix)
+	return bytes.Equal(name, opaqueMarker) || bytes.HasPrefix(name, whiteoutPrefix) &&
+		!bytes.HasPrefix(name, aufsPrefix)
 }
 
 // whiteout checks a whiteout, which has done its work. The remainder of its name is to be
@@ -104,7 +105,8 @@ func (in *intake) whiteout(h *tarball.Header, parts [][]byte) error {
 	case found && in.tree.at(dir).kind == kindSymlink:
 		return refuse(ThroughLink, "the whiteout lies below the symbolic link %q", shorten(in.tree.path(rootID, dir)))
 	case found && in.tree.at(dir).kind != kindDir:
-		return refuse(ParentNotDir, "the whiteout lies below %q, which is no directory", shorten(in.tree.path(rootID, dir)))
+		return refuse(ParentNotDir, "the whiteout lies below %q, which is no directory",
+			shorten(in.tree.path(rootID, dir)))
 	}
 	return nil
 }

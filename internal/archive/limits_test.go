@@ -102,13 +102,25 @@ func TestLimits(t *testing.T) {
 	}{
 		{"file of 1 GiB", sized(gib), Limits{}, ""},
 		{"file of 1 GiB and a byte", sized(gib + 1), Limits{}, FileTooBig},
-		{"files of 10 GiB, limit of the archive aside", sized(gib, gib, gib, gib, gib, gib, gib, gib, gib, rest), Limits{}, ImageTooBig},
+		{
+			"files of 10 GiB, limit of the archive aside", sized(gib, gib, gib, gib, gib, gib, gib, gib, gib, rest),
+			Limits{},
+			ImageTooBig,
+		},
 		{"archive of 10 GiB", &segments{size: 10*gib + 1, parts: inMemory().parts}, Limits{}, ImageTooBig},
 		{"sum at the limit", sized(1000), Limits{ImageBytes: 1206 + 1000 + 20_000}, ""},
 		{"archive over the limit", sized(1000), Limits{ImageBytes: 2000}, ImageTooBig},
 		{"entries at the limit", inMemory(numberedFiles(100-rootEntries, "usr/%05d")...), Limits{Entries: 100}, ""},
-		{"entries over the limit", inMemory(numberedFiles(101-rootEntries, "usr/%05d")...), Limits{Entries: 100}, TooManyEntries},
-		{"implied directories count", inMemory(numberedFiles(60, "usr/%05d/x")...), Limits{Entries: 100}, TooManyEntries},
+		{
+			"entries over the limit", inMemory(numberedFiles(101-rootEntries, "usr/%05d")...),
+			Limits{Entries: 100},
+			TooManyEntries,
+		},
+		{
+			"implied directories count", inMemory(numberedFiles(60, "usr/%05d/x")...),
+			Limits{Entries: 100},
+			TooManyEntries,
+		},
 		{"texts at the limit", inMemory(longNames...), Limits{TreeBytes: rootText + 9_500}, ""},
 		{"texts over the limit", inMemory(longNames...), Limits{TreeBytes: rootText + 9_499}, TreeLimit},
 		{"an attribute at the limit", inMemory(attribute), Limits{TreeBytes: rootText + 5 + 6 + 1 + 64}, ""},
@@ -135,7 +147,8 @@ func TestLimits(t *testing.T) {
 func TestMaze(t *testing.T) {
 	list := []images.Entry{{Name: "usr/m00/"}}
 	for i := range 50_000 { // each follows 40 links, and looks at a dozen directories on the way
-		list = append(list, images.Entry{Name: fmt.Sprintf("usr/l%05d", i), Link: strings.Repeat("m00/../", 10) + fmt.Sprintf("l%05d", max(i-1, 0))})
+		list = append(list, images.Entry{Name: fmt.Sprintf("usr/l%05d", i), Link: strings.Repeat("m00/../", 10) +
+			fmt.Sprintf("l%05d", max(i-1, 0))})
 	}
 	b := images.Tar(images.Root(list...)...)
 	_, err := judgeBytes(t, b, Strict)
@@ -251,16 +264,21 @@ func TestOptions(t *testing.T) {
 	if got := (Limits{Entries: 5}).withDefaults(); got.Entries != 5 || got.FileBytes != l.FileBytes {
 		t.Errorf("limits %+v", got)
 	}
-	for name, want := range map[string]Policy{"": Strict, "strict": Strict, "distro": Distro, "trusted": Trusted, "Strict": "", "none": ""} {
+	for name, want := range map[string]Policy{
+		"": Strict, "strict": Strict, "distro": Distro, "trusted": Trusted,
+		"Strict": "", "none": "",
+	} {
 		if got, err := ParsePolicy(name); got != want || (err == nil) != (want != "") {
 			t.Errorf("%q is %q, %v", name, got, err)
 		}
 	}
 	b := images.Tar(images.Root()...)
-	if _, err := Check(t.Context(), bytes.NewReader(b), int64(len(b)), Options{Policy: "x"}); err == nil || asRejection(err) != nil {
+	if _, err := Check(t.Context(), bytes.NewReader(b), int64(len(b)), Options{Policy: "x"}); err == nil ||
+		asRejection(err) != nil {
 		t.Errorf("an unknown policy: %v", err)
 	}
-	if _, err := Check(t.Context(), bytes.NewReader(b), int64(len(b)), Options{Layout: []string{"etc", "usr/lib"}}); outcome(t, err) != "layout" {
+	if _, err := Check(t.Context(), bytes.NewReader(b), int64(len(b)),
+		Options{Layout: []string{"etc", "usr/lib"}}); outcome(t, err) != "layout" {
 		t.Errorf("another layout: %v", err)
 	}
 }
@@ -269,7 +287,8 @@ func TestOptions(t *testing.T) {
 func TestRules(t *testing.T) {
 	verdicts := []Verdict{Reject, Keep, Rewrite, Strip, Skip, Clamp}
 	for _, r := range Rules() {
-		if r.Group == "" || r.When == "" || !slices.Contains(verdicts, r.Strict) || !slices.Contains(verdicts, r.Distro) || !slices.Contains(verdicts, r.Trusted) {
+		if r.Group == "" || r.When == "" || !slices.Contains(verdicts, r.Strict) ||
+			!slices.Contains(verdicts, r.Distro) || !slices.Contains(verdicts, r.Trusted) {
 			t.Errorf("incomplete: %+v", r)
 		}
 		if r.Strict != Reject {

@@ -51,7 +51,8 @@ func newDisk(t testing.TB, size int64) *disk {
 	path := f.Name()
 	t.Cleanup(func() { check(t, os.Remove(path)) })
 	check(t, errors.Join(f.Truncate(size), f.Close()))
-	run(t, "mkfs.ext4", "-q", "-F", "-m", "0", "-b", "4096", "-i", "16384", "-E", "nodiscard,assume_storage_prezeroed=1", "-O", "^resize_inode", path)
+	run(t, "mkfs.ext4", "-q", "-F", "-m", "0", "-b", "4096", "-i", "16384", "-E",
+		"nodiscard,assume_storage_prezeroed=1", "-O", "^resize_inode", path)
 	d := &disk{t: t, loop: run(t, "losetup", "-f", "--show", path), size: size}
 	t.Cleanup(func() {
 		if out, err := exec.Command("losetup", "-d", d.loop).CombinedOutput(); err != nil {
@@ -65,7 +66,8 @@ func newDisk(t testing.TB, size int64) *disk {
 // written, not how fast a disk is.
 func memory(t testing.TB) string {
 	var st unix.Statfs_t
-	if err := unix.Statfs("/dev/shm", &st); err == nil && st.Type == unix.TMPFS_MAGIC && st.Bavail*uint64(st.Bsize) > 1<<30 {
+	if err := unix.Statfs("/dev/shm", &st); err == nil && st.Type == unix.TMPFS_MAGIC &&
+		st.Bavail*uint64(st.Bsize) > 1<<30 {
 		return "/dev/shm"
 	}
 	return t.TempDir()
@@ -165,7 +167,10 @@ func (s *sentinel) state() string {
 	m, err := ReadManifest(s.t.Context(), root)
 	check(s.t, err)
 	state := m.Digest()
-	for _, p := range []string{"/etc/passwd", "/etc/shadow", "/etc/cron.d", "/tmp/moo", "/x", "/etc/x", "/tmp/x", "/etc/mtab"} {
+	for _, p := range []string{
+		"/etc/passwd", "/etc/shadow", "/etc/cron.d", "/tmp/moo", "/x", "/etc/x", "/tmp/x",
+		"/etc/mtab",
+	} {
 		var st unix.Stat_t
 		err := unix.Lstat(p, &st)
 		state += fmt.Sprintf("\n%s %v %d %d %o %v", p, err, st.Ino, st.Size, st.Mode, st.Mtim)

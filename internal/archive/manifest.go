@@ -155,7 +155,8 @@ func (r *Record) differs(o *Record) string {
 		return fmt.Sprintf("target %q, should be %q", shorten(o.Target), shorten(r.Target))
 	case r.Sec != o.Sec || r.Nsec != o.Nsec:
 		return fmt.Sprintf("modified at %d.%09d, should be %d.%09d", o.Sec, o.Nsec, r.Sec, r.Nsec)
-	case !slices.EqualFunc(r.Xattrs, o.Xattrs, func(a, b Xattr) bool { return a.Name == b.Name && string(a.Value) == string(b.Value) }):
+	case !slices.EqualFunc(r.Xattrs, o.Xattrs,
+		func(a, b Xattr) bool { return a.Name == b.Name && string(a.Value) == string(b.Value) }):
 		return "other extended attributes"
 	case (r.First == nil) != (o.First == nil) || r.First != nil && r.First.Path() != o.First.Path():
 		return "hard links differ"
@@ -186,7 +187,10 @@ type collector struct {
 func (c *collector) add(ctx context.Context, i id, name string, parent *Record) error {
 	inode := c.tree.inode(i)
 	n := c.tree.at(inode)
-	r := &Record{Parent: parent, Name: name, Mode: n.mode, UID: n.uid, GID: n.gid, Sec: n.sec, Nsec: n.nsec, Xattrs: c.tree.xattrs[inode]}
+	r := &Record{
+		Parent: parent, Name: name, Mode: n.mode, UID: n.uid, GID: n.gid, Sec: n.sec, Nsec: n.nsec,
+		Xattrs: c.tree.xattrs[inode],
+	}
 	switch n.kind {
 	case kindSkipped:
 		return nil
@@ -209,7 +213,8 @@ func (c *collector) add(ctx context.Context, i id, name string, parent *Record) 
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	names := slices.SortedFunc(c.tree.children(i), func(a, b id) int { return cmp.Compare(c.tree.at(a).name, c.tree.at(b).name) })
+	names := slices.SortedFunc(c.tree.children(i),
+		func(a, b id) int { return cmp.Compare(c.tree.at(a).name, c.tree.at(b).name) })
 	for _, child := range names {
 		if err := c.add(ctx, child, c.tree.at(child).name, r); err != nil {
 			return err

@@ -17,7 +17,8 @@ import (
 // Whatever is changed behind our back is found by the digest and named by Diff.
 func TestTampering(t *testing.T) {
 	needRoot(t)
-	b := images.Tar(images.Root(images.Entry{Name: "etc/h", Type: '1', Link: "etc/hello"}, images.Entry{Name: "var/x", Body: "xyz"})...)
+	b := images.Tar(images.Root(images.Entry{Name: "etc/h", Type: '1', Link: "etc/hello"},
+		images.Entry{Name: "var/x", Body: "xyz"})...)
 	for _, c := range []struct {
 		name, says string
 		change     func(dir string) error
@@ -26,16 +27,37 @@ func TestTampering(t *testing.T) {
 		{"size", `"rootfs/var/x": 2 bytes`, func(d string) error { return os.Truncate(d+"/var/x", 2) }},
 		{"mode", `"rootfs/var/x": mode 4755`, func(d string) error { return unix.Chmod(d+"/var/x", 0o4755) }},
 		{"owner", `"rootfs/var/x": owner 5:6`, func(d string) error { return os.Lchown(d+"/var/x", 5, 6) }},
-		{"time", `"rootfs/var": modified at 1.`, func(d string) error { return os.Chtimes(d+"/var", time.Time{}, time.Unix(1, 5)) }},
+		{
+			"time", `"rootfs/var": modified at 1.`,
+			func(d string) error { return os.Chtimes(d+"/var", time.Time{}, time.Unix(1, 5)) },
+		},
 		{"link", `"rootfs/bin": target "sbin"`, func(d string) error { return relink(d+"/bin", "sbin") }},
-		{"attribute", `"rootfs/etc": other extended attributes`, func(d string) error { return unix.Setxattr(d+"/etc", "user.x", []byte("y"), 0) }},
-		{"new file", `"rootfs/etc/new" should not be there`, func(d string) error { return os.WriteFile(d+"/etc/new", nil, 0o600) }},
-		{"device", `"rootfs/etc/null" should not be there`, func(d string) error { return unix.Mknod(d+"/etc/null", unix.S_IFCHR, 0x103) }},
-		{"pipe, which is not opened", `"rootfs/etc/pipe" should not be there`, func(d string) error { return unix.Mkfifo(d+"/etc/pipe", 0o600) }},
-		{"beside", `"extra" should not be there`, func(d string) error { return os.Mkdir(filepath.Dir(d)+"/extra", 0o700) }},
+		{
+			"attribute", `"rootfs/etc": other extended attributes`,
+			func(d string) error { return unix.Setxattr(d+"/etc", "user.x", []byte("y"), 0) },
+		},
+		{
+			"new file", `"rootfs/etc/new" should not be there`,
+			func(d string) error { return os.WriteFile(d+"/etc/new", nil, 0o600) },
+		},
+		{
+			"device", `"rootfs/etc/null" should not be there`,
+			func(d string) error { return unix.Mknod(d+"/etc/null", unix.S_IFCHR, 0x103) },
+		},
+		{
+			"pipe, which is not opened", `"rootfs/etc/pipe" should not be there`,
+			func(d string) error { return unix.Mkfifo(d+"/etc/pipe", 0o600) },
+		},
+		{
+			"beside", `"extra" should not be there`,
+			func(d string) error { return os.Mkdir(filepath.Dir(d)+"/extra", 0o700) },
+		},
 		{"missing", `"rootfs/usr/bin/tool" is missing`, func(d string) error { return os.Remove(d + "/usr/bin/tool") }},
 		{"type", `"rootfs/var/x": type`, func(d string) error { return relink(d+"/var/x", "y") }},
-		{"hard link torn apart", `"rootfs/etc/hello": hard links differ`, func(d string) error { return copyOver(d+"/etc/h", d+"/etc/hello") }},
+		{
+			"hard link torn apart", `"rootfs/etc/hello": hard links differ`,
+			func(d string) error { return copyOver(d+"/etc/h", d+"/etc/hello") },
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -100,7 +122,8 @@ func copyOver(path, from string) error {
 	if err := os.WriteFile(path, data, info.Mode()); err != nil {
 		return err
 	}
-	return errors.Join(os.Chtimes(path, time.Time{}, info.ModTime()), os.Chtimes(filepath.Dir(path), time.Time{}, dir.ModTime()))
+	return errors.Join(os.Chtimes(path, time.Time{}, info.ModTime()),
+		os.Chtimes(filepath.Dir(path), time.Time{}, dir.ModTime()))
 }
 
 // Two extractions of one archive have one digest, an empty lost+found does not count, and

@@ -81,7 +81,8 @@ func (im *image) choose(ctx context.Context, list []object) (object, error) {
 			return d, nil
 		}
 	case 0:
-		return nil, refuse(NoPlatform, "no image for %s/%s, %d for others", im.opts.Platform.OS, im.opts.Platform.Architecture, others)
+		return nil, refuse(NoPlatform, "no image for %s/%s, %d for others", im.opts.Platform.OS,
+			im.opts.Platform.Architecture, others)
 	}
 	r := refuse(MultipleImages, "%d images for %s/%s", len(fits), im.opts.Platform.OS, im.opts.Platform.Architecture)
 	r.Remedy = "put one image into the layout"
@@ -159,7 +160,8 @@ func (im *image) ociManifest(ctx context.Context, manifest object) (*composition
 		return nil, err
 	}
 	if media, err := config.text("mediaType"); err != nil || media != mediaConfig && media != dockerConfig {
-		return nil, refuse(BadManifest, "the manifest's configuration is of type %q: no container image", shorten(media))
+		return nil, refuse(BadManifest, "the manifest's configuration is of type %q: no container image",
+			shorten(media))
 	}
 	i, err := im.blob(ctx, config)
 	if err != nil {
@@ -255,7 +257,8 @@ func (im *image) blob(ctx context.Context, d object) (id, error) {
 		return 0, err
 	}
 	if im.members.at(i).size > im.opts.Limits.ManifestBytes {
-		return 0, refuse(BadManifest, "a document of %d bytes, the limit is %d", im.members.at(i).size, im.opts.Limits.ManifestBytes)
+		return 0, refuse(BadManifest, "a document of %d bytes, the limit is %d", im.members.at(i).size,
+			im.opts.Limits.ManifestBytes)
 	}
 	got, err := im.digest(ctx, i)
 	if err != nil {

@@ -143,7 +143,10 @@ func (c threadCaps) set() error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	data := [2]unix.CapUserData{
 		{Permitted: uint32(c.permitted), Effective: uint32(c.effective), Inheritable: uint32(c.inheritable)},
-		{Permitted: uint32(c.permitted >> 32), Effective: uint32(c.effective >> 32), Inheritable: uint32(c.inheritable >> 32)},
+		{
+			Permitted: uint32(c.permitted >> 32), Effective: uint32(c.effective >> 32),
+			Inheritable: uint32(c.inheritable >> 32),
+		},
 	}
 	if err := unix.Capset(&header, &data[0]); err != nil {
 		return fmt.Errorf("set capabilities: %w", err)

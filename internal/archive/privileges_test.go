@@ -32,7 +32,10 @@ type status struct {
 func parseStatus(text []byte) (s status) {
 	for line := range strings.Lines(string(text)) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), ":\t")
-		for field, to := range map[string]*capabilities{"CapPrm": &s.permitted, "CapEff": &s.effective, "CapInh": &s.inheritable, "CapAmb": &s.ambient} {
+		for field, to := range map[string]*capabilities{
+			"CapPrm": &s.permitted, "CapEff": &s.effective,
+			"CapInh": &s.inheritable, "CapAmb": &s.ambient,
+		} {
 			if name == field {
 				set, err := strconv.ParseUint(value, 16, 64)
 				if err != nil {
@@ -147,7 +150,10 @@ func TestReadersCapabilities(t *testing.T) {
 		check(t, err)
 		check(t, errors.Join(f.Truncate(1<<40), f.Close()))
 	}
-	want := status{permitted: 1<<unix.CAP_DAC_READ_SEARCH | 1<<unix.CAP_SYS_ADMIN, effective: 1 << unix.CAP_DAC_READ_SEARCH, noNewPrivs: "1"}
+	want := status{
+		permitted: 1<<unix.CAP_DAC_READ_SEARCH | 1<<unix.CAP_SYS_ADMIN,
+		effective: 1 << unix.CAP_DAC_READ_SEARCH, noNewPrivs: "1",
+	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	var done sync.WaitGroup
 	done.Go(func() {
@@ -172,16 +178,35 @@ func TestWritersRights(t *testing.T) {
 		call func() error
 		want error
 	}{
-		"device":            {func() error { return unix.Mknodat(at, "null", unix.S_IFCHR|0o600, 0x103) }, unix.EPERM},
-		"block device":      {func() error { return unix.Mknodat(at, "disk", unix.S_IFBLK|0o600, 0x800) }, unix.EPERM},
-		"trusted attribute": {func() error { return unix.Fsetxattr(at, "trusted.overlay.opaque", []byte("y"), 0) }, unix.EPERM},
-		"capability":        {func() error { return unix.Setxattr(root.Name()+"/away", capability, fileCapability, 0) }, unix.EPERM},
-		"mount":             {func() error { return unix.Mount("none", root.Name()+"/away", "tmpfs", 0, "") }, unix.EPERM},
-		"unmount":           {func() error { return unix.Unmount(root.Name(), unix.MNT_DETACH) }, unix.EPERM},
-		"detached mount":    {func() error { fd, err := unix.Fsopen("ext4", 0); unix.Close(fd); return err }, unix.EPERM},
-		"chroot":            {func() error { return unix.Chroot(root.Name()) }, unix.EPERM},
-		"immutable":         {func() error { return unix.IoctlSetPointerInt(at, unix.FS_IOC_SETFLAGS, 0x10) }, unix.EPERM},
-		"other user":        {func() error { _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, 1, 1, 1); return errnoOf(e) }, unix.EPERM},
+		"device":       {func() error { return unix.Mknodat(at, "null", unix.S_IFCHR|0o600, 0x103) }, unix.EPERM},
+		"block device": {func() error { return unix.Mknodat(at, "disk", unix.S_IFBLK|0o600, 0x800) }, unix.EPERM},
+		"trusted attribute": {
+			func() error { return unix.Fsetxattr(at, "trusted.overlay.opaque", []byte("y"), 0) },
+			unix.EPERM,
+		},
+		"capability": {
+			func() error { return unix.Setxattr(root.Name()+"/away", capability, fileCapability, 0) },
+			unix.EPERM,
+		},
+		"mount": {
+			func() error { return unix.Mount("none", root.Name()+"/away", "tmpfs", 0, "") },
+			unix.EPERM,
+		},
+		"unmount": {func() error { return unix.Unmount(root.Name(), unix.MNT_DETACH) }, unix.EPERM},
+		"detached mount": {
+			func() error { fd, err := unix.Fsopen("ext4", 0); unix.Close(fd); return err },
+			unix.EPERM,
+		},
+		"chroot": {func() error { return unix.Chroot(root.Name()) }, unix.EPERM},
+		"immutable": {
+			func() error { return unix.IoctlSetPointerInt(at, unix.FS_IOC_SETFLAGS, 0x10) },
+			unix.EPERM,
+		},
+		"other user": {func() error {
+			_, _,
+				e := unix.RawSyscall(unix.SYS_SETRESUID, 1, 1, 1)
+			return errnoOf(e)
+		}, unix.EPERM},
 		"back again": {func() error {
 			return threadCaps{permitted: writing | 1<<unix.CAP_MKNOD, effective: writing}.set()
 		}, unix.EPERM},
@@ -229,7 +254,8 @@ func TestNothingToInherit(t *testing.T) {
 	check(t, only(^capabilities(0), 0)(func() error {
 		c, err := getCaps()
 		c.inheritable = c.permitted
-		err = errors.Join(err, c.set(), unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, unix.CAP_CHOWN, 0, 0))
+		err = errors.Join(err, c.set(),
+			unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, unix.CAP_CHOWN, 0, 0))
 		if s := ownStatus(t); err != nil || s.inheritable == 0 || s.ambient == 0 {
 			t.Errorf("nothing to take away: %+v, %v", s, err)
 		}
@@ -325,9 +351,15 @@ func TestCancelQueued(t *testing.T) {
 func TestEveryCapabilityIsNeeded(t *testing.T) {
 	disk := newDisk(t, 64<<20).detached(0)
 	b := images.Tar(images.Root(
-		images.Entry{Name: "usr/read-only", Body: "x", Mode: 0o444, UID: 7, GID: 8, PAX: []string{"SCHILY.xattr.user.x=y"}},
+		images.Entry{
+			Name: "usr/read-only", Body: "x", Mode: 0o444, UID: 7, GID: 8,
+			PAX: []string{"SCHILY.xattr.user.x=y"},
+		},
 		images.Entry{Name: "usr/setgid", Body: "x", Mode: 0o2755, UID: 7, GID: 8},
-		images.Entry{Name: "usr/capable", Body: "x", Mode: 0o755, PAX: []string{"SCHILY.xattr." + capability + "=" + string(fileCapability)}},
+		images.Entry{
+			Name: "usr/capable", Body: "x", Mode: 0o755,
+			PAX: []string{"SCHILY.xattr." + capability + "=" + string(fileCapability)},
+		},
 		images.Entry{Name: "usr/closed", Type: '5', Mode: 0o100, UID: 7},
 		images.Entry{Name: "usr/closed/x", Body: "x", Mode: 0o200, UID: 7},
 	)...)

@@ -87,7 +87,8 @@ func (r *reader) entry(ctx context.Context, dir int, parent *Record, name string
 		return nil
 	}
 	rec := &Record{
-		Parent: parent, Name: strings.Clone(name), Type: typeOf(st.Mode), Mode: uint16(st.Mode & 0o7777), UID: st.Uid, GID: st.Gid,
+		Parent: parent, Name: strings.Clone(name), Type: typeOf(st.Mode), Mode: uint16(st.Mode & 0o7777), UID: st.Uid,
+		GID: st.Gid,
 		Sec: st.Mtim.Sec, Nsec: int32(st.Mtim.Nsec),
 	}
 	switch rec.Type {

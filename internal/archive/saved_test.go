@@ -14,7 +14,10 @@ func savedTree() *Manifest {
 	root := &Record{Name: "rootfs", Type: TypeDir, Mode: 0o755, Sec: -5}
 	etc := &Record{Parent: root, Name: "etc", Type: TypeDir, Mode: 0o1777, UID: 1<<32 - 2, GID: 7, Nsec: 999_999_999}
 	sum := sha256.Sum256([]byte("x"))
-	a := &Record{Parent: etc, Name: "a", Type: TypeFile, Mode: 0o640, Size: 1 << 29, SHA256: &sum, Xattrs: []Xattr{{"user.x", []byte{0, 1}}, {"user.y", nil}}}
+	a := &Record{
+		Parent: etc, Name: "a", Type: TypeFile, Mode: 0o640, Size: 1 << 29, SHA256: &sum,
+		Xattrs: []Xattr{{"user.x", []byte{0, 1}}, {"user.y", nil}},
+	}
 	a.First = a
 	b := &Record{Parent: etc, Name: "b", Type: TypeFile, Mode: 0o640, Size: 1 << 29, SHA256: &sum, First: a}
 	link := &Record{Parent: root, Name: "l\xc3\xa9", Type: TypeSymlink, Mode: 0o777, Target: "etc/a"}

@@ -73,7 +73,11 @@ func readSeal(root int) ([]byte, error) {
 	record := make([]byte, st.Size)
 	for done := 0; done < len(record); {
 		var n int
-		if err := retry(func() (err error) { n, err = unix.Pread(fd, record[done:], int64(done)); return err }); err != nil {
+		if err := retry(func() (err error) {
+			n,
+				err = unix.Pread(fd, record[done:], int64(done))
+			return err
+		}); err != nil {
 			return nil, err
 		}
 		if n == 0 {
@@ -87,5 +91,6 @@ func readSeal(root int) ([]byte, error) {
 // isSeal reports whether a file is as WriteSeal makes it: what ReadManifest passes over
 // has no room for anything else.
 func isSeal(st *unix.Stat_t) bool {
-	return st.Mode == unix.S_IFREG|sealMode && st.Nlink == 1 && st.Uid == 0 && st.Gid == 0 && st.Mtim == (unix.Timespec{}) && st.Size > 0 && st.Size <= sealBytes
+	return st.Mode == unix.S_IFREG|sealMode && st.Nlink == 1 && st.Uid == 0 && st.Gid == 0 &&
+		st.Mtim == (unix.Timespec{}) && st.Size > 0 && st.Size <= sealBytes
 }

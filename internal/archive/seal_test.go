@@ -66,7 +66,8 @@ func TestArchiveCannotBringASeal(t *testing.T) {
 				t.Errorf("read %q, %v", got, err)
 			}
 			compare(t, written, root)
-			if !slices.ContainsFunc(written.Records, func(r *Record) bool { return r.Path() == rootfsName+"/"+sealName }) {
+			if !slices.ContainsFunc(written.Records,
+				func(r *Record) bool { return r.Path() == rootfsName+"/"+sealName }) {
 				t.Error("the archive's own file is not in its tree")
 			}
 		})
@@ -104,7 +105,8 @@ func TestTamperedSeal(t *testing.T) {
 			}
 			found, err := ReadManifest(t.Context(), root)
 			check(t, err)
-			if diff := written.Diff(found, 10); !slices.ContainsFunc(diff, func(l string) bool { return strings.HasPrefix(l, `"`+sealName+`" should not`) }) {
+			if diff := written.Diff(found, 10); !slices.ContainsFunc(diff,
+				func(l string) bool { return strings.HasPrefix(l, `"`+sealName+`" should not`) }) {
 				t.Errorf("%q does not name it", diff)
 			}
 		})

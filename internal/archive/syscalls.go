@@ -94,7 +94,9 @@ func setTimes(at int, name string, n *node) error {
 // copyFile copies a file's data from the archive and returns its SHA-256, taken of the
 // very bytes that are written. Of files larger than a buffer, one buffer is hashed and
 // written while nothing waits for it but the next.
-func copyFile(ctx context.Context, b *buffers, src io.ReaderAt, n *node, fd int, advance func(int)) (sum [32]byte, err error) {
+func copyFile(ctx context.Context, b *buffers, src io.ReaderAt, n *node, fd int, advance func(int)) (sum [32]byte,
+	err error,
+) {
 	if ctx.Err() != nil {
 		return sum, context.Cause(ctx)
 	}

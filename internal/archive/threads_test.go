@@ -21,7 +21,8 @@ import (
 func TestNoThreadIsLeft(t *testing.T) {
 	needRoot(t)
 	before := ownStatus(t)
-	b := images.Tar(images.Root(images.Entry{Name: "var/x", Body: strings.Repeat("x", 3*bufferSize)})...) // hashed elsewhere
+	// hashed elsewhere
+	b := images.Tar(images.Root(images.Entry{Name: "var/x", Body: strings.Repeat("x", 3*bufferSize)})...)
 	var trees sync.WaitGroup
 	var stop atomic.Bool
 	for range 6 {

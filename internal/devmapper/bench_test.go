@@ -33,8 +33,14 @@ func BenchmarkSnapshot(b *testing.B) {
 			}{
 				{"create", nil, func() error { return p.CreateSnapshot(id, 1) }, func() error { return p.Delete(id) }},
 				{"delete", func() error { return p.CreateSnapshot(id, 1) }, func() error { return p.Delete(id) }, nil},
-				{"activate", func() error { return p.CreateSnapshot(id, 1) }, func() error { return activate(p, id) }, func() error { return gone(p, id) }},
-				{"deactivate", func() error { return made(p, id) }, func() error { return p.Deactivate(id) }, func() error { return p.Delete(id) }},
+				{
+					"activate", func() error { return p.CreateSnapshot(id, 1) }, func() error { return activate(p, id) },
+					func() error { return gone(p, id) },
+				},
+				{
+					"deactivate", func() error { return made(p, id) }, func() error { return p.Deactivate(id) },
+					func() error { return p.Delete(id) },
+				},
 				{"status", nil, func() error { _, err := p.Status(); return err }, nil},
 				{"thins", nil, func() error { _, err := p.Thins(); return err }, nil},
 				{"active", nil, func() error { _, err := p.Active(); return err }, nil},

@@ -190,7 +190,8 @@ func (c control) resume(uuid string) error {
 }
 
 func (c control) suspend(uuid string) error {
-	_, err := c.change(unix.DM_DEV_SUSPEND, "suspend", request{uuid: uuid, flags: unix.DM_SUSPEND_FLAG, event: quietUdev})
+	_, err := c.change(unix.DM_DEV_SUSPEND, "suspend",
+		request{uuid: uuid, flags: unix.DM_SUSPEND_FLAG, event: quietUdev})
 	return err
 }
 

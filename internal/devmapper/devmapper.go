@@ -103,7 +103,8 @@ func (c Config) check() error {
 		errs = append(errs, fmt.Errorf("pool UUID %q: not a UUID in lower case", c.UUID))
 	}
 	if c.BlockSize < minBlockSize || c.BlockSize > maxBlockSize || c.BlockSize%minBlockSize != 0 {
-		errs = append(errs, fmt.Errorf("pool block size %d: a multiple of %d up to %d", c.BlockSize, minBlockSize, maxBlockSize))
+		errs = append(errs, fmt.Errorf("pool block size %d: a multiple of %d up to %d",
+			c.BlockSize, minBlockSize, maxBlockSize))
 	}
 	if c.Data == "" || c.Metadata == "" || c.Data == c.Metadata {
 		errs = append(errs, errors.New("a pool needs two devices or files, one for data and one for metadata"))

@@ -35,7 +35,8 @@ func MetadataSize(dataBytes, blockSize int64, thins int) int64 {
 // EOPNOTSUPP say that the metadata's space cannot be had.
 func CreateFiles(data, metadata string, dataSize, metadataSize int64) error {
 	if dataSize < minBlockSize || metadataSize < minMetadataSize {
-		return fmt.Errorf("pool files of %d and %d bytes: at least %d and %d: %w", dataSize, metadataSize, minBlockSize, minMetadataSize, fs.ErrInvalid)
+		return fmt.Errorf("pool files of %d and %d bytes: at least %d and %d: %w",
+			dataSize, metadataSize, minBlockSize, minMetadataSize, fs.ErrInvalid)
 	}
 	if err := createFile(data, dataSize, (*os.File).Truncate); err != nil {
 		return err
@@ -63,7 +64,8 @@ func createFile(path string, size int64, enlarge func(f *os.File, size int64) er
 			return err
 		}
 	default:
-		return fmt.Errorf("%w: it has %d bytes, wanted are %d", &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist}, info.Size(), size)
+		return fmt.Errorf("%w: it has %d bytes, wanted are %d",
+			&fs.PathError{Op: "create", Path: path, Err: fs.ErrExist}, info.Size(), size)
 	}
 	if err := f.Sync(); err != nil {
 		return err
@@ -162,7 +164,8 @@ func unused(r io.ReaderAt, path string, own uuid.UUID) error {
 	for _, s := range signatures {
 		end := s.offset + int64(len(s.magic))
 		if end <= int64(n) && bytes.Equal(buf[s.offset:end], []byte(s.magic)) {
-			return fmt.Errorf("%w: %s holds %s; give another, or empty it yourself (wipefs --all, or remove the file)", ErrForeign, path, s.name)
+			return fmt.Errorf("%w: %s holds %s; give another, or empty it yourself (wipefs --all, or remove the file)",
+				ErrForeign, path, s.name)
 		}
 	}
 	return nil

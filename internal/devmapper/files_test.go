@@ -44,8 +44,14 @@ func TestMetadataSizeAgainstTool(t *testing.T) {
 	for _, tt := range []struct {
 		data, block int64
 		thins       int
-	}{{2 << 30, 64 << 10, 1000}, {100 << 30, 64 << 10, 10000}, {1 << 40, 64 << 10, 10000}, {1 << 40, 128 << 10, 10000}} {
-		out, err := runTool(t.Context(), tool, "-n", "-ub", "-b", strconv.FormatInt(tt.block, 10), "-s", strconv.FormatInt(tt.data, 10), "-m", strconv.Itoa(tt.thins))
+	}{
+		{2 << 30, 64 << 10, 1000},
+		{100 << 30, 64 << 10, 10000},
+		{1 << 40, 64 << 10, 10000},
+		{1 << 40, 128 << 10, 10000},
+	} {
+		out, err := runTool(t.Context(), tool, "-n", "-ub", "-b", strconv.FormatInt(tt.block, 10), "-s",
+			strconv.FormatInt(tt.data, 10), "-m", strconv.Itoa(tt.thins))
 		check(t, err)
 		least, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(out), "b"), 10, 64)
 		check(t, err)
@@ -105,7 +111,8 @@ func TestHasSuperblock(t *testing.T) {
 		bytes []byte
 		want  bool
 	}{
-		"empty": {nil, false}, "short": {whole[:4000], false}, "blank": {make([]byte, 8192), false}, "text": {[]byte(strings.Repeat("x", 5000)), false},
+		"empty": {nil, false}, "short": {whole[:4000], false}, "blank": {make([]byte, 8192), false},
+		"text":       {[]byte(strings.Repeat("x", 5000)), false},
 		"superblock": {whole, true}, "without magic": {magicGone, true}, "without checksum": {sumGone, true},
 	} {
 		check(t, os.WriteFile(path, tt.bytes, 0o600))
@@ -124,7 +131,10 @@ func TestUnused(t *testing.T) {
 			t.Errorf("%s: %v", s.name, err)
 		}
 	}
-	for name, b := range map[string]string{"empty": "", "blank": strings.Repeat("\x00", 1<<20), "text": strings.Repeat("x", 1<<20)} {
+	for name, b := range map[string]string{
+		"empty": "", "blank": strings.Repeat("\x00", 1<<20),
+		"text": strings.Repeat("x", 1<<20),
+	} {
 		if err := unused(strings.NewReader(b), "/dev/x", uuid.Nil); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}

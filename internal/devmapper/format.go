@@ -110,7 +110,8 @@ func (p *Pool) checkSuperblock(metadata blockDevice) (superblock, error) {
 		return sb, err
 	}
 	if sb.blockSize != p.cfg.BlockSize {
-		return sb, fmt.Errorf("%w: the pool on %s has blocks of %d bytes, not %d", ErrForeign, metadata.source, sb.blockSize, p.cfg.BlockSize)
+		return sb, fmt.Errorf("%w: the pool on %s has blocks of %d bytes, not %d",
+			ErrForeign, metadata.source, sb.blockSize, p.cfg.BlockSize)
 	}
 	if sb.owner != p.cfg.ownerOf() && sb.owner != uuid.Nil {
 		return sb, fmt.Errorf("%w: the pool on %s is another one, with other thin devices", ErrForeign, metadata.source)
@@ -121,7 +122,8 @@ func (p *Pool) checkSuperblock(metadata blockDevice) (superblock, error) {
 // revive activates a pool that is not active, after it has been put in order and checked.
 // One without a mark, as a crash within format or thin_repair leaves it, is marked.
 func (p *Pool) revive(ctx context.Context, sb superblock, metadata, data blockDevice) error {
-	if err := p.ctl.remove(p.cfg.poolUUID()); err != nil && !errors.Is(err, unix.ENXIO) { // half-created, it may have the metadata open
+	// half-created, it may have the metadata open
+	if err := p.ctl.remove(p.cfg.poolUUID()); err != nil && !errors.Is(err, unix.ENXIO) {
 		return fmt.Errorf("remove half-created pool: %w", err)
 	}
 	if sb.owner != p.cfg.ownerOf() {

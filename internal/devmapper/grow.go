@@ -27,7 +27,8 @@ func (p *Pool) GrowData(newBytes int64) error {
 // aside. 16 GiB is the most that the kernel uses.
 func (p *Pool) GrowMetadata(newBytes int64) error {
 	if newBytes > maxMetadataSize {
-		return fmt.Errorf("grow metadata of pool %s to %d bytes, at most %d: %w", p.cfg.Name, newBytes, int64(maxMetadataSize), unix.EINVAL)
+		return fmt.Errorf("grow metadata of pool %s to %d bytes, at most %d: %w",
+			p.cfg.Name, newBytes, int64(maxMetadataSize), unix.EINVAL)
 	}
 	err := p.grow(func(metadata, _ *blockDevice) error { return metadata.extend(newBytes, reserveFile) })
 	if err != nil {
@@ -66,7 +67,8 @@ func (p *Pool) grow(extend func(metadata, data *blockDevice) error) error {
 func (b *blockDevice) extend(newBytes int64, enlarge func(f *os.File, size int64) error) error {
 	if !b.loop {
 		if newBytes > b.size {
-			return fmt.Errorf("%s has %d bytes, asked for are %d: enlarge the device first: %w", b.source, b.size, newBytes, unix.EINVAL)
+			return fmt.Errorf("%s has %d bytes, asked for are %d: enlarge the device first: %w",
+				b.source, b.size, newBytes, unix.EINVAL)
 		}
 		return nil
 	}
@@ -80,7 +82,8 @@ func (b *blockDevice) extend(newBytes int64, enlarge func(f *os.File, size int64
 		return err
 	}
 	if newBytes < info.Size() {
-		return fmt.Errorf("%s has %d bytes, asked for are %d: a pool cannot shrink: %w", b.source, info.Size(), newBytes, unix.EINVAL)
+		return fmt.Errorf("%s has %d bytes, asked for are %d: a pool cannot shrink: %w",
+			b.source, info.Size(), newBytes, unix.EINVAL)
 	}
 	if err := enlarge(f, newBytes); err != nil {
 		return err

@@ -47,7 +47,8 @@ func holders(dev uint64) []string {
 		switch {
 		case place != "" && !seen[place]:
 			seen[place] = true
-			list = append(list, fmt.Sprintf("mounted on %q, seen by process %s (%s)", place, pid, firstLine(proc+"/comm")))
+			list = append(list, fmt.Sprintf("mounted on %q, seen by process %s (%s)",
+				place, pid, firstLine(proc+"/comm")))
 		case how == "":
 		case pid == strconv.Itoa(os.Getpid()):
 			own = append(own, how+" by this process")

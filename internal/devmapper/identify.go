@@ -65,7 +65,8 @@ func activeUUID(ctl control, name string) (string, error) {
 	}
 	id, ok := strings.CutPrefix(strings.TrimSuffix(d.uuid, poolSuffix), uuidPrefix)
 	if !ok {
-		return "", fmt.Errorf("%w: its metadata are not marked, as after thin_repair, and it is not active", ErrUnidentified)
+		return "", fmt.Errorf("%w: its metadata are not marked, as after thin_repair, and it is not active",
+			ErrUnidentified)
 	}
 	return id, nil
 }

@@ -101,7 +101,8 @@ func TestOpenDamaged(t *testing.T) {
 	check(t, err)
 	_, err = f.WriteAt(make([]byte, metadataBlock), int64(sb.detailsRoot)*metadataBlock)
 	check(t, err)
-	if _, err := Open(t.Context(), cfg); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "consumer pool repair") {
+	if _, err := Open(t.Context(), cfg); !errors.Is(err, ErrDamaged) ||
+		!strings.Contains(err.Error(), "consumer pool repair") {
 		t.Errorf("%v, want ErrDamaged and the remedy", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -44,7 +44,8 @@ func TestLineage(t *testing.T) {
 			origin = 2
 		}
 		if a.ID != ID(i+1) || origin != w.origin || a.WasOrigin() != w.was {
-			t.Errorf("device %d: origin %d, was an origin %t, want %d, %t: %+v", a.ID, a.Origin, a.WasOrigin(), w.origin, w.was, a.Thin)
+			t.Errorf("device %d: origin %d, was an origin %t, want %d, %t: %+v",
+				a.ID, a.Origin, a.WasOrigin(), w.origin, w.was, a.Thin)
 		}
 	}
 }

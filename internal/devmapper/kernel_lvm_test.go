@@ -28,7 +28,8 @@ func makeVolumeGroup(t *testing.T, name, path string) {
 	only := `global_filter=["a|^` + path + `$|", "r|.*|"]`
 	lvm(t, only, "pvcreate", "--yes", path)
 	lvm(t, only, "vgcreate", name, path)
-	lvm(t, only, "lvcreate", "--yes", "--wipesignatures", "n", "--zero", "n", "--name", "volume", "--extents", "2", name)
+	lvm(t, only, "lvcreate", "--yes", "--wipesignatures", "n", "--zero", "n", "--name", "volume", "--extents", "2",
+		name)
 	lvm(t, only, "vgchange", "--activate", "n", name)
 }
 
@@ -162,7 +163,8 @@ func TestRuleForLoopsBesideUdevd(t *testing.T) {
 		check(t, MakeFilesystem(t.Context(), other, "11111111-2222-3333-4444-555555555555"))
 		run(t, "dd", "if="+other, "of="+cfg.Data, "bs=4096", "count=1", "conv=notrunc") // over one of two stamps
 		if with {
-			check(t, os.WriteFile(rules, []byte(strings.ReplaceAll(rule, "/var/lib/consumer", filepath.Dir(cfg.Data))), 0o644))
+			check(t, os.WriteFile(rules, []byte(strings.ReplaceAll(rule, "/var/lib/consumer", filepath.Dir(cfg.Data))),
+				0o644))
 			udevadm("control", "--reload")
 		}
 		p = opened(t, cfg)

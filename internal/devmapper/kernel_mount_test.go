@@ -123,7 +123,8 @@ func TestDetachedMount(t *testing.T) {
 }
 
 func openIn2(m *Mount, name string, resolve uint64) error {
-	fd, err := unix.Openat2(int(m.Root().Fd()), name, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_CLOEXEC, Resolve: resolve})
+	fd, err := unix.Openat2(int(m.Root().Fd()), name,
+		&unix.OpenHow{Flags: unix.O_RDONLY | unix.O_CLOEXEC, Resolve: resolve})
 	if err == nil {
 		_ = unix.Close(fd)
 	}
@@ -132,7 +133,8 @@ func openIn2(m *Mount, name string, resolve uint64) error {
 
 func write(t *testing.T, m *Mount, name, text string) {
 	t.Helper()
-	fd, err := unix.Openat2(int(m.Root().Fd()), name, &unix.OpenHow{Flags: unix.O_WRONLY | unix.O_CREAT | unix.O_CLOEXEC, Mode: 0o644, Resolve: unix.RESOLVE_BENEATH})
+	fd, err := unix.Openat2(int(m.Root().Fd()), name,
+		&unix.OpenHow{Flags: unix.O_WRONLY | unix.O_CREAT | unix.O_CLOEXEC, Mode: 0o644, Resolve: unix.RESOLVE_BENEATH})
 	check(t, err)
 	f := os.NewFile(uintptr(fd), name)
 	_, err = f.WriteString(text)

@@ -45,7 +45,8 @@ func TestParallel(t *testing.T) {
 	wantActive(t, p)
 	s, err := p.Status()
 	check(t, err)
-	if s.Mode != ModeReadWrite || s.HeldRoot || s.UsedData != 2*minBlockSize || s.TotalData != (512+rounds)*mib || s.TotalMetadata != minMetadataSize+rounds*mib {
+	if s.Mode != ModeReadWrite || s.HeldRoot || s.UsedData != 2*minBlockSize || s.TotalData != (512+rounds)*mib ||
+		s.TotalMetadata != minMetadataSize+rounds*mib {
 		t.Errorf("%+v", s)
 	}
 }

@@ -45,7 +45,8 @@ func TestCreateOpenDetach(t *testing.T) {
 	if want := "/dev/mapper/cim-" + cfg.Name + "-image-1"; path != want {
 		t.Errorf("path %s, want %s", path, want)
 	}
-	if uuid := run(t, "dmsetup", "info", "-c", "--noheadings", "-o", "uuid", filepath.Base(path)); uuid != "CIM-"+cfg.UUID+"-1" {
+	if uuid := run(t, "dmsetup", "info", "-c", "--noheadings", "-o", "uuid", filepath.Base(path)); uuid != "CIM-"+
+		cfg.UUID+"-1" {
 		t.Errorf("dm UUID %s", uuid)
 	}
 }
@@ -67,7 +68,8 @@ func TestStatusOfNewPool(t *testing.T) {
 	p, _ := newPool(t)
 	s, err := p.Status()
 	check(t, err)
-	if s.Mode != ModeReadWrite || s.NeedsCheck || s.HeldRoot || s.UsedData != 2*minBlockSize || s.TotalData != 512*mib ||
+	if s.Mode != ModeReadWrite || s.NeedsCheck || s.HeldRoot || s.UsedData != 2*minBlockSize ||
+		s.TotalData != 512*mib ||
 		s.TotalMetadata != minMetadataSize || s.UsedMetadata == 0 || s.UsedMetadata > mib/2 || s.TransactionID != 0 {
 		t.Errorf("%+v", s)
 	}
@@ -177,7 +179,10 @@ func TestCreateRefuses(t *testing.T) {
 		want    error
 	}{
 		{"file system on data", func(t *testing.T, c *Config) { run(t, "mke2fs", "-q", "-F", c.Data) }, ErrForeign},
-		{"file system on metadata", func(t *testing.T, c *Config) { run(t, "mke2fs", "-q", "-F", c.Metadata) }, ErrForeign},
+		{
+			"file system on metadata", func(t *testing.T, c *Config) { run(t, "mke2fs", "-q", "-F", c.Metadata) },
+			ErrForeign,
+		},
 		{"damaged superblock", func(t *testing.T, c *Config) {
 			p, err := Create(*c)
 			check(t, err)
@@ -235,7 +240,10 @@ func TestOpenWithoutPool(t *testing.T) {
 
 // A kill anywhere within Create leaves what either Create or Finish finishes.
 func TestCreateCutOff(t *testing.T) {
-	for _, step := range []string{"wiped", "created", "formatted", "removed", "marked", "started", "stamp made", "stamp active", "stamped"} {
+	for _, step := range []string{
+		"wiped", "created", "formatted", "removed", "marked", "started", "stamp made",
+		"stamp active", "stamped",
+	} {
 		t.Run(step, func(t *testing.T) {
 			cfg := newConfig(t, 512*mib, minMetadataSize)
 			p, err := withDevices(cfg, func(p *Pool, metadata, data blockDevice) error {
@@ -440,7 +448,8 @@ func TestHeldMetadataSnapshot(t *testing.T) {
 	unlock, err := lockPool(cfg)
 	check(t, err)
 	defer unlock()
-	if err := unix.Flock(int(openFile(t, cfg.Metadata).Fd()), unix.LOCK_SH|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
+	if err := unix.Flock(int(openFile(t, cfg.Metadata).Fd()), unix.LOCK_SH|unix.LOCK_NB); !errors.Is(err,
+		unix.EWOULDBLOCK) {
 		t.Errorf("the lock does not exclude: %v", err)
 	}
 }

@@ -20,12 +20,14 @@ func TestGrow(t *testing.T) {
 	for range 2 { // again changes nothing
 		check(t, p.GrowData(768*mib))
 		check(t, p.GrowMetadata(8*mib))
-		if s, err := p.Status(); err != nil || s.TotalData != 768*mib || s.TotalMetadata != 8*mib || s.Mode != ModeReadWrite {
+		if s, err := p.Status(); err != nil || s.TotalData != 768*mib || s.TotalMetadata != 8*mib ||
+			s.Mode != ModeReadWrite {
 			t.Errorf("%+v %v", s, err)
 		}
 	}
 	for name, err := range map[string]error{
-		"less data": p.GrowData(512 * mib), "less metadata": p.GrowMetadata(4 * mib), "too much metadata": p.GrowMetadata(17 << 30),
+		"less data": p.GrowData(512 * mib), "less metadata": p.GrowMetadata(4 * mib),
+		"too much metadata": p.GrowMetadata(17 << 30),
 	} {
 		if !errors.Is(err, unix.EINVAL) {
 			t.Errorf("%s: %v, want EINVAL", name, err)
@@ -198,7 +200,8 @@ func TestRepairDamagedMetadata(t *testing.T) {
 			}
 			r, err := RepairMetadata(t.Context(), cfg, 0)
 			check(t, err)
-			if r.Rebuilt != tt.rebuilt || r.FlagCleared != tt.cleared || r.Enlarged || (r.DamagedSaved != "") != tt.rebuilt || r.Bytes != minMetadataSize {
+			if r.Rebuilt != tt.rebuilt || r.FlagCleared != tt.cleared || r.Enlarged ||
+				(r.DamagedSaved != "") != tt.rebuilt || r.Bytes != minMetadataSize {
 				t.Errorf("%+v", r)
 			}
 			if r.DamagedSaved != "" {
@@ -207,7 +210,8 @@ func TestRepairDamagedMetadata(t *testing.T) {
 				}
 			}
 			check(t, CheckMetadata(t.Context(), cfg))
-			if got, _, err := Identify(Config{Name: cfg.Name, Data: cfg.Data, Metadata: cfg.Metadata}); err != nil || got != cfg {
+			if got, _, err := Identify(Config{Name: cfg.Name, Data: cfg.Data, Metadata: cfg.Metadata}); err != nil ||
+				got != cfg {
 				t.Errorf("%+v, %v: the metadata are not marked", got, err)
 			}
 			q := opened(t, cfg)
@@ -250,7 +254,8 @@ func TestMessageNotCommitted(t *testing.T) {
 	check(t, err)
 	defer metadata.close()
 	flaky := func(mode string) table {
-		return table{sectors: uint64(minMetadataSize / sector), target: "flakey", params: fmt.Sprintf("%s 0 %s", majmin(metadata.dev), mode)}
+		return table{sectors: uint64(minMetadataSize / sector), target: "flakey", params: fmt.Sprintf("%s 0 %s",
+			majmin(metadata.dev), mode)}
 	}
 	ctl, err := openControl()
 	check(t, err)

@@ -231,7 +231,8 @@ func TestRenewReadOnly(t *testing.T) {
 func TestStampIsHidden(t *testing.T) {
 	p, _ := newPool(t)
 	for name, err := range map[string]error{
-		"CreateThin": p.CreateThin(stampID), "Delete": p.Delete(stampID), "CreateSnapshot": p.CreateSnapshot(1, stampID),
+		"CreateThin": p.CreateThin(stampID), "Delete": p.Delete(stampID),
+		"CreateSnapshot": p.CreateSnapshot(1, stampID),
 	} {
 		if !errors.Is(err, unix.EINVAL) {
 			t.Errorf("%s: %v, want EINVAL", name, err)

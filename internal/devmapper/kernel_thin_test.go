@@ -47,7 +47,10 @@ func TestErrnoTable(t *testing.T) {
 		{"discard, not active", func() error { return p.Discard(2) }, unix.ENXIO, ErrNotFound},
 		{"status of nothing", func() error { _, err := p.ctl.find("CIM-none"); return err }, unix.ENXIO, ErrNotFound},
 		{"name with a slash", func() error { _, err := p.ctl.create("a/b", "CIM-x"); return err }, unix.EINVAL, nil},
-		{"name too long", func() error { _, err := p.ctl.create(strings.Repeat("a", 128), "CIM-x"); return err }, unix.ENAMETOOLONG, nil},
+		{
+			"name too long", func() error { _, err := p.ctl.create(strings.Repeat("a", 128), "CIM-x"); return err },
+			unix.ENAMETOOLONG, nil,
+		},
 		{"pool with active thins", func() error { return p.ctl.remove(cfg.poolUUID()) }, unix.EBUSY, nil},
 	}
 	for _, tt := range tests {
@@ -256,7 +259,8 @@ func TestThinsEqualsThinLs(t *testing.T) {
 		fmt.Fprintln(&ours, th.ID, th.MappedBytes/cfg.BlockSize, th.TransactionID, th.CreationTime, th.SnapshotTime)
 	}
 	check(t, p.message("reserve_metadata_snap"))
-	theirs := run(t, "thin_ls", "-m", "--no-headers", "-o", "DEV,MAPPED_BLOCKS,TRANSACTION,CREATE_TIME,SNAP_TIME", p.metadata)
+	theirs := run(t, "thin_ls", "-m", "--no-headers", "-o", "DEV,MAPPED_BLOCKS,TRANSACTION,CREATE_TIME,SNAP_TIME",
+		p.metadata)
 	check(t, p.message("release_metadata_snap"))
 	var want strings.Builder
 	for line := range strings.Lines(theirs) {
@@ -408,7 +412,8 @@ func TestBusyNamesTheHolder(t *testing.T) {
 	for _, task := range []string{"open", "mount"} {
 		pid, kill := other(t, task, path)
 		err := p.Deactivate(1)
-		if !errors.Is(err, ErrBusy) || !errors.Is(err, unix.EBUSY) || !strings.Contains(err.Error(), "process "+strconv.Itoa(pid)) {
+		if !errors.Is(err, ErrBusy) || !errors.Is(err, unix.EBUSY) ||
+			!strings.Contains(err.Error(), "process "+strconv.Itoa(pid)) {
 			t.Errorf("%s: %v, want ErrBusy that names process %d", task, err, pid)
 		}
 		if task == "mount" {

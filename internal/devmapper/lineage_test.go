@@ -16,7 +16,8 @@ func family(change func(blocks [][]byte)) io.ReaderAt {
 	}
 	mapping := func(block uint64) []uint64 { return []uint64{block << 24} }
 	blocks[5] = fullSuperblock(6, 8, 64<<10)
-	blocks[6] = nodeOf(6, nodeLeaf, []uint64{1, 4, 5}, [][]uint64{{2, 0, 1 << 32}, {2, 0, 1<<32 | 1}, {1, 0, 1<<32 | 1}})
+	blocks[6] = nodeOf(6, nodeLeaf, []uint64{1, 4, 5},
+		[][]uint64{{2, 0, 1 << 32}, {2, 0, 1<<32 | 1}, {1, 0, 1<<32 | 1}})
 	blocks[8] = sizedNode(8, nodeLeaf, 8, []uint64{1, 4, 5}, [][]uint64{{9}, {10}, {11}})
 	blocks[9] = sizedNode(9, nodeLeaf, 8, []uint64{0, 1}, [][]uint64{mapping(6), mapping(7)})
 	blocks[10] = sizedNode(10, nodeLeaf, 8, []uint64{0, 1}, [][]uint64{mapping(8), mapping(7)})
@@ -42,12 +43,21 @@ func TestReadLineage(t *testing.T) {
 // Metadata that are damaged prove nothing.
 func TestReadLineageRefuses(t *testing.T) {
 	for name, change := range map[string]func(b [][]byte){
-		"no mappings":           func(b [][]byte) { clear(b[8]) },
-		"damaged mappings":      func(b [][]byte) { b[10][4000] ^= 1 },
-		"a block outside":       func(b [][]byte) { b[11] = sizedNode(11, nodeLeaf, 8, []uint64{0}, [][]uint64{{10 << 24}}) },
-		"an id that is too big": func(b [][]byte) { b[8] = sizedNode(8, nodeLeaf, 8, []uint64{1 << 24}, [][]uint64{{9}}) },
-		"details for mappings":  func(b [][]byte) { b[9] = nodeOf(9, nodeLeaf, []uint64{0}, [][]uint64{{1, 2, 3}}) },
-		"a tree without end":    func(b [][]byte) { b[9] = sizedNode(9, nodeInternal, 8, []uint64{0}, [][]uint64{{9}}) },
+		"no mappings":      func(b [][]byte) { clear(b[8]) },
+		"damaged mappings": func(b [][]byte) { b[10][4000] ^= 1 },
+		"a block outside": func(b [][]byte) {
+			b[11] = sizedNode(11, nodeLeaf, 8, []uint64{0},
+				[][]uint64{{10 << 24}})
+		},
+		"an id that is too big": func(b [][]byte) {
+			b[8] = sizedNode(8, nodeLeaf, 8, []uint64{1 << 24},
+				[][]uint64{{9}})
+		},
+		"details for mappings": func(b [][]byte) { b[9] = nodeOf(9, nodeLeaf, []uint64{0}, [][]uint64{{1, 2, 3}}) },
+		"a tree without end": func(b [][]byte) {
+			b[9] = sizedNode(9, nodeInternal, 8, []uint64{0},
+				[][]uint64{{9}})
+		},
 	} {
 		if list, err := readLineage(family(change), 5, 10); err == nil || list != nil {
 			t.Errorf("%s: %+v, %v", name, list, err)

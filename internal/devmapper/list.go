@@ -10,13 +10,14 @@ import (
 
 // ActiveDevice is a thin device of ours that the kernel has a dm device for.
 type ActiveDevice struct {
-	ID          ID     `json:"id"`
-	Kind        Kind   `json:"kind"` // empty if the device was renamed
-	Name        string `json:"name"`
-	Path        string `json:"path"`
-	HalfCreated bool   `json:"half_created"` // a crash left it without a live table; Activate finishes, Deactivate removes it
-	Suspended   bool   `json:"suspended"`    // whoever reads it hangs; ResumeSuspended
-	Open        int    `json:"open"`         // how many have it open, mounts included
+	ID   ID     `json:"id"`
+	Kind Kind   `json:"kind"` // empty if the device was renamed
+	Name string `json:"name"`
+	Path string `json:"path"`
+	// a crash left it without a live table; Activate finishes, Deactivate removes it
+	HalfCreated bool `json:"half_created"`
+	Suspended   bool `json:"suspended"` // whoever reads it hangs; ResumeSuspended
+	Open        int  `json:"open"`      // how many have it open, mounts included
 }
 
 // Active lists our active thin devices by their dm UUID, in no order. It asks for every
@@ -108,7 +109,8 @@ func (p *Pool) metadataRoot() (root uint64, release func() error, err error) {
 	}
 	release = func() error { return p.message("release_metadata_snap") }
 	if s, err = p.Status(); err != nil || !s.HeldRoot {
-		return 0, nil, errors.Join(err, release(), fmt.Errorf("%w: no metadata snapshot after it was reserved", errMalformed))
+		return 0, nil, errors.Join(err, release(), fmt.Errorf("%w: no metadata snapshot after it was reserved",
+			errMalformed))
 	}
 	return s.heldRoot, release, nil
 }

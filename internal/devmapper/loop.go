@@ -106,7 +106,8 @@ func attachPair(cfg Config) (metadata, data blockDevice, err error) {
 	if metadata.dev == data.dev {
 		metadata.close()
 		data.close()
-		return blockDevice{}, blockDevice{}, fmt.Errorf("data and metadata are the same device %s: %w", data.path, fs.ErrInvalid)
+		return blockDevice{}, blockDevice{}, fmt.Errorf("data and metadata are the same device %s: %w",
+			data.path, fs.ErrInvalid)
 	}
 	return metadata, data, nil
 }
@@ -170,7 +171,8 @@ func openLoop(n, flags int) (*os.File, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return f, err
 	}
-	if err := unix.Mknod(path, unix.S_IFBLK|0o600, int(unix.Mkdev(loopMajor, uint32(n)))); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := unix.Mknod(path, unix.S_IFBLK|0o600, int(unix.Mkdev(loopMajor, uint32(n)))); err != nil &&
+		!errors.Is(err, unix.EEXIST) {
 		return nil, fmt.Errorf("mknod %s: %w", path, err)
 	}
 	return os.OpenFile(path, flags|unix.O_CLOEXEC, 0)
@@ -205,7 +207,8 @@ func findLoops(path string) ([]*os.File, error) {
 		}
 		if info.Offset != 0 || info.Sizelimit != 0 || info.Flags&unix.LO_FLAGS_READ_ONLY != 0 {
 			f.Close()
-			return nil, errors.Join(fmt.Errorf("%w: %s shows part of %s, or only for reading: losetup --detach %s", ErrForeign, f.Name(), path, f.Name()), closeAll(list))
+			return nil, errors.Join(fmt.Errorf("%w: %s shows part of %s, or only for reading: losetup --detach %s",
+				ErrForeign, f.Name(), path, f.Name()), closeAll(list))
 		}
 		list = append(list, f)
 	}

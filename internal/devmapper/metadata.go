@@ -80,7 +80,8 @@ func isSuperblock(block []byte) bool {
 }
 
 func parseSuperblock(block []byte) (superblock, error) {
-	if len(block) != metadataBlock || binary.LittleEndian.Uint64(block[offMagic:]) != superblockMagic || !sealed(block, superblockSalt) {
+	if len(block) != metadataBlock || binary.LittleEndian.Uint64(block[offMagic:]) != superblockMagic ||
+		!sealed(block, superblockSalt) {
 		return superblock{}, fmt.Errorf("%w metadata superblock", errMalformed)
 	}
 	sb := superblock{
@@ -95,7 +96,8 @@ func parseSuperblock(block []byte) (superblock, error) {
 	}
 	copy(sb.owner[:], block[offOwner:])
 	if sb.metadataBlocks > maxBitmaps*blocksPerBitmap {
-		return superblock{}, fmt.Errorf("%w metadata superblock: %d blocks of metadata", errMalformed, sb.metadataBlocks)
+		return superblock{}, fmt.Errorf("%w metadata superblock: %d blocks of metadata",
+			errMalformed, sb.metadataBlocks)
 	}
 	if sb.blockSize < minBlockSize || sb.blockSize > maxBlockSize {
 		return superblock{}, fmt.Errorf("%w metadata superblock: data blocks of %d bytes", errMalformed, sb.blockSize)
@@ -211,7 +213,8 @@ type thinList struct {
 // leaf adds one struct disk_device_details. The ids must rise over the whole tree.
 func (l *thinList) leaf(key uint64, v []byte) error {
 	mapped := binary.LittleEndian.Uint64(v)
-	if key > uint64(maxID) || mapped > uint64(1<<62/l.blockSize) || len(l.thins) > 0 && ID(key) <= l.thins[len(l.thins)-1].ID {
+	if key > uint64(maxID) || mapped > uint64(1<<62/l.blockSize) || len(l.thins) > 0 &&
+		ID(key) <= l.thins[len(l.thins)-1].ID {
 		return fmt.Errorf("%w: details of thin device %d", errMalformed, key)
 	}
 	l.thins = append(l.thins, Thin{

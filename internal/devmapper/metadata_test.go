@@ -85,24 +85,42 @@ func TestReadThins(t *testing.T) {
 // would be taken for lost.
 func TestReadThinsRefuses(t *testing.T) {
 	tests := map[string]func(b [][]byte){
-		"no superblock":          func(b [][]byte) { clear(b[5]) },
-		"superblock checksum":    func(b [][]byte) { b[5][200] ^= 1 },
-		"superblock block size":  func(b [][]byte) { b[5] = superblockOf(6, 4096) },
-		"blank node":             func(b [][]byte) { clear(b[7]) },
-		"node checksum":          func(b [][]byte) { b[8][4000] ^= 1 },
-		"stale node of another":  func(b [][]byte) { b[8] = nodeOf(7, nodeLeaf, []uint64{9}, make([][]uint64, 1)) },
-		"unknown node flags":     func(b [][]byte) { b[7] = nodeOf(7, 4, nil, nil) },
-		"both node flags":        func(b [][]byte) { b[7] = nodeOf(7, 3, nil, nil) },
-		"keys not rising":        func(b [][]byte) { b[7] = nodeOf(7, nodeLeaf, []uint64{4, 4}, make([][]uint64, 2)) },
-		"leaves not rising":      func(b [][]byte) { b[8] = nodeOf(8, nodeLeaf, []uint64{4}, make([][]uint64, 1)) },
-		"id too large":           func(b [][]byte) { b[8] = nodeOf(8, nodeLeaf, []uint64{1 << 24}, make([][]uint64, 1)) },
-		"mapped overflows":       func(b [][]byte) { b[8] = nodeOf(8, nodeLeaf, []uint64{5}, [][]uint64{{1 << 60}}) },
-		"child beyond the end":   func(b [][]byte) { b[6] = nodeOf(6, nodeInternal, []uint64{1}, [][]uint64{{99}}) },
-		"child beyond any end":   func(b [][]byte) { b[6] = nodeOf(6, nodeInternal, []uint64{1}, [][]uint64{{1 << 62}}) },
-		"inner node is its own":  func(b [][]byte) { b[6] = nodeOf(6, nodeInternal, []uint64{1}, [][]uint64{{6}}) },
-		"more entries than room": func(b [][]byte) { binary.LittleEndian.PutUint32(b[7][16:], 1000); seal32(b[7], nodeSalt) },
-		"more room than a block": func(b [][]byte) { binary.LittleEndian.PutUint32(b[7][20:], 1000); seal32(b[7], nodeSalt) },
-		"odd value size":         func(b [][]byte) { binary.LittleEndian.PutUint32(b[7][24:], 16); seal32(b[7], nodeSalt) },
+		"no superblock":         func(b [][]byte) { clear(b[5]) },
+		"superblock checksum":   func(b [][]byte) { b[5][200] ^= 1 },
+		"superblock block size": func(b [][]byte) { b[5] = superblockOf(6, 4096) },
+		"blank node":            func(b [][]byte) { clear(b[7]) },
+		"node checksum":         func(b [][]byte) { b[8][4000] ^= 1 },
+		"stale node of another": func(b [][]byte) { b[8] = nodeOf(7, nodeLeaf, []uint64{9}, make([][]uint64, 1)) },
+		"unknown node flags":    func(b [][]byte) { b[7] = nodeOf(7, 4, nil, nil) },
+		"both node flags":       func(b [][]byte) { b[7] = nodeOf(7, 3, nil, nil) },
+		"keys not rising":       func(b [][]byte) { b[7] = nodeOf(7, nodeLeaf, []uint64{4, 4}, make([][]uint64, 2)) },
+		"leaves not rising":     func(b [][]byte) { b[8] = nodeOf(8, nodeLeaf, []uint64{4}, make([][]uint64, 1)) },
+		"id too large": func(b [][]byte) {
+			b[8] = nodeOf(8, nodeLeaf, []uint64{1 << 24},
+				make([][]uint64, 1))
+		},
+		"mapped overflows":     func(b [][]byte) { b[8] = nodeOf(8, nodeLeaf, []uint64{5}, [][]uint64{{1 << 60}}) },
+		"child beyond the end": func(b [][]byte) { b[6] = nodeOf(6, nodeInternal, []uint64{1}, [][]uint64{{99}}) },
+		"child beyond any end": func(b [][]byte) {
+			b[6] = nodeOf(6, nodeInternal, []uint64{1},
+				[][]uint64{{1 << 62}})
+		},
+		"inner node is its own": func(b [][]byte) { b[6] = nodeOf(6, nodeInternal, []uint64{1}, [][]uint64{{6}}) },
+		"more entries than room": func(b [][]byte) {
+			binary.LittleEndian.PutUint32(b[7][16:], 1000)
+			seal32(b[7],
+				nodeSalt)
+		},
+		"more room than a block": func(b [][]byte) {
+			binary.LittleEndian.PutUint32(b[7][20:], 1000)
+			seal32(b[7],
+				nodeSalt)
+		},
+		"odd value size": func(b [][]byte) {
+			binary.LittleEndian.PutUint32(b[7][24:], 16)
+			seal32(b[7],
+				nodeSalt)
+		},
 	}
 	for name, change := range tests {
 		if got, err := readThins(tree(change), 5); err == nil || got != nil {
@@ -114,7 +132,8 @@ func TestReadThinsRefuses(t *testing.T) {
 // The fuzzer sets the bytes of two blocks; their checksums are put right, or it would
 // never get past them.
 func FuzzReadThins(f *testing.F) {
-	f.Add(nodeOf(6, nodeInternal, []uint64{1, 5}, [][]uint64{{7}, {8}}), nodeOf(7, nodeLeaf, []uint64{1, 4}, [][]uint64{{3, 8, 1}, {0, 9, 0}}))
+	f.Add(nodeOf(6, nodeInternal, []uint64{1, 5}, [][]uint64{{7}, {8}}),
+		nodeOf(7, nodeLeaf, []uint64{1, 4}, [][]uint64{{3, 8, 1}, {0, 9, 0}}))
 	f.Add(nodeOf(6, nodeInternal, []uint64{1, 2, 3}, [][]uint64{{6}, {6}, {6}}), []byte{})
 	f.Fuzz(func(t *testing.T, a, b []byte) {
 		r := tree(func(blocks [][]byte) {

@@ -96,7 +96,8 @@ func mkfsOptions(version [3]int, uuid string, size int64) []string {
 	extended += ",stride=16,stripe_width=16,root_owner=0:0,hash_seed=" + uuid
 	return []string{
 		"-t", filesystem, "-q", "-F", "-m", "0", "-b", "4096", "-i", "16384", "-I", "256", "-g", "32768", "-G", "16",
-		"-e", "continue", "-r", "1", "-o", "Linux", "-L", "", "-J", journalSize(size), "-U", uuid, "-E", extended, "-O", features,
+		"-e", "continue", "-r", "1", "-o", "Linux", "-L", "", "-J", journalSize(size), "-U", uuid, "-E", extended, "-O",
+		features,
 	}
 }
 

@@ -38,9 +38,15 @@ func TestMkfsOptions(t *testing.T) {
 		version   [3]int
 		prezeroed bool
 		noItable  bool
-	}{{[3]int{1, 46, 9}, false, true}, {[3]int{1, 47, 0}, true, false}, {[3]int{1, 48, 0}, true, false}, {[3]int{2, 0, 0}, true, false}} {
+	}{
+		{[3]int{1, 46, 9}, false, true},
+		{[3]int{1, 47, 0}, true, false},
+		{[3]int{1, 48, 0}, true, false},
+		{[3]int{2, 0, 0}, true, false},
+	} {
 		all := strings.Join(mkfsOptions(tt.version, "u", deviceSize), " ")
-		if strings.Contains(all, "assume_storage_prezeroed=1") != tt.prezeroed || strings.Contains(all, "lazy_itable_init=1") != tt.noItable ||
+		if strings.Contains(all, "assume_storage_prezeroed=1") != tt.prezeroed ||
+			strings.Contains(all, "lazy_itable_init=1") != tt.noItable ||
 			!strings.Contains(all, "nodiscard") || !strings.Contains(all, "hash_seed=u") {
 			t.Errorf("%v: %s", tt.version, all)
 		}
@@ -56,7 +62,8 @@ func TestMkfsOptionsAreAccepted(t *testing.T) {
 	for _, v := range [][3]int{{1, 46, 0}, version} {
 		path := filepath.Join(t.TempDir(), "fs.img")
 		check(t, createFile(path, deviceSize, (*os.File).Truncate))
-		_, err := runTool(t.Context(), mke2fs, append(mkfsOptions(v, "5d8a1ad4-4a24-4b1e-8bd4-4bb0f3a2b0c6", deviceSize), path)...)
+		_, err := runTool(t.Context(), mke2fs,
+			append(mkfsOptions(v, "5d8a1ad4-4a24-4b1e-8bd4-4bb0f3a2b0c6", deviceSize), path)...)
 		if err != nil {
 			t.Errorf("%v: %v", v, err)
 		}
@@ -71,7 +78,8 @@ func TestFindTool(t *testing.T) {
 	if path, err := findTool(mke2fs); err != nil || !filepath.IsAbs(path) {
 		t.Errorf("not on the PATH: %s, %v", path, err)
 	}
-	if _, err := findTool(tool{"no-such-tool", "some-package"}); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "install some-package") {
+	if _, err := findTool(tool{"no-such-tool", "some-package"}); !errors.Is(err, ErrUnavailable) ||
+		!strings.Contains(err.Error(), "install some-package") {
 		t.Errorf("%v", err)
 	}
 }
@@ -132,11 +140,13 @@ func TestPatiently(t *testing.T) {
 		calls = 0
 		began = time.Now()
 		err = patiently(time.Second, passes, func() error { calls++; return unix.EBUSY })
-		if took := time.Since(began); !errors.Is(err, unix.EBUSY) || took < time.Second || took > 1200*time.Millisecond {
+		if took := time.Since(began); !errors.Is(err, unix.EBUSY) || took < time.Second ||
+			took > 1200*time.Millisecond {
 			t.Errorf("%v after %v", err, took)
 		}
 		calls = 0
-		if err := patiently(time.Second, passes, func() error { calls++; return unix.EIO }); !errors.Is(err, unix.EIO) || calls != 1 {
+		if err := patiently(time.Second, passes, func() error { calls++; return unix.EIO }); !errors.Is(err,
+			unix.EIO) || calls != 1 {
 			t.Errorf("%v after %d calls: "+strconv.Itoa(calls), err, calls)
 		}
 	})
@@ -224,7 +234,10 @@ func filesystemFacts(t *testing.T) string {
 }
 
 func TestJournalSize(t *testing.T) {
-	for bytes, want := range map[int64]string{16 * mib: "size=4", 256 * mib: "size=16", 20 << 30: "size=128", 100e9: "size=512", 1 << 40: "size=1024"} {
+	for bytes, want := range map[int64]string{
+		16 * mib: "size=4", 256 * mib: "size=16", 20 << 30: "size=128",
+		100e9: "size=512", 1 << 40: "size=1024",
+	} {
 		if got := journalSize(bytes); got != want {
 			t.Errorf("%d bytes: %s, want %s", bytes, got, want)
 		}

@@ -156,7 +156,8 @@ func (m *Mount) Sync() error {
 	if err := unix.Fstatfs(int(m.root.Fd()), &st); err != nil {
 		return fmt.Errorf("sync %s: %w", m.mount.Name(), err)
 	}
-	if m.mode == MountBuild && st.Flags&unix.ST_RDONLY != 0 { // ext4 aborts its journal, and later syncs find nothing to do
+	// ext4 aborts its journal, and later syncs find nothing to do
+	if m.mode == MountBuild && st.Flags&unix.ST_RDONLY != 0 {
 		return fmt.Errorf("sync %s: %w: %w", m.mount.Name(), errBroken, unix.EROFS)
 	}
 	return nil

@@ -175,7 +175,8 @@ func (p *Pool) start(metadata, data blockDevice) error {
 		return errors.Join(fmt.Errorf("load pool table: %w", busy(err, metadata.dev, data.dev)), p.ctl.remove(uuid))
 	}
 	if err := p.ctl.resume(uuid); err != nil {
-		return errors.Join(fmt.Errorf("activate pool (a data device smaller than the pool remembers is EINVAL): %w", err), p.ctl.remove(uuid))
+		return errors.Join(fmt.Errorf("activate pool (a data device smaller than the pool remembers is EINVAL): %w",
+			err), p.ctl.remove(uuid))
 	}
 	p.dev = d.majmin()
 	return makeNode(d)

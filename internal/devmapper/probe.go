@@ -22,7 +22,8 @@ func Probe() error {
 	}
 	defer c.f.Close()
 	if err := c.hasTarget(targetPool); err != nil {
-		return fmt.Errorf("%w: the kernel has no %s target: %w (modprobe dm-thin-pool)", ErrUnavailable, targetPool, err)
+		return fmt.Errorf("%w: the kernel has no %s target: %w (modprobe dm-thin-pool)",
+			ErrUnavailable, targetPool, err)
 	}
 	fd, err := unix.Fsopen(filesystem, unix.FSOPEN_CLOEXEC)
 	switch {

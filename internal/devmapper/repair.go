@@ -212,7 +212,8 @@ func restoreMarks(cfg Config, damaged, rebuilt blockDevice) error {
 	if err := stamp.belongs(ok, cfg, stamp.next); err != nil {
 		return err
 	}
-	return changeSuperblock(rebuilt, func(block []byte) { binary.LittleEndian.PutUint64(block[offTransaction:], stamp.next) })
+	return changeSuperblock(rebuilt,
+		func(block []byte) { binary.LittleEndian.PutUint64(block[offTransaction:], stamp.next) })
 }
 
 // runThinRepair rebuilds in to out and checks the result. Where the superblock is lost,
@@ -229,7 +230,8 @@ func runThinRepair(ctx context.Context, cfg Config, in, out string) error {
 			return errors.Join(fmt.Errorf("%w: %w", ErrDamaged, err), serr)
 		}
 		_, err = runTool(ctx, tool, "-i", in, "-o", out, "--transaction-id", "0",
-			"--data-block-size", strconv.FormatInt(cfg.BlockSize/sector, 10), "--nr-data-blocks", strconv.FormatInt(info.Size()/cfg.BlockSize, 10))
+			"--data-block-size", strconv.FormatInt(cfg.BlockSize/sector, 10), "--nr-data-blocks",
+			strconv.FormatInt(info.Size()/cfg.BlockSize, 10))
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)

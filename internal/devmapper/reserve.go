@@ -24,7 +24,8 @@ func reserveFile(f *os.File, size int64) error {
 			return unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, at, min(step, size-at))
 		})
 		if err != nil {
-			return errors.Join(unreserved(f.Name(), size, err), f.Truncate(info.Size())) // gives back what is behind the end
+			// gives back what is behind the end
+			return errors.Join(unreserved(f.Name(), size, err), f.Truncate(info.Size()))
 		}
 	}
 	return f.Truncate(max(size, info.Size()))

@@ -105,7 +105,8 @@ func TestBelongs(t *testing.T) {
 		{"another's", dataStamp{owner: uuid.New(), generation: 7, next: 7}, false, 7, "another pool"},
 	} {
 		err := tt.stamp.belongs(!tt.unstamped, cfg, tt.generation)
-		if tt.says == "" != (err == nil) || err != nil && (!errors.Is(err, ErrForeign) || !strings.Contains(err.Error(), tt.says)) {
+		if tt.says == "" != (err == nil) || err != nil &&
+			(!errors.Is(err, ErrForeign) || !strings.Contains(err.Error(), tt.says)) {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 	}
@@ -153,7 +154,8 @@ func TestMappedBlocks(t *testing.T) {
 		"a blank device":   {0, 0, nil, errMalformed},
 		"behind the end":   {0, 99, nil, io.EOF},
 	} {
-		if err := mappedBlocks(mappings(tt.change), superblock{mappingRoot: tt.root}, tt.id, got[:]); !errors.Is(err, tt.is) {
+		if err := mappedBlocks(mappings(tt.change), superblock{mappingRoot: tt.root}, tt.id, got[:]); !errors.Is(err,
+			tt.is) {
 			t.Errorf("%s: %v, want %v", name, err, tt.is)
 		}
 	}

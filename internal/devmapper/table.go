@@ -98,7 +98,8 @@ func newPoolTable(metadata, data blockDevice, blockSize int64) table {
 	return table{
 		sectors: uint64(blocks * (blockSize / sector)),
 		target:  targetPool,
-		params:  fmt.Sprintf("%s %s %d %d 1 error_if_no_space", majmin(metadata.dev), majmin(data.dev), blockSize/sector, lowWater),
+		params: fmt.Sprintf("%s %s %d %d 1 error_if_no_space",
+			majmin(metadata.dev), majmin(data.dev), blockSize/sector, lowWater),
 	}
 }
 

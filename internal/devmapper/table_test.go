@@ -25,12 +25,18 @@ func TestParseStatus(t *testing.T) {
 		},
 		{
 			"held, txid", "7 60/512 3/8192 77 rw no_discard_passdown error_if_no_space - 1024",
-			Status{Mode: ModeReadWrite, TransactionID: 7, UsedMetadata: 60 * 4096, TotalMetadata: 512 * 4096, UsedData: 3 * block, TotalData: 8192 * block, HeldRoot: true, heldRoot: 77},
+			Status{
+				Mode: ModeReadWrite, TransactionID: 7, UsedMetadata: 60 * 4096, TotalMetadata: 512 * 4096,
+				UsedData: 3 * block, TotalData: 8192 * block, HeldRoot: true, heldRoot: 77,
+			},
 			false,
 		},
 		{
 			"full", "0 1/2 9/9 - out_of_data_space discard_passdown queue_if_no_space - 1024",
-			Status{Mode: ModeOutOfDataSpace, UsedMetadata: 4096, TotalMetadata: 8192, UsedData: 9 * block, TotalData: 9 * block},
+			Status{
+				Mode: ModeOutOfDataSpace, UsedMetadata: 4096, TotalMetadata: 8192, UsedData: 9 * block,
+				TotalData: 9 * block,
+			},
 			false,
 		},
 		{
@@ -82,7 +88,8 @@ func FuzzParseStatus(f *testing.F) {
 			}
 			return
 		}
-		if s.UsedData < 0 || s.TotalData < 0 || s.UsedMetadata < 0 || s.TotalMetadata < 0 || s.Mode == "" || s.UsedData%block != 0 {
+		if s.UsedData < 0 || s.TotalData < 0 || s.UsedMetadata < 0 || s.TotalMetadata < 0 || s.Mode == "" ||
+			s.UsedData%block != 0 {
 			t.Errorf("%q: %+v", params, s)
 		}
 	})
@@ -91,7 +98,8 @@ func FuzzParseStatus(f *testing.F) {
 func TestWritable(t *testing.T) {
 	for s, ok := range map[Status]bool{
 		{Mode: ModeReadWrite}: true, {Mode: ModeOutOfDataSpace}: true,
-		{Mode: ModeReadOnly}: false, {Mode: ModeFailed}: false, {Mode: ModeReadWrite, NeedsCheck: true}: false, {}: false,
+		{Mode: ModeReadOnly}: false, {Mode: ModeFailed}: false, {Mode: ModeReadWrite, NeedsCheck: true}: false,
+		{}: false,
 	} {
 		if err := s.writable(); (err == nil) != ok || !ok && !errors.Is(err, ErrReadOnly) {
 			t.Errorf("%+v: %v", s, err)
@@ -122,14 +130,20 @@ func TestPackTable(t *testing.T) {
 func TestPoolTable(t *testing.T) {
 	m, d := blockDevice{dev: unix.Mkdev(7, 300)}, blockDevice{dev: unix.Mkdev(8, 16), size: 10<<20 + 777}
 	tbl := newPoolTable(m, d, 64<<10)
-	if want := (table{sectors: 160 * 128, target: targetPool, params: "7:300 8:16 128 8 1 error_if_no_space"}); tbl != want {
+	if want := (table{
+		sectors: 160 * 128, target: targetPool,
+		params: "7:300 8:16 128 8 1 error_if_no_space",
+	}); tbl != want {
 		t.Errorf("%+v, want %+v", tbl, want)
 	}
 	got, err := parsePoolTable(tbl)
 	if err != nil || got.sameAs(m, d, 64<<10) != nil {
 		t.Errorf("%+v, %v, %v", got, err, got.sameAs(m, d, 64<<10))
 	}
-	bad := []string{"", "7:0 7:1 128 8", "7:0 7:1 x 8 0", "7:0 7:1 128 8 2 error_if_no_space", "7:0 7:1 128 8 -1", "7:0 7:1 128 8 0 more"}
+	bad := []string{
+		"", "7:0 7:1 128 8", "7:0 7:1 x 8 0", "7:0 7:1 128 8 2 error_if_no_space", "7:0 7:1 128 8 -1",
+		"7:0 7:1 128 8 0 more",
+	}
 	for _, params := range bad {
 		if _, err := parsePoolTable(table{target: targetPool, params: params}); !errors.Is(err, errMalformed) {
 			t.Errorf("%q: %v", params, err)
@@ -193,14 +207,18 @@ func TestNames(t *testing.T) {
 			t.Errorf("%s: %d %t", text, id, ok)
 		}
 	}
-	for _, text := range []string{"CIM-u-1-pool", "CIM-u-1-16777216", "CIM-u-1--1", "CIM-u-1-01", "CIM-u-1-+1", "CIM-u-11-1", "CIM-u-1", "LVM-u-1-1", ""} {
+	for _, text := range []string{
+		"CIM-u-1-pool", "CIM-u-1-16777216", "CIM-u-1--1", "CIM-u-1-01", "CIM-u-1-+1",
+		"CIM-u-11-1", "CIM-u-1", "LVM-u-1-1", "",
+	} {
 		if id, ok := c.thinID(text); ok {
 			t.Errorf("%s taken for device %d", text, id)
 		}
 	}
 	for name, ours := range map[string]bool{
 		"cim-images-pool": true, "cim-images-image-5": true, "cim-images-snapshot-16777215": true,
-		"cim-images-image-": false, "cim-images-image-05": false, "cim-images-2-image-5": false, "cim-images-other-5": false, "images-image-5": false,
+		"cim-images-image-": false, "cim-images-image-05": false, "cim-images-2-image-5": false,
+		"cim-images-other-5": false, "images-image-5": false,
 	} {
 		if c.ownsName(name) != ours {
 			t.Errorf("ownsName(%q) is %t", name, !ours)
@@ -209,17 +227,23 @@ func TestNames(t *testing.T) {
 }
 
 func TestConfigCheck(t *testing.T) {
-	good := Config{Name: "im.a-g_1", UUID: "0b5e1c1a-8d5e-4f4e-9a55-0d2f3c5a7b11", Data: "/d", Metadata: "/m", BlockSize: 128 << 10}
+	good := Config{
+		Name: "im.a-g_1", UUID: "0b5e1c1a-8d5e-4f4e-9a55-0d2f3c5a7b11", Data: "/d", Metadata: "/m",
+		BlockSize: 128 << 10,
+	}
 	if err := good.check(); err != nil {
 		t.Error(err)
 	}
 	for name, spoil := range map[string]func(*Config){
-		"no name": func(c *Config) { c.Name = "" }, "slash": func(c *Config) { c.Name = "a/b" }, "hidden": func(c *Config) { c.Name = ".a" },
-		"space": func(c *Config) { c.Name = "a b" }, "long": func(c *Config) { c.Name = strings.Repeat("a", 65) },
+		"no name": func(c *Config) { c.Name = "" }, "slash": func(c *Config) { c.Name = "a/b" },
+		"hidden": func(c *Config) { c.Name = ".a" },
+		"space":  func(c *Config) { c.Name = "a b" }, "long": func(c *Config) { c.Name = strings.Repeat("a", 65) },
 		"no uuid": func(c *Config) { c.UUID = "" }, "nil uuid": func(c *Config) { c.UUID = uuid.Nil.String() },
-		"newline": func(c *Config) { c.UUID += "\n" }, "upper case": func(c *Config) { c.UUID = strings.ToUpper(c.UUID) },
-		"no data": func(c *Config) { c.Data = "" }, "same": func(c *Config) { c.Data = "/m" },
-		"small": func(c *Config) { c.BlockSize = 4096 }, "odd": func(c *Config) { c.BlockSize = 100 << 10 }, "large": func(c *Config) { c.BlockSize = 2 << 30 },
+		"newline":    func(c *Config) { c.UUID += "\n" },
+		"upper case": func(c *Config) { c.UUID = strings.ToUpper(c.UUID) },
+		"no data":    func(c *Config) { c.Data = "" }, "same": func(c *Config) { c.Data = "/m" },
+		"small": func(c *Config) { c.BlockSize = 4096 }, "odd": func(c *Config) { c.BlockSize = 100 << 10 },
+		"large": func(c *Config) { c.BlockSize = 2 << 30 },
 	} {
 		c := good
 		spoil(&c)

@@ -180,7 +180,8 @@ func (p *Pool) already(d device, name string, want table, readOnly bool) (string
 		return "", fmt.Errorf("table of %s: %w", d.name, err)
 	}
 	if d.name != name || have != want || d.readOnly() != readOnly {
-		return "", fmt.Errorf("%w: %s is active otherwise: %d sectors, %s %q, read-only %t", ErrBusy, d.name, have.sectors, have.target, have.params, d.readOnly())
+		return "", fmt.Errorf("%w: %s is active otherwise: %d sectors, %s %q, read-only %t",
+			ErrBusy, d.name, have.sectors, have.target, have.params, d.readOnly())
 	}
 	return d.nodePath(), makeNode(d)
 }
@@ -192,7 +193,8 @@ func (p *Pool) Deactivate(id ID) error {
 	d, err := p.ctl.find(p.cfg.thinUUID(id))
 	switch {
 	case errors.Is(err, ErrNotFound):
-		return removeStaleNodes(p.ctl, p.cfg.thinName(KindImage, id), p.cfg.thinName(KindSnapshot, id), p.cfg.thinName(kindStamp, id))
+		return removeStaleNodes(p.ctl, p.cfg.thinName(KindImage, id), p.cfg.thinName(KindSnapshot, id),
+			p.cfg.thinName(kindStamp, id))
 	case err != nil:
 		return fmt.Errorf("deactivate %d: %w", id, err)
 	case d.suspended() && d.live(): // the removal would wait for ever for what is queued

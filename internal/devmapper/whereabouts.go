@@ -36,7 +36,8 @@ func whereabouts(cfg Config) string {
 		return ""
 	}
 	metadata, data = StablePath(metadata), StablePath(data)
-	return fmt.Sprintf("its metadata are on %s now and its data on %s: `consumer pool locate --data %s --metadata %s`", metadata, data, data, metadata)
+	return fmt.Sprintf("its metadata are on %s now and its data on %s: `consumer pool locate --data %s --metadata %s`",
+		metadata, data, data, metadata)
 }
 
 func findMetadata(cfg Config) (path string, sb superblock) {

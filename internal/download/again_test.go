@@ -135,7 +135,8 @@ func TestTriesAreBounded(t *testing.T) {
 				if !errors.Is(err, ErrShort) || asked.Load() != c.tries || Progress(err) != 0 {
 					t.Errorf("asked %d times, want %d: %v", asked.Load(), c.tries, err)
 				}
-				if took, least := time.Since(began), DefaultPause<<(c.tries-2)/2; took < min(least, maxPause) || took > time.Minute {
+				if took, least := time.Since(began), DefaultPause<<(c.tries-2)/2; took < min(least, maxPause) ||
+					took > time.Minute {
 					t.Errorf("took %s", took)
 				}
 			})
@@ -194,7 +195,8 @@ func TestSlowButSteady(t *testing.T) {
 			if !errors.Is(err, errStage) || got < 10<<10 || attempt > wide/(10<<10) {
 				t.Fatalf("attempt %d brought %d bytes: %v", attempt, got, err)
 			}
-			p, err := resumePartial(filepath.Join(d.cfg.Dir, "1.tar.part"), identity{Bucket: bucket, Key: key, ETag: tag, Size: wide})
+			p, err := resumePartial(filepath.Join(d.cfg.Dir, "1.tar.part"),
+				identity{Bucket: bucket, Key: key, ETag: tag, Size: wide})
 			if err != nil || p.offset != had+got {
 				t.Fatalf("attempt %d said %d bytes, after %d: %+v, %v", attempt, got, had, p, err)
 			}
@@ -227,7 +229,8 @@ func TestProgress(t *testing.T) {
 			}
 			d := downloader(t, client(t, o), small())
 			_, err := d.Fetch(t.Context(), "1.tar", notified(len(data)), nil)
-			if got := Progress(fmt.Errorf("stage: %w", err)); err == nil || (got >= wide) != c.want || got > 2*wide+part || got > 0 && !c.want {
+			if got := Progress(fmt.Errorf("stage: %w", err)); err == nil || (got >= wide) != c.want || got > 2*wide+
+				part || got > 0 && !c.want {
 				t.Errorf("progress of %d bytes: %v", got, err)
 			}
 		})

@@ -20,7 +20,10 @@ func recorded(t *testing.T, d *Downloader, data []byte) Blob {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Blob{Path: path, SHA256: sumOf(data), Size: int64(len(data)), Inode: inode(info), ModTime: info.ModTime(), ETag: tag}
+	return Blob{
+		Path: path, SHA256: sumOf(data), Size: int64(len(data)), Inode: inode(info), ModTime: info.ModTime(),
+		ETag: tag,
+	}
 }
 
 func TestCheck(t *testing.T) {
@@ -34,7 +37,10 @@ func TestCheck(t *testing.T) {
 	}{
 		"untouched": {func(Blob) error { return nil }, nil, false},
 		"touched":   {func(b Blob) error { return os.Chtimes(b.Path, time.Time{}, time.Unix(1, 0)) }, nil, true},
-		"copied":    {func(b Blob) error { return replace(b, func(p string) error { return os.WriteFile(p, payload, 0o600) }) }, nil, true},
+		"copied": {func(b Blob) error {
+			return replace(b,
+				func(p string) error { return os.WriteFile(p, payload, 0o600) })
+		}, nil, true},
 		"missing":   {func(b Blob) error { return os.Remove(b.Path) }, ErrMissing, false},
 		"truncated": {func(b Blob) error { return os.Truncate(b.Path, b.Size-1) }, ErrCorrupt, false},
 		"truncated, time put back": {func(b Blob) error {
@@ -48,13 +54,34 @@ func TestCheck(t *testing.T) {
 		"one bit, time put back": {func(b Blob) error {
 			return errors.Join(rewrite(b, flipped), os.Chtimes(b.Path, time.Time{}, b.ModTime))
 		}, nil, false}, // documented
-		"link to the same bytes":    {func(b Blob) error { return errors.Join(os.Rename(b.Path, b.Path+"2"), os.Symlink(b.Path+"2", b.Path)) }, ErrCorrupt, false},
-		"dangling link":             {func(b Blob) error { return replace(b, func(p string) error { return os.Symlink("/nowhere", p) }) }, ErrCorrupt, false},
-		"directory":                 {func(b Blob) error { return replace(b, func(p string) error { return os.Mkdir(p, 0o700) }) }, ErrCorrupt, false},
-		"FIFO that nobody writes":   {func(b Blob) error { return replace(b, func(p string) error { return syscall.Mkfifo(p, 0o600) }) }, ErrCorrupt, false},
-		"link to a device":          {func(b Blob) error { return replace(b, func(p string) error { return os.Symlink("/dev/zero", p) }) }, ErrCorrupt, false},
-		"a directory of the path":   {func(b Blob) error { return os.RemoveAll(filepath.Dir(b.Path)) }, ErrMissing, false},
-		"same size, other contents": {func(b Blob) error { return replace(b, func(p string) error { return os.WriteFile(p, flipped, 0o600) }) }, ErrCorrupt, false},
+		"link to the same bytes": {func(b Blob) error {
+			return errors.Join(os.Rename(b.Path, b.Path+"2"),
+				os.Symlink(b.Path+"2", b.Path))
+		}, ErrCorrupt, false},
+		"dangling link": {func(b Blob) error {
+			return replace(b,
+				func(p string) error { return os.Symlink("/nowhere", p) })
+		}, ErrCorrupt, false},
+		"directory": {func(b Blob) error {
+			return replace(b,
+				func(p string) error { return os.Mkdir(p, 0o700) })
+		}, ErrCorrupt, false},
+		"FIFO that nobody writes": {func(b Blob) error {
+			return replace(b,
+				func(p string) error { return syscall.Mkfifo(p, 0o600) })
+		}, ErrCorrupt, false},
+		"link to a device": {func(b Blob) error {
+			return replace(b,
+				func(p string) error { return os.Symlink("/dev/zero", p) })
+		}, ErrCorrupt, false},
+		"a directory of the path": {
+			func(b Blob) error { return os.RemoveAll(filepath.Dir(b.Path)) }, ErrMissing,
+			false,
+		},
+		"same size, other contents": {func(b Blob) error {
+			return replace(b,
+				func(p string) error { return os.WriteFile(p, flipped, 0o600) })
+		}, ErrCorrupt, false},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -13,7 +13,8 @@ import (
 // BucketAPI is the part of the S3 client that a Bucket uses; [s3.Client] has it.
 type BucketAPI interface {
 	HeadObject(ctx context.Context, in *s3.HeadObjectInput, opts ...func(*s3.Options)) (*s3.HeadObjectOutput, error)
-	ListObjectsV2(ctx context.Context, in *s3.ListObjectsV2Input, opts ...func(*s3.Options)) (*s3.ListObjectsV2Output, error)
+	ListObjectsV2(ctx context.Context, in *s3.ListObjectsV2Input, opts ...func(*s3.Options)) (*s3.ListObjectsV2Output,
+		error)
 }
 
 // Bucket says what a bucket holds under a prefix.
@@ -49,7 +50,8 @@ func (b *Bucket) Head(ctx context.Context, key string) (Object, error) {
 		return Object{}, fmt.Errorf("%w: a HEAD of %s without the ETag of an object", ErrNotS3, key)
 	}
 	return Object{
-		Bucket: b.name, Key: key, VersionID: versionID(out.VersionId), ETag: from.etag, Size: aws.ToInt64(out.ContentLength),
+		Bucket: b.name, Key: key, VersionID: versionID(out.VersionId), ETag: from.etag,
+		Size: aws.ToInt64(out.ContentLength),
 	}, nil
 }
 
@@ -73,7 +75,10 @@ func (b *Bucket) Page(ctx context.Context, token string) (page []Object, next st
 		return nil, "", err
 	}
 	for _, o := range out.Contents {
-		page = append(page, Object{Bucket: b.name, Key: aws.ToString(o.Key), ETag: etag(o.ETag), Size: aws.ToInt64(o.Size)})
+		page = append(page, Object{
+			Bucket: b.name, Key: aws.ToString(o.Key), ETag: etag(o.ETag),
+			Size: aws.ToInt64(o.Size),
+		})
 	}
 	return page, aws.ToString(out.NextContinuationToken), nil
 }
@@ -86,7 +91,10 @@ func (b *Bucket) Page(ctx context.Context, token string) (page []Object, next st
 // S3 answers and knows who asks, but where s3:ListBucket was never granted nothing else
 // is known.
 func (b *Bucket) Probe(ctx context.Context) error {
-	_, err := b.list(ctx, &s3.ListObjectsV2Input{Bucket: aws.String(b.name), Prefix: aws.String(b.prefix), MaxKeys: aws.Int32(1)})
+	_, err := b.list(ctx, &s3.ListObjectsV2Input{
+		Bucket: aws.String(b.name), Prefix: aws.String(b.prefix),
+		MaxKeys: aws.Int32(1),
+	})
 	return err
 }
 

@@ -57,7 +57,8 @@ func TestPages(t *testing.T) {
 		page /= 10
 		fmt.Fprint(w, "<ListBucketResult>")
 		for i := range perPage {
-			fmt.Fprintf(w, "<Contents><Key>images/%d</Key><ETag>&quot;%s&quot;</ETag><Size>%d</Size></Contents>", page*perPage+i, tag, i)
+			fmt.Fprintf(w, "<Contents><Key>images/%d</Key><ETag>&quot;%s&quot;</ETag><Size>%d</Size></Contents>",
+				page*perPage+i, tag, i)
 		}
 		if page+1 < pages {
 			fmt.Fprintf(w, "<IsTruncated>true</IsTruncated><NextContinuationToken>%d</NextContinuationToken>", page+1)
@@ -74,7 +75,10 @@ func TestPages(t *testing.T) {
 	}
 	var want []Object
 	for i := range perPage * pages {
-		want = append(want, Object{Bucket: bucket, Key: fmt.Sprintf("images/%d", i), ETag: tag, Size: int64(i % perPage)})
+		want = append(want, Object{
+			Bucket: bucket, Key: fmt.Sprintf("images/%d", i), ETag: tag,
+			Size: int64(i % perPage),
+		})
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("%+v, want %+v", got, want)
@@ -83,7 +87,8 @@ func TestPages(t *testing.T) {
 
 func TestPageFails(t *testing.T) {
 	for code, want := range map[string]error{"NoSuchBucket": ErrNoBucket, "AccessDenied": ErrDenied} {
-		if _, _, err := NewBucket(client(t, failing(404, code)), bucket, prefix).Page(t.Context(), ""); !errors.Is(err, want) {
+		if _, _, err := NewBucket(client(t, failing(404, code)), bucket, prefix).
+			Page(t.Context(), ""); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", code, err, want)
 		}
 	}
@@ -121,7 +126,8 @@ func TestProbe(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("AWS_MAX_ATTEMPTS", "1")
 			err := NewBucket(client(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if q := r.URL.Query(); q.Get("max-keys") != "1" || q.Get("prefix") != prefix || q.Get("list-type") != "2" {
+				if q := r.URL.Query(); q.Get("max-keys") != "1" || q.Get("prefix") != prefix ||
+					q.Get("list-type") != "2" {
 					t.Errorf("asked for %s", r.URL)
 				}
 				c.answer(w, r)
@@ -153,7 +159,8 @@ func TestHeadWithoutBucket(t *testing.T) {
 
 // An object that is older than the bucket's versions has none.
 func TestHeadOfNullVersion(t *testing.T) {
-	got, err := NewBucket(client(t, object("X-Amz-Version-Id", "null", "ETag", `W/"`+tag+`"`)), bucket, prefix).Head(t.Context(), key)
+	got, err := NewBucket(client(t, object("X-Amz-Version-Id", "null", "ETag", `W/"`+tag+`"`)), bucket, prefix).
+		Head(t.Context(), key)
 	if err != nil || got.VersionID != "" || got.ETag != tag {
 		t.Errorf("%+v, %v", got, err)
 	}

@@ -81,7 +81,8 @@ func (c checksum) compare(sum []byte) error {
 		return nil
 	}
 	if want, err := base64.StdEncoding.DecodeString(c.Value); err != nil || !bytes.Equal(want, sum) {
-		return fmt.Errorf("%w: %s is %s, S3 says %s", ErrCorrupt, c.Algorithm, base64.StdEncoding.EncodeToString(sum), c.Value)
+		return fmt.Errorf("%w: %s is %s, S3 says %s",
+			ErrCorrupt, c.Algorithm, base64.StdEncoding.EncodeToString(sum), c.Value)
 	}
 	return nil
 }

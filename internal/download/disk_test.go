@@ -63,7 +63,8 @@ func TestDiskFull(t *testing.T) {
 func events(t *testing.T, fd int) []string {
 	t.Helper()
 	words := map[uint32]string{
-		unix.IN_CREATE: "create", unix.IN_CLOSE_WRITE: "close", unix.IN_MOVED_FROM: "from", unix.IN_MOVED_TO: "to", unix.IN_DELETE: "delete",
+		unix.IN_CREATE: "create", unix.IN_CLOSE_WRITE: "close", unix.IN_MOVED_FROM: "from", unix.IN_MOVED_TO: "to",
+		unix.IN_DELETE: "delete",
 	}
 	buf := make([]byte, 64<<10)
 	n, err := unix.Read(fd, buf)
@@ -139,13 +140,39 @@ func TestObstacles(t *testing.T) {
 		put  func(t *testing.T, dir, victim string) error
 		fail bool
 	}{
-		"old temporary file": {func(_ *testing.T, dir, _ string) error { return os.WriteFile(dir+"/1.tar.part", payload, 0o644) }, false},
-		"link to a victim":   {func(_ *testing.T, dir, victim string) error { return os.Symlink(victim, dir+"/1.tar.part") }, false},
-		"hard link":          {func(_ *testing.T, dir, victim string) error { return os.Link(victim, dir+"/1.tar.part") }, false},
-		"FIFO":               {func(_ *testing.T, dir, _ string) error { return syscall.Mkfifo(dir+"/1.tar.part", 0o600) }, false},
-		"final name a link":  {func(_ *testing.T, dir, victim string) error { return os.Symlink(victim, dir+"/1.tar") }, false},
-		"full directory":     {func(_ *testing.T, dir, _ string) error { return os.MkdirAll(dir+"/1.tar.part/x", 0o700) }, true},
-		"final name taken":   {func(_ *testing.T, dir, _ string) error { return os.MkdirAll(dir+"/1.tar/x", 0o700) }, true},
+		"old temporary file": {func(_ *testing.T, dir,
+			_ string,
+		) error {
+			return os.WriteFile(dir+"/1.tar.part", payload, 0o644)
+		}, false},
+		"link to a victim": {func(_ *testing.T, dir,
+			victim string,
+		) error {
+			return os.Symlink(victim, dir+"/1.tar.part")
+		}, false},
+		"hard link": {func(_ *testing.T, dir,
+			victim string,
+		) error {
+			return os.Link(victim, dir+"/1.tar.part")
+		}, false},
+		"FIFO": {func(_ *testing.T, dir,
+			_ string,
+		) error {
+			return syscall.Mkfifo(dir+"/1.tar.part", 0o600)
+		}, false},
+		"final name a link": {
+			func(_ *testing.T, dir, victim string) error { return os.Symlink(victim, dir+"/1.tar") },
+			false,
+		},
+		"full directory": {func(_ *testing.T, dir,
+			_ string,
+		) error {
+			return os.MkdirAll(dir+"/1.tar.part/x", 0o700)
+		}, true},
+		"final name taken": {
+			func(_ *testing.T, dir, _ string) error { return os.MkdirAll(dir+"/1.tar/x", 0o700) },
+			true,
+		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -64,15 +64,19 @@ type Config struct {
 	StallTimeout time.Duration // longest time without a byte, also before the first; 0 means DefaultStall
 	Part         int64         // bytes a request of a large object; 0 means DefaultPart. Two parts and more are large
 	Connections  int           // requests of a large object at once; 0 means DefaultConnections
-	Pause        time.Duration // before what a broken connection did not bring is asked for again; doubled each time; 0 means DefaultPause
+	// before what a broken connection did not bring is asked for again; doubled each
+	// time; 0 means DefaultPause
+	Pause time.Duration
 }
 
 // Object names what to fetch, as it was notified.
 type Object struct {
 	Bucket, Key string
 	VersionID   string // pins the request when set; "null" is none
-	ETag        string // pins the request when there is no version, and is compared with the answer's; quotes do not matter
-	Size        int64  // in bytes; 0 means that it is not known
+	// pins the request when there is no version, and is compared with the answer's;
+	// quotes do not matter
+	ETag string
+	Size int64 // in bytes; 0 means that it is not known
 }
 
 // Blob is one complete local file.
@@ -145,8 +149,11 @@ func New(api API, cfg Config) (*Downloader, error) {
 // of ctx where it ended, the errno of a disk error, and whatever else the S3 client
 // returned. ErrGone, ErrChanged, ErrTooBig and ErrRefused are said by S3 and nobody else.
 // Scope tells whom an error concerns, and Progress how far the download got.
-func (d *Downloader) Fetch(ctx context.Context, name string, obj Object, onProgress func(done, total int64)) (blob Blob, err error) {
-	if err := checkName(name); err != nil || strings.HasSuffix(name, tempSuffix) || strings.HasSuffix(name, stateSuffix) {
+func (d *Downloader) Fetch(ctx context.Context, name string, obj Object, onProgress func(done, total int64)) (blob Blob,
+	err error,
+) {
+	if err := checkName(name); err != nil || strings.HasSuffix(name, tempSuffix) ||
+		strings.HasSuffix(name, stateSuffix) {
 		return Blob{}, fmt.Errorf("blob name %q: %w", name, fs.ErrInvalid)
 	}
 	defer func() {
@@ -164,7 +171,9 @@ func (d *Downloader) Fetch(ctx context.Context, name string, obj Object, onProgr
 }
 
 // fetch is Fetch under a watch.
-func (d *Downloader) fetch(ctx context.Context, dog *watchdog, name string, obj Object, onProgress func(done, total int64)) (Blob, error) {
+func (d *Downloader) fetch(ctx context.Context, dog *watchdog, name string, obj Object,
+	onProgress func(done, total int64),
+) (Blob, error) {
 	path := filepath.Join(d.cfg.Dir, name)
 	if obj.Size >= 2*d.cfg.Part {
 		id, confirmed, err := d.look(ctx, dog, obj)
@@ -187,9 +196,12 @@ func (d *Downloader) fetch(ctx context.Context, dog *watchdog, name string, obj 
 }
 
 // fetchWhole fetches an object by one request.
-func (d *Downloader) fetchWhole(ctx context.Context, dog *watchdog, path string, obj Object, onProgress func(done, total int64)) (Blob, error) {
+func (d *Downloader) fetchWhole(ctx context.Context, dog *watchdog, path string, obj Object,
+	onProgress func(done, total int64),
+) (Blob, error) {
 	dog.listen()
-	out, err := d.api.GetObject(ctx, request(obj), func(o *s3.Options) { o.DisableLogOutputChecksumValidationSkipped = true })
+	out, err := d.api.GetObject(ctx, request(obj),
+		func(o *s3.Options) { o.DisableLogOutputChecksumValidationSkipped = true })
 	dog.pause()
 	if err != nil {
 		return Blob{}, translate(err)
@@ -209,14 +221,19 @@ func (d *Downloader) fetchWhole(ctx context.Context, dog *watchdog, path string,
 }
 
 // fetchParts fetches an object by many requests, or what is missing of it.
-func (d *Downloader) fetchParts(ctx context.Context, dog *watchdog, path string, id identity, onProgress func(done, total int64)) (Blob, error) {
+func (d *Downloader) fetchParts(ctx context.Context, dog *watchdog, path string, id identity,
+	onProgress func(done, total int64),
+) (Blob, error) {
 	p, err := openPartial(path+tempSuffix, id)
 	if err != nil {
 		return Blob{}, err
 	}
 	defer p.close()
 	conns, resumed := d.cfg.Connections, p.offset
-	w := window{d: d, dog: dog, part: p, size: d.cfg.Part, length: 2 * int64(conns) * d.cfg.Part, conns: conns, here: map[int64]int64{}}
+	w := window{
+		d: d, dog: dog, part: p, size: d.cfg.Part, length: 2 * int64(conns) * d.cfg.Part, conns: conns,
+		here: map[int64]int64{},
+	}
 	if err := w.fill(ctx, onProgress); err != nil {
 		return Blob{}, progressed(err, p.offset-resumed)
 	}

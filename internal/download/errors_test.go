@@ -127,7 +127,8 @@ func TestErrorBeginsWithCode(t *testing.T) {
 func TestNoCredentials(t *testing.T) {
 	for name, status := range map[string]int{"no role": 404, "refused": 403} {
 		t.Run(name, func(t *testing.T) {
-			_, url := clientAndURL(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("S3 was asked") }))
+			_, url := clientAndURL(t,
+				http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("S3 was asked") }))
 			imds := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("Connection", "close")
 				if r.Method == http.MethodPut {

@@ -24,7 +24,8 @@ import (
 
 // sentinels is every error that means something to a caller.
 var sentinels = []error{
-	ErrKey, ErrGone, ErrNoBucket, ErrDenied, ErrCredentials, ErrRefused, ErrArchived, ErrKMS, ErrNotS3, ErrChanged, ErrTooBig, ErrShort, ErrMissing,
+	ErrKey, ErrGone, ErrNoBucket, ErrDenied, ErrCredentials, ErrRefused, ErrArchived, ErrKMS, ErrNotS3, ErrChanged,
+	ErrTooBig, ErrShort, ErrMissing,
 	ErrCorrupt, ErrStalled, ErrToken,
 }
 
@@ -161,7 +162,9 @@ func TestFetchSucceeds(t *testing.T) {
 }
 
 func TestFetchEmptyObject(t *testing.T) {
-	d := downloader(t, client(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("ETag", `"`+tag+`"`) })), Config{})
+	d := downloader(t, client(t,
+		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("ETag", `"`+tag+`"`) })),
+		Config{})
 	blob, err := d.Fetch(t.Context(), "1.tar", notified(0), nil)
 	if err != nil {
 		t.Fatal(err)

@@ -12,7 +12,8 @@ const prefix = "images/"
 
 func TestValidateKey(t *testing.T) {
 	accepted := []string{
-		"images/a.tar", "images/a/b/c.tar", "images/a b+c%2Fd.tar", "images/ü/日本.tar", "images/..a", "images/a..", "images/...", "images/.a",
+		"images/a.tar", "images/a/b/c.tar", "images/a b+c%2Fd.tar", "images/ü/日本.tar", "images/..a", "images/a..",
+		"images/...", "images/.a",
 		"images/a:b@sha256", "images/" + strings.Repeat("a", maxKey-len(prefix)), "images/%2e%2e/a", "images/\u00a0",
 	}
 	for _, key := range accepted {
@@ -62,14 +63,18 @@ func TestValidateKey(t *testing.T) {
 // An error goes into logs and the journal: it must not carry what it refuses.
 func TestRefusalIsPrintable(t *testing.T) {
 	for _, key := range []string{"images/a\nb", "images/\x1b[2J", "images/a\u202eb", "images/\xff"} {
-		if err := ValidateKey(key, prefix); err == nil || strings.ContainsFunc(err.Error(), forbidden) || len(err.Error()) > 200 {
+		if err := ValidateKey(key, prefix); err == nil || strings.ContainsFunc(err.Error(), forbidden) ||
+			len(err.Error()) > 200 {
 			t.Errorf("%q: the error is %q", key, err)
 		}
 	}
 }
 
 func FuzzValidateKey(f *testing.F) {
-	for _, key := range []string{"", "images/", "images/a.tar", "images/../a", "images/a/..", "/images/a", "images/a\x00", "images/\xff", "images//", `images\a`} {
+	for _, key := range []string{
+		"", "images/", "images/a.tar", "images/../a", "images/a/..", "/images/a",
+		"images/a\x00", "images/\xff", "images//", `images\a`,
+	} {
 		f.Add(key, prefix)
 	}
 	f.Add("a", "")

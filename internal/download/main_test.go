@@ -56,7 +56,8 @@ func clientAndURL(t testing.TB, h http.Handler) (*s3.Client, string) {
 	server := httptest.NewServer(h)
 	t.Cleanup(server.Close)
 	for name, value := range map[string]string{
-		"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull,
+		"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_CONFIG_FILE": os.DevNull,
+		"AWS_SHARED_CREDENTIALS_FILE": os.DevNull,
 	} {
 		t.Setenv(name, value)
 	}
@@ -69,7 +70,8 @@ func clientAndURL(t testing.TB, h http.Handler) (*s3.Client, string) {
 
 func clientOf(ctx context.Context, url string) (*s3.Client, error) {
 	cfg, err := config.LoadDefaultConfig(ctx, config.WithRegion("us-east-1"), config.WithBaseEndpoint(url),
-		config.WithHTTPClient(awshttp.NewBuildableClient())) // the one type that AWS_CA_BUNDLE in the environment allows
+		// the one type that AWS_CA_BUNDLE in the environment allows
+		config.WithHTTPClient(awshttp.NewBuildableClient()))
 	return s3.NewFromConfig(cfg, func(o *s3.Options) { o.UsePathStyle = true }), err
 }
 
@@ -110,7 +112,8 @@ func wantBlob(t testing.TB, d *Downloader, name string, blob Blob, data []byte) 
 	if err != nil || !bytes.Equal(got, data) {
 		t.Fatalf("the file holds %d bytes (%v), and not the %d served", len(got), err, len(data))
 	}
-	if sum := sumOf(data); blob.SHA256 != sum || blob.Size != int64(len(data)) || blob.ETag != tag || blob.Path != filepath.Join(d.cfg.Dir, name) {
+	if sum := sumOf(data); blob.SHA256 != sum || blob.Size != int64(len(data)) || blob.ETag != tag ||
+		blob.Path != filepath.Join(d.cfg.Dir, name) {
 		t.Errorf("blob is %+v; served were %d bytes with SHA-256 %s and ETag %s", blob, len(data), sum, tag)
 	}
 	if checked, err := d.Check(context.Background(), blob); err != nil || checked != blob {
@@ -150,7 +153,9 @@ func s3Checksum(algorithm string, data []byte) string {
 // fake is an S3 without a socket, for tests in a bubble.
 type fake func(ctx context.Context) (*s3.GetObjectOutput, error)
 
-func (f fake) GetObject(ctx context.Context, _ *s3.GetObjectInput, _ ...func(*s3.Options)) (*s3.GetObjectOutput, error) {
+func (f fake) GetObject(ctx context.Context, _ *s3.GetObjectInput, _ ...func(*s3.Options)) (*s3.GetObjectOutput,
+	error,
+) {
 	return f(ctx)
 }
 

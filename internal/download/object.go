@@ -50,7 +50,10 @@ type source struct {
 
 func sourceOf(meta middleware.Metadata, tag, contentType *string) source {
 	id, _ := awsmiddleware.GetRequestIDMetadata(meta)
-	return source{etag: etag(tag), id: id != "", page: strings.HasPrefix(strings.ToLower(aws.ToString(contentType)), "text/html")}
+	return source{
+		etag: etag(tag), id: id != "",
+		page: strings.HasPrefix(strings.ToLower(aws.ToString(contentType)), "text/html"),
+	}
 }
 
 // proven reports whether the answer is certainly S3's: enough to end an image's life by
@@ -73,7 +76,8 @@ func (d *Downloader) admit(out *s3.GetObjectOutput, obj Object) (total int64, er
 	other := out.ContentLength != nil && obj.Size > 0 && total != obj.Size
 	switch got := from.etag; {
 	case other && got != "" && got == want:
-		return 0, fmt.Errorf("%w: the ETag is the one notified, but it has %d bytes, notified were %d", ErrNotS3, total, obj.Size)
+		return 0, fmt.Errorf("%w: the ETag is the one notified, but it has %d bytes, notified were %d",
+			ErrNotS3, total, obj.Size)
 	case (other || got != "" && want != "" && got != want) && !from.proven(want):
 		return 0, fmt.Errorf("%w: ETag is %q without a request id, notified was %q", ErrNotS3, got, want)
 	case got != "" && want != "" && got != want:
@@ -103,7 +107,10 @@ type identity struct {
 // and size, that it has what was notified; why it has not is for the request of the whole
 // object to find out: the answer to a HEAD has no body to tell.
 func (d *Downloader) look(ctx context.Context, dog *watchdog, obj Object) (id identity, confirmed bool, err error) {
-	in := &s3.HeadObjectInput{Bucket: aws.String(obj.Bucket), Key: aws.String(obj.Key), ChecksumMode: types.ChecksumModeEnabled}
+	in := &s3.HeadObjectInput{
+		Bucket: aws.String(obj.Bucket), Key: aws.String(obj.Key),
+		ChecksumMode: types.ChecksumModeEnabled,
+	}
 	in.VersionId, in.IfMatch = pin(obj)
 	dog.listen()
 	out, err := d.api.HeadObject(ctx, in)

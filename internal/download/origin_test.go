@@ -40,7 +40,8 @@ func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	var s span
 	if asked := r.Header.Get("Range"); asked != "" {
-		if _, err := fmt.Sscanf(asked, "bytes=%d-%d", &s.start, &s.end); err != nil || r.Header.Get("If-Match")+r.URL.Query().Get("versionId") == "" {
+		if _, err := fmt.Sscanf(asked, "bytes=%d-%d", &s.start, &s.end); err != nil || r.Header.Get("If-Match")+
+			r.URL.Query().Get("versionId") == "" {
 			o.t.Errorf("asked for %q (%v) with If-Match %q", asked, err, r.Header.Get("If-Match"))
 		}
 		s.end++

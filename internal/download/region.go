@@ -25,22 +25,30 @@ type Regional struct {
 func NewRegional(client *s3.Client) *Regional { return &Regional{client: client} }
 
 // GetObject implements API.
-func (r *Regional) GetObject(ctx context.Context, in *s3.GetObjectInput, opts ...func(*s3.Options)) (*s3.GetObjectOutput, error) {
+func (r *Regional) GetObject(ctx context.Context, in *s3.GetObjectInput,
+	opts ...func(*s3.Options),
+) (*s3.GetObjectOutput, error) {
 	return inRegion(ctx, r, r.client.GetObject, in, opts)
 }
 
 // HeadObject implements API and BucketAPI.
-func (r *Regional) HeadObject(ctx context.Context, in *s3.HeadObjectInput, opts ...func(*s3.Options)) (*s3.HeadObjectOutput, error) {
+func (r *Regional) HeadObject(ctx context.Context, in *s3.HeadObjectInput,
+	opts ...func(*s3.Options),
+) (*s3.HeadObjectOutput, error) {
 	return inRegion(ctx, r, r.client.HeadObject, in, opts)
 }
 
 // ListObjectsV2 implements BucketAPI.
-func (r *Regional) ListObjectsV2(ctx context.Context, in *s3.ListObjectsV2Input, opts ...func(*s3.Options)) (*s3.ListObjectsV2Output, error) {
+func (r *Regional) ListObjectsV2(ctx context.Context, in *s3.ListObjectsV2Input,
+	opts ...func(*s3.Options),
+) (*s3.ListObjectsV2Output, error) {
 	return inRegion(ctx, r, r.client.ListObjectsV2, in, opts)
 }
 
 // inRegion makes a call, and once more where the bucket turns out to be.
-func inRegion[In, Out any](ctx context.Context, r *Regional, call func(context.Context, In, ...func(*s3.Options)) (Out, error), in In, opts []func(*s3.Options)) (Out, error) {
+func inRegion[In, Out any](ctx context.Context, r *Regional,
+	call func(context.Context, In, ...func(*s3.Options)) (Out, error), in In, opts []func(*s3.Options),
+) (Out, error) {
 	known := r.region.Load()
 	out, err := call(ctx, in, append(opts, at(known))...)
 	there := regionOf(err)

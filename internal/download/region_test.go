@@ -28,7 +28,8 @@ func TestBucketInAnotherRegion(t *testing.T) {
 	}))
 	defer srv.Close()
 	client := s3.New(s3.Options{
-		Region: "us-east-1", BaseEndpoint: aws.String(srv.URL), UsePathStyle: true, Credentials: credentials.NewStaticCredentialsProvider("x", "x", ""),
+		Region: "us-east-1", BaseEndpoint: aws.String(srv.URL), UsePathStyle: true,
+		Credentials: credentials.NewStaticCredentialsProvider("x", "x", ""),
 	})
 	bucket := NewBucket(NewRegional(client), "b", "images/")
 	for range 3 {
@@ -37,7 +38,8 @@ func TestBucketInAnotherRegion(t *testing.T) {
 		}
 	}
 	if there.Load() != 3 || elsewhere.Load() != 1 {
-		t.Errorf("%d requests to the right region and %d to the wrong one, want 3 and 1", there.Load(), elsewhere.Load())
+		t.Errorf("%d requests to the right region and %d to the wrong one, want 3 and 1",
+			there.Load(), elsewhere.Load())
 	}
 }
 
@@ -51,7 +53,8 @@ func TestRegionThatDoesNotHelp(t *testing.T) {
 	}))
 	defer srv.Close()
 	client := s3.New(s3.Options{
-		Region: "us-east-1", BaseEndpoint: aws.String(srv.URL), UsePathStyle: true, Credentials: credentials.NewStaticCredentialsProvider("x", "x", ""),
+		Region: "us-east-1", BaseEndpoint: aws.String(srv.URL), UsePathStyle: true,
+		Credentials: credentials.NewStaticCredentialsProvider("x", "x", ""),
 	})
 	bucket := NewBucket(NewRegional(client), "b", "images/")
 	for range 2 {

@@ -66,11 +66,15 @@ func TestRequest(t *testing.T) {
 
 // A name is the name of a file in the directory, or nothing is asked and nothing touched.
 func TestNames(t *testing.T) {
-	d := downloader(t, client(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("S3 was asked") })), Config{})
+	d := downloader(t, client(t,
+		http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("S3 was asked") })), Config{})
 	outside := filepath.Join(filepath.Dir(d.cfg.Dir), "outside")
 	write(t, outside, "keep")
 	write(t, filepath.Join(d.cfg.Dir, "1.tar"), "keep")
-	for _, name := range []string{"", ".", "..", "../outside", "a/b", "/etc/passwd", "./1.tar", "1.tar/", "a/..", "1.tar.part"} {
+	for _, name := range []string{
+		"", ".", "..", "../outside", "a/b", "/etc/passwd", "./1.tar", "1.tar/", "a/..",
+		"1.tar.part",
+	} {
 		if _, err := d.Fetch(t.Context(), name, notified(1), nil); !errors.Is(err, fs.ErrInvalid) {
 			t.Errorf("Fetch to %q: %v", name, err)
 		}

@@ -122,20 +122,41 @@ func TestResumeTrustsNothing(t *testing.T) {
 		"state torn":          func(f files) error { return os.Truncate(f.state, 200) },
 		"state: sum flipped":  func(f files) error { return edit(f.state, flip(0)) },
 		"state: text flipped": func(f files) error { return edit(f.state, flip(90)) },
-		"state of nothing":    func(f files) error { return os.WriteFile(f.state, []byte(sumHex([]byte("{}"))+"\n{}\n"), 0o600) },
-		"state no JSON":       func(f files) error { return os.WriteFile(f.state, []byte(sumHex([]byte("x"))+"\nx\n"), 0o600) },
-		"state a link":        func(f files) error { return swap(f.state, func(old string) error { return os.Symlink(old, f.state) }) },
+		"state of nothing": func(f files) error {
+			return os.WriteFile(f.state, []byte(sumHex([]byte("{}"))+"\n{}\n"),
+				0o600)
+		},
+		"state no JSON": func(f files) error {
+			return os.WriteFile(f.state, []byte(sumHex([]byte("x"))+"\nx\n"),
+				0o600)
+		},
+		"state a link": func(f files) error {
+			return swap(f.state,
+				func(old string) error { return os.Symlink(old, f.state) })
+		},
 		"state a FIFO": func(f files) error {
 			return swap(f.state, func(string) error { return syscall.Mkfifo(f.state, 0o600) })
 		},
-		"file missing":         func(f files) error { return os.Remove(f.part) },
-		"file empty":           func(f files) error { return os.Truncate(f.part, 0) },
-		"file cut":             func(f files) error { return os.Truncate(f.part, wide) },
-		"file too long":        func(f files) error { return os.Truncate(f.part, 5*wide) },
-		"file zeroed":          func(f files) error { return errors.Join(os.Truncate(f.part, 0), os.Truncate(f.part, 3*wide)) },
-		"file a link":          func(f files) error { return swap(f.part, func(old string) error { return os.Symlink(old, f.part) }) },
-		"file a FIFO":          func(f files) error { return swap(f.part, func(string) error { return syscall.Mkfifo(f.part, 0o600) }) },
-		"file copied":          func(f files) error { return swap(f.part, func(old string) error { return copyFile(old, f.part) }) },
+		"file missing":  func(f files) error { return os.Remove(f.part) },
+		"file empty":    func(f files) error { return os.Truncate(f.part, 0) },
+		"file cut":      func(f files) error { return os.Truncate(f.part, wide) },
+		"file too long": func(f files) error { return os.Truncate(f.part, 5*wide) },
+		"file zeroed": func(f files) error {
+			return errors.Join(os.Truncate(f.part, 0),
+				os.Truncate(f.part, 3*wide))
+		},
+		"file a link": func(f files) error {
+			return swap(f.part,
+				func(old string) error { return os.Symlink(old, f.part) })
+		},
+		"file a FIFO": func(f files) error {
+			return swap(f.part,
+				func(string) error { return syscall.Mkfifo(f.part, 0o600) })
+		},
+		"file copied": func(f files) error {
+			return swap(f.part,
+				func(old string) error { return copyFile(old, f.part) })
+		},
 		"of another ETag":      rewrite(func(s *state) { s.Object.ETag = "f0" }),
 		"of another key":       rewrite(func(s *state) { s.Object.Key += "x" }),
 		"of another bucket":    rewrite(func(s *state) { s.Object.Bucket += "x" }),

@@ -73,7 +73,8 @@ func TestStall(t *testing.T) {
 				if took := time.Since(began); took != c.took {
 					t.Errorf("took %s, want %s", took, c.took)
 				}
-				if !errors.Is(err, c.want) || errors.Is(err, ErrCorrupt) || c.want != nil && !errors.Is(err, context.DeadlineExceeded) {
+				if !errors.Is(err, c.want) || errors.Is(err, ErrCorrupt) || c.want != nil &&
+					!errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("%v, want %v", err, c.want)
 				}
 				if err != nil {
@@ -96,7 +97,8 @@ func TestSlowDiskIsNoStall(t *testing.T) {
 				return rest(p)
 			}
 		}), Config{StallTimeout: time.Second})
-		blob, err := d.Fetch(t.Context(), "1.tar", notified(len(payload)), func(int64, int64) { <-time.After(time.Minute) })
+		blob, err := d.Fetch(t.Context(), "1.tar", notified(len(payload)),
+			func(int64, int64) { <-time.After(time.Minute) })
 		if err != nil {
 			t.Fatal(err)
 		}

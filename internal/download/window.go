@@ -188,7 +188,8 @@ func (w *window) ask(ctx context.Context, s span, wrote func(n int)) error {
 	// the object, and not of the range.
 	in.ChecksumMode = ""
 	w.dog.listen()
-	out, err := w.d.api.GetObject(ctx, in, func(o *s3.Options) { o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired })
+	out, err := w.d.api.GetObject(ctx, in,
+		func(o *s3.Options) { o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired })
 	w.dog.pause()
 	if err != nil {
 		return translate(err)
@@ -209,7 +210,8 @@ func admitRange(out *s3.GetObjectOutput, s span, id identity) error {
 	case from.etag != "" && from.etag != id.ETag && from.id:
 		return fmt.Errorf("%w: ETag is %q, it was %q", ErrChanged, from.etag, id.ETag)
 	case from.etag != "" && from.etag != id.ETag, got != want && !from.proven(id.ETag):
-		return fmt.Errorf("%w: asked for %q of ETag %q, got %q of %q without a request id", ErrNotS3, want, id.ETag, got, from.etag)
+		return fmt.Errorf("%w: asked for %q of ETag %q, got %q of %q without a request id",
+			ErrNotS3, want, id.ETag, got, from.etag)
 	case got != want:
 		return fmt.Errorf("%w: asked for %q, got %q", errNoRanges, want, got)
 	}

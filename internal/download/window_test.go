@@ -63,7 +63,10 @@ func TestParts(t *testing.T) {
 // An object that is pinned by nothing is pinned by what HEAD says; a version pins by
 // itself and S3's answer is told.
 func TestPartsArePinned(t *testing.T) {
-	for name, obj := range map[string]Object{"not at all": {}, "by version": {VersionID: "v1"}, "by ETag": {ETag: tag}} {
+	for name, obj := range map[string]Object{
+		"not at all": {}, "by version": {VersionID: "v1"},
+		"by ETag": {ETag: tag},
+	} {
 		t.Run(name, func(t *testing.T) {
 			o := &origin{t: t, data: noise(wide)}
 			o.head = func(w http.ResponseWriter, r *http.Request) bool {
@@ -74,7 +77,8 @@ func TestPartsArePinned(t *testing.T) {
 				return false
 			}
 			o.before = func(_ http.ResponseWriter, r *http.Request, _ span) bool {
-				if got := r.URL.Query().Get("versionId"); got != obj.VersionID || got != "" && r.Header.Get("If-Match") != "" {
+				if got := r.URL.Query().Get("versionId"); got != obj.VersionID || got != "" &&
+					r.Header.Get("If-Match") != "" {
 					t.Errorf("asked for version %q, want %q", got, obj.VersionID)
 				}
 				if r.Header.Get("X-Amz-Checksum-Mode") != "" {
@@ -173,8 +177,14 @@ func TestPartFails(t *testing.T) {
 		"S3 is ill":    {answer(503, "SlowDown"), nil, true},
 		"cut":          {func(w http.ResponseWriter, s span) { short(w, s, data) }, ErrShort, true},
 		"no such page": {answer(404, "Whatever"), nil, true},
-		"page":         {func(w http.ResponseWriter, _ span) { w.Header().Del("ETag"); fmt.Fprint(w, page) }, ErrNotS3, true},
-		"page, ETag":   {func(w http.ResponseWriter, _ span) { w.Header().Set("ETag", `"f0"`); fmt.Fprint(w, page) }, ErrNotS3, true},
+		"page": {
+			func(w http.ResponseWriter, _ span) { w.Header().Del("ETag"); fmt.Fprint(w, page) }, ErrNotS3,
+			true,
+		},
+		"page, ETag": {
+			func(w http.ResponseWriter, _ span) { w.Header().Set("ETag", `"f0"`); fmt.Fprint(w, page) },
+			ErrNotS3, true,
+		},
 		"other ETag": {func(w http.ResponseWriter, _ span) {
 			w.Header().Set("ETag", `"f0"`)
 			w.Header().Set(requestID, "1")
@@ -279,12 +289,15 @@ func TestPartsChecksumWithoutType(t *testing.T) {
 		inParts         bool // says the ETag
 		want            error
 	}{
-		"SHA-256, of the parts":             {algorithm: "Sha256", of: wrong, inParts: true},
-		"CRC-32, of the parts":              {algorithm: "Crc32", of: wrong, inParts: true},
-		"CRC-32C, of the parts":             {algorithm: "Crc32c", of: wrong, inParts: true},
-		"CRC-64/NVME, wrong":                {algorithm: "Crc64nvme", of: wrong, inParts: true, want: ErrCorrupt},
-		"CRC-64/NVME, right":                {algorithm: "Crc64nvme", of: data, inParts: true},
-		"CRC-32, with the type, wrong":      {algorithm: "Crc32", kind: "FULL_OBJECT", of: wrong, inParts: true, want: ErrCorrupt},
+		"SHA-256, of the parts": {algorithm: "Sha256", of: wrong, inParts: true},
+		"CRC-32, of the parts":  {algorithm: "Crc32", of: wrong, inParts: true},
+		"CRC-32C, of the parts": {algorithm: "Crc32c", of: wrong, inParts: true},
+		"CRC-64/NVME, wrong":    {algorithm: "Crc64nvme", of: wrong, inParts: true, want: ErrCorrupt},
+		"CRC-64/NVME, right":    {algorithm: "Crc64nvme", of: data, inParts: true},
+		"CRC-32, with the type, wrong": {
+			algorithm: "Crc32", kind: "FULL_OBJECT", of: wrong, inParts: true,
+			want: ErrCorrupt,
+		},
 		"CRC-32, with the type, right":      {algorithm: "Crc32", kind: "FULL_OBJECT", of: data, inParts: true},
 		"CRC-32, of an upload whole, wrong": {algorithm: "Crc32", of: wrong, want: ErrCorrupt},
 	} {
@@ -340,7 +353,9 @@ func (p parts) HeadObject(context.Context, *s3.HeadObjectInput, ...func(*s3.Opti
 	return &s3.HeadObjectOutput{ETag: aws.String(tag), ContentLength: aws.Int64(int64(len(p.data)))}, nil
 }
 
-func (p parts) GetObject(ctx context.Context, in *s3.GetObjectInput, _ ...func(*s3.Options)) (*s3.GetObjectOutput, error) {
+func (p parts) GetObject(ctx context.Context, in *s3.GetObjectInput, _ ...func(*s3.Options)) (*s3.GetObjectOutput,
+	error,
+) {
 	s := span{end: int64(len(p.data))}
 	if in.Range != nil {
 		if _, err := fmt.Sscanf(*in.Range, "bytes=%d-%d", &s.start, &s.end); err != nil {
@@ -369,7 +384,9 @@ type counting struct {
 	busy, most atomic.Int64
 }
 
-func (c *counting) GetObject(ctx context.Context, in *s3.GetObjectInput, opts ...func(*s3.Options)) (*s3.GetObjectOutput, error) {
+func (c *counting) GetObject(ctx context.Context, in *s3.GetObjectInput,
+	opts ...func(*s3.Options),
+) (*s3.GetObjectOutput, error) {
 	now := c.busy.Add(1)
 	for old := c.most.Load(); now > old && !c.most.CompareAndSwap(old, now); old = c.most.Load() {
 	}
@@ -467,7 +484,8 @@ func TestSlowPartsAreNoStall(t *testing.T) {
 			<-time.After(9 * time.Second)
 			return ctx.Err()
 		}}, Config{Part: part, Connections: conns, StallTimeout: 10 * time.Second})
-		blob, err := d.Fetch(t.Context(), "1.tar", notified(len(data)), func(int64, int64) { <-time.After(time.Minute) })
+		blob, err := d.Fetch(t.Context(), "1.tar", notified(len(data)),
+			func(int64, int64) { <-time.After(time.Minute) })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -499,7 +517,8 @@ func TestCancelParts(t *testing.T) {
 // A full disk is known before the first part is asked for, and nothing stays on it.
 func TestDiskFullParts(t *testing.T) {
 	o := &origin{t: t, data: noise(2 * wide)}
-	d := downloader(t, client(t, o), Config{Part: part, Connections: conns, Dir: filepath.Join(smallDisk(t, "400k"), "blobs")})
+	d := downloader(t, client(t, o),
+		Config{Part: part, Connections: conns, Dir: filepath.Join(smallDisk(t, "400k"), "blobs")})
 	if _, err := d.Fetch(t.Context(), "1.tar", notified(2*wide), nil); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("%v, want ENOSPC", err)
 	}
@@ -525,7 +544,8 @@ func TestListFoldsState(t *testing.T) {
 	if err != nil || len(left) > 0 {
 		t.Errorf("left: %v, %v", left, err)
 	}
-	if _, err := d.Fetch(t.Context(), "1.tar.part.state", notified(1), nil); err == nil || !strings.Contains(err.Error(), "name") {
+	if _, err := d.Fetch(t.Context(), "1.tar.part.state", notified(1), nil); err == nil ||
+		!strings.Contains(err.Error(), "name") {
 		t.Errorf("Fetch to the name of a state: %v", err)
 	}
 }

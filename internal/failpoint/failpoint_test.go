@@ -27,7 +27,8 @@ func TestHere(t *testing.T) {
 	} {
 		dir := t.TempDir()
 		program, trace := filepath.Join(dir, "passes"), filepath.Join(dir, "trace")
-		if text, err := exec.Command("go", "build", "-tags", c.tags, "-o", program, "./testdata/passes").CombinedOutput(); err != nil {
+		if text, err := exec.Command("go", "build", "-tags", c.tags, "-o", program, "./testdata/passes").
+			CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, text)
 		}
 		cmd := exec.Command(program)
@@ -40,7 +41,8 @@ func TestHere(t *testing.T) {
 		}
 		passed, _ := os.ReadFile(trace) // none without the tag
 		if string(out) != c.out || string(passed) != c.trace || killed != c.killed {
-			t.Errorf("%s: printed %q, passed %q, killed %t; want %q, %q, %t", name, out, passed, killed, c.out, c.trace, c.killed)
+			t.Errorf("%s: printed %q, passed %q, killed %t; want %q, %q, %t",
+				name, out, passed, killed, c.out, c.trace, c.killed)
 		}
 	}
 }
@@ -49,7 +51,8 @@ func TestHere(t *testing.T) {
 func TestHold(t *testing.T) {
 	dir := t.TempDir()
 	program, until := filepath.Join(dir, "passes"), filepath.Join(dir, "until")
-	if text, err := exec.Command("go", "build", "-tags", "failpoint", "-o", program, "./testdata/passes").CombinedOutput(); err != nil {
+	if text, err := exec.Command("go", "build", "-tags", "failpoint", "-o", program, "./testdata/passes").
+		CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, text)
 	}
 	cmd := exec.Command(program)

@@ -52,7 +52,8 @@ func (p *Pipeline) snapshot(ctx context.Context, job *Job) error {
 	if err != nil {
 		return err
 	}
-	d, err := p.Store.Reserve(ctx, job.attempt, store.Device{Kind: store.SnapshotDevice, Bytes: origin.Bytes, Origin: origin.ID, FSUUID: origin.FSUUID})
+	d, err := p.Store.Reserve(ctx, job.attempt,
+		store.Device{Kind: store.SnapshotDevice, Bytes: origin.Bytes, Origin: origin.ID, FSUUID: origin.FSUUID})
 	if err != nil {
 		return err
 	}
@@ -80,7 +81,8 @@ func (p *Pipeline) snapshot(ctx context.Context, job *Job) error {
 // originLost notes that the pool does not have the image's device: the next attempt
 // unpacks again.
 func (p *Pipeline) originLost(ctx context.Context, job *Job, origin store.Device, cause error) error {
-	return errors.Join(fmt.Errorf("%w: device %d: %w", errLost, origin.ID, cause), p.advance(ctx, job, &origin, store.Gone, nil))
+	return errors.Join(fmt.Errorf("%w: device %d: %w", errLost, origin.ID, cause),
+		p.advance(ctx, job, &origin, store.Gone, nil))
 }
 
 // undoActivate removes what an attempt made short of an active snapshot.

@@ -24,7 +24,8 @@ func (p *Pipeline) backfills(ctx context.Context) {
 		case err == nil:
 			p.Log.Info().Int("listed", b.Listed).Int("enqueued", b.Enqueued).Msg("backfill complete")
 		case ctx.Err() == nil:
-			p.Log.Error().Err(err).Str("class", string(queue.Classify(err))).Msg("backfill failed; the next one continues where it stopped")
+			p.Log.Error().Err(err).Str("class", string(queue.Classify(err))).
+				Msg("backfill failed; the next one continues where it stopped")
 		}
 		if p.cfg.BackfillEvery <= 0 {
 			return
@@ -116,7 +117,8 @@ func (s *Submitter) fill(ctx context.Context, o download.Object, report func(sto
 		return 1, nil
 	}
 	_, created, err := s.Submit(ctx, o.Key)
-	if errors.Is(err, download.ErrGone) || errors.Is(err, download.ErrKey) { // deleted since it was listed, or never to be taken
+	// deleted since it was listed, or never to be taken
+	if errors.Is(err, download.ErrGone) || errors.Is(err, download.ErrKey) {
 		return 0, nil
 	}
 	if err != nil || !created {
@@ -149,7 +151,8 @@ func (s *Submitter) Submit(ctx context.Context, key string) (img store.Image, cr
 	if err != nil {
 		return img, false, fmt.Errorf("s3://%s/%s: %w", s.Name, key, err)
 	}
-	img, created, err = s.Store.Enqueue(ctx, store.Object{Bucket: o.Bucket, Key: o.Key, VersionID: o.VersionID, ETag: o.ETag, Size: o.Size})
+	img, created, err = s.Store.Enqueue(ctx,
+		store.Object{Bucket: o.Bucket, Key: o.Key, VersionID: o.VersionID, ETag: o.ETag, Size: o.Size})
 	if err != nil || created {
 		return img, created, err
 	}

@@ -169,7 +169,8 @@ func (b *breaker) outage() error {
 	if b.down == nil {
 		return nil
 	}
-	return fmt.Errorf("%w: the bucket does not answer: %w; it is looked at again by itself: %s", errOutage, b.down, remedy(b.down))
+	return fmt.Errorf("%w: the bucket does not answer: %w; it is looked at again by itself: %s",
+		errOutage, b.down, remedy(b.down))
 }
 
 // due reports whether it is time to look at the bucket again while it does not answer.
@@ -203,7 +204,8 @@ func (p *Pipeline) lookAtBucket(ctx context.Context) error {
 		return nil
 	}
 	anonymous := errors.Is(err, queue.ErrNoCredentials)
-	if !anonymous && (download.Scope(err) != download.AllObjects || errors.Is(err, download.ErrDenied)) { // or it may never be listed
+	// or it may never be listed
+	if !anonymous && (download.Scope(err) != download.AllObjects || errors.Is(err, download.ErrDenied)) {
 		err = nil
 	}
 	if p.breaker.looked(err) {

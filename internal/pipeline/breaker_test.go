@@ -163,7 +163,8 @@ func TestPoolDoesNotProveItself(t *testing.T) {
 // A missing tool or right is the machine's fault, whatever the image.
 func TestMachineLacks(t *testing.T) {
 	for _, err := range []error{
-		devmapper.ErrUnavailable, &exec.Error{Name: "mke2fs", Err: exec.ErrNotFound}, syscall.EPERM, syscall.ENOSYS, fmt.Errorf("fork: %w", syscall.ENOMEM),
+		devmapper.ErrUnavailable, &exec.Error{Name: "mke2fs", Err: exec.ErrNotFound}, syscall.EPERM, syscall.ENOSYS,
+		fmt.Errorf("fork: %w", syscall.ENOMEM),
 	} {
 		if v, class := classify(err); v != outage || class != classMachine {
 			t.Errorf("%v: %s %s", err, v, class)
@@ -174,7 +175,10 @@ func TestMachineLacks(t *testing.T) {
 // An object is believed to be gone, or replaced, only by the second look that says so,
 // right after the first.
 func TestDoubt(t *testing.T) {
-	for said, err := range map[store.State]error{store.Vanished: download.ErrGone, store.Superseded: download.ErrChanged} {
+	for said, err := range map[store.State]error{
+		store.Vanished:   download.ErrGone,
+		store.Superseded: download.ErrChanged,
+	} {
 		p := newPipeline(t)
 		enqueue(t, p, 1)
 		for i, c := range []struct {

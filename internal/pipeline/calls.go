@@ -17,7 +17,8 @@ var errUnsettled = errors.New("messages cannot be held or settled")
 
 // apiCalls are the names under which an operator knows what the queue client does.
 var apiCalls = map[string]string{
-	"extend": "ChangeMessageVisibility", "release": "ChangeMessageVisibility", "delete": "DeleteMessage", "dead-letter": "SendMessage",
+	"extend": "ChangeMessageVisibility", "release": "ChangeMessageVisibility", "delete": "DeleteMessage",
+	"dead-letter": "SendMessage",
 }
 
 // quiet lets one line of a kind pass every ten seconds.
@@ -43,7 +44,8 @@ func (q *quiet) allows(kind string, at time.Time) bool {
 func (p *Pipeline) callFailed(operation string, err error) {
 	class := string(queue.Classify(err))
 	if p.quiet.allows(operation+" "+class, time.Now()) {
-		p.Log.Warn().Err(err).Str("call", apiCalls[operation]).Str("class", class).Msg("a call to the queue failed; it is tried again")
+		p.Log.Warn().Err(err).Str("call", apiCalls[operation]).Str("class", class).
+			Msg("a call to the queue failed; it is tried again")
 	}
 }
 
@@ -60,5 +62,6 @@ func (p *Pipeline) settles() error {
 	case queue.NotFound:
 		remedy = "see to SQS_QUEUE_URL and AWS_REGION"
 	}
-	return fmt.Errorf("%w: %s fails: %s: %s; intake goes on by itself once it succeeds", errUnsettled, call, queue.Classify(err), remedy)
+	return fmt.Errorf("%w: %s fails: %s: %s; intake goes on by itself once it succeeds",
+		errUnsettled, call, queue.Classify(err), remedy)
 }

@@ -159,7 +159,8 @@ func (p *Pipeline) admit() bool {
 // fit says what the machine lacks for any work, and what to do about it.
 func (p *Pipeline) fit() error {
 	if err := p.condition.database(); err != nil {
-		return fmt.Errorf("%w: %w: see to the disk under %s; work goes on by itself once a write succeeds", errDatabase, err, p.cfg.StateDir)
+		return fmt.Errorf("%w: %w: see to the disk under %s; work goes on by itself once a write succeeds",
+			errDatabase, err, p.cfg.StateDir)
 	}
 	if err := p.condition.wrongPool(); err != nil {
 		return fmt.Errorf("the pool does not prove itself any more, and the next start would refuse it: %w", err)

@@ -103,7 +103,8 @@ func (p *Pipeline) dispose(ctx context.Context, d *delivery) {
 	}
 	if err != nil {
 		result = "unsettled"
-		p.Log.Warn().Err(err).Str("message_id", d.msg.ID).Msg("message not settled; it comes back when its visibility time-out ends, and is handed off")
+		p.Log.Warn().Err(err).Str("message_id", d.msg.ID).
+			Msg("message not settled; it comes back when its visibility time-out ends, and is handed off")
 	}
 	p.metrics.message(result)
 }
@@ -114,7 +115,8 @@ func (p *Pipeline) dispose(ctx context.Context, d *delivery) {
 // again. The result is for the metric; after an error the message is not deleted, and not
 // extended either.
 func (p *Pipeline) bury(ctx context.Context, d *delivery) (result string, err error) {
-	log := p.Log.With().Str("message_id", d.msg.ID).Str("reason", d.worst.reason).Int("attempts", d.worst.attempts).Logger()
+	log := p.Log.With().Str("message_id", d.msg.ID).Str("reason", d.worst.reason).Int("attempts", d.worst.attempts).
+		Logger()
 	err = p.Queue.DeadLetter(ctx, d.msg, d.worst.reason, d.worst.attempts)
 	switch {
 	case err == nil:
@@ -134,7 +136,8 @@ func (p *Pipeline) bury(ctx context.Context, d *delivery) (result string, err er
 			p.condition.unwritable(err)
 		}
 		delay := backoff(p.cfg.Backoff, d.msg.ReceiveCount)
-		log.Error().Err(err).Dur("again_in_ms", delay).Msg("message can be kept nowhere: it is given back to the queue, and buried when it comes again")
+		log.Error().Err(err).Dur("again_in_ms", delay).
+			Msg("message can be kept nowhere: it is given back to the queue, and buried when it comes again")
 		return "returned", p.Queue.Release(ctx, d.msg, delay)
 	}
 	log.Error().Msg("message moved to quarantine: `consumer quarantine list`")

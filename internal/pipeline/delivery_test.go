@@ -55,7 +55,9 @@ func (q *patientQueue) take(in *sqs.ReceiveMessageInput) []types.Message {
 	return nil
 }
 
-func (q *patientQueue) ReceiveMessage(ctx context.Context, in *sqs.ReceiveMessageInput, _ ...func(*sqs.Options)) (*sqs.ReceiveMessageOutput, error) {
+func (q *patientQueue) ReceiveMessage(ctx context.Context, in *sqs.ReceiveMessageInput,
+	_ ...func(*sqs.Options),
+) (*sqs.ReceiveMessageOutput, error) {
 	for range 10 {
 		if msgs := q.take(in); len(msgs) > 0 {
 			return &sqs.ReceiveMessageOutput{Messages: msgs}, nil
@@ -65,7 +67,9 @@ func (q *patientQueue) ReceiveMessage(ctx context.Context, in *sqs.ReceiveMessag
 	return &sqs.ReceiveMessageOutput{}, ctx.Err()
 }
 
-func (q *patientQueue) DeleteMessageBatch(_ context.Context, in *sqs.DeleteMessageBatchInput, _ ...func(*sqs.Options)) (*sqs.DeleteMessageBatchOutput, error) {
+func (q *patientQueue) DeleteMessageBatch(_ context.Context, in *sqs.DeleteMessageBatchInput,
+	_ ...func(*sqs.Options),
+) (*sqs.DeleteMessageBatchOutput, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	out := &sqs.DeleteMessageBatchOutput{}
@@ -79,7 +83,9 @@ func (q *patientQueue) DeleteMessageBatch(_ context.Context, in *sqs.DeleteMessa
 	return out, nil
 }
 
-func (q *patientQueue) ChangeMessageVisibilityBatch(_ context.Context, in *sqs.ChangeMessageVisibilityBatchInput, _ ...func(*sqs.Options)) (*sqs.ChangeMessageVisibilityBatchOutput, error) {
+func (q *patientQueue) ChangeMessageVisibilityBatch(_ context.Context, in *sqs.ChangeMessageVisibilityBatchInput,
+	_ ...func(*sqs.Options),
+) (*sqs.ChangeMessageVisibilityBatchOutput, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	out := &sqs.ChangeMessageVisibilityBatchOutput{}
@@ -93,7 +99,9 @@ func (q *patientQueue) ChangeMessageVisibilityBatch(_ context.Context, in *sqs.C
 	return out, nil
 }
 
-func (q *patientQueue) SendMessage(_ context.Context, in *sqs.SendMessageInput, _ ...func(*sqs.Options)) (*sqs.SendMessageOutput, error) {
+func (q *patientQueue) SendMessage(_ context.Context, in *sqs.SendMessageInput,
+	_ ...func(*sqs.Options),
+) (*sqs.SendMessageOutput, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.denied != nil {
@@ -107,7 +115,9 @@ func (q *patientQueue) SendMessage(_ context.Context, in *sqs.SendMessageInput, 
 func notified(keys ...string) string {
 	var records []string
 	for _, key := range keys {
-		records = append(records, fmt.Sprintf(`{"eventName":"ObjectCreated:Put","s3":{"bucket":{"name":"b"},"object":{"key":%q,"eTag":"e"}}}`, key))
+		records = append(records,
+			fmt.Sprintf(`{"eventName":"ObjectCreated:Put","s3":{"bucket":{"name":"b"},"object":{"key":%q,"eTag":"e"}}}`,
+				key))
 	}
 	return `{"Records":[` + strings.Join(records, ",") + `]}`
 }
@@ -116,8 +126,12 @@ func notified(keys ...string) string {
 // reports whether it is empty. do is asked for every attempt at a stage.
 func work(t *testing.T, p *Pipeline, q *patientQueue, do func(key string, st store.Stage) error) (emptied bool) {
 	t.Helper()
-	p.Queue = queue.New(q, queue.Config{URL: "http://127.0.0.1/q", DeadLetterURL: "http://127.0.0.1/dead", Wait: time.Second, Visibility: time.Minute})
-	fake(p, map[store.Stage]*gauge{}, func(_ context.Context, job *Job, st store.Stage) error { return do(job.image.Key, st) })
+	p.Queue = queue.New(q, queue.Config{
+		URL: "http://127.0.0.1/q", DeadLetterURL: "http://127.0.0.1/dead",
+		Wait: time.Second, Visibility: time.Minute,
+	})
+	fake(p, map[store.Stage]*gauge{},
+		func(_ context.Context, job *Job, st store.Stage) error { return do(job.image.Key, st) })
 	for i, st := range p.table {
 		p.table[i].holds = func(_ context.Context, job *Job) error {
 			if job.image.Stage == "" && job.image.State != store.Active || job.image.Stage == st.name {
@@ -174,8 +188,11 @@ func staggered(attempts map[string]int) func(string, store.Stage) error {
 // not bring each other back: each has its attempts, and then the message is buried, once.
 func TestTwoFailingRecords(t *testing.T) {
 	for name, bodies := range map[string][]string{
-		"one message":                {notified("images/a.tar", "images/b.tar")},
-		"two about the same objects": {notified("images/a.tar", "images/b.tar"), notified("images/b.tar", "images/a.tar")},
+		"one message": {notified("images/a.tar", "images/b.tar")},
+		"two about the same objects": {
+			notified("images/a.tar", "images/b.tar"),
+			notified("images/b.tar", "images/a.tar"),
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -185,8 +202,10 @@ func TestTwoFailingRecords(t *testing.T) {
 				if !work(t, p, q, staggered(attempts)) {
 					t.Errorf("an hour later the message is still tried: %d times received", q.takes)
 				}
-				if len(q.copies) != len(bodies) || state(t, p, "images/a.tar") != store.Dead || state(t, p, "images/b.tar") != store.Dead {
-					t.Errorf("buried %d times, a is %s, b is %s", len(q.copies), state(t, p, "images/a.tar"), state(t, p, "images/b.tar"))
+				if len(q.copies) != len(bodies) || state(t, p, "images/a.tar") != store.Dead ||
+					state(t, p, "images/b.tar") != store.Dead {
+					t.Errorf("buried %d times, a is %s, b is %s",
+						len(q.copies), state(t, p, "images/a.tar"), state(t, p, "images/b.tar"))
 				}
 				if n := attempts["images/a.tar download"]; n > 3*len(bodies) {
 					t.Errorf("%d attempts at a", n)
@@ -237,7 +256,8 @@ func TestVanishedBesideAFailing(t *testing.T) {
 			return errors.New("it fails")
 		}
 		p.cfg.MaxAttempts = 6
-		if !work(t, p, q, do) || state(t, p, "images/a.tar") != store.Vanished || state(t, p, "images/b.tar") != store.Dead {
+		if !work(t, p, q, do) || state(t, p, "images/a.tar") != store.Vanished ||
+			state(t, p, "images/b.tar") != store.Dead {
 			t.Errorf("a is %s, b is %s", state(t, p, "images/a.tar"), state(t, p, "images/b.tar"))
 		}
 		before := attempts["images/a.tar"]
@@ -255,13 +275,16 @@ func TestVanishedBesideAFailing(t *testing.T) {
 // A record that is none does not stop the others of its message; the message is kept.
 func TestOneBadRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		body := strings.Replace(notified("images/a.tar", "images/b.tar", "images/c.tar"), "images/b.tar", "images/%zz", 1)
+		body := strings.Replace(notified("images/a.tar", "images/b.tar", "images/c.tar"), "images/b.tar", "images/%zz",
+			1)
 		p, q := newPipeline(t), newPatientQueue(body)
 		if !work(t, p, q, func(string, store.Stage) error { return nil }) {
 			t.Error("the message is not settled")
 		}
-		if state(t, p, "images/a.tar") != store.Active || state(t, p, "images/c.tar") != store.Active || len(q.copies) != 1 {
-			t.Errorf("a is %s, c is %s, buried %d times", state(t, p, "images/a.tar"), state(t, p, "images/c.tar"), len(q.copies))
+		if state(t, p, "images/a.tar") != store.Active || state(t, p, "images/c.tar") != store.Active ||
+			len(q.copies) != 1 {
+			t.Errorf("a is %s, c is %s, buried %d times",
+				state(t, p, "images/a.tar"), state(t, p, "images/c.tar"), len(q.copies))
 		}
 	})
 }
@@ -297,7 +320,8 @@ func TestBuriedElsewhere(t *testing.T) {
 				t.Error("the message is gone")
 			}
 			if q.takes < 5 || q.extends != 0 {
-				t.Errorf("in an hour received %d times, extended %d times; it is to come back, and not to be held", q.takes, q.extends)
+				t.Errorf("in an hour received %d times, extended %d times; it is to come back, and not to be held",
+					q.takes, q.extends)
 			}
 		})
 	})

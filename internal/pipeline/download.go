@@ -71,7 +71,8 @@ func (p *Pipeline) blobHolds(ctx context.Context, job *Job) error {
 	if b == nil {
 		return fmt.Errorf("%w: no archive recorded", errLost)
 	}
-	_, err := p.Downloader.Check(ctx, download.Blob{Path: b.Path, SHA256: b.SHA256, Size: b.Size, Inode: b.Inode, ModTime: b.ModTime})
+	_, err := p.Downloader.Check(ctx,
+		download.Blob{Path: b.Path, SHA256: b.SHA256, Size: b.Size, Inode: b.Inode, ModTime: b.ModTime})
 	return err
 }
 

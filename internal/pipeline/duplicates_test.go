@@ -27,7 +27,9 @@ type sameAgain struct {
 	at      map[int]func() // called when so many have been deleted
 }
 
-func (q *sameAgain) ReceiveMessage(_ context.Context, in *sqs.ReceiveMessageInput, _ ...func(*sqs.Options)) (*sqs.ReceiveMessageOutput, error) {
+func (q *sameAgain) ReceiveMessage(_ context.Context, in *sqs.ReceiveMessageInput,
+	_ ...func(*sqs.Options),
+) (*sqs.ReceiveMessageOutput, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	out := &sqs.ReceiveMessageOutput{}
@@ -39,7 +41,9 @@ func (q *sameAgain) ReceiveMessage(_ context.Context, in *sqs.ReceiveMessageInpu
 	return out, nil
 }
 
-func (q *sameAgain) DeleteMessageBatch(_ context.Context, in *sqs.DeleteMessageBatchInput, _ ...func(*sqs.Options)) (*sqs.DeleteMessageBatchOutput, error) {
+func (q *sameAgain) DeleteMessageBatch(_ context.Context, in *sqs.DeleteMessageBatchInput,
+	_ ...func(*sqs.Options),
+) (*sqs.DeleteMessageBatchOutput, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	out := &sqs.DeleteMessageBatchOutput{}
@@ -93,7 +97,8 @@ func TestDuplicatePath(t *testing.T) {
 	if err := p.Run(ctx); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%d messages, %.0f a second; heap %d KiB, then %d KiB", n, float64(n)/time.Since(began).Seconds(), before>>10, after>>10)
+	t.Logf("%d messages, %.0f a second; heap %d KiB, then %d KiB",
+		n, float64(n)/time.Since(began).Seconds(), before>>10, after>>10)
 	if after > before+before/2+1<<20 {
 		t.Errorf("the heap grew from %d to %d bytes", before, after)
 	}

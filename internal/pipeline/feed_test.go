@@ -46,11 +46,13 @@ func free(p *Pipeline, jobs []*Job) {
 // names neither version nor eTag is about what is there now.
 func TestIdentify(t *testing.T) {
 	p := newPipeline(t)
-	p.Bucket = download.NewBucket(objects{etags: map[string]string{"images/a+b": `"plus"`, "images/a b": `"blank"`}}, "b", "images/")
+	p.Bucket = download.NewBucket(objects{etags: map[string]string{"images/a+b": `"plus"`, "images/a b": `"blank"`}},
+		"b", "images/")
 	for _, c := range []struct{ etag, key, want string }{
 		{"plus", "images/a+b", "plus"}, {"blank", "images/a b", "blank"}, {"", "images/a+b", "plus"},
 	} {
-		got, err := p.identify(t.Context(), queue.Object{Bucket: "b", Key: "images/a+b", AltKey: "images/a b", ETag: c.etag})
+		got, err := p.identify(t.Context(),
+			queue.Object{Bucket: "b", Key: "images/a+b", AltKey: "images/a b", ETag: c.etag})
 		if err != nil || got.Key != c.key || got.ETag != c.want {
 			t.Errorf("eTag %q: %+v, %v", c.etag, got, err)
 		}

@@ -25,7 +25,8 @@ type kept struct {
 
 func newKept(reg prometheus.Registerer) kept {
 	gauge := func(name, help, label string) *prometheus.GaugeVec {
-		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, []string{label})
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help},
+			[]string{label})
 	}
 	k := kept{
 		rows:  gauge("database_rows", "Rows of the tables that only grow, and of the quarantine.", "table"),
@@ -75,14 +76,18 @@ func (p *Pipeline) emptyLog(ctx context.Context) {
 func (p *Pipeline) measure(ctx context.Context) error {
 	size, err := p.Store.Size(ctx)
 	if err == nil {
-		for table, n := range map[string]int64{"images": size.Images, "events": size.Events, "devices": size.Devices, "quarantine": size.Quarantined} {
+		for table, n := range map[string]int64{
+			"images": size.Images, "events": size.Events, "devices": size.Devices,
+			"quarantine": size.Quarantined,
+		} {
 			p.metrics.kept.rows.WithLabelValues(table).Set(float64(n))
 		}
 		p.metrics.kept.bytes.WithLabelValues("database").Set(float64(size.Bytes))
 		p.metrics.kept.bytes.WithLabelValues("database_log").Set(float64(size.LogBytes))
 	}
 	for what, dir := range map[string]string{
-		"archives": filepath.Join(p.cfg.StateDir, "blobs"), "manifests": p.cfg.ManifestDir, "violations": p.cfg.ViolationDir,
+		"archives": filepath.Join(p.cfg.StateDir, "blobs"), "manifests": p.cfg.ManifestDir,
+		"violations": p.cfg.ViolationDir,
 	} {
 		files, bytes, e := weigh(dir)
 		err = errors.Join(err, e)

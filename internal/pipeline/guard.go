@@ -92,7 +92,10 @@ func (p *Pipeline) replace(ctx context.Context, job *Job) *Job {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	left := &Job{image: img, attempt: job.attempt, over: make(chan struct{}), deliveries: job.deliveries, began: job.began}
+	left := &Job{
+		image: img, attempt: job.attempt, over: make(chan struct{}), deliveries: job.deliveries,
+		began: job.began,
+	}
 	p.jobs[img.ID] = left
 	return left
 }

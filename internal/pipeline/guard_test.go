@@ -45,7 +45,8 @@ func TestPanicInAStage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if passed != 2 || img.Failures != 1 || !strings.Contains(img.Reason, "nil pointer") || !strings.Contains(log.String(), "guard_test.go") {
+	if passed != 2 || img.Failures != 1 || !strings.Contains(img.Reason, "nil pointer") ||
+		!strings.Contains(log.String(), "guard_test.go") {
 		t.Errorf("%d of the others passed; %+v", passed, img.Progress)
 	}
 }
@@ -132,7 +133,8 @@ func TestLookingIsNoLoss(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if reopened := slices.ContainsFunc(events, func(e store.Event) bool { return e.Kind == store.Reopened }); reopened != c.reopened {
+		if reopened := slices.ContainsFunc(events,
+			func(e store.Event) bool { return e.Kind == store.Reopened }); reopened != c.reopened {
 			t.Errorf("%s: reopened %t, want %t", name, reopened, c.reopened)
 		}
 	}

@@ -57,7 +57,8 @@ func (p *Pipeline) intake(ctx, work context.Context, out chan<- *Job) {
 		failures = 0
 		p.condition.polled()
 		for _, m := range msgs {
-			if ctx.Err() != nil || !p.admit() { // a poll that was drained while stopping, or during which the pool filled up
+			// a poll that was drained while stopping, or during which the pool filled up
+			if ctx.Err() != nil || !p.admit() {
 				p.settle(work, p.deliver(m), abandoned)
 				continue
 			}
@@ -119,7 +120,8 @@ func (p *Pipeline) accept(ctx, work context.Context, m *queue.Message, out chan<
 	d := p.deliver(m)
 	p.metrics.message("received")
 	if m.Malformed != nil {
-		p.Log.Error().Err(m.Malformed).Str("message_id", m.ID).Int("receive_count", m.ReceiveCount).Msg("message is no S3 notification")
+		p.Log.Error().Err(m.Malformed).Str("message_id", m.ID).Int("receive_count", m.ReceiveCount).
+			Msg("message is no S3 notification")
 		p.metrics.ignored("malformed")
 		p.settle(work, d, outcome{verdict: dead, reason: m.Malformed.Error(), attempts: m.ReceiveCount})
 		return
@@ -129,7 +131,8 @@ func (p *Pipeline) accept(ctx, work context.Context, m *queue.Message, out chan<
 	}
 	end := done
 	for _, err := range m.Notification.Broken {
-		p.Log.Error().Err(err).Str("message_id", m.ID).Int("receive_count", m.ReceiveCount).Msg("a record of the message is no S3 notification")
+		p.Log.Error().Err(err).Str("message_id", m.ID).Int("receive_count", m.ReceiveCount).
+			Msg("a record of the message is no S3 notification")
 		p.metrics.ignored("malformed")
 		end = outcome{verdict: dead, reason: err.Error(), attempts: m.ReceiveCount}
 	}
@@ -185,7 +188,8 @@ func (p *Pipeline) acceptObject(ctx, work context.Context, d *delivery, o queue.
 	if err != nil {
 		_ = p.lookAtBucket(work) // while it does not answer nothing more is taken
 		delay := backoff(p.cfg.Backoff, d.msg.ReceiveCount)
-		p.Log.Warn().Err(err).Str("s3_key", o.Key).Dur("again_in_ms", delay).Msg("S3 does not say which object it is; message returned")
+		p.Log.Warn().Err(err).Str("s3_key", o.Key).Dur("again_in_ms", delay).
+			Msg("S3 does not say which object it is; message returned")
 		p.settle(work, d, outcome{verdict: retry, delay: delay})
 		return
 	}
@@ -219,7 +223,10 @@ func (p *Pipeline) acceptObject(ctx, work context.Context, d *delivery, o queue.
 // nor eTag is about what the key holds now: else all that it ever holds would be one
 // image. What S3 does not answer is not decided.
 func (p *Pipeline) identify(ctx context.Context, o queue.Object) (store.Object, error) {
-	obj := store.Object{Bucket: o.Bucket, Key: o.Key, VersionID: o.VersionID, ETag: o.ETag, Sequencer: o.Sequencer, Size: o.Size}
+	obj := store.Object{
+		Bucket: o.Bucket, Key: o.Key, VersionID: o.VersionID, ETag: o.ETag, Sequencer: o.Sequencer,
+		Size: o.Size,
+	}
 	ambiguous := o.AltKey != "" && strings.HasPrefix(o.AltKey, p.cfg.Prefix)
 	if !ambiguous && obj.Version() != "" {
 		return obj, nil
@@ -286,7 +293,8 @@ func (p *Pipeline) settled(work context.Context, job *Job) (outcome, bool) {
 		for _, st := range p.table {
 			if err := st.holds(work, job); err != nil {
 				if !isLoss(err) {
-					p.logJob(job).Warn().Err(err).Str("step", string(st.name)).Msg("active image cannot be looked at; message returned")
+					p.logJob(job).Warn().Err(err).Str("step", string(st.name)).
+						Msg("active image cannot be looked at; message returned")
 					return outcome{verdict: retry, delay: backoff(p.cfg.Backoff, 1)}, true
 				}
 				p.logJob(job).Warn().Err(err).Str("step", string(st.name)).Msg("active image is not whole")

@@ -48,7 +48,9 @@ func (p *Pipeline) ended(job *Job, img store.Image, began time.Time) *zerolog.Ev
 }
 
 // advance records a device's next state.
-func (p *Pipeline) advance(ctx context.Context, job *Job, d *store.Device, to store.DeviceState, tree *store.Tree) error {
+func (p *Pipeline) advance(ctx context.Context, job *Job, d *store.Device, to store.DeviceState,
+	tree *store.Tree,
+) error {
 	next, err := p.Store.Advance(ctx, job.attempt, *d, to, tree)
 	if err != nil {
 		return err
@@ -58,7 +60,8 @@ func (p *Pipeline) advance(ctx context.Context, job *Job, d *store.Device, to st
 		job.image.Tree = tree
 	}
 	p.metrics.event(store.Step, job.attempt.Stage)
-	p.logJob(job).Debug().Str("event", string(store.Step)).Str("step", string(job.attempt.Stage)).Int64("device_id", d.ID).
+	p.logJob(job).Debug().Str("event", string(store.Step)).Str("step", string(job.attempt.Stage)).
+		Int64("device_id", d.ID).
 		Str("device_state", string(to)).Msgf("device %s", to)
 	return nil
 }
@@ -86,7 +89,10 @@ func (p *Pipeline) conclude(ctx context.Context, job *Job, j judgement) outcome 
 		p.undone(ctx, job, j.text)
 		return outcome{verdict: retry, delay: j.delay}
 	}
-	f := store.Failure{Verdict: string(j.verdict), Reason: j.text, Doubt: j.doubt, Fetched: j.fetched, Messages: p.messagesOf(job)}
+	f := store.Failure{
+		Verdict: string(j.verdict), Reason: j.text, Doubt: j.doubt, Fetched: j.fetched,
+		Messages: p.messagesOf(job),
+	}
 	switch j.verdict {
 	case vanished, superseded:
 		f.Messages = nil // those that came after the begin tell of what came after: each is a chance of its own
@@ -160,6 +166,7 @@ func (p *Pipeline) progress(job *Job, total int64) func(done int64) {
 			return
 		}
 		last = time.Now()
-		p.logJob(job).Debug().Str("step", string(job.attempt.Stage)).Int64("done_bytes", done).Int64("total_bytes", total).Msg("progress")
+		p.logJob(job).Debug().Str("step", string(job.attempt.Stage)).Int64("done_bytes", done).
+			Int64("total_bytes", total).Msg("progress")
 	}
 }

@@ -66,7 +66,9 @@ func (p *Pipeline) lockManifests(how int) (unlock func(), err error) {
 }
 
 // seal saves the manifest of a filled device and records the seal that refers to it.
-func (p *Pipeline) seal(ctx context.Context, job *Job, d *store.Device, tree *store.Tree, written *archive.Manifest) error {
+func (p *Pipeline) seal(ctx context.Context, job *Job, d *store.Device, tree *store.Tree,
+	written *archive.Manifest,
+) error {
 	if err := os.MkdirAll(p.cfg.ManifestDir, 0o700); err != nil {
 		return err
 	}

@@ -32,7 +32,8 @@ func (p *Pipeline) deliver(m *queue.Message) *delivery {
 // its message.
 func (p *Pipeline) lost(d *delivery) {
 	p.metrics.message("lost")
-	p.Log.Warn().Str("message_id", d.msg.ID).Msg("message lost: its visibility time-out passed, or its receipt handle is no longer valid")
+	p.Log.Warn().Str("message_id", d.msg.ID).
+		Msg("message lost: its visibility time-out passed, or its receipt handle is no longer valid")
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	d.lost = true

@@ -49,18 +49,23 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		failures: counter("failures_total", "Failed attempts by verdict and reason.", "stage", "verdict", "reason"),
 		messages: counter("messages_total", "Messages received, deleted, or returned to the queue.", "result"),
 		ignores:  counter("notifications_ignored_total", "Notifications that name no image of ours.", "reason"),
-		handoffs: counter("handoffs_total", "Work that was there already: joined a running job, settled at intake, or found by a stage.", "how"),
-		receive:  counter("receive_errors_total", "Failed polls of the queue.", "class"),
-		settle:   counter("queue_retries_total", "Entries of queue calls that failed and were tried again.", "operation"),
+		handoffs: counter("handoffs_total",
+			"Work that was there already: joined a running job, settled at intake, or found by a stage.", "how"),
+		receive: counter("receive_errors_total", "Failed polls of the queue.", "class"),
+		settle: counter("queue_retries_total", "Entries of queue calls that failed and were tried again.",
+			"operation"),
 		margin: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Namespace: namespace, Name: "heartbeat_margin_seconds", Help: "What was left of a message's lease when it was extended.",
+			Namespace: namespace, Name: "heartbeat_margin_seconds",
+			Help:    "What was left of a message's lease when it was extended.",
 			Buckets: []float64{0, 1, 2.5, 5, 10, 20, 30, 60, 300, 3600},
 		}),
 		attacks:   counter("security_violations_total", "Archives refused as attacks.", "rule"),
 		unclaimed: gauge("unclaimed", "Things that no row of the journal claims, as of the last reconcile.", "kind"),
-		pending:   gauge("pending_images", "Pending images without a job: waiting for their next attempt, or found in nobody's hands.", "held_by"),
+		pending: gauge("pending_images",
+			"Pending images without a job: waiting for their next attempt, or found in nobody's hands.", "held_by"),
 		problems: prometheus.NewGauge(prometheus.GaugeOpts{
-			Namespace: namespace, Name: "reconcile_problems", Help: "Things that the last reconcile could not bring into agreement.",
+			Namespace: namespace, Name: "reconcile_problems",
+			Help: "Things that the last reconcile could not bring into agreement.",
 		}),
 		poolBytes: gauge("pool_bytes", "Space of the thin pool.", "space", "state"),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -68,7 +73,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800},
 		}, []string{"stage"}),
 	}
-	reg.MustRegister(m.jobs, m.duration, m.events, m.failures, m.messages, m.ignores, m.handoffs, m.receive, m.settle, m.margin, m.attacks, m.poolBytes, m.unclaimed, m.pending, m.problems)
+	reg.MustRegister(m.jobs, m.duration, m.events, m.failures, m.messages, m.ignores, m.handoffs, m.receive, m.settle,
+		m.margin, m.attacks, m.poolBytes, m.unclaimed, m.pending, m.problems)
 	m.kept = newKept(reg)
 	m.zero()
 	return m

@@ -34,7 +34,9 @@ type roughQueue struct {
 	bodies []string
 }
 
-func (q *roughQueue) ReceiveMessage(_ context.Context, in *sqs.ReceiveMessageInput, _ ...func(*sqs.Options)) (*sqs.ReceiveMessageOutput, error) {
+func (q *roughQueue) ReceiveMessage(_ context.Context, in *sqs.ReceiveMessageInput,
+	_ ...func(*sqs.Options),
+) (*sqs.ReceiveMessageOutput, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if free := q.cap - len(q.held); int(in.MaxNumberOfMessages) > min(10, free) {
@@ -55,13 +57,16 @@ func (q *roughQueue) ReceiveMessage(_ context.Context, in *sqs.ReceiveMessageInp
 		handle := fmt.Sprint("h", q.sent)
 		q.held[handle] = true
 		out.Messages = append(out.Messages, types.Message{
-			MessageId: aws.String(fmt.Sprint("m", q.sent)), ReceiptHandle: aws.String(handle), Body: aws.String(q.bodies[q.r.IntN(len(q.bodies))]),
+			MessageId: aws.String(fmt.Sprint("m", q.sent)), ReceiptHandle: aws.String(handle),
+			Body: aws.String(q.bodies[q.r.IntN(len(q.bodies))]),
 		})
 	}
 	return out, nil
 }
 
-func (q *roughQueue) DeleteMessageBatch(_ context.Context, in *sqs.DeleteMessageBatchInput, _ ...func(*sqs.Options)) (*sqs.DeleteMessageBatchOutput, error) {
+func (q *roughQueue) DeleteMessageBatch(_ context.Context, in *sqs.DeleteMessageBatchInput,
+	_ ...func(*sqs.Options),
+) (*sqs.DeleteMessageBatchOutput, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	out := &sqs.DeleteMessageBatchOutput{}
@@ -72,7 +77,9 @@ func (q *roughQueue) DeleteMessageBatch(_ context.Context, in *sqs.DeleteMessage
 	return out, nil
 }
 
-func (q *roughQueue) ChangeMessageVisibilityBatch(_ context.Context, in *sqs.ChangeMessageVisibilityBatchInput, _ ...func(*sqs.Options)) (*sqs.ChangeMessageVisibilityBatchOutput, error) {
+func (q *roughQueue) ChangeMessageVisibilityBatch(_ context.Context, in *sqs.ChangeMessageVisibilityBatchInput,
+	_ ...func(*sqs.Options),
+) (*sqs.ChangeMessageVisibilityBatchOutput, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	out := &sqs.ChangeMessageVisibilityBatchOutput{}
@@ -83,11 +90,15 @@ func (q *roughQueue) ChangeMessageVisibilityBatch(_ context.Context, in *sqs.Cha
 	return out, nil
 }
 
-func (*roughQueue) SendMessage(context.Context, *sqs.SendMessageInput, ...func(*sqs.Options)) (*sqs.SendMessageOutput, error) {
+func (*roughQueue) SendMessage(context.Context, *sqs.SendMessageInput, ...func(*sqs.Options)) (*sqs.SendMessageOutput,
+	error,
+) {
 	return nil, errors.New("no dead-letter queue here")
 }
 
-func (*roughQueue) GetQueueAttributes(context.Context, *sqs.GetQueueAttributesInput, ...func(*sqs.Options)) (*sqs.GetQueueAttributesOutput, error) {
+func (*roughQueue) GetQueueAttributes(context.Context, *sqs.GetQueueAttributesInput,
+	...func(*sqs.Options),
+) (*sqs.GetQueueAttributesOutput, error) {
 	return nil, errors.New("not asked for")
 }
 
@@ -106,11 +117,18 @@ func conserved(t *testing.T, seed uint64) {
 	p.room = func() error { return nil }
 	ctx, stop := context.WithCancel(t.Context())
 	record := `{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":"b"},"object":{"key":"%s","eTag":"e"}}}`
-	q := &roughQueue{t: t, cap: cap(p.permits), total: 200, done: stop, r: rand.New(rand.NewPCG(seed, 2)), held: map[string]bool{}}
-	q.bodies = []string{"{", `{"Records":[]}`, `{"Event":"s3:TestEvent","Bucket":"b"}`, `{"Records":[` + fmt.Sprintf(record, "other/x.tar") + `]}`}
+	q := &roughQueue{
+		t: t, cap: cap(p.permits), total: 200, done: stop, r: rand.New(rand.NewPCG(seed, 2)),
+		held: map[string]bool{},
+	}
+	q.bodies = []string{
+		"{", `{"Records":[]}`, `{"Event":"s3:TestEvent","Bucket":"b"}`,
+		`{"Records":[` + fmt.Sprintf(record, "other/x.tar") + `]}`,
+	}
 	for i := range 12 {
 		one := fmt.Sprintf(record, fmt.Sprintf("images/%d.tar", i))
-		q.bodies = append(q.bodies, `{"Records":[`+one+`]}`, `{"Records":[`+one+`,`+fmt.Sprintf(record, "images/x.tar")+`]}`)
+		q.bodies = append(q.bodies, `{"Records":[`+one+`]}`, `{"Records":[`+one+`,`+fmt.Sprintf(record, "images/x.tar")+
+			`]}`)
 	}
 	p.Queue = queue.New(q, queue.Config{URL: "http://127.0.0.1/q", Wait: time.Second})
 	var mu sync.Mutex

@@ -42,11 +42,13 @@ type Config struct {
 	Limits      archive.Limits
 	DeviceBytes int64 // virtual size of every image's thin device
 
-	MaxAttempts int           // failures in a row at one stage before an image is given up
-	MaxCutOffs  int           // attempts in a row that died with the process before an image is tried alone, once
-	Unclaimed   time.Duration // how long a message that was given back may stay away before its image is taken up without it
-	Backoff     time.Duration // before the second attempt; doubles, with full jitter
-	Grace       time.Duration // how long running stages may go on after a stop
+	MaxAttempts int // failures in a row at one stage before an image is given up
+	MaxCutOffs  int // attempts in a row that died with the process before an image is tried alone, once
+	// how long a message that was given back may stay away before its image is taken up
+	// without it
+	Unclaimed time.Duration
+	Backoff   time.Duration // before the second attempt; doubles, with full jitter
+	Grace     time.Duration // how long running stages may go on after a stop
 
 	MinFreeData, MinFreeMetadata float64  // fractions of the pool; below, nothing new is taken
 	Disks                        []string // directories on the file systems that must have room

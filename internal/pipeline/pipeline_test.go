@@ -28,7 +28,8 @@ func testConfig() Config {
 	return Config{
 		Bucket: "b", Prefix: "images/", Downloads: 5, Unpacks: 2, Activations: 1,
 		DownloadTimeout: time.Minute, UnpackTimeout: time.Minute, ActivateTimeout: time.Minute,
-		DeviceBytes: 1 << 30, MaxAttempts: 3, MaxCutOffs: 3, Unclaimed: time.Minute, Backoff: time.Second, Grace: time.Second,
+		DeviceBytes: 1 << 30, MaxAttempts: 3, MaxCutOffs: 3, Unclaimed: time.Minute, Backoff: time.Second,
+		Grace: time.Second,
 	}
 }
 
@@ -43,7 +44,8 @@ func newPipeline(t *testing.T) *Pipeline {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := New(testConfig(), Parts{Store: st, Downloader: down, Log: zerolog.Nop(), Metrics: NewMetrics(prometheus.NewRegistry())})
+	p, err := New(testConfig(),
+		Parts{Store: st, Downloader: down, Log: zerolog.Nop(), Metrics: NewMetrics(prometheus.NewRegistry())})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +86,8 @@ func enqueue(t *testing.T, p *Pipeline, n int) []*Job {
 	t.Helper()
 	var jobs []*Job
 	for i := range n {
-		img, _, err := p.Store.Enqueue(t.Context(), store.Object{Bucket: "b", Key: fmt.Sprintf("images/%d.tar", i), ETag: "e"})
+		img, _, err := p.Store.Enqueue(t.Context(),
+			store.Object{Bucket: "b", Key: fmt.Sprintf("images/%d.tar", i), ETag: "e"})
 		if err != nil {
 			t.Fatal(err)
 		}

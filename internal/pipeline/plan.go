@@ -100,7 +100,8 @@ func (p *Pipeline) PlanTwice(ctx context.Context) (Plan, error) {
 	}
 	wait(ctx, time.Second)
 	second, err := p.Plan(ctx, false)
-	second.Actions = slices.DeleteFunc(second.Actions, func(a Action) bool { return !slices.ContainsFunc(first.Actions, a.is) })
+	second.Actions = slices.DeleteFunc(second.Actions,
+		func(a Action) bool { return !slices.ContainsFunc(first.Actions, a.is) })
 	return second, err
 }
 
@@ -160,7 +161,8 @@ func (c comparison) calm(image int64) bool {
 	if c.alone {
 		return true
 	}
-	return known && was.UpdatedAt.Equal(is.UpdatedAt) && !c.before.jobs[image] && !c.after.jobs[image] && (!is.Running || is.State != store.Pending)
+	return known && was.UpdatedAt.Equal(is.UpdatedAt) && !c.before.jobs[image] && !c.after.jobs[image] &&
+		(!is.Running || is.State != store.Pending)
 }
 
 // still reports whether the device is as it was in the first reading.
@@ -212,7 +214,10 @@ func (c comparison) planLost() []Action {
 	var plan []Action
 	for _, id := range slices.Sorted(maps.Keys(c.after.images)) {
 		if img := c.after.images[id]; img.State == store.Active && !ready[id] && c.calm(id) {
-			plan = append(plan, Action{Do: MakeAgain, What: fmt.Sprintf("image %d", id), Image: id, Reason: "it is active and has no device", image: img})
+			plan = append(plan, Action{
+				Do: MakeAgain, What: fmt.Sprintf("image %d", id), Image: id,
+				Reason: "it is active and has no device", image: img,
+			})
 		}
 	}
 	return plan
@@ -224,16 +229,18 @@ func (c comparison) planForeign() []Action {
 	for _, id := range slices.Sorted(maps.Keys(c.truth.thins)) {
 		if !c.known(id) {
 			plan = append(plan, Action{
-				Do: Report, What: fmt.Sprintf("thin device %d", id), Device: int64(id), Reason: "the journal does not know it",
-				kind: "thin_device", foreign: id,
+				Do: Report, What: fmt.Sprintf("thin device %d", id), Device: int64(id),
+				Reason: "the journal does not know it",
+				kind:   "thin_device", foreign: id,
 			})
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(c.truth.active)) {
 		if !c.known(id) && !c.truth.thins[id] {
 			plan = append(plan, Action{
-				Do: Deactivate, What: fmt.Sprintf("dm device of thin device %d", id), Device: int64(id), Reason: "neither journal nor pool know it",
-				kind: "dm_device", device: store.Device{ID: int64(id)},
+				Do: Deactivate, What: fmt.Sprintf("dm device of thin device %d", id), Device: int64(id),
+				Reason: "neither journal nor pool know it",
+				kind:   "dm_device", device: store.Device{ID: int64(id)},
 			})
 		}
 	}
@@ -341,14 +348,21 @@ func (p *Pipeline) planFiles(names []string, c comparison) []Action {
 		id, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSuffix(name, ".part"), ".tar"), 10, 64)
 		img, known := c.after.images[id]
 		if err != nil || !known || !strings.HasPrefix(name, blobName(id)) {
-			plan = append(plan, Action{Do: Report, What: "file " + name, Reason: "it is not named like ours", kind: "file"})
+			plan = append(plan, Action{
+				Do: Report, What: "file " + name, Reason: "it is not named like ours",
+				kind: "file",
+			})
 			continue
 		}
 		whole := img.Blob != nil
-		if !c.calm(id) || !img.State.Refused() && whole == (name == blobName(id)) { // the archive, or the part that will be one
+		// the archive, or the part that will be one
+		if !c.calm(id) || !img.State.Refused() && whole == (name == blobName(id)) {
 			continue
 		}
-		a := Action{Do: RemoveFile, What: "file " + name, Image: id, Reason: "no image claims it", kind: "file", image: img}
+		a := Action{
+			Do: RemoveFile, What: "file " + name, Image: id, Reason: "no image claims it", kind: "file",
+			image: img,
+		}
 		a.remove = func(context.Context) error { return p.Downloader.Remove(name) }
 		if img.State.Refused() {
 			a.remove = func(context.Context) error { return p.discardBlob(&Job{image: img}) }

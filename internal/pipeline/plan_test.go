@@ -52,7 +52,10 @@ func TestDecide(t *testing.T) {
 		{"an operator removes it", store.Active, "", 2, store.SnapshotDevice, store.Deleting, RollBack},
 		{"an operator removes its image", store.Removed, "", 2, store.SnapshotDevice, store.Ready, RollBack},
 	} {
-		img := store.Image{ID: 1, Progress: store.Progress{State: c.state, Stage: c.stage, Tree: &store.Tree{Device: 1}}}
+		img := store.Image{
+			ID:       1,
+			Progress: store.Progress{State: c.state, Stage: c.stage, Tree: &store.Tree{Device: 1}},
+		}
 		if do, _ := decide(img, store.Device{ID: c.id, Kind: c.kind, State: c.of}, truth); do != c.want {
 			t.Errorf("%s %s: %q, want %q", c.kind, c.name, do, c.want)
 		}
@@ -69,11 +72,14 @@ func TestTwoReadings(t *testing.T) {
 		change func(c *comparison)
 		want   int
 	}{
-		"the same":                    {func(*comparison) {}, 1},
-		"made since":                  {func(c *comparison) { delete(c.before.devices, 7) }, 0},
-		"gone since":                  {func(c *comparison) { delete(c.after.devices, 7) }, 0},
-		"ready since":                 {func(c *comparison) { d := lost; d.State = store.Created; c.before.devices[7] = d }, 0},
-		"written since":               {func(c *comparison) { d := lost; d.UpdatedAt = late; c.after.devices[7] = d }, 0},
+		"the same":    {func(*comparison) {}, 1},
+		"made since":  {func(c *comparison) { delete(c.before.devices, 7) }, 0},
+		"gone since":  {func(c *comparison) { delete(c.after.devices, 7) }, 0},
+		"ready since": {func(c *comparison) { d := lost; d.State = store.Created; c.before.devices[7] = d }, 0},
+		"written since": {
+			func(c *comparison) { d := lost; d.UpdatedAt = late; c.after.devices[7] = d },
+			0,
+		},
 		"its image went on":           {func(c *comparison) { img := active; img.UpdatedAt = late; c.after.images[1] = img }, 0},
 		"its image came":              {func(c *comparison) { delete(c.before.images, 1) }, 0},
 		"a job had it":                {func(c *comparison) { c.before.jobs[1] = true }, 0},
@@ -85,7 +91,8 @@ func TestTwoReadings(t *testing.T) {
 	} {
 		one := comparison{truth: poolTruth{}}
 		for _, r := range []*reading{&one.before, &one.after} {
-			r.devices, r.images, r.jobs = map[int64]store.Device{7: lost}, map[int64]store.Image{1: active}, map[int64]bool{}
+			r.devices, r.images, r.jobs = map[int64]store.Device{7: lost}, map[int64]store.Image{1: active},
+				map[int64]bool{}
 		}
 		c.change(&one)
 		if plan := one.planDevices(); len(plan) != c.want {

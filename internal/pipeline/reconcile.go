@@ -119,7 +119,8 @@ func (p *Pipeline) still(ctx context.Context, a Action) (bool, error) {
 		}
 	}
 	if a.device.ID == 0 {
-		return a.Do != MakeAgain || !slices.ContainsFunc(devices, func(d store.Device) bool { return d.State == store.Ready }), nil
+		return a.Do != MakeAgain ||
+			!slices.ContainsFunc(devices, func(d store.Device) bool { return d.State == store.Ready }), nil
 	}
 	if !slices.ContainsFunc(devices, func(d store.Device) bool { return d.ID == a.device.ID }) {
 		return false, nil
@@ -128,7 +129,8 @@ func (p *Pipeline) still(ctx context.Context, a Action) (bool, error) {
 		return true, nil
 	}
 	thins, err := p.Pool.Thins()
-	return err == nil && !slices.ContainsFunc(thins, func(th devmapper.Thin) bool { return int64(th.ID) == a.device.ID }), err
+	return err == nil && !slices.ContainsFunc(thins,
+		func(th devmapper.Thin) bool { return int64(th.ID) == a.device.ID }), err
 }
 
 // renew makes what was copied of the pool's data or metadata before no part of the pool.

@@ -32,7 +32,8 @@ type Problem struct {
 }
 
 func problemOf(a Action, err error) Problem {
-	return Problem{Action: a, Error: err.Error(), Remedy: remedyOf(err), err: fmt.Errorf("%s %s: %w", a.Do, a.What, err)}
+	return Problem{Action: a, Error: err.Error(), Remedy: remedyOf(err), err: fmt.Errorf("%s %s: %w",
+		a.Do, a.What, err)}
 }
 
 // remedyOf is what to do about a problem, besides waiting: it is tried again at every
@@ -115,7 +116,8 @@ func (p *Pipeline) Recover(ctx context.Context) (Recovered, error) {
 
 func (p *Pipeline) logRecovered(r Recovered) {
 	for _, pr := range r.Problems {
-		p.Log.Error().Err(pr.err).Str("remedy", pr.Remedy).Int64("image_id", pr.Image).Int64("device_id", pr.Device).Msg("left as it is")
+		p.Log.Error().Err(pr.err).Str("remedy", pr.Remedy).Int64("image_id", pr.Image).Int64("device_id", pr.Device).
+			Msg("left as it is")
 	}
 	line, text := p.Log.Info(), "journal, pool and files agree"
 	if len(r.Problems) > 0 {
@@ -177,6 +179,7 @@ func (p *Pipeline) lose(ctx context.Context, job *Job, d store.Device) error {
 		return err
 	}
 	job.image = img
-	p.event(job, store.Reopened, img.Stage).Int64("device_id", d.ID).Str("kind", string(d.Kind)).Msgf("%s is made again: %s", img.Stage, img.Reason)
+	p.event(job, store.Reopened, img.Stage).Int64("device_id", d.ID).Str("kind", string(d.Kind)).
+		Msgf("%s is made again: %s", img.Stage, img.Reason)
 	return nil
 }

@@ -86,7 +86,8 @@ func (p *Pipeline) RemoveSnapshot(ctx context.Context, sn store.Snapshot) (Remov
 	}
 	devices = slices.DeleteFunc(devices, func(d store.Device) bool { return d.ID != sn.Device })
 	if len(devices) > 0 && img.State != store.Active && img.State != store.Removed {
-		return r, fmt.Errorf("snapshot %s: %w: its image %d is %s: wait for its end", sn.Path, errKept, img.ID, img.State)
+		return r, fmt.Errorf("snapshot %s: %w: its image %d is %s: wait for its end",
+			sn.Path, errKept, img.ID, img.State)
 	}
 	if len(devices) > 0 && devices[0].State == store.Ready && img.State == store.Active {
 		if img, err = p.recordRemoval(devices, func() (store.Image, error) {
@@ -94,7 +95,8 @@ func (p *Pipeline) RemoveSnapshot(ctx context.Context, sn store.Snapshot) (Remov
 		}); err != nil {
 			return r, p.kept(ctx, sn.Image, err)
 		}
-		p.event(&Job{image: img}, store.Removal, store.Activate).Int64("device_id", sn.Device).Str("path", sn.Path).Msg("snapshot removed")
+		p.event(&Job{image: img}, store.Removal, store.Activate).Int64("device_id", sn.Device).Str("path", sn.Path).
+			Msg("snapshot removed")
 	}
 	return r, p.removeDevices(ctx, &r, devices)
 }
@@ -113,7 +115,8 @@ func (p *Pipeline) mayRemove(ctx context.Context, img store.Image, force bool) e
 	for _, sn := range snapshots {
 		paths = append(paths, sn.Path)
 	}
-	return fmt.Errorf("image %d: %w: it has %d snapshots, %q: remove them first, or all with --force", img.ID, errKept, len(paths), paths)
+	return fmt.Errorf("image %d: %w: it has %d snapshots, %q: remove them first, or all with --force",
+		img.ID, errKept, len(paths), paths)
 }
 
 // recordRemoval deactivates the devices and then records their removal. The kernel

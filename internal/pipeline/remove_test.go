@@ -32,7 +32,8 @@ func TestRemovedUnderAJob(t *testing.T) {
 		job, _ := p.take(img.ID, nil)
 		job.image = img // as it was before the removal
 		if i == 0 {
-			if _, err := p.Store.Remove(t.Context(), store.Attempt{Image: img.ID, N: img.Attempt}, "by an operator"); err != nil {
+			if _, err := p.Store.Remove(t.Context(), store.Attempt{Image: img.ID, N: img.Attempt},
+				"by an operator"); err != nil {
 				t.Fatal(err)
 			}
 		}

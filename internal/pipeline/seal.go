@@ -21,7 +21,9 @@ const (
 )
 
 // writeSeal writes the record of a tree that has just been written below root.
-func (p *Pipeline) writeSeal(ctx context.Context, root *os.File, img store.Image, d store.Device, tree *store.Tree) error {
+func (p *Pipeline) writeSeal(ctx context.Context, root *os.File, img store.Image, d store.Device,
+	tree *store.Tree,
+) error {
 	pool, err := p.Store.Pool(ctx)
 	if err != nil {
 		return err
@@ -35,7 +37,9 @@ func (p *Pipeline) writeSeal(ctx context.Context, root *os.File, img store.Image
 
 // compareSeal says how the record below root agrees with the journal, and names what does
 // not.
-func (p *Pipeline) compareSeal(ctx context.Context, root *os.File, img store.Image, d store.Device) (result string, differences []string, err error) {
+func (p *Pipeline) compareSeal(ctx context.Context, root *os.File, img store.Image, d store.Device) (result string,
+	differences []string, err error,
+) {
 	pool, err := p.Store.Pool(ctx)
 	if err != nil {
 		return "", nil, err
@@ -49,7 +53,8 @@ func (p *Pipeline) compareSeal(ctx context.Context, root *os.File, img store.Ima
 		found, err = store.ParseSeal(record)
 	}
 	if err != nil {
-		return sealDiffers, []string{"seal record: " + err.Error()}, nil //nolint:nilerr // it is the result: the device does not hold what was sealed
+		//nolint:nilerr // it is the result: the device does not hold what was sealed
+		return sealDiffers, []string{"seal record: " + err.Error()}, nil
 	}
 	archived := store.Blob{SHA256: found.ArchiveSHA256, Size: found.ArchiveSize}
 	if img.Blob != nil { // else the archive was lost since, and nobody knows better

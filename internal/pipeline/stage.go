@@ -27,9 +27,10 @@ type stage struct {
 func (p *Pipeline) stages() []stage {
 	c := p.cfg
 	return []stage{
-		{store.Download, c.Downloads, c.DownloadTimeout, p.download, p.undoDownload, p.blobHolds},       // network
-		{store.Unpack, c.Unpacks, c.UnpackTimeout, p.unpack, p.undoUnpack, p.deviceHolds},               // disk
-		{store.Activate, c.Activations, c.ActivateTimeout, p.activate, p.undoActivate, p.snapshotHolds}, // pool metadata
+		{store.Download, c.Downloads, c.DownloadTimeout, p.download, p.undoDownload, p.blobHolds}, // network
+		{store.Unpack, c.Unpacks, c.UnpackTimeout, p.unpack, p.undoUnpack, p.deviceHolds},         // disk
+		// pool metadata
+		{store.Activate, c.Activations, c.ActivateTimeout, p.activate, p.undoActivate, p.snapshotHolds},
 	}
 }
 
@@ -156,7 +157,8 @@ func (p *Pipeline) failed(work context.Context, st stage, job *Job, err error) {
 		j = p.judge(job, err)
 	}
 	if undo := st.undo(ctx, job); undo != nil {
-		p.logJob(job).Error().Err(undo).Str("step", string(st.name)).Msg("roll-back incomplete; the next reconcile finishes it")
+		p.logJob(job).Error().Err(undo).Str("step", string(st.name)).
+			Msg("roll-back incomplete; the next reconcile finishes it")
 	}
 	if stopped {
 		p.undone(ctx, job, map[bool]string{true: errLeaseLost.Error(), false: "stopped"}[lost])

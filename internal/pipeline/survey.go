@@ -100,7 +100,9 @@ func (p *Pipeline) Survey(ctx context.Context, pool store.Pool, keep bool) ([]Fo
 // expose calls look with the path of the device: where it is active already, else
 // activated read-only for the time. An image's device is never active for long, so one
 // that is and that nobody has open was left by a crash.
-func (p *Pipeline) expose(id devmapper.ID, active map[devmapper.ID]devmapper.ActiveDevice, look func(path string) error) (err error) {
+func (p *Pipeline) expose(id devmapper.ID, active map[devmapper.ID]devmapper.ActiveDevice,
+	look func(path string) error,
+) (err error) {
 	if a, is := active[id]; is {
 		if !a.HalfCreated && (a.Kind != devmapper.KindImage || a.Open > 0) {
 			return look(a.Path)
@@ -135,7 +137,8 @@ func (p *Pipeline) examine(ctx context.Context, f *Found, pool store.Pool, path 
 	case written.Digest() != f.seal.Digest:
 		f.unproven(fmt.Errorf("its tree is %s, sealed was %s", written.Digest(), f.seal.Digest))
 	case f.seal.PoolName != pool.Name: // snapshots would come back under other paths
-		return fmt.Errorf("%w: the pool was named %s when device %d was sealed, not %s: give it its name", devmapper.ErrForeign, f.seal.PoolName, f.Device, pool.Name)
+		return fmt.Errorf("%w: the pool was named %s when device %d was sealed, not %s: give it its name",
+			devmapper.ErrForeign, f.seal.PoolName, f.Device, pool.Name)
 	default:
 		f.Is = FoundImage
 		if keep {
@@ -146,7 +149,8 @@ func (p *Pipeline) examine(ctx context.Context, f *Found, pool store.Pool, path 
 }
 
 // errNoOrigin is why a device is not looked into.
-var errNoOrigin = errors.New("no snapshot was ever taken of it, and it shares no data with an image: it may be anybody's, and is not looked into")
+var errNoOrigin = errors.New(
+	"no snapshot was ever taken of it, and it shares no data with an image: it may be anybody's, and is not looked into")
 
 // readSealed reads the seal of a device and its tree.
 func (p *Pipeline) readSealed(ctx context.Context, f *Found, path string) (tree *archive.Manifest, err error) {

@@ -12,7 +12,8 @@ import (
 // sealOf is the seal of an image on a device.
 func sealOf(image, device int64, key string) store.Seal {
 	return store.SealOf(store.Pool{UUID: "p", Name: "images"},
-		store.Image{ID: image, Object: store.Object{Bucket: "b", Key: key, ETag: "e"}, CreatedAt: time.Unix(1, 0).UTC()},
+		store.Image{ID: image, Object: store.Object{Bucket: "b", Key: key, ETag: "e"}, CreatedAt: time.Unix(1, 0).
+			UTC()},
 		store.Blob{SHA256: "none"}, store.Device{ID: device, Bytes: 1 << 30, FSUUID: key}, store.Tree{Device: device})
 }
 
@@ -29,12 +30,21 @@ func TestSettleFound(t *testing.T) {
 		found []Found
 		want  string
 	}{
-		"image and snapshots":   {[]Found{proven(a), snapshot(2, a), proven(b), snapshot(4, b), snapshot(5, a)}, "image 1, snapshot 1, image 2, snapshot 2, snapshot 1"},
+		"image and snapshots": {
+			[]Found{proven(a), snapshot(2, a), proven(b), snapshot(4, b), snapshot(5, a)},
+			"image 1, snapshot 1, image 2, snapshot 2, snapshot 1",
+		},
 		"snapshot before image": {[]Found{snapshot(0, a), proven(a)}, "snapshot 1, image 1"},
 		"of no proven image":    {[]Found{snapshot(2, a), proven(b)}, "unproven 0, image 2"},
-		"same image id":         {[]Found{proven(a), snapshot(2, a), proven(sealOf(1, 9, "other"))}, "unproven 0, unproven 0, image 1"},
-		"same object":           {[]Found{proven(a), proven(sealOf(7, 9, "a"))}, "unproven 0, image 7"},
-		"refused before":        {[]Found{{Device: 1, Is: FoundUnproven, Why: "x", seal: a}, snapshot(2, a)}, "unproven 0, unproven 0"},
+		"same image id": {
+			[]Found{proven(a), snapshot(2, a), proven(sealOf(1, 9, "other"))},
+			"unproven 0, unproven 0, image 1",
+		},
+		"same object": {[]Found{proven(a), proven(sealOf(7, 9, "a"))}, "unproven 0, image 7"},
+		"refused before": {
+			[]Found{{Device: 1, Is: FoundUnproven, Why: "x", seal: a}, snapshot(2, a)},
+			"unproven 0, unproven 0",
+		},
 	} {
 		if err := p.settleFound(t.Context(), c.found); err != nil {
 			t.Fatal(err)
@@ -56,11 +66,17 @@ func TestSettleFound(t *testing.T) {
 // not adopted, nor those of archives.
 func TestLargestIDs(t *testing.T) {
 	p := newPipeline(t)
-	found := []Found{{Device: 4, Is: FoundImage, Image: 2, Archive: true, seal: sealOf(2, 4, "a")}, {Device: 40, Is: FoundUnproven, seal: sealOf(6, 40, "b")}}
+	found := []Found{
+		{Device: 4, Is: FoundImage, Image: 2, Archive: true, seal: sealOf(2, 4, "a")},
+		{Device: 40, Is: FoundUnproven, seal: sealOf(6, 40, "b")},
+	}
 	if got, err := p.largestIDs(found); err != nil || got != (store.Taken{Device: 40, Image: 6}) {
 		t.Errorf("%+v, %v", got, err)
 	}
-	for _, name := range []string{"2.tar", "8.tar", "9.tar.part", "notes.txt", "99999999999999999999.tar", "9007199254740993.tar"} {
+	for _, name := range []string{
+		"2.tar", "8.tar", "9.tar.part", "notes.txt", "99999999999999999999.tar",
+		"9007199254740993.tar",
+	} {
 		if err := os.WriteFile(p.Downloader.Path(name), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -68,7 +84,8 @@ func TestLargestIDs(t *testing.T) {
 	if got, err := p.largestIDs(found); err != nil || got != (store.Taken{Device: 40, Image: 9}) {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if files, err := p.Unclaimed(found); err != nil || len(files) != 5 || strings.Contains(strings.Join(files, " "), "/2.tar") {
+	if files, err := p.Unclaimed(found); err != nil || len(files) != 5 ||
+		strings.Contains(strings.Join(files, " "), "/2.tar") {
 		t.Errorf("unclaimed: %q, %v", files, err)
 	}
 }

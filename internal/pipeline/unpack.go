@@ -109,12 +109,14 @@ func (p *Pipeline) verifyArchive(ctx context.Context, job *Job, b store.Blob) er
 
 // plan judges the archive, and whether it fits its device.
 func (p *Pipeline) plan(ctx context.Context, job *Job, src *os.File) (*archive.Plan, error) {
-	plan, err := archive.Check(ctx, src, job.image.Blob.Size, archive.Options{Policy: p.cfg.policy(job.image.Key), Limits: p.cfg.Limits})
+	plan, err := archive.Check(ctx, src, job.image.Blob.Size,
+		archive.Options{Policy: p.cfg.policy(job.image.Key), Limits: p.cfg.Limits})
 	if err != nil {
 		return nil, err
 	}
 	if need := plan.DeviceBytes(); need > p.cfg.DeviceBytes {
-		return nil, fmt.Errorf("%w: it needs about %d bytes of %d: raise DEVICE_SIZE", errTooSmall, need, p.cfg.DeviceBytes)
+		return nil, fmt.Errorf("%w: it needs about %d bytes of %d: raise DEVICE_SIZE",
+			errTooSmall, need, p.cfg.DeviceBytes)
 	}
 	const most = 20
 	for i, a := range plan.Adjustments {
@@ -122,14 +124,16 @@ func (p *Pipeline) plan(ctx context.Context, job *Job, src *os.File) (*archive.P
 			p.logJob(job).Info().Int("more", plan.Adjusted-most).Msg("further entries adjusted")
 			break
 		}
-		p.logJob(job).Info().Str("entry", a.Entry).Str("reason", string(a.Reason)).Str("from", a.From).Str("to", a.To).Msg("entry adjusted by policy")
+		p.logJob(job).Info().Str("entry", a.Entry).Str("reason", string(a.Reason)).Str("from", a.From).Str("to", a.To).
+			Msg("entry adjusted by policy")
 	}
 	return plan, nil
 }
 
 // makeDevice makes an active thin device with an empty file system.
 func (p *Pipeline) makeDevice(ctx context.Context, job *Job) (store.Device, error) {
-	d, err := p.Store.Reserve(ctx, job.attempt, store.Device{Kind: store.ImageDevice, Bytes: p.cfg.DeviceBytes, FSUUID: uuid.NewString()})
+	d, err := p.Store.Reserve(ctx, job.attempt,
+		store.Device{Kind: store.ImageDevice, Bytes: p.cfg.DeviceBytes, FSUUID: uuid.NewString()})
 	if err != nil {
 		return d, err
 	}
@@ -150,7 +154,9 @@ func (p *Pipeline) makeDevice(ctx context.Context, job *Job) (store.Device, erro
 }
 
 // fill writes the planned tree, syncs, unmounts, reads it back, and seals it.
-func (p *Pipeline) fill(ctx context.Context, job *Job, d *store.Device, src *os.File, plan *archive.Plan) (*store.Tree, error) {
+func (p *Pipeline) fill(ctx context.Context, job *Job, d *store.Device, src *os.File, plan *archive.Plan) (*store.Tree,
+	error,
+) {
 	path, err := p.Pool.Activate(devmapper.ID(d.ID), devmapper.KindImage, d.Bytes, false)
 	if err != nil {
 		return nil, err
@@ -169,7 +175,9 @@ func (p *Pipeline) fill(ctx context.Context, job *Job, d *store.Device, src *os.
 }
 
 // extract writes the tree and its seal record, durably.
-func (p *Pipeline) extract(ctx context.Context, job *Job, d store.Device, path string, src *os.File, plan *archive.Plan) (_ *archive.Manifest, _ *store.Tree, err error) {
+func (p *Pipeline) extract(ctx context.Context, job *Job, d store.Device, path string, src *os.File,
+	plan *archive.Plan,
+) (_ *archive.Manifest, _ *store.Tree, err error) {
 	m, err := devmapper.MountDetached(path, devmapper.MountBuild)
 	if err != nil {
 		return nil, nil, err
@@ -269,7 +277,8 @@ func (p *Pipeline) taken(ctx context.Context, d store.Device, err error) error {
 	if !errors.Is(err, devmapper.ErrExists) {
 		return err
 	}
-	return errors.Join(fmt.Errorf("thin device %d is in the pool already and not in the journal: %w", d.ID, err), p.Store.SetDevice(ctx, d.ID, store.Gone))
+	return errors.Join(fmt.Errorf("thin device %d is in the pool already and not in the journal: %w", d.ID, err),
+		p.Store.SetDevice(ctx, d.ID, store.Gone))
 }
 
 // dropDevices removes the image's devices that match, newest first: a snapshot before its

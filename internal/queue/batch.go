@@ -66,7 +66,8 @@ func (c *Client) remove(ctx context.Context, entries []entry) []error {
 func (c *Client) removeOnce(ctx context.Context, entries []entry) []error {
 	in := &sqs.DeleteMessageBatchInput{QueueUrl: aws.String(c.cfg.URL)}
 	for i, e := range entries {
-		in.Entries = append(in.Entries, types.DeleteMessageBatchRequestEntry{Id: position(i), ReceiptHandle: aws.String(e.handle)})
+		in.Entries = append(in.Entries,
+			types.DeleteMessageBatchRequestEntry{Id: position(i), ReceiptHandle: aws.String(e.handle)})
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.CallTimeout)
 	defer cancel()
@@ -150,7 +151,8 @@ func (b *batcher) do(ctx context.Context, l *lease, handle string, seconds int32
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	one := &call{lease: l, handle: handle, seconds: seconds, result: make(chan error, 1)} // buffered: the caller may be gone
+	// buffered: the caller may be gone
+	one := &call{lease: l, handle: handle, seconds: seconds, result: make(chan error, 1)}
 	in := b.join(ctx, one)
 	select {
 	case err := <-one.result:

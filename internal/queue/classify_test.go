@@ -44,12 +44,21 @@ func TestClassifyAnswers(t *testing.T) {
 		body   string
 		want   Class
 	}{
-		{"no queue", 400, "AWS.SimpleQueueService.NonExistentQueue;Sender", `{"__type":"com.amazonaws.sqs#QueueDoesNotExist","message":"no"}`, NotFound},
-		{"no queue, without the header", 400, "", `{"__type":"com.amazonaws.sqs#QueueDoesNotExist","message":"no"}`, NotFound},
+		{
+			"no queue", 400, "AWS.SimpleQueueService.NonExistentQueue;Sender",
+			`{"__type":"com.amazonaws.sqs#QueueDoesNotExist","message":"no"}`, NotFound,
+		},
+		{
+			"no queue, without the header", 400, "", `{"__type":"com.amazonaws.sqs#QueueDoesNotExist","message":"no"}`,
+			NotFound,
+		},
 		{"denied", 403, "", `{"__type":"com.amazon.coral.service#AccessDeniedException","message":"no"}`, Denied},
 		{"bad signature", 403, "", `{"__type":"com.amazon.coral.service#InvalidSignatureException"}`, Denied},
 		{"expired token", 400, "", `{"__type":"com.amazon.coral.service#ExpiredTokenException"}`, Denied},
-		{"key denied", 400, "KMS.AccessDeniedException;Sender", `{"__type":"com.amazonaws.sqs#KmsAccessDenied"}`, Denied},
+		{
+			"key denied", 400, "KMS.AccessDeniedException;Sender", `{"__type":"com.amazonaws.sqs#KmsAccessDenied"}`,
+			Denied,
+		},
 		{"throttled", 400, "", `{"__type":"com.amazonaws.sqs#RequestThrottled"}`, Throttled},
 		{"throttled, by status", 429, "", `{}`, Throttled},
 		{"over the limit", 403, "OverLimit;Sender", `{"__type":"com.amazonaws.sqs#OverLimit"}`, Throttled},
@@ -68,7 +77,8 @@ func TestClassifyAnswers(t *testing.T) {
 				fmt.Fprint(w, tc.body)
 			}))
 			defer srv.Close()
-			_, err := realClient(t, srv.URL).ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: aws.String(testURL)}, once)
+			_, err := realClient(t, srv.URL).
+				ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: aws.String(testURL)}, once)
 			if got := Classify(err); err == nil || got != tc.want {
 				t.Errorf("%v is %s, want %s", err, got, tc.want)
 			}
@@ -94,7 +104,8 @@ func TestClassifyConnections(t *testing.T) {
 			srv := httptest.NewServer(tc.serve)
 			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 			defer cancel()
-			_, err := realClient(t, srv.URL).ReceiveMessage(ctx, &sqs.ReceiveMessageInput{QueueUrl: aws.String(testURL)}, once)
+			_, err := realClient(t, srv.URL).
+				ReceiveMessage(ctx, &sqs.ReceiveMessageInput{QueueUrl: aws.String(testURL)}, once)
 			if name == "no answer" {
 				close(block)
 			}
@@ -108,8 +119,12 @@ func TestClassifyConnections(t *testing.T) {
 	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
 	srv.StartTLS()
 	defer srv.Close()
-	for name, url := range map[string]string{"refused": "http://127.0.0.1:1", "no such name": "http://nowhere.invalid", "TLS": srv.URL} {
-		_, err := realClient(t, url).ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: aws.String(testURL)}, once)
+	for name, url := range map[string]string{
+		"refused": "http://127.0.0.1:1", "no such name": "http://nowhere.invalid",
+		"TLS": srv.URL,
+	} {
+		_, err := realClient(t, url).
+			ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: aws.String(testURL)}, once)
 		if got := Classify(err); err == nil || got != Network {
 			t.Errorf("%s: %v is %s, want %s", name, err, got, Network)
 		}

@@ -23,7 +23,10 @@ var errUnanswered = errors.New("the answer does not mention the entry")
 // entryError makes an error of an entry that failed under an answer with status 200.
 // Classify reads it like any other.
 func entryError(f types.BatchResultErrorEntry) error {
-	e := &smithy.GenericAPIError{Code: aws.ToString(f.Code), Message: aws.ToString(f.Message), Fault: smithy.FaultServer}
+	e := &smithy.GenericAPIError{
+		Code: aws.ToString(f.Code), Message: aws.ToString(f.Message),
+		Fault: smithy.FaultServer,
+	}
 	if f.SenderFault {
 		e.Fault = smithy.FaultClient
 	}

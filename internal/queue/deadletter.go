@@ -124,7 +124,10 @@ func (c *Client) copy(ctx context.Context, m *Message, reason string, attempts i
 	}
 	if m.TraceHeader != "" {
 		in.MessageSystemAttributes = map[string]types.MessageSystemAttributeValue{
-			string(types.MessageSystemAttributeNameForSendsAWSTraceHeader): {DataType: aws.String("String"), StringValue: aws.String(m.TraceHeader)},
+			string(types.MessageSystemAttributeNameForSendsAWSTraceHeader): {
+				DataType:    aws.String("String"),
+				StringValue: aws.String(m.TraceHeader),
+			},
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.CallTimeout)

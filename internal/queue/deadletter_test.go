@@ -24,7 +24,8 @@ func TestDeadLetter(t *testing.T) {
 			}
 			return nil
 		})
-		if err := c.DeadLetter(t.Context(), m, "no JSON", 3); !errors.Is(err, ErrNotCopied) || Classify(err) != Server || f.count("delete") != 0 {
+		if err := c.DeadLetter(t.Context(), m, "no JSON", 3); !errors.Is(err, ErrNotCopied) ||
+			Classify(err) != Server || f.count("delete") != 0 {
 			t.Errorf("%v, %d deletes: what could not be copied is not deleted", err, f.count("delete"))
 		}
 		if n := f.count("send"); n != copyTries {
@@ -40,7 +41,8 @@ func TestDeadLetter(t *testing.T) {
 			}
 			return nil
 		})
-		if err := c.DeadLetter(t.Context(), m, "no\x00 \xffJSON", 3); Classify(err) != Denied || errors.Is(err, ErrNotCopied) {
+		if err := c.DeadLetter(t.Context(), m, "no\x00 \xffJSON", 3); Classify(err) != Denied ||
+			errors.Is(err, ErrNotCopied) {
 			t.Errorf("%v", err)
 		}
 		f.faults(nil)
@@ -51,12 +53,16 @@ func TestDeadLetter(t *testing.T) {
 			t.Fatalf("%d copies, want one", len(f.sends))
 		}
 		in := f.sends[0]
-		for name, want := range map[string]string{AttributeReason: "no\uFFFD \uFFFDJSON", AttributeAttempts: "3", AttributeOriginal: "m1"} {
+		for name, want := range map[string]string{
+			AttributeReason: "no\uFFFD \uFFFDJSON", AttributeAttempts: "3",
+			AttributeOriginal: "m1",
+		} {
 			if got := *in.MessageAttributes[name].StringValue; got != want {
 				t.Errorf("%s is %q, want %q", name, got, want)
 			}
 		}
-		if *in.QueueUrl != testURL+"-dead" || *in.MessageBody != "not JSON" || *in.MessageSystemAttributes["AWSTraceHeader"].StringValue != m.TraceHeader {
+		if *in.QueueUrl != testURL+"-dead" || *in.MessageBody != "not JSON" ||
+			*in.MessageSystemAttributes["AWSTraceHeader"].StringValue != m.TraceHeader {
 			t.Errorf("sent %s to %s", *in.MessageBody, *in.QueueUrl)
 		}
 	})
@@ -83,7 +89,8 @@ func TestDeadLetterNot(t *testing.T) {
 			return nil
 		})
 		pass(time.Minute)
-		if err := c.DeadLetter(t.Context(), m, "r", 1); !errors.Is(err, ErrLost) || len(f.sends) != 0 || f.count("delete") != 0 {
+		if err := c.DeadLetter(t.Context(), m, "r", 1); !errors.Is(err, ErrLost) || len(f.sends) != 0 ||
+			f.count("delete") != 0 {
 			t.Errorf("%v, %d copies, %d deletes; want ErrLost and nothing done", err, len(f.sends), f.count("delete"))
 		}
 	})
@@ -124,7 +131,10 @@ func TestDeadLetterGivesUp(t *testing.T) {
 		want  error
 	}{
 		{name: "denied", fault: apiError("AccessDenied", smithy.FaultClient), want: ErrNotCopied},
-		{name: "missing", fault: apiError("AWS.SimpleQueueService.NonExistentQueue", smithy.FaultClient), want: ErrNotCopied},
+		{
+			name: "missing", fault: apiError("AWS.SimpleQueueService.NonExistentQueue", smithy.FaultClient),
+			want: ErrNotCopied,
+		},
 		{name: "too large", fault: apiError("InvalidParameterValue", smithy.FaultClient), want: ErrNotCopied},
 		{name: "lost", fault: apiError("ServiceUnavailable", smithy.FaultServer), lose: true, want: ErrLost},
 		{name: "ended", fault: apiError("ServiceUnavailable", smithy.FaultServer), ends: true, want: ErrNotCopied},
@@ -153,7 +163,8 @@ func TestDeadLetterGivesUp(t *testing.T) {
 				})
 				began := time.Now()
 				err := c.DeadLetter(ctx, m, "r", 1)
-				if !errors.Is(err, tc.want) || errors.Is(err, ErrNotCopied) && tc.lose || f.count("send") != 1 || time.Since(began) > 0 {
+				if !errors.Is(err, tc.want) || errors.Is(err, ErrNotCopied) && tc.lose || f.count("send") != 1 ||
+					time.Since(began) > 0 {
 					t.Errorf("%v after %d sends and %s", err, f.count("send"), time.Since(began))
 				}
 			})
@@ -171,18 +182,29 @@ func TestProbeDeadLetter(t *testing.T) {
 	}{
 		{name: "none configured", fault: apiError("AccessDenied", smithy.FaultClient)},
 		{name: "there", url: testURL + "-dead"},
-		{name: "missing", url: testURL + "-dead", fault: apiError("QueueDoesNotExist", smithy.FaultClient), unfit: true, class: NotFound},
-		{name: "missing, as of old", url: testURL + "-dead", fault: apiError("AWS.SimpleQueueService.NonExistentQueue", smithy.FaultClient), unfit: true, class: NotFound},
+		{
+			name: "missing", url: testURL + "-dead", fault: apiError("QueueDoesNotExist", smithy.FaultClient), unfit: true,
+			class: NotFound,
+		},
+		{
+			name: "missing, as of old", url: testURL + "-dead",
+			fault: apiError("AWS.SimpleQueueService.NonExistentQueue", smithy.FaultClient), unfit: true,
+			class: NotFound,
+		},
 		{name: "FIFO", url: testURL + "-dead.fifo", unfit: true, class: Other},
 		{name: "denied", url: testURL + "-dead", fault: apiError("AccessDenied", smithy.FaultClient), class: Denied},
-		{name: "not now", url: testURL + "-dead", fault: apiError("ServiceUnavailable", smithy.FaultServer), class: Server},
+		{
+			name: "not now", url: testURL + "-dead", fault: apiError("ServiceUnavailable", smithy.FaultServer),
+			class: Server,
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			f := newFake()
 			f.faults(func(string, string) error { return tc.fault })
 			c := New(f, Config{URL: testURL, DeadLetterURL: tc.url})
 			err := c.ProbeDeadLetter(t.Context())
-			if errors.Is(err, ErrUnfit) != tc.unfit || (err == nil) != (tc.class == "") || err != nil && Classify(err) != tc.class {
+			if errors.Is(err, ErrUnfit) != tc.unfit || (err == nil) != (tc.class == "") || err != nil &&
+				Classify(err) != tc.class {
 				t.Errorf("%v, of class %s", err, Classify(err))
 			}
 			if f.count("send") != 0 {

@@ -58,7 +58,10 @@ type fakeSQS struct {
 }
 
 func newFake() *fakeSQS {
-	return &fakeSQS{arrived: make(chan struct{}), calls: map[string]int{}, batches: map[string][]int{}, queue: map[string]string{}}
+	return &fakeSQS{
+		arrived: make(chan struct{}), calls: map[string]int{}, batches: map[string][]int{},
+		queue: map[string]string{},
+	}
 }
 
 func (f *fakeSQS) put(bodies ...string) {
@@ -101,7 +104,9 @@ func (f *fakeSQS) end(ctx context.Context, operation string) error {
 	return after(ctx, operation)
 }
 
-func (f *fakeSQS) ReceiveMessage(ctx context.Context, in *sqs.ReceiveMessageInput, _ ...func(*sqs.Options)) (*sqs.ReceiveMessageOutput, error) {
+func (f *fakeSQS) ReceiveMessage(ctx context.Context, in *sqs.ReceiveMessageInput,
+	_ ...func(*sqs.Options),
+) (*sqs.ReceiveMessageOutput, error) {
 	if err := f.begin("receive", 0); err != nil {
 		return nil, err
 	}
@@ -185,7 +190,9 @@ func apiError(code string, fault smithy.ErrorFault) *smithy.GenericAPIError {
 }
 
 // batch runs one operation for every entry and answers the SDK's way.
-func (f *fakeSQS) batch(operation string, ids, handles []string, do func(i int) *smithy.GenericAPIError) (ok []string, failed []types.BatchResultErrorEntry) {
+func (f *fakeSQS) batch(operation string, ids, handles []string, do func(i int) *smithy.GenericAPIError) (ok []string,
+	failed []types.BatchResultErrorEntry,
+) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	errs := map[string]*smithy.GenericAPIError{}
@@ -228,7 +235,9 @@ func distinct(ids []string) error {
 	return nil
 }
 
-func (f *fakeSQS) ChangeMessageVisibilityBatch(ctx context.Context, in *sqs.ChangeMessageVisibilityBatchInput, _ ...func(*sqs.Options)) (*sqs.ChangeMessageVisibilityBatchOutput, error) {
+func (f *fakeSQS) ChangeMessageVisibilityBatch(ctx context.Context, in *sqs.ChangeMessageVisibilityBatchInput,
+	_ ...func(*sqs.Options),
+) (*sqs.ChangeMessageVisibilityBatchOutput, error) {
 	var ids, handles []string
 	for _, e := range in.Entries {
 		ids, handles = append(ids, *e.Id), append(handles, *e.ReceiptHandle)
@@ -258,7 +267,9 @@ func (f *fakeSQS) ChangeMessageVisibilityBatch(ctx context.Context, in *sqs.Chan
 	return out, f.end(ctx, "change")
 }
 
-func (f *fakeSQS) DeleteMessageBatch(ctx context.Context, in *sqs.DeleteMessageBatchInput, _ ...func(*sqs.Options)) (*sqs.DeleteMessageBatchOutput, error) {
+func (f *fakeSQS) DeleteMessageBatch(ctx context.Context, in *sqs.DeleteMessageBatchInput,
+	_ ...func(*sqs.Options),
+) (*sqs.DeleteMessageBatchOutput, error) {
 	var ids, handles []string
 	for _, e := range in.Entries {
 		ids, handles = append(ids, *e.Id), append(handles, *e.ReceiptHandle)
@@ -285,7 +296,9 @@ func (f *fakeSQS) DeleteMessageBatch(ctx context.Context, in *sqs.DeleteMessageB
 	return out, f.end(ctx, "delete")
 }
 
-func (f *fakeSQS) SendMessage(ctx context.Context, in *sqs.SendMessageInput, _ ...func(*sqs.Options)) (*sqs.SendMessageOutput, error) {
+func (f *fakeSQS) SendMessage(ctx context.Context, in *sqs.SendMessageInput,
+	_ ...func(*sqs.Options),
+) (*sqs.SendMessageOutput, error) {
 	if err := f.begin("send", 0); err != nil {
 		return nil, err
 	}
@@ -295,7 +308,9 @@ func (f *fakeSQS) SendMessage(ctx context.Context, in *sqs.SendMessageInput, _ .
 	return &sqs.SendMessageOutput{}, f.end(ctx, "send")
 }
 
-func (f *fakeSQS) GetQueueAttributes(ctx context.Context, _ *sqs.GetQueueAttributesInput, _ ...func(*sqs.Options)) (*sqs.GetQueueAttributesOutput, error) {
+func (f *fakeSQS) GetQueueAttributes(ctx context.Context, _ *sqs.GetQueueAttributesInput,
+	_ ...func(*sqs.Options),
+) (*sqs.GetQueueAttributesOutput, error) {
 	if err := f.begin("attributes", 0); err != nil {
 		return nil, err
 	}

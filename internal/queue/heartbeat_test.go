@@ -188,7 +188,8 @@ func TestHeartbeatFailures(t *testing.T) {
 				}
 				pass(time.Millisecond)
 				for _, m := range msgs {
-					if isLost(m) != tc.lost || tc.lost && (!errors.Is(m.Cause(), ErrExpired) || !errors.Is(r.lost[m.ID], ErrLost)) {
+					if isLost(m) != tc.lost || tc.lost &&
+						(!errors.Is(m.Cause(), ErrExpired) || !errors.Is(r.lost[m.ID], ErrLost)) {
 						t.Errorf("%s: %v, reported %v", m.ID, m.Cause(), r.lost[m.ID])
 					}
 				}
@@ -273,7 +274,8 @@ func TestLostHandle(t *testing.T) {
 				f.put(goodBody, goodBody, goodBody)
 				msgs := receive(t, c, 3)
 				pass(31 * time.Second)
-				if isLost(msgs[0]) || !isLost(msgs[1]) || isLost(msgs[2]) || !errors.Is(msgs[1].Cause(), ErrLost) || codeOf(msgs[1].Cause()) == "" {
+				if isLost(msgs[0]) || !isLost(msgs[1]) || isLost(msgs[2]) || !errors.Is(msgs[1].Cause(), ErrLost) ||
+					codeOf(msgs[1].Cause()) == "" {
 					t.Errorf("%v, %v, %v", msgs[0].Cause(), msgs[1].Cause(), msgs[2].Cause())
 				}
 				if len(r.lost) != 1 || f.count("change") != 1 {

@@ -29,7 +29,9 @@ type Object struct {
 	AltKey    string // what Key may be instead, "" if nothing; see fromEventBridge
 	VersionID string // empty where the bucket has no versions, or the sender leaves them out
 	ETag      string // without quotes; may be empty
-	Sequencer string // hex; orders events of one key only; constant or absent with some senders, so never a reason to drop an event
+	// hex; orders events of one key only; constant or absent with some senders, so never
+	// a reason to drop an event
+	Sequencer string
 	Region    string
 	EventName string // as sent: "ObjectCreated:Put", or "Object Created:PutObject" from EventBridge
 	Size      int64  // in bytes; 0 means that it was not sent

@@ -41,8 +41,10 @@ func inSNS(body string) string {
 // Every form gives the same object, in full.
 func TestEnvelopes(t *testing.T) {
 	want := Object{
-		Bucket: "demo", Key: "images/a b+c.tar", VersionID: "v1", ETag: "0123456789abcdef0123456789abcdef", Sequencer: "0066F1A2B3C4D5E6F7",
-		Region: "us-east-1", EventName: "ObjectCreated:Put", Size: 1 << 20, EventTime: time.Date(2026, 11, 1, 10, 0, 0, 0, time.UTC),
+		Bucket: "demo", Key: "images/a b+c.tar", VersionID: "v1", ETag: "0123456789abcdef0123456789abcdef",
+		Sequencer: "0066F1A2B3C4D5E6F7",
+		Region:    "us-east-1", EventName: "ObjectCreated:Put", Size: 1 << 20,
+		EventTime: time.Date(2026, 11, 1, 10, 0, 0, 0, time.UTC),
 	}
 	bridged := want
 	bridged.EventName, bridged.AltKey = "Object Created:PutObject", "images/a b c.tar"
@@ -150,7 +152,8 @@ func TestLenient(t *testing.T) {
 // What asks for no work, and why.
 func TestIgnored(t *testing.T) {
 	record := func(source, name string) string {
-		return fmt.Sprintf(`{"eventSource":%q,"eventName":%q,"s3":{"bucket":{"name":"b"},"object":{"key":"k"}}}`, source, name)
+		return fmt.Sprintf(`{"eventSource":%q,"eventName":%q,"s3":{"bucket":{"name":"b"},"object":{"key":"k"}}}`,
+			source, name)
 	}
 	bridge := func(source, kind string) string {
 		return fmt.Sprintf(`{"detail-type":%q,"source":%q,"detail":{}}`, kind, source)
@@ -162,7 +165,10 @@ func TestIgnored(t *testing.T) {
 		{"no records in SNS", inSNS(`{"Records":[]}`), ReasonEmpty},
 		{"removed", `{"Records":[` + record("aws:s3", "ObjectRemoved:Delete") + `]}`, ReasonNotCreated},
 		{"restored", `{"Records":[` + record("aws:s3", "ObjectRestore:Completed") + `]}`, ReasonNotCreated},
-		{"a name that only begins alike", `{"Records":[` + record("aws:s3", "ObjectCreatedElsewhere") + `]}`, ReasonNotCreated},
+		{
+			"a name that only begins alike", `{"Records":[` + record("aws:s3", "ObjectCreatedElsewhere") + `]}`,
+			ReasonNotCreated,
+		},
 		{"another service", `{"Records":[` + record("aws:ses", "ObjectCreated:Put") + `]}`, ReasonNotS3},
 		{"EventBridge: deleted", bridge("aws.s3", "Object Deleted"), ReasonNotCreated},
 		{"EventBridge: another service", bridge("aws.ec2", "EC2 Instance State-change Notification"), ReasonNotS3},
@@ -233,10 +239,12 @@ func TestRecords(t *testing.T) {
 		if err != nil || len(n.Objects) != 2 || len(n.Broken) != 2 || !errors.Is(n.Broken[1], ErrMalformed) {
 			t.Errorf("%s: %v, %+v", name, err, n)
 		}
-		if n, err := Parse(`{"Records":[` + broken + `,` + list[100] + `]}`); err != nil || len(n.Ignored) != 1 || len(n.Broken) != 1 {
+		if n, err := Parse(`{"Records":[` + broken + `,` + list[100] + `]}`); err != nil || len(n.Ignored) != 1 ||
+			len(n.Broken) != 1 {
 			t.Errorf("%s beside an ignored record: %v, %+v", name, err, n)
 		}
-		if n, err := Parse(`{"Records":[` + broken + `,` + broken + `]}`); !errors.Is(err, ErrMalformed) || len(n.Broken) != 0 {
+		if n, err := Parse(`{"Records":[` + broken + `,` + broken + `]}`); !errors.Is(err, ErrMalformed) ||
+			len(n.Broken) != 0 {
 			t.Errorf("%s twice: %v, %+v", name, err, n)
 		}
 	}
@@ -246,9 +254,11 @@ func TestRecords(t *testing.T) {
 // fetched by name, and its name comes back when it is sent again as AWS sends it.
 func FuzzParse(f *testing.F) {
 	for _, body := range []string{
-		s3Body("images/a+b%2Bc.tar"), s3Body("%00%ff"), eventBridgeBody("images/a b+c%20.tar"), inSNS(s3Body("k")), inSNS(eventBridgeBody("k")),
+		s3Body("images/a+b%2Bc.tar"), s3Body("%00%ff"), eventBridgeBody("images/a b+c%20.tar"), inSNS(s3Body("k")),
+		inSNS(eventBridgeBody("k")),
 		`{"Records":[1,{"eventName":"ObjectCreated:Put","s3":{"bucket":{"name":"b"},"object":{"key":"k"}}}]}`,
-		testEvent, inSNS(testEvent), `{"Records":[]}`, `{"Records":null}`, `{"Type":"Notification","Message":null}`, `{"type":"x","Type":1}`,
+		testEvent, inSNS(testEvent), `{"Records":[]}`, `{"Records":null}`, `{"Type":"Notification","Message":null}`,
+		`{"type":"x","Type":1}`,
 	} {
 		f.Add(body)
 	}
@@ -264,7 +274,8 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("accepted, and says nothing: %+v", n)
 		}
 		for _, o := range n.Objects {
-			if o.Bucket == "" || o.Key == "" || o.Size < 0 || !strings.Contains(strings.ToLower(o.EventName), "created") {
+			if o.Bucket == "" || o.Key == "" || o.Size < 0 ||
+				!strings.Contains(strings.ToLower(o.EventName), "created") {
 				t.Fatalf("%+v", o)
 			}
 			again, err := Parse(s3Body(url.QueryEscape(o.Key)))

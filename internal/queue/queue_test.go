@@ -121,7 +121,8 @@ func heldIsInvisible(t *testing.T, seed uint64) {
 					mu.Unlock()
 					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(1+w.roll(60000))*time.Millisecond)
 					if w.roll(3) == 0 {
-						_ = c.Release(ctx, m, time.Duration(w.roll(5))*time.Second) // if it fails, the message comes back anyway
+						// if it fails, the message comes back anyway
+						_ = c.Release(ctx, m, time.Duration(w.roll(5))*time.Second)
 					} else {
 						_ = c.Delete(ctx, m) // likewise
 					}
@@ -201,11 +202,46 @@ func TestDefaults(t *testing.T) {
 		name     string
 		in, want Config
 	}{
-		{"nothing set", Config{}, Config{Wait: 20 * time.Second, Visibility: time.Minute, Slack: 10 * time.Second, Drain: 30 * time.Second, CallTimeout: 5 * time.Second, Linger: 5 * time.Millisecond}},
-		{"beyond SQS", Config{Wait: time.Hour, Visibility: 24 * time.Hour}, Config{Wait: 20 * time.Second, Visibility: 12 * time.Hour, Slack: 10 * time.Second, Drain: 30 * time.Second, CallTimeout: 5 * time.Second, Linger: 5 * time.Millisecond}},
-		{"short", Config{Visibility: 10 * time.Second, Drain: time.Second}, Config{Wait: 5 * time.Second, Visibility: 10 * time.Second, Slack: 10 * time.Second, Drain: time.Second, CallTimeout: 2500 * time.Millisecond, Linger: 5 * time.Millisecond}},
-		{"fractions", Config{Wait: 1500 * time.Millisecond, Visibility: 20900 * time.Millisecond}, Config{Wait: time.Second, Visibility: 20 * time.Second, Slack: 10 * time.Second, Drain: 11 * time.Second, CallTimeout: 5 * time.Second, Linger: 5 * time.Millisecond}},
-		{"less than SQS can", Config{Wait: time.Millisecond, Visibility: time.Millisecond}, Config{Wait: time.Second, Visibility: time.Second, Slack: 10 * time.Second, Drain: 11 * time.Second, CallTimeout: 250 * time.Millisecond, Linger: 5 * time.Millisecond}},
+		{
+			"nothing set",
+			Config{},
+			Config{
+				Wait: 20 * time.Second, Visibility: time.Minute, Slack: 10 * time.Second, Drain: 30 * time.Second,
+				CallTimeout: 5 * time.Second, Linger: 5 * time.Millisecond,
+			},
+		},
+		{
+			"beyond SQS",
+			Config{Wait: time.Hour, Visibility: 24 * time.Hour},
+			Config{
+				Wait: 20 * time.Second, Visibility: 12 * time.Hour, Slack: 10 * time.Second, Drain: 30 * time.Second,
+				CallTimeout: 5 * time.Second, Linger: 5 * time.Millisecond,
+			},
+		},
+		{
+			"short",
+			Config{Visibility: 10 * time.Second, Drain: time.Second},
+			Config{
+				Wait: 5 * time.Second, Visibility: 10 * time.Second, Slack: 10 * time.Second, Drain: time.Second,
+				CallTimeout: 2500 * time.Millisecond, Linger: 5 * time.Millisecond,
+			},
+		},
+		{
+			"fractions",
+			Config{Wait: 1500 * time.Millisecond, Visibility: 20900 * time.Millisecond},
+			Config{
+				Wait: time.Second, Visibility: 20 * time.Second, Slack: 10 * time.Second, Drain: 11 * time.Second,
+				CallTimeout: 5 * time.Second, Linger: 5 * time.Millisecond,
+			},
+		},
+		{
+			"less than SQS can",
+			Config{Wait: time.Millisecond, Visibility: time.Millisecond},
+			Config{
+				Wait: time.Second, Visibility: time.Second, Slack: 10 * time.Second, Drain: 11 * time.Second,
+				CallTimeout: 250 * time.Millisecond, Linger: 5 * time.Millisecond,
+			},
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got := tc.in.withDefaults()

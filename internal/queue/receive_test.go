@@ -31,8 +31,10 @@ func TestReceiveRequest(t *testing.T) {
 					t.Fatalf("%d messages, %v", len(msgs), err)
 				}
 				in := f.receives[0]
-				if *in.QueueUrl != testURL || in.MaxNumberOfMessages != tc.most || in.WaitTimeSeconds != tc.wait || in.VisibilityTimeout != tc.hide {
-					t.Errorf("asked %s for %d, wait %d, visibility %d", *in.QueueUrl, in.MaxNumberOfMessages, in.WaitTimeSeconds, in.VisibilityTimeout)
+				if *in.QueueUrl != testURL || in.MaxNumberOfMessages != tc.most || in.WaitTimeSeconds != tc.wait ||
+					in.VisibilityTimeout != tc.hide {
+					t.Errorf("asked %s for %d, wait %d, visibility %d",
+						*in.QueueUrl, in.MaxNumberOfMessages, in.WaitTimeSeconds, in.VisibilityTimeout)
 				}
 				if len(in.MessageSystemAttributeNames) != len(wanted) {
 					t.Errorf("asked for the attributes %v", in.MessageSystemAttributeNames)
@@ -51,11 +53,14 @@ func TestReceiveMessage(t *testing.T) {
 		sent := time.Now()
 		pass(7 * time.Second)
 		first := receive(t, c, 2)
-		if m := first[0]; m.ID != "m1" || m.ReceiveCount != 1 || !m.SentAt.Equal(sent) || !m.FirstReceivedAt.Equal(sent.Add(7*time.Second)) ||
-			m.TraceHeader != "Root=1-5759e988-bd862e3fe1be46a994272793" || m.Body != goodBody || m.Malformed != nil || m.Notification.Objects[0].Key != "images/a.tar" {
+		if m := first[0]; m.ID != "m1" || m.ReceiveCount != 1 || !m.SentAt.Equal(sent) ||
+			!m.FirstReceivedAt.Equal(sent.Add(7*time.Second)) ||
+			m.TraceHeader != "Root=1-5759e988-bd862e3fe1be46a994272793" || m.Body != goodBody || m.Malformed != nil ||
+			m.Notification.Objects[0].Key != "images/a.tar" {
 			t.Errorf("%+v", m)
 		}
-		if m := first[1]; !errors.Is(m.Malformed, ErrMalformed) || m.Body != "not JSON" || len(m.Notification.Objects) != 0 {
+		if m := first[1]; !errors.Is(m.Malformed, ErrMalformed) || m.Body != "not JSON" ||
+			len(m.Notification.Objects) != 0 {
 			t.Errorf("%+v", m)
 		}
 		pass(time.Minute)
@@ -158,7 +163,8 @@ func TestDrain(t *testing.T) {
 				}
 				began := time.Now()
 				msgs, err := c.Receive(ctx, 10)
-				if len(msgs) != tc.msgs || time.Since(began) != 5*time.Second+tc.took || (err != nil) != (tc.name == "bounded, too late") {
+				if len(msgs) != tc.msgs || time.Since(began) != 5*time.Second+tc.took ||
+					(err != nil) != (tc.name == "bounded, too late") {
 					t.Fatalf("%d messages, %v, %s after the stop", len(msgs), err, time.Since(began)-5*time.Second)
 				}
 				for _, m := range msgs {
@@ -191,14 +197,18 @@ func TestDrainEndsWithThePoll(t *testing.T) {
 func TestAttributes(t *testing.T) {
 	f := newFake()
 	f.queue = map[string]string{
-		"QueueArn": "arn:aws:sqs:us-east-1:1:images", "ApproximateNumberOfMessages": "7", "ApproximateNumberOfMessagesNotVisible": "3",
-		"ApproximateNumberOfMessagesDelayed": "1", "VisibilityTimeout": "30", "MessageRetentionPeriod": "345600", "MaximumMessageSize": "262144",
-		"KmsMasterKeyId": "alias/k", "RedrivePolicy": `{"deadLetterTargetArn":"arn:aws:sqs:us-east-1:1:dead","maxReceiveCount":"10"}`,
+		"QueueArn": "arn:aws:sqs:us-east-1:1:images", "ApproximateNumberOfMessages": "7",
+		"ApproximateNumberOfMessagesNotVisible": "3",
+		"ApproximateNumberOfMessagesDelayed":    "1", "VisibilityTimeout": "30", "MessageRetentionPeriod": "345600",
+		"MaximumMessageSize": "262144",
+		"KmsMasterKeyId":     "alias/k",
+		"RedrivePolicy":      `{"deadLetterTargetArn":"arn:aws:sqs:us-east-1:1:dead","maxReceiveCount":"10"}`,
 	}
 	c := New(f, Config{URL: testURL})
 	got, err := c.Attributes(t.Context())
 	want := Attributes{
-		ARN: "arn:aws:sqs:us-east-1:1:images", Visible: 7, InFlight: 3, Delayed: 1, Visibility: 30 * time.Second, Retention: 96 * time.Hour,
+		ARN: "arn:aws:sqs:us-east-1:1:images", Visible: 7, InFlight: 3, Delayed: 1, Visibility: 30 * time.Second,
+		Retention:       96 * time.Hour,
 		MaxMessageBytes: 262144, KMSKey: "alias/k", DeadLetterARN: "arn:aws:sqs:us-east-1:1:dead", MaxReceiveCount: 10,
 	}
 	if err != nil || got != want {

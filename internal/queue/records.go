@@ -75,7 +75,8 @@ func (r s3Record) ignored() (Ignored, bool) {
 // decode is an error, never taken as it is.
 func (r s3Record) object() (Object, error) {
 	if major, _, _ := strings.Cut(r.EventVersion, "."); major != "" && major != eventMajor {
-		return Object{}, fmt.Errorf("%w: event version %s, understood is %s.x", ErrMalformed, r.EventVersion, eventMajor)
+		return Object{}, fmt.Errorf("%w: event version %s, understood is %s.x",
+			ErrMalformed, r.EventVersion, eventMajor)
 	}
 	key, err := url.QueryUnescape(r.S3.Object.Key)
 	if err != nil {

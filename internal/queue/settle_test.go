@@ -45,7 +45,8 @@ func TestBatches(t *testing.T) {
 			c := New(f, Config{URL: testURL})
 			msgs := held(t, f, c, tc.n)
 			began := time.Now()
-			if err := errors.Join(together(msgs, func(m *Message) error { return c.Release(t.Context(), m, 0) })...); err != nil {
+			if err := errors.Join(together(msgs,
+				func(m *Message) error { return c.Release(t.Context(), m, 0) })...); err != nil {
 				t.Error(err)
 			}
 			if f.sizes("change") != tc.sizes || f.visible() != tc.n {
@@ -58,7 +59,8 @@ func TestBatches(t *testing.T) {
 			for len(msgs) < tc.n {
 				msgs = append(msgs, receive(t, c, min(10, tc.n-len(msgs)))...)
 			}
-			if err := errors.Join(together(msgs, func(m *Message) error { return c.Delete(t.Context(), m) })...); err != nil {
+			if err := errors.Join(together(msgs,
+				func(m *Message) error { return c.Delete(t.Context(), m) })...); err != nil {
 				t.Error(err)
 			}
 			if f.sizes("delete") != tc.sizes || f.left() != 0 {
@@ -108,7 +110,8 @@ func TestEntriesOfABatch(t *testing.T) {
 				if errs[0] != nil || errs[2] != nil {
 					t.Errorf("the others: %v, %v", errs[0], errs[2])
 				}
-				if bad := tc.want != nil || tc.class != ""; bad != (errs[1] != nil) || !errors.Is(errs[1], tc.want) && tc.want != nil || tc.class != "" && Classify(errs[1]) != tc.class {
+				if bad := tc.want != nil || tc.class != ""; bad != (errs[1] != nil) || !errors.Is(errs[1], tc.want) &&
+					tc.want != nil || tc.class != "" && Classify(errs[1]) != tc.class {
 					t.Errorf("the second: %v", errs[1])
 				}
 				if f.sizes("delete") != tc.batches || f.left() != tc.left {
@@ -352,7 +355,8 @@ func TestCallersLeave(t *testing.T) {
 						if err := c.Delete(t.Context(), m); err != nil || time.Since(began) < 3*time.Second {
 							t.Errorf("the patient: %v after %s", err, time.Since(began))
 						}
-					} else if err := c.Delete(impatient, m); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != time.Second {
+					} else if err := c.Delete(impatient, m); !errors.Is(err, context.DeadlineExceeded) ||
+						time.Since(began) != time.Second {
 						t.Errorf("an impatient: %v after %s", err, time.Since(began))
 					}
 				})

@@ -45,8 +45,14 @@ func newWire(t *testing.T) *wire {
 	credentials := aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 		return aws.Credentials{AccessKeyID: "x", SecretAccessKey: "x"}, nil
 	})
-	cfg := aws.Config{Region: "us-east-1", BaseEndpoint: aws.String(srv.URL), HTTPClient: &http.Client{Transport: transport}, Credentials: credentials}
-	w := &wire{emu: emu, sqs: sqs.NewFromConfig(cfg), s3: s3.NewFromConfig(cfg, func(o *s3.Options) { o.UsePathStyle = true })}
+	cfg := aws.Config{
+		Region: "us-east-1", BaseEndpoint: aws.String(srv.URL),
+		HTTPClient: &http.Client{Transport: transport}, Credentials: credentials,
+	}
+	w := &wire{
+		emu: emu, sqs: sqs.NewFromConfig(cfg),
+		s3: s3.NewFromConfig(cfg, func(o *s3.Options) { o.UsePathStyle = true }),
+	}
 	w.url, w.arn = w.queue(t, "images")
 	return w
 }
@@ -67,7 +73,8 @@ func (w *wire) queue(t *testing.T, name string) (url, arn string) {
 func (w *wire) send(t *testing.T, bodies ...string) {
 	t.Helper()
 	for _, body := range bodies {
-		if _, err := w.sqs.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &w.url, MessageBody: aws.String(body)}); err != nil {
+		if _, err := w.sqs.SendMessage(t.Context(),
+			&sqs.SendMessageInput{QueueUrl: &w.url, MessageBody: aws.String(body)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -132,7 +139,8 @@ func TestWireHeld(t *testing.T) {
 	if visible, inFlight := w.counts(t, c); visible != 0 || inFlight != 1 {
 		t.Errorf("%d visible, %d in flight", visible, inFlight)
 	}
-	if m.ReceiveCount != 1 || m.SentAt.IsZero() || m.FirstReceivedAt.Before(m.SentAt) || !errors.Is(m.Malformed, queue.ErrMalformed) {
+	if m.ReceiveCount != 1 || m.SentAt.IsZero() || m.FirstReceivedAt.Before(m.SentAt) ||
+		!errors.Is(m.Malformed, queue.ErrMalformed) {
 		t.Errorf("%+v", m)
 	}
 	if err := c.Delete(t.Context(), m); err != nil {
@@ -177,14 +185,23 @@ func TestWireFaults(t *testing.T) {
 		{"unavailable", emulator.Fault{Op: "DeleteMessageBatch", Times: 2, Status: 503}, 3},
 		{"reset", emulator.Fault{Op: "DeleteMessageBatch", Times: 1, Reset: true}, 2},
 		{"done, and the answer lost", emulator.Fault{Op: "DeleteMessageBatch", Times: 1, Lost: true}, 2},
-		{"an entry fails", emulator.Fault{Op: "DeleteMessageBatch", Times: 1, Entries: 1, Status: 500, Code: "InternalError"}, 2},
-		{"all entries fail", emulator.Fault{Op: "DeleteMessageBatch", Times: 2, Entries: -1, Status: 500, Code: "InternalError"}, 3},
+		{"an entry fails", emulator.Fault{
+			Op: "DeleteMessageBatch", Times: 1, Entries: 1, Status: 500,
+			Code: "InternalError",
+		}, 2},
+		{"all entries fail", emulator.Fault{
+			Op: "DeleteMessageBatch", Times: 2, Entries: -1, Status: 500,
+			Code: "InternalError",
+		}, 3},
 		{"never answered, once", emulator.Fault{Op: "DeleteMessageBatch", Times: 1, Hang: true}, 2},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWire(t)
-			c := w.client(t, queue.Config{Wait: time.Second, CallTimeout: 300 * time.Millisecond, Linger: 50 * time.Millisecond})
+			c := w.client(t, queue.Config{
+				Wait: time.Second, CallTimeout: 300 * time.Millisecond,
+				Linger: 50 * time.Millisecond,
+			})
 			w.send(t, "a", "b", "c")
 			msgs := take(t, c, 3)
 			w.emu.Fault(tc.fault)
@@ -215,8 +232,18 @@ func TestWireReceiveFaults(t *testing.T) {
 		class queue.Class
 		most  time.Duration
 	}{
-		{"unavailable", emulator.Fault{Op: "ReceiveMessage", Status: 503, Code: "ServiceUnavailable"}, queue.Server, time.Second},
-		{"throttled", emulator.Fault{Op: "ReceiveMessage", Status: 400, Code: "RequestThrottled"}, queue.Throttled, time.Second},
+		{
+			"unavailable",
+			emulator.Fault{Op: "ReceiveMessage", Status: 503, Code: "ServiceUnavailable"},
+			queue.Server,
+			time.Second,
+		},
+		{
+			"throttled",
+			emulator.Fault{Op: "ReceiveMessage", Status: 400, Code: "RequestThrottled"},
+			queue.Throttled,
+			time.Second,
+		},
 		{"reset", emulator.Fault{Op: "ReceiveMessage", Reset: true}, queue.Network, time.Second},
 		{"never answered", emulator.Fault{Op: "ReceiveMessage", Hang: true}, queue.Timeout, 3 * time.Second},
 	} {
@@ -300,11 +327,15 @@ func TestWireDeadLetter(t *testing.T) {
 	if visible, inFlight := w.counts(t, c); visible+inFlight != 0 {
 		t.Errorf("%d visible, %d in flight", visible, inFlight)
 	}
-	out, err := w.sqs.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &dead, MessageAttributeNames: []string{"All"}})
+	out, err := w.sqs.ReceiveMessage(t.Context(),
+		&sqs.ReceiveMessageInput{QueueUrl: &dead, MessageAttributeNames: []string{"All"}})
 	if err != nil || len(out.Messages) != 1 || *out.Messages[0].Body != "not JSON" {
 		t.Fatalf("%v, %v", err, out)
 	}
-	for name, want := range map[string]string{queue.AttributeReason: "not\uFFFDJSON", queue.AttributeAttempts: "2", queue.AttributeOriginal: m.ID} {
+	for name, want := range map[string]string{
+		queue.AttributeReason: "not\uFFFDJSON", queue.AttributeAttempts: "2",
+		queue.AttributeOriginal: m.ID,
+	} {
 		if got := aws.ToString(out.Messages[0].MessageAttributes[name].StringValue); got != want {
 			t.Errorf("%s is %q, want %q", name, got, want)
 		}
@@ -332,18 +363,24 @@ func TestWireNotifications(t *testing.T) {
 		t.Errorf("%+v, want a test event", n)
 	}
 	for name, envelope := range map[string]emulator.Envelope{
-		"S3": emulator.Direct, "SNS": emulator.SNS, "EventBridge": emulator.EventBridge, "EventBridge in SNS": emulator.EventBridgeInSNS,
+		"S3": emulator.Direct, "SNS": emulator.SNS, "EventBridge": emulator.EventBridge,
+		"EventBridge in SNS": emulator.EventBridgeInSNS,
 	} {
 		for _, key := range []string{"images/a.tar", "images/a b+c%20d.tar", "images/日本&=;?.tar"} {
 			w.emu.Deliver(emulator.Delivery{Envelope: envelope})
-			if _, err := w.s3.PutObject(t.Context(), &s3.PutObjectInput{Bucket: aws.String("demo"), Key: &key, Body: strings.NewReader("bytes")}); err != nil {
+			if _, err := w.s3.PutObject(t.Context(),
+				&s3.PutObjectInput{
+					Bucket: aws.String("demo"), Key: &key,
+					Body: strings.NewReader("bytes"),
+				}); err != nil {
 				t.Fatal(err)
 			}
 			m := take(t, c, 1)[0]
 			if m.Malformed != nil || len(m.Notification.Objects) != 1 {
 				t.Fatalf("%s: %v, %s", name, m.Malformed, m.Body)
 			}
-			if o := m.Notification.Objects[0]; o.Bucket != "demo" || o.Key != key || o.Size != 5 || o.ETag == "" || o.EventTime.IsZero() {
+			if o := m.Notification.Objects[0]; o.Bucket != "demo" || o.Key != key || o.Size != 5 || o.ETag == "" ||
+				o.EventTime.IsZero() {
 				t.Errorf("%s: %+v, want key %q", name, o, key)
 			}
 			if err := c.Delete(t.Context(), m); err != nil {

@@ -32,7 +32,8 @@ type Backfill struct {
 func (s *Store) Backfill(ctx context.Context) (Backfill, error) {
 	var b Backfill
 	var started, updated int64
-	err := s.read.QueryRowContext(ctx, backfillSelect).Scan(&b.Bucket, &b.Prefix, &b.Token, &b.Listed, &b.Enqueued, &started, &updated)
+	err := s.read.QueryRowContext(ctx, backfillSelect).
+		Scan(&b.Bucket, &b.Prefix, &b.Token, &b.Listed, &b.Enqueued, &started, &updated)
 	if errors.Is(err, sql.ErrNoRows) {
 		return b, fmt.Errorf("backfill: %w", ErrNotFound)
 	}
@@ -46,7 +47,8 @@ func (s *Store) Backfill(ctx context.Context) (Backfill, error) {
 // SetBackfill records the progress after a page whose missing objects are all enqueued.
 func (s *Store) SetBackfill(ctx context.Context, b Backfill) error {
 	return s.tx(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, backfillUpsert, b.Bucket, b.Prefix, b.Token, b.Listed, b.Enqueued, unixNano(b.StartedAt), s.now().UnixNano())
+		_, err := tx.ExecContext(ctx, backfillUpsert, b.Bucket, b.Prefix, b.Token, b.Listed, b.Enqueued,
+			unixNano(b.StartedAt), s.now().UnixNano())
 		if err != nil {
 			return fmt.Errorf("record backfill: %w", err)
 		}

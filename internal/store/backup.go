@@ -90,7 +90,8 @@ func (s *Store) copyTo(ctx context.Context, path string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
-	to, err := new(sqlite3.SQLiteDriver).Open(fileURL(path, map[string]string{"mode": "rw", "_journal_mode": "OFF", "_synchronous": "OFF"}))
+	to, err := new(sqlite3.SQLiteDriver).
+		Open(fileURL(path, map[string]string{"mode": "rw", "_journal_mode": "OFF", "_synchronous": "OFF"}))
 	if err != nil {
 		return err
 	}

@@ -194,7 +194,10 @@ func TestCheckCost(t *testing.T) {
 	err = s.tx(t.Context(), func(tx *sql.Tx) error {
 		for i := range n {
 			e := Attempt{Image: img.ID, Stage: Unpack, N: int64(i)}.event(Step, s.now())
-			e.Detail.Device = &Device{ID: int64(i), Image: img.ID, Kind: ImageDevice, State: Formatted, Bytes: 1 << 30, FSUUID: "0c6b1ef4-7a4d-4f0e-9d5e-0d7f4f9b5f11"}
+			e.Detail.Device = &Device{
+				ID: int64(i), Image: img.ID, Kind: ImageDevice, State: Formatted, Bytes: 1 << 30,
+				FSUUID: "0c6b1ef4-7a4d-4f0e-9d5e-0d7f4f9b5f11",
+			}
 			if err := insertEvent(t.Context(), tx, e); err != nil {
 				return err
 			}

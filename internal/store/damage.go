@@ -22,7 +22,8 @@ const smallest = 512
 // disk, a copy made while it was written to, or another program.
 func Damaged(err error) bool {
 	var e sqlite3.Error
-	return errors.Is(err, ErrDamaged) || errors.As(err, &e) && (e.Code == sqlite3.ErrCorrupt || e.Code == sqlite3.ErrNotADB)
+	return errors.Is(err, ErrDamaged) || errors.As(err, &e) &&
+		(e.Code == sqlite3.ErrCorrupt || e.Code == sqlite3.ErrNotADB)
 }
 
 // damaged gives SQLite's word its meaning and the file's name. Other errors it returns as

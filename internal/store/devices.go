@@ -23,10 +23,12 @@ const (
 	deviceSkip     = `UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'devices'`
 
 	snapshotColumns = `s.device_id, s.image_id, i.key, s.path, s.state, s.created_at`
-	snapshotsAll    = `SELECT ` + snapshotColumns + ` FROM snapshots s JOIN images i ON i.id = s.image_id WHERE s.state = 'active' ORDER BY s.device_id`
-	snapshotsOf     = `SELECT ` + snapshotColumns + ` FROM snapshots s JOIN images i ON i.id = s.image_id WHERE s.state = 'active' AND s.image_id = ? ORDER BY s.device_id`
-	snapshotInsert  = `INSERT INTO snapshots (device_id, image_id, path, state, created_at) VALUES (?, ?, ?, ?, ?)`
-	snapshotGone    = `UPDATE snapshots SET state = 'gone' WHERE device_id = ? AND ? IN ('deleting', 'gone')`
+	snapshotsAll    = `SELECT ` + snapshotColumns +
+		` FROM snapshots s JOIN images i ON i.id = s.image_id WHERE s.state = 'active' ORDER BY s.device_id`
+	snapshotsOf = `SELECT ` + snapshotColumns +
+		` FROM snapshots s JOIN images i ON i.id = s.image_id WHERE s.state = 'active' AND s.image_id = ? ORDER BY s.device_id`
+	snapshotInsert = `INSERT INTO snapshots (device_id, image_id, path, state, created_at) VALUES (?, ?, ?, ?, ?)`
+	snapshotGone   = `UPDATE snapshots SET state = 'gone' WHERE device_id = ? AND ? IN ('deleting', 'gone')`
 
 	poolSelect = `SELECT uuid, name, data, metadata, block_size, state, generation, created_at FROM pool`
 	poolInsert = `INSERT INTO pool (one, uuid, name, data, metadata, block_size, state, created_at) VALUES (1, ?, ?, ?, ?, ?, 'creating', ?)`
@@ -112,7 +114,8 @@ func (s *Store) SkipDevices(ctx context.Context, id int64) error {
 }
 
 func insertDevice(ctx context.Context, tx *sql.Tx, d Device, now time.Time) (int64, error) {
-	res, err := tx.ExecContext(ctx, deviceInsert, d.Image, string(d.Kind), string(d.State), d.Origin, d.Bytes, d.FSUUID, now.UnixNano())
+	res, err := tx.ExecContext(ctx, deviceInsert, d.Image, string(d.Kind), string(d.State), d.Origin, d.Bytes, d.FSUUID,
+		now.UnixNano())
 	if err != nil {
 		return 0, fmt.Errorf("reserve device: %w", err)
 	}
@@ -186,7 +189,8 @@ type Pool struct {
 func (s *Store) Pool(ctx context.Context) (Pool, error) {
 	var p Pool
 	var at int64
-	err := s.read.QueryRowContext(ctx, poolSelect).Scan(&p.UUID, &p.Name, &p.Data, &p.Metadata, &p.BlockSize, &p.State, &p.Generation, &at)
+	err := s.read.QueryRowContext(ctx, poolSelect).
+		Scan(&p.UUID, &p.Name, &p.Data, &p.Metadata, &p.BlockSize, &p.State, &p.Generation, &at)
 	if errors.Is(err, sql.ErrNoRows) {
 		return p, fmt.Errorf("pool: %w", ErrNotFound)
 	}

@@ -53,7 +53,8 @@ func (p Progress) apply(e Event) (Progress, error) {
 		return Progress{State: Pending, Stage: Download, Attempt: p.Attempt}, nil
 	case Step, Done, Failed, Undone:
 		if e.Attempt != p.Attempt || !p.Running {
-			return p, fmt.Errorf("%w: %s of attempt %d, current is %d (running: %t)", ErrFenced, e.Kind, e.Attempt, p.Attempt, p.Running)
+			return p, fmt.Errorf("%w: %s of attempt %d, current is %d (running: %t)",
+				ErrFenced, e.Kind, e.Attempt, p.Attempt, p.Running)
 		}
 		return p.ended(e), nil
 	}

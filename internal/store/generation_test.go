@@ -29,7 +29,8 @@ func TestPoolGeneration(t *testing.T) {
 	there := somePool()
 	there.Data, there.Metadata = "/there/d", "/there/m"
 	check(s.PoolLocated(t.Context(), there))
-	if p, err := s.Pool(t.Context()); err != nil || p.Data != "/there/d" || p.Metadata != "/there/m" || p.Generation != 4 {
+	if p, err := s.Pool(t.Context()); err != nil || p.Data != "/there/d" || p.Metadata != "/there/m" ||
+		p.Generation != 4 {
 		t.Errorf("located: %+v, %v", p, err)
 	}
 	check(s.ReplacePool(t.Context(), there.UUID, other))

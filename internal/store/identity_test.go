@@ -20,18 +20,27 @@ func TestIdentity(t *testing.T) {
 		events []Object
 		want   []int // the image that each is about, counted from 1
 	}{
-		"without, then with":            {[]Object{of("", "e"), of("v1", "e")}, []int{1, 1}},
-		"with, then without":            {[]Object{of("v1", "e"), of("", "e")}, []int{1, 1}},
-		"without, with, and both again": {[]Object{of("", "e"), of("v1", "e"), of("", "e"), of("v1", "e")}, []int{1, 1, 1, 1}},
-		"null, then without":            {[]Object{of("null", "e"), of("", "e")}, []int{1, 1}},
-		"without, then null":            {[]Object{of("", "e"), of("null", "e")}, []int{1, 1}},
-		"null is overwritten":           {[]Object{of("null", "e"), of("null", "f")}, []int{1, 2}},
-		"overwritten in between":        {[]Object{of("", "e"), of("v2", "f"), of("v1", "e"), of("", "f")}, []int{1, 2, 1, 2}},
-		"two versions, the same bytes":  {[]Object{of("v1", "e"), of("v2", "e")}, []int{1, 2}},
-		"the newest of two versions":    {[]Object{of("v1", "e"), of("v2", "e"), of("", "e"), of("v1", "e")}, []int{1, 2, 2, 1}},
-		"another key":                   {[]Object{of("v1", "e"), other}, []int{1, 2}},
-		"no eTag, and versions":         {[]Object{of("v1", ""), of("v2", ""), of("v1", "")}, []int{1, 2, 1}},
-		"no eTag is no eTag of all":     {[]Object{of("v1", ""), of("", "")}, []int{1, 2}},
+		"without, then with": {[]Object{of("", "e"), of("v1", "e")}, []int{1, 1}},
+		"with, then without": {[]Object{of("v1", "e"), of("", "e")}, []int{1, 1}},
+		"without, with, and both again": {
+			[]Object{of("", "e"), of("v1", "e"), of("", "e"), of("v1", "e")},
+			[]int{1, 1, 1, 1},
+		},
+		"null, then without":  {[]Object{of("null", "e"), of("", "e")}, []int{1, 1}},
+		"without, then null":  {[]Object{of("", "e"), of("null", "e")}, []int{1, 1}},
+		"null is overwritten": {[]Object{of("null", "e"), of("null", "f")}, []int{1, 2}},
+		"overwritten in between": {
+			[]Object{of("", "e"), of("v2", "f"), of("v1", "e"), of("", "f")},
+			[]int{1, 2, 1, 2},
+		},
+		"two versions, the same bytes": {[]Object{of("v1", "e"), of("v2", "e")}, []int{1, 2}},
+		"the newest of two versions": {
+			[]Object{of("v1", "e"), of("v2", "e"), of("", "e"), of("v1", "e")},
+			[]int{1, 2, 2, 1},
+		},
+		"another key":               {[]Object{of("v1", "e"), other}, []int{1, 2}},
+		"no eTag, and versions":     {[]Object{of("v1", ""), of("v2", ""), of("v1", "")}, []int{1, 2, 1}},
+		"no eTag is no eTag of all": {[]Object{of("v1", ""), of("", "")}, []int{1, 2}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStore(t)

@@ -203,7 +203,8 @@ func scanImage(row scanner) (Image, error) {
 
 // insertImage returns the new image's id.
 func insertImage(ctx context.Context, tx *sql.Tx, o Object, now time.Time) (int64, error) {
-	res, err := tx.ExecContext(ctx, imageInsert, o.Bucket, o.Key, o.Version(), o.VersionID, o.ETag, o.Sequencer, o.Size, now.UnixNano(), now.UnixNano())
+	res, err := tx.ExecContext(ctx, imageInsert, o.Bucket, o.Key, o.Version(), o.VersionID, o.ETag, o.Sequencer, o.Size,
+		now.UnixNano(), now.UnixNano())
 	if err != nil {
 		return 0, fmt.Errorf("insert image: %w", err)
 	}
@@ -219,7 +220,8 @@ func updateImage(ctx context.Context, tx *sql.Tx, img Image) error {
 	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, imageUpdate, string(img.State), string(img.Stage), img.Running, img.Attempt, img.Failures, img.Reason,
+	_, err = tx.ExecContext(ctx, imageUpdate, string(img.State), string(img.Stage), img.Running, img.Attempt,
+		img.Failures, img.Reason,
 		img.CutOffs, string(img.Doubt), img.Rules, blob, tree, img.UpdatedAt.UnixNano(), img.ID)
 	if err != nil {
 		return fmt.Errorf("update image %d: %w", img.ID, err)
@@ -247,7 +249,8 @@ func (s *Store) events(ctx context.Context, query string, arg int64) ([]Event, e
 		var e Event
 		var at int64
 		var detail string
-		if err := rows.Scan(&e.Seq, &e.Image, &at, &e.Kind, &e.Stage, &e.Attempt, &e.Verdict, &e.Reason, &detail); err != nil {
+		if err := rows.Scan(&e.Seq, &e.Image, &at, &e.Kind, &e.Stage, &e.Attempt, &e.Verdict, &e.Reason,
+			&detail); err != nil {
 			return nil, fmt.Errorf("read event: %w", err)
 		}
 		e.At = time.Unix(0, at).UTC()

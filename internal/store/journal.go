@@ -194,7 +194,8 @@ func (s *Store) Reopen(ctx context.Context, image int64, stage Stage, reason str
 			return err
 		}
 		if stage == Unpack && has.Device {
-			return fmt.Errorf("image %d: %w: reopened at %s, and its device %d is there", image, ErrOrder, stage, img.Tree.Device)
+			return fmt.Errorf("image %d: %w: reopened at %s, and its device %d is there",
+				image, ErrOrder, stage, img.Tree.Device)
 		}
 		img, err = record(ctx, tx, e)
 		return err
@@ -211,7 +212,10 @@ func (s *Store) Lose(ctx context.Context, d Device, reason string) (Image, error
 		stage = Activate
 	}
 	d.State = Gone
-	return s.append(ctx, Event{Image: d.Image, At: s.now(), Kind: Reopened, Stage: stage, Reason: reason, Detail: Detail{Device: &d}})
+	return s.append(ctx, Event{
+		Image: d.Image, At: s.now(), Kind: Reopened, Stage: stage, Reason: reason,
+		Detail: Detail{Device: &d},
+	})
 }
 
 // SetDevice moves a device outside of any attempt: the two steps of its removal. It is
@@ -294,7 +298,8 @@ func record(ctx context.Context, tx *sql.Tx, e Event) (Image, error) {
 		}
 	}
 	if sn := e.Detail.Snapshot; sn != nil {
-		if _, err := tx.ExecContext(ctx, snapshotInsert, sn.Device, sn.Image, sn.Path, sn.State, sn.CreatedAt.UnixNano()); err != nil {
+		if _, err := tx.ExecContext(ctx, snapshotInsert, sn.Device, sn.Image, sn.Path, sn.State,
+			sn.CreatedAt.UnixNano()); err != nil {
 			return img, fmt.Errorf("insert snapshot %d: %w", sn.Device, err)
 		}
 	}
@@ -307,7 +312,8 @@ func insertEvent(ctx context.Context, tx *sql.Tx, e Event) error {
 	if err != nil {
 		return fmt.Errorf("encode event: %w", err)
 	}
-	_, err = tx.ExecContext(ctx, eventInsert, e.Image, e.At.UnixNano(), string(e.Kind), string(e.Stage), e.Attempt, e.Verdict, e.Reason, string(detail))
+	_, err = tx.ExecContext(ctx, eventInsert, e.Image, e.At.UnixNano(), string(e.Kind), string(e.Stage), e.Attempt,
+		e.Verdict, e.Reason, string(detail))
 	if err != nil {
 		return fmt.Errorf("insert event: %w", err)
 	}

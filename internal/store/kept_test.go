@@ -45,7 +45,8 @@ func TestHandedOutStaysActive(t *testing.T) {
 	}
 	must[Image](t)(s.Reopen(ctx, img.ID, Activate, "a snapshot is not active"))
 	a := must[Attempt](t)(s.Begin(ctx, img.ID, Activate))
-	if now := must[Image](t)(s.Fail(ctx, a, Failure{Verdict: "retry", Reason: "in use"})); now.State != Pending || now.Failures != 1 {
+	if now := must[Image](t)(s.Fail(ctx, a, Failure{Verdict: "retry", Reason: "in use"})); now.State != Pending ||
+		now.Failures != 1 {
 		t.Errorf("failed once more: %+v, want its failures counted anew", now.Progress)
 	}
 	a = must[Attempt](t)(s.Begin(ctx, img.ID, Activate))
@@ -89,12 +90,14 @@ func TestNotActiveWithoutADevice(t *testing.T) {
 	sn := must[[]Snapshot](t)(s.SnapshotsOf(ctx, img.ID))[0]
 	must[Image](t)(s.Lose(ctx, Device{ID: sn.Device, Image: img.ID, Kind: SnapshotDevice}, "lost"))
 	a := must[Attempt](t)(s.Begin(ctx, img.ID, Activate))
-	if img = must[Image](t)(s.Fail(ctx, a, Failure{Verdict: "dead", Reason: "no room"})); img.State != Dead || img.Tree != nil {
+	if img = must[Image](t)(s.Fail(ctx, a, Failure{Verdict: "dead", Reason: "no room"})); img.State != Dead ||
+		img.Tree != nil {
 		t.Errorf("given up: %+v, want its tree to go with its device", img.Progress)
 	}
 	must[Image](t)(s.Reopen(ctx, img.ID, Download, "asked for again"))
 	a = must[Attempt](t)(s.Begin(ctx, img.ID, Download))
-	if img = must[Image](t)(s.Fail(ctx, a, Failure{Verdict: "vanished", Reason: "object is gone"})); img.State != Vanished {
+	if img = must[Image](t)(s.Fail(ctx, a,
+		Failure{Verdict: "vanished", Reason: "object is gone"})); img.State != Vanished {
 		t.Errorf("%+v", img.Progress)
 	}
 }

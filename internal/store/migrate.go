@@ -63,7 +63,8 @@ func migrateOne(ctx context.Context, db *sql.DB, file string, to int) (err error
 		return err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
-	if _, err := conn.ExecContext(ctx, "PRAGMA foreign_keys = OFF"); err != nil { // for tables that are made anew; no effect in a transaction
+	// for tables that are made anew; no effect in a transaction
+	if _, err := conn.ExecContext(ctx, "PRAGMA foreign_keys = OFF"); err != nil {
 		return err
 	}
 	defer func() {

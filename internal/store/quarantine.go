@@ -32,7 +32,8 @@ type Quarantined struct {
 // row.
 func (s *Store) Quarantine(ctx context.Context, q Quarantined) error {
 	return s.tx(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, quarantineInsert, q.MessageID, q.Body, q.Reason, q.Attempts, unixNano(q.SentAt), s.now().UnixNano())
+		_, err := tx.ExecContext(ctx, quarantineInsert, q.MessageID, q.Body, q.Reason, q.Attempts, unixNano(q.SentAt),
+			s.now().UnixNano())
 		if err != nil {
 			return fmt.Errorf("quarantine message %s: %w", q.MessageID, err)
 		}

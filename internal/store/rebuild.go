@@ -45,7 +45,8 @@ func (s *Store) Rebuild(ctx context.Context, p Pool, images []Rebuilt, taken Tak
 		if rows != 0 {
 			return fmt.Errorf("%w: the database to be rebuilt is not empty", ErrOrder)
 		}
-		if _, err := tx.ExecContext(ctx, poolInsert, p.UUID, p.Name, p.Data, p.Metadata, p.BlockSize, s.now().UnixNano()); err != nil {
+		if _, err := tx.ExecContext(ctx, poolInsert, p.UUID, p.Name, p.Data, p.Metadata, p.BlockSize, s.now().
+			UnixNano()); err != nil {
 			return fmt.Errorf("record pool: %w", err)
 		}
 		if _, err := tx.ExecContext(ctx, poolReady); err != nil {
@@ -77,7 +78,8 @@ func skip(ctx context.Context, tx *sql.Tx, taken Taken) error {
 // event as if it happened now.
 func (s *Store) rebuild(ctx context.Context, tx *sql.Tx, r Rebuilt) error {
 	o, now := r.Seal.Object(), s.now()
-	_, err := tx.ExecContext(ctx, rebuildImage, r.Seal.Image, o.Bucket, o.Key, o.Version(), o.VersionID, o.ETag, o.Sequencer, o.Size,
+	_, err := tx.ExecContext(ctx, rebuildImage, r.Seal.Image, o.Bucket, o.Key, o.Version(), o.VersionID, o.ETag,
+		o.Sequencer, o.Size,
 		r.Seal.CreatedAt.UnixNano(), now.UnixNano())
 	if err != nil {
 		return err
@@ -85,7 +87,8 @@ func (s *Store) rebuild(ctx context.Context, tx *sql.Tx, r Rebuilt) error {
 	for _, e := range r.events() {
 		e.Image, e.At, e.Reason = r.Seal.Image, now, rebuiltReason
 		if d := e.Detail.Device; d != nil && d.State == Reserved {
-			if _, err := tx.ExecContext(ctx, rebuildDevice, d.ID, d.Image, string(d.Kind), d.Origin, d.Bytes, d.FSUUID, now.UnixNano()); err != nil {
+			if _, err := tx.ExecContext(ctx, rebuildDevice, d.ID, d.Image, string(d.Kind), d.Origin, d.Bytes, d.FSUUID,
+				now.UnixNano()); err != nil {
 				return err
 			}
 		}
@@ -105,7 +108,10 @@ func (s *Store) rebuild(ctx context.Context, tx *sql.Tx, r Rebuilt) error {
 func (r Rebuilt) events() []Event {
 	o, tree := r.Seal.Object(), r.Seal.Tree()
 	download, unpack := Attempt{Stage: Download, N: 1}, Attempt{Stage: Unpack, N: 2}
-	d := Device{ID: r.Seal.Device, Image: r.Seal.Image, Kind: ImageDevice, Bytes: r.Seal.DeviceBytes, FSUUID: r.Seal.FSUUID}
+	d := Device{
+		ID: r.Seal.Device, Image: r.Seal.Image, Kind: ImageDevice, Bytes: r.Seal.DeviceBytes,
+		FSUUID: r.Seal.FSUUID,
+	}
 	list := []Event{
 		{Kind: Queued, Detail: Detail{Object: &o}},
 		download.with(Begun, Detail{}),
@@ -120,7 +126,10 @@ func (r Rebuilt) events() []Event {
 	}
 	for i, sn := range r.Snapshots {
 		a := Attempt{Stage: Activate, N: int64(i) + 3}
-		sd := Device{ID: sn.Device, Image: r.Seal.Image, Kind: SnapshotDevice, Origin: d.ID, Bytes: d.Bytes, FSUUID: d.FSUUID}
+		sd := Device{
+			ID: sn.Device, Image: r.Seal.Image, Kind: SnapshotDevice, Origin: d.ID, Bytes: d.Bytes,
+			FSUUID: d.FSUUID,
+		}
 		sn.Image, sn.State = r.Seal.Image, "active"
 		list = append(list,
 			a.with(Begun, Detail{}),

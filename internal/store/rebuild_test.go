@@ -8,7 +8,10 @@ import (
 )
 
 func somePool() Pool {
-	return Pool{UUID: "0b7cf2ea-3d4b-4f0a-9f0e-7b7d1f4a2c11", Name: "images", Data: "/d", Metadata: "/m", BlockSize: 65536}
+	return Pool{
+		UUID: "0b7cf2ea-3d4b-4f0a-9f0e-7b7d1f4a2c11", Name: "images", Data: "/d", Metadata: "/m",
+		BlockSize: 65536,
+	}
 }
 
 // someRebuilt are an image with two snapshots, one without a snapshot, and one without
@@ -16,7 +19,10 @@ func somePool() Pool {
 func someRebuilt() []Rebuilt {
 	blob := &Blob{Path: "/blobs/2.tar", SHA256: someSeal(2).ArchiveSHA256, Size: 10240, Inode: 7}
 	return []Rebuilt{
-		{Seal: someSeal(2), Blob: blob, Snapshots: []Snapshot{{Device: 21, Path: "/dev/mapper/x-21"}, {Device: 23, Path: "/dev/mapper/x-23"}}},
+		{
+			Seal: someSeal(2), Blob: blob,
+			Snapshots: []Snapshot{{Device: 21, Path: "/dev/mapper/x-21"}, {Device: 23, Path: "/dev/mapper/x-23"}},
+		},
 		{Seal: someSeal(4), Blob: blob},
 		{Seal: someSeal(5), Snapshots: []Snapshot{{Device: 51, Path: "/dev/mapper/x-51"}}},
 	}
@@ -41,7 +47,8 @@ func TestRebuild(t *testing.T) {
 		blob  bool
 	}{{2, Active, "", true}, {4, Pending, Activate, true}, {5, Active, "", false}} {
 		img, seal := images[i], someSeal(want.id)
-		if img.ID != want.id || img.State != want.state || img.Stage != want.stage || (img.Blob != nil) != want.blob || img.Running ||
+		if img.ID != want.id || img.State != want.state || img.Stage != want.stage || (img.Blob != nil) != want.blob ||
+			img.Running ||
 			*img.Tree != seal.Tree() || img.Object != seal.Object() || !img.CreatedAt.Equal(seal.CreatedAt) {
 			t.Errorf("image %+v, want %+v", img, want)
 		}
@@ -60,15 +67,18 @@ func TestRebuild(t *testing.T) {
 	}
 	var devices []string
 	for _, d := range must[[]Device](t)(s.Devices(ctx)) {
-		devices = append(devices, fmt.Sprintf("%d of %d %s %s origin %d %d", d.ID, d.Image, d.Kind, d.State, d.Origin, d.Bytes>>20))
+		devices = append(devices, fmt.Sprintf("%d of %d %s %s origin %d %d",
+			d.ID, d.Image, d.Kind, d.State, d.Origin, d.Bytes>>20))
 	}
 	if want := []string{
-		"20 of 2 image ready origin 0 256", "21 of 2 snapshot ready origin 20 256", "23 of 2 snapshot ready origin 20 256",
+		"20 of 2 image ready origin 0 256", "21 of 2 snapshot ready origin 20 256",
+		"23 of 2 snapshot ready origin 20 256",
 		"40 of 4 image ready origin 0 256", "50 of 5 image ready origin 0 256", "51 of 5 snapshot ready origin 50 256",
 	}; !reflect.DeepEqual(devices, want) {
 		t.Errorf("devices %q", devices)
 	}
-	if sn := must[[]Snapshot](t)(s.Snapshots(ctx)); len(sn) != 3 || sn[1].Path != "/dev/mapper/x-23" || sn[1].Image != 2 {
+	if sn := must[[]Snapshot](t)(s.Snapshots(ctx)); len(sn) != 3 || sn[1].Path != "/dev/mapper/x-23" ||
+		sn[1].Image != 2 {
 		t.Errorf("snapshots %+v", sn)
 	}
 }

@@ -24,7 +24,8 @@ func (p Progress) removed(e Event) (Progress, error) {
 	if e.Attempt != p.Attempt {
 		return p, fmt.Errorf("%w: removed as of attempt %d, current is %d", ErrFenced, e.Attempt, p.Attempt)
 	}
-	if p.State == "" || p.State == Removed || p.State == Pending && p.Running || e.Detail.Device != nil && p.State != Active {
+	if p.State == "" || p.State == Removed || p.State == Pending && p.Running || e.Detail.Device != nil &&
+		p.State != Active {
 		return p, fmt.Errorf("%w: removed in state %q", ErrOrder, p.State)
 	}
 	if e.Detail.Device != nil {
@@ -44,7 +45,10 @@ func (s *Store) Remove(ctx context.Context, a Attempt, reason string) (Image, er
 // device is Deleting. The image stays active, even if it was the last.
 func (s *Store) RemoveSnapshot(ctx context.Context, a Attempt, d Device) (Image, error) {
 	d.State = Deleting
-	return s.append(ctx, Event{Image: a.Image, At: s.now(), Kind: Removal, Stage: Activate, Attempt: a.N, Detail: Detail{Device: &d}})
+	return s.append(ctx, Event{
+		Image: a.Image, At: s.now(), Kind: Removal, Stage: Activate, Attempt: a.N,
+		Detail: Detail{Device: &d},
+	})
 }
 
 // Resubmit takes a removed image into the pipeline again. ErrLeftovers while the journal
@@ -57,7 +61,8 @@ func (s *Store) Resubmit(ctx context.Context, image int64) (img Image, err error
 			return fmt.Errorf("count devices: %w", err)
 		}
 		if left > 0 {
-			return fmt.Errorf("image %d: %w: it has %d devices: `consumer rm %d` again, or start the daemon", image, ErrLeftovers, left, image)
+			return fmt.Errorf("image %d: %w: it has %d devices: `consumer rm %d` again, or start the daemon",
+				image, ErrLeftovers, left, image)
 		}
 		img, err = record(ctx, tx, e)
 		return err
@@ -70,7 +75,8 @@ func (s *Store) Resubmit(ctx context.Context, image int64) (img Image, err error
 func (s *Store) SnapshotEver(ctx context.Context, id int64, path string) (Snapshot, error) {
 	var sn Snapshot
 	var at int64
-	err := s.read.QueryRowContext(ctx, snapshotEver, id, path).Scan(&sn.Device, &sn.Image, &sn.Key, &sn.Path, &sn.State, &at)
+	err := s.read.QueryRowContext(ctx, snapshotEver, id, path).
+		Scan(&sn.Device, &sn.Image, &sn.Key, &sn.Path, &sn.State, &at)
 	if errors.Is(err, sql.ErrNoRows) {
 		return sn, fmt.Errorf("snapshot %s: %w; `consumer snapshots` lists them", nameOf(id, path), ErrNotFound)
 	}

@@ -23,7 +23,8 @@ func TestRemove(t *testing.T) {
 	}
 	img = must[Image](t)(s.Image(ctx, img.ID))
 	img = must[Image](t)(s.Remove(ctx, newest(img), "by hand"))
-	if want := (Progress{State: Removed, Attempt: cutOff.N, Reason: "by hand"}); !reflect.DeepEqual(img.Progress, want) || !img.State.Refused() {
+	if want := (Progress{State: Removed, Attempt: cutOff.N, Reason: "by hand"}); !reflect.DeepEqual(img.Progress,
+		want) || !img.State.Refused() {
 		t.Errorf("removed: %+v, want %+v", img.Progress, want)
 	}
 	if again, created, err := s.Enqueue(ctx, img.Object); err != nil || created || again.State != Removed {
@@ -71,12 +72,16 @@ func TestRemoveSnapshot(t *testing.T) {
 	ctx := t.Context()
 	img := run(t, s, object(1))
 	sn := must[[]Snapshot](t)(s.SnapshotsOf(ctx, img.ID))[0]
-	for _, found := range []Snapshot{must[Snapshot](t)(s.SnapshotEver(ctx, sn.Device, "")), must[Snapshot](t)(s.SnapshotEver(ctx, 0, sn.Path))} {
+	for _, found := range []Snapshot{
+		must[Snapshot](t)(s.SnapshotEver(ctx, sn.Device, "")),
+		must[Snapshot](t)(s.SnapshotEver(ctx, 0, sn.Path)),
+	} {
 		if found != sn {
 			t.Errorf("found %+v, want %+v", found, sn)
 		}
 	}
-	after := must[Image](t)(s.RemoveSnapshot(ctx, newest(img), Device{ID: sn.Device, Image: img.ID, Kind: SnapshotDevice}))
+	after := must[Image](t)(s.RemoveSnapshot(ctx, newest(img),
+		Device{ID: sn.Device, Image: img.ID, Kind: SnapshotDevice}))
 	if !reflect.DeepEqual(after.Progress, img.Progress) {
 		t.Errorf("image changed from %+v to %+v", img.Progress, after.Progress)
 	}
@@ -131,7 +136,8 @@ func copyOld(t *testing.T, from, to *Store) {
 	}
 	for _, table := range []string{"images", "events", "devices", "snapshots"} {
 		var columns string
-		if err := to.journal.QueryRowContext(ctx, `SELECT group_concat(name) FROM pragma_table_info(?)`, table).Scan(&columns); err != nil {
+		if err := to.journal.QueryRowContext(ctx, `SELECT group_concat(name) FROM pragma_table_info(?)`, table).
+			Scan(&columns); err != nil {
 			t.Fatal(err)
 		}
 		query := fmt.Sprintf(`INSERT INTO main.%s (%s) SELECT %s FROM today.%s`, table, columns, columns, table)
@@ -149,7 +155,8 @@ func TestMigrateFromTheFirst(t *testing.T) {
 	if _, _, err := today.Enqueue(ctx, object(2)); err != nil {
 		t.Fatal(err)
 	}
-	images, events, devices := must[[]Image](t)(today.Images(ctx)), must[[]Event](t)(today.Since(ctx, 0)), must[[]Device](t)(today.Devices(ctx))
+	images, events, devices := must[[]Image](t)(today.Images(ctx)), must[[]Event](t)(today.Since(ctx, 0)),
+		must[[]Device](t)(today.Devices(ctx))
 	path := filepath.Join(t.TempDir(), "c.db")
 	s := open(path, "rwc")
 	if err := migrateOne(ctx, s.journal, "migrations/001_journal.sql", 1); err != nil {
@@ -191,7 +198,8 @@ func TestMigrateFromTheFirst(t *testing.T) {
 func sameSchema(t *testing.T, s *Store) {
 	t.Helper()
 	schema := func(s *Store) (list string) {
-		err := s.read.QueryRowContext(t.Context(), "SELECT group_concat(type || ' ' || name, ', ' ORDER BY name) FROM sqlite_schema").Scan(&list)
+		err := s.read.QueryRowContext(t.Context(),
+			"SELECT group_concat(type || ' ' || name, ', ' ORDER BY name) FROM sqlite_schema").Scan(&list)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,7 +14,8 @@ const poolReplace = `UPDATE pool SET uuid = ?, name = ?, data = ?, metadata = ?,
 // the pool does not have them and takes their images back to the stages that make them.
 func (s *Store) ReplacePool(ctx context.Context, old string, p Pool) error {
 	return s.tx(ctx, func(tx *sql.Tx) error {
-		res, err := tx.ExecContext(ctx, poolReplace, p.UUID, p.Name, p.Data, p.Metadata, p.BlockSize, s.now().UnixNano(), old)
+		res, err := tx.ExecContext(ctx, poolReplace, p.UUID, p.Name, p.Data, p.Metadata, p.BlockSize, s.now().
+			UnixNano(), old)
 		if err != nil {
 			return fmt.Errorf("replace pool: %w", err)
 		}

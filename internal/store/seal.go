@@ -67,18 +67,25 @@ func SealOf(p Pool, img Image, b Blob, d Device, t Tree) Seal {
 		Bucket: o.Bucket, Key: o.Key, VersionID: o.VersionID, ETag: o.ETag, Sequencer: o.Sequencer, ObjectSize: o.Size,
 		ArchiveSHA256: b.SHA256, ArchiveSize: b.Size,
 		Device: d.ID, DeviceBytes: d.Bytes, FSUUID: d.FSUUID,
-		Shape: t.Shape, Policy: t.Policy, Digest: t.Digest, Entries: t.Entries, Files: t.Files, Bytes: t.Bytes, Changed: t.Changed,
+		Shape: t.Shape, Policy: t.Policy, Digest: t.Digest, Entries: t.Entries, Files: t.Files, Bytes: t.Bytes,
+		Changed: t.Changed,
 	}
 }
 
 // Object is the S3 object that the image is.
 func (s Seal) Object() Object {
-	return Object{Bucket: s.Bucket, Key: s.Key, VersionID: s.VersionID, ETag: s.ETag, Sequencer: s.Sequencer, Size: s.ObjectSize}
+	return Object{
+		Bucket: s.Bucket, Key: s.Key, VersionID: s.VersionID, ETag: s.ETag, Sequencer: s.Sequencer,
+		Size: s.ObjectSize,
+	}
 }
 
 // Tree is what the device holds.
 func (s Seal) Tree() Tree {
-	return Tree{Device: s.Device, Shape: s.Shape, Policy: s.Policy, Digest: s.Digest, Entries: s.Entries, Files: s.Files, Bytes: s.Bytes, Changed: s.Changed}
+	return Tree{
+		Device: s.Device, Shape: s.Shape, Policy: s.Policy, Digest: s.Digest, Entries: s.Entries,
+		Files: s.Files, Bytes: s.Bytes, Changed: s.Changed,
+	}
 }
 
 // Encode is the one form of the seal that ParseSeal accepts. ErrSeal says that there is
@@ -135,9 +142,11 @@ func (s Seal) check() error {
 		"time":    s.CreatedAt.Year() < 1970 || s.CreatedAt.Year() > 2261 || offset != 0, // Unix nanoseconds in 64 bits
 		"object":  s.Bucket == "" || s.Key == "" || s.ObjectSize < 0,
 		"archive": !hexSum.MatchString(s.ArchiveSHA256) || s.ArchiveSize < 0,
-		"device":  s.Device < 1 || s.Device > maxDevice || s.DeviceBytes < sectorSize || s.DeviceBytes%sectorSize != 0 || !plainID.MatchString(s.FSUUID),
-		"digest":  !hexSum.MatchString(strings.TrimPrefix(s.Digest, "sha256:")) || !strings.HasPrefix(s.Digest, "sha256:"),
-		"tree":    s.Shape == "" || s.Policy == "" || s.Entries < 0 || s.Files < 0 || s.Bytes < 0 || s.Changed < 0,
+		"device": s.Device < 1 || s.Device > maxDevice || s.DeviceBytes < sectorSize ||
+			s.DeviceBytes%sectorSize != 0 || !plainID.MatchString(s.FSUUID),
+		"digest": !hexSum.MatchString(strings.TrimPrefix(s.Digest, "sha256:")) ||
+			!strings.HasPrefix(s.Digest, "sha256:"),
+		"tree": s.Shape == "" || s.Policy == "" || s.Entries < 0 || s.Files < 0 || s.Bytes < 0 || s.Changed < 0,
 	} {
 		if wrong {
 			return fmt.Errorf("%w: no valid %s in it", ErrSeal, what)

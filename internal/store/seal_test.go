@@ -11,10 +11,16 @@ import (
 
 func someSeal(n int64) Seal {
 	return SealOf(Pool{UUID: "0b7cf2ea-3d4b-4f0a-9f0e-7b7d1f4a2c11", Name: "images"},
-		Image{ID: n, Object: Object{Bucket: "b", Key: "images/ä <&>\u2028.tar", VersionID: strings.Repeat("v", int(n)), ETag: "e", Sequencer: "s", Size: 9}, CreatedAt: time.Unix(1700000000, 123).UTC()},
+		Image{ID: n, Object: Object{
+			Bucket: "b", Key: "images/ä <&>\u2028.tar", VersionID: strings.Repeat("v", int(n)),
+			ETag: "e", Sequencer: "s", Size: 9,
+		}, CreatedAt: time.Unix(1700000000, 123).UTC()},
 		Blob{SHA256: strings.Repeat("ab", 32), Size: 10240},
 		Device{ID: 10 * n, Bytes: 256 << 20, FSUUID: "5a1e7c3a-7a52-4a4e-9d3f-0c0f1d2e3b4a"},
-		Tree{Device: 10 * n, Shape: "bundle", Policy: "strict", Digest: "sha256:" + strings.Repeat("0f", 32), Entries: 12, Files: 11, Bytes: 99, Changed: 1})
+		Tree{
+			Device: 10 * n, Shape: "bundle", Policy: "strict", Digest: "sha256:" + strings.Repeat("0f", 32),
+			Entries: 12, Files: 11, Bytes: 99, Changed: 1,
+		})
 }
 
 // What was encoded is read again, with what the journal needs of it.
@@ -27,12 +33,17 @@ func TestSeal(t *testing.T) {
 	if o := s.Object(); o.Version() != "v" || o.Key != s.Key || o.Size != 9 {
 		t.Errorf("object %+v", o)
 	}
-	if tr := s.Tree(); !reflect.DeepEqual(tr, Tree{Device: 10, Shape: "bundle", Policy: "strict", Digest: s.Digest, Entries: 12, Files: 11, Bytes: 99, Changed: 1}) {
+	if tr := s.Tree(); !reflect.DeepEqual(tr,
+		Tree{
+			Device: 10, Shape: "bundle", Policy: "strict", Digest: s.Digest, Entries: 12, Files: 11, Bytes: 99,
+			Changed: 1,
+		}) {
 		t.Errorf("tree %+v", tr)
 	}
 	other := s
 	other.Key, other.Entries = "images/b.tar", 13
-	if lines := s.Differs(other); len(lines) != 2 || !strings.Contains(lines[0], "key is images/b.tar") || !strings.Contains(lines[1], "entries is 13, should be 12") {
+	if lines := s.Differs(other); len(lines) != 2 || !strings.Contains(lines[0], "key is images/b.tar") ||
+		!strings.Contains(lines[1], "entries is 13, should be 12") {
 		t.Errorf("differences: %q", lines)
 	}
 	if lines := s.Differs(s); lines != nil {

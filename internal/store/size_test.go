@@ -24,7 +24,10 @@ func grow(t *testing.T, s *Store) *sql.Conn {
 		t.Fatal(n)
 	}
 	for i := range 20 {
-		q := Quarantined{MessageID: strings.Repeat("m", i+1), Body: strings.Repeat("0123456789abcdef", 32<<10), Reason: "r"}
+		q := Quarantined{
+			MessageID: strings.Repeat("m", i+1), Body: strings.Repeat("0123456789abcdef", 32<<10),
+			Reason: "r",
+		}
 		if err := s.Quarantine(t.Context(), q); err != nil {
 			t.Fatal(err)
 		}
@@ -98,7 +101,8 @@ func TestEmptyLog(t *testing.T) {
 			}
 		})
 		var ms int
-		if err := conn.QueryRowContext(t.Context(), "PRAGMA busy_timeout").Scan(&ms); err != nil || ms != int(busyTimeout.Milliseconds()) {
+		if err := conn.QueryRowContext(t.Context(), "PRAGMA busy_timeout").Scan(&ms); err != nil ||
+			ms != int(busyTimeout.Milliseconds()) {
 			t.Errorf("a connection waits %d ms, %v", ms, err)
 		}
 	}

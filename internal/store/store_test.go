@@ -58,7 +58,8 @@ func TestPragmas(t *testing.T) {
 		conn := must[*sql.Conn](t)(db.Conn(ctx))
 		held = append(held, conn)
 		for pragma, want := range map[string]string{
-			"journal_mode": "wal", "synchronous": synchronous, "cache_size": "-10000", "busy_timeout": "5000", "foreign_keys": "1",
+			"journal_mode": "wal", "synchronous": synchronous, "cache_size": "-10000", "busy_timeout": "5000",
+			"foreign_keys":       "1",
 			"journal_size_limit": fmt.Sprint(logLimit),
 		} {
 			var got string
@@ -85,15 +86,25 @@ func TestPragmas(t *testing.T) {
 func TestQueriesPrepare(t *testing.T) {
 	s := newStore(t)
 	queries := map[string]string{
-		"imageByID": imageByID, "imageByObject": imageByObject, "imagesByKey": imagesByKey, "imagesPending": imagesPending,
-		"imagesAll": imagesAll, "imageCounts": imageCounts, "imageByETag": imageByETag, "imagesByETag": imagesByETag, "imagesUnder": imagesUnder, "treeUsed": treeUsed, "imageInsert": imageInsert, "imageUpdate": imageUpdate,
-		"eventInsert": eventInsert, "messageSeen": messageSeen, "eventsOf": eventsOf, "eventsAfter": eventsAfter, "devicesKept": devicesKept, "devicesOf": devicesOf,
-		"deviceInsert": deviceInsert, "deviceUpdate": deviceUpdate, "deviceKept": deviceKept, "deviceHandedOut": deviceHandedOut, "deviceSequence": deviceSequence, "deviceSkip": deviceSkip, "snapshotsAll": snapshotsAll, "snapshotsOf": snapshotsOf,
-		"snapshotInsert": snapshotInsert, "snapshotGone": snapshotGone, "poolSelect": poolSelect, "poolInsert": poolInsert, "poolReady": poolReady,
-		"quarantineAll": quarantineAll, "quarantineOne": quarantineOne, "quarantineInsert": quarantineInsert, "quarantineDelete": quarantineDelete,
-		"backfillSelect": backfillSelect, "backfillUpsert": backfillUpsert, "imagesUntouched": imagesUntouched, "probe": probe, "sizeSelect": sizeSelect,
-		"snapshotEver": snapshotEver, "devicesLeft": devicesLeft, "poolReplace": poolReplace, "poolGeneration": poolGeneration, "poolLocated": poolLocated,
-		"rebuildEmpty": rebuildEmpty, "rebuildImage": rebuildImage, "rebuildDevice": rebuildDevice, "imageSequence": imageSequence, "imageSkip": imageSkip,
+		"imageByID": imageByID, "imageByObject": imageByObject, "imagesByKey": imagesByKey,
+		"imagesPending": imagesPending,
+		"imagesAll":     imagesAll, "imageCounts": imageCounts, "imageByETag": imageByETag, "imagesByETag": imagesByETag,
+		"imagesUnder": imagesUnder, "treeUsed": treeUsed, "imageInsert": imageInsert, "imageUpdate": imageUpdate,
+		"eventInsert": eventInsert, "messageSeen": messageSeen, "eventsOf": eventsOf, "eventsAfter": eventsAfter,
+		"devicesKept": devicesKept, "devicesOf": devicesOf,
+		"deviceInsert": deviceInsert, "deviceUpdate": deviceUpdate, "deviceKept": deviceKept,
+		"deviceHandedOut": deviceHandedOut, "deviceSequence": deviceSequence, "deviceSkip": deviceSkip,
+		"snapshotsAll": snapshotsAll, "snapshotsOf": snapshotsOf,
+		"snapshotInsert": snapshotInsert, "snapshotGone": snapshotGone, "poolSelect": poolSelect,
+		"poolInsert": poolInsert, "poolReady": poolReady,
+		"quarantineAll": quarantineAll, "quarantineOne": quarantineOne, "quarantineInsert": quarantineInsert,
+		"quarantineDelete": quarantineDelete,
+		"backfillSelect":   backfillSelect, "backfillUpsert": backfillUpsert, "imagesUntouched": imagesUntouched,
+		"probe": probe, "sizeSelect": sizeSelect,
+		"snapshotEver": snapshotEver, "devicesLeft": devicesLeft, "poolReplace": poolReplace,
+		"poolGeneration": poolGeneration, "poolLocated": poolLocated,
+		"rebuildEmpty": rebuildEmpty, "rebuildImage": rebuildImage, "rebuildDevice": rebuildDevice,
+		"imageSequence": imageSequence, "imageSkip": imageSkip,
 	}
 	for name, q := range queries {
 		stmt, err := s.read.PrepareContext(t.Context(), q)
@@ -117,7 +128,10 @@ func TestQueriesPrepare(t *testing.T) {
 func queryConstants(t *testing.T) []string {
 	t.Helper()
 	var names []string
-	for _, file := range []string{"images.go", "devices.go", "quarantine.go", "backfill.go", "remove.go", "rebuild.go", "size.go"} {
+	for _, file := range []string{
+		"images.go", "devices.go", "quarantine.go", "backfill.go", "remove.go", "rebuild.go",
+		"size.go",
+	} {
 		f := must[*ast.File](t)(parser.ParseFile(token.NewFileSet(), file, nil, 0))
 		ast.Inspect(f, func(n ast.Node) bool {
 			spec, ok := n.(*ast.ValueSpec)
@@ -181,7 +195,8 @@ func TestOddPath(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if names, err := filepath.Glob(filepath.Join(filepath.Dir(dir), "*", "c.db")); err != nil || len(names) != 1 || filepath.Dir(names[0]) != dir {
+	if names, err := filepath.Glob(filepath.Join(filepath.Dir(dir), "*", "c.db")); err != nil || len(names) != 1 ||
+		filepath.Dir(names[0]) != dir {
 		t.Errorf("database at %v (%v), want it in %s", names, err, dir)
 	}
 }
@@ -216,7 +231,8 @@ func TestWholeLife(t *testing.T) {
 	if img.State != Active || img.Stage != "" || img.Running || img.Blob == nil || img.Tree == nil {
 		t.Errorf("after all stages: %+v", img.Progress)
 	}
-	if sn := must[[]Snapshot](t)(s.SnapshotsOf(ctx, img.ID)); len(sn) != 1 || sn[0].Path != "/dev/mapper/x" || sn[0].Key != img.Key {
+	if sn := must[[]Snapshot](t)(s.SnapshotsOf(ctx, img.ID)); len(sn) != 1 || sn[0].Path != "/dev/mapper/x" ||
+		sn[0].Key != img.Key {
 		t.Errorf("snapshots: %+v", sn)
 	}
 	again, created, err := s.Enqueue(ctx, img.Object)
@@ -226,7 +242,8 @@ func TestWholeLife(t *testing.T) {
 	// a further snapshot is an attempt at the last stage and leaves the image active
 	a := must[Attempt](t)(s.Begin(ctx, img.ID, Activate))
 	sn := must[Device](t)(s.Reserve(ctx, a, Device{Kind: SnapshotDevice, Bytes: 1 << 20, Origin: img.Tree.Device}))
-	if img = must[Image](t)(s.Fail(ctx, a, Failure{Verdict: "retry", Reason: "pool"})); img.State != Active || img.Failures != 0 {
+	if img = must[Image](t)(s.Fail(ctx, a, Failure{Verdict: "retry", Reason: "pool"})); img.State != Active ||
+		img.Failures != 0 {
 		t.Errorf("a failed further snapshot changed the image: %+v", img.Progress)
 	}
 	for _, st := range []DeviceState{Deleting, Gone} {
@@ -251,7 +268,8 @@ func TestActiveOutlivesItsArchive(t *testing.T) {
 		must[Image](t)(s.Reopen(t.Context(), img.ID, Download, "archive is gone"))
 		a := must[Attempt](t)(s.Begin(t.Context(), img.ID, Download))
 		img = must[Image](t)(s.Fail(t.Context(), a, Failure{Verdict: verdict, Reason: "object is gone"}))
-		if img.State != Active || img.Tree == nil || img.Blob != nil || img.Reason != "its archive is missing: object is gone" {
+		if img.State != Active || img.Tree == nil || img.Blob != nil ||
+			img.Reason != "its archive is missing: object is gone" {
 			t.Errorf("after %s: %+v, want an active image without archive", verdict, img.Progress)
 		}
 	}
@@ -267,7 +285,8 @@ func TestReopenedAfterTheEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 		a := must[Attempt](t)(s.Begin(t.Context(), img.ID, Download))
-		if img = must[Image](t)(s.Fail(t.Context(), a, Failure{Verdict: string(verdict), Reason: "why"})); img.State != verdict || !img.State.Refused() {
+		if img = must[Image](t)(s.Fail(t.Context(), a,
+			Failure{Verdict: string(verdict), Reason: "why"})); img.State != verdict || !img.State.Refused() {
 			t.Errorf("verdict %s made the image %s", verdict, img.State)
 		}
 		img, err = s.Reopen(t.Context(), img.ID, Download, "asked for again")
@@ -304,7 +323,8 @@ func TestQuarantine(t *testing.T) {
 	s := newStore(t)
 	ctx := t.Context()
 	for attempts := range 3 {
-		if err := s.Quarantine(ctx, Quarantined{MessageID: "m1", Body: "{", Reason: "malformed", Attempts: attempts}); err != nil {
+		if err := s.Quarantine(ctx,
+			Quarantined{MessageID: "m1", Body: "{", Reason: "malformed", Attempts: attempts}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -330,10 +350,12 @@ func TestBackfillProgress(t *testing.T) {
 		t.Errorf("before the first: %v, want ErrNotFound", err)
 	}
 	for _, token := range []string{"t1", ""} {
-		if err := s.SetBackfill(ctx, Backfill{Bucket: "b", Prefix: "p/", Token: token, Listed: 5, Enqueued: 2}); err != nil {
+		if err := s.SetBackfill(ctx,
+			Backfill{Bucket: "b", Prefix: "p/", Token: token, Listed: 5, Enqueued: 2}); err != nil {
 			t.Fatal(err)
 		}
-		if b := must[Backfill](t)(s.Backfill(ctx)); b.Token != token || b.Listed != 5 || b.Enqueued != 2 || b.Bucket != "b" {
+		if b := must[Backfill](t)(s.Backfill(ctx)); b.Token != token || b.Listed != 5 || b.Enqueued != 2 ||
+			b.Bucket != "b" {
 			t.Errorf("progress %+v, want token %q", b, token)
 		}
 	}
@@ -361,9 +383,17 @@ func TestFencing(t *testing.T) {
 	cur := must[Attempt](t)(s.Begin(ctx, img.ID, Download)) // the first was cut off by a crash, or is a zombie
 	writes := map[string]func(Attempt) error{
 		"Downloaded": func(a Attempt) error { _, err := s.Downloaded(ctx, a, Blob{}); return err },
-		"Reserve":    func(a Attempt) error { _, err := s.Reserve(ctx, a, Device{Kind: ImageDevice, Bytes: 1}); return err },
-		"Fail":       func(a Attempt) error { _, err := s.Fail(ctx, a, Failure{Verdict: "retry", Reason: "x"}); return err },
-		"Undo":       func(a Attempt) error { _, err := s.Undo(ctx, a, "x"); return err },
+		"Reserve": func(a Attempt) error {
+			_,
+				err := s.Reserve(ctx, a, Device{Kind: ImageDevice, Bytes: 1})
+			return err
+		},
+		"Fail": func(a Attempt) error {
+			_,
+				err := s.Fail(ctx, a, Failure{Verdict: "retry", Reason: "x"})
+			return err
+		},
+		"Undo": func(a Attempt) error { _, err := s.Undo(ctx, a, "x"); return err },
 	}
 	before := len(must[[]Event](t)(s.History(ctx, img.ID)))
 	for name, write := range writes {
@@ -371,7 +401,8 @@ func TestFencing(t *testing.T) {
 			t.Errorf("%s by a fenced attempt: %v, want ErrFenced", name, err)
 		}
 	}
-	if after := len(must[[]Event](t)(s.History(ctx, img.ID))); after != before || len(must[[]Device](t)(s.Devices(ctx))) != 0 {
+	if after := len(must[[]Event](t)(s.History(ctx, img.ID))); after != before ||
+		len(must[[]Device](t)(s.Devices(ctx))) != 0 {
 		t.Error("a fenced write left something behind")
 	}
 	must[Image](t)(s.Downloaded(ctx, cur, Blob{Path: "p"}))
@@ -461,7 +492,10 @@ func walk(t *testing.T, s *Store, r *rand.Rand, steps int) {
 		case 8:
 			_, err = s.Unpacked(ctx, a, d)
 		case 9:
-			_, err = s.Fail(ctx, a, Failure{Verdict: []string{"retry", "retry", "retry", "rejected", "dead", "vanished"}[r.IntN(6)], Reason: "why"})
+			_, err = s.Fail(ctx, a, Failure{Verdict: []string{
+				"retry", "retry", "retry", "rejected", "dead",
+				"vanished",
+			}[r.IntN(6)], Reason: "why"})
 		case 10:
 			_, err = s.HandedOff(ctx, a)
 		case 11:
@@ -474,7 +508,8 @@ func walk(t *testing.T, s *Store, r *rand.Rand, steps int) {
 			_, err = s.Resubmit(ctx, r.Int64N(4))
 		}
 		constraint := err != nil && strings.Contains(err.Error(), "constraint")
-		if err != nil && !constraint && !errors.Is(err, ErrFenced) && !errors.Is(err, ErrOrder) && !errors.Is(err, ErrNotFound) &&
+		if err != nil && !constraint && !errors.Is(err, ErrFenced) && !errors.Is(err, ErrOrder) &&
+			!errors.Is(err, ErrNotFound) &&
 			!errors.Is(err, ErrLeftovers) {
 			t.Fatal(err)
 		}
@@ -503,7 +538,8 @@ func TestCutOff(t *testing.T) {
 			}
 		}
 	}
-	if got, resumed, err := s.Resume(ctx, img.ID, "asked"); err != nil || !resumed || got.CutOffs != 0 || got.Stage != Download {
+	if got, resumed, err := s.Resume(ctx, img.ID, "asked"); err != nil || !resumed || got.CutOffs != 0 ||
+		got.Stage != Download {
 		t.Errorf("resumed: %t %+v %v", resumed, got.Progress, err)
 	}
 	must[Attempt](t)(s.Begin(ctx, img.ID, Download))
@@ -519,7 +555,8 @@ func TestCutOff(t *testing.T) {
 func folds(t *testing.T, s *Store, image int64) {
 	t.Helper()
 	img := must[Image](t)(s.Image(t.Context(), image))
-	if p := must[Progress](t)(Fold(must[[]Event](t)(s.History(t.Context(), image)))); !reflect.DeepEqual(p, img.Progress) {
+	if p := must[Progress](t)(Fold(must[[]Event](t)(s.History(t.Context(), image)))); !reflect.DeepEqual(p,
+		img.Progress) {
 		t.Errorf("row %+v, fold %+v", img.Progress, p)
 	}
 }
@@ -550,7 +587,8 @@ func TestBeginsAnew(t *testing.T) {
 		}
 		for range 3 {
 			a := must[Attempt](t)(s.Begin(ctx, img.ID, Download))
-			if got := must[Image](t)(s.Fail(ctx, a, Failure{Verdict: "retry", Reason: "slow", Fetched: 1})); got.Failures != 0 {
+			if got := must[Image](t)(s.Fail(ctx, a,
+				Failure{Verdict: "retry", Reason: "slow", Fetched: 1})); got.Failures != 0 {
 				t.Errorf("counted although it got further: %+v", got.Progress)
 			}
 		}

@@ -31,14 +31,15 @@ type State string
 // was lost; Removed only when an operator submits it again; the others by a new event, a
 // refusal (Rejected, Violation) only once policy or limits differ.
 const (
-	Pending    State = "pending"    // in the pipeline, or waiting for its next attempt
-	Active     State = "active"     // every stage done, a snapshot is active
-	Rejected   State = "rejected"   // refused for what it is
-	Violation  State = "violation"  // refused as an attack
-	Superseded State = "superseded" // its key was overwritten before it was fetched; the newer object is an image of its own
-	Vanished   State = "vanished"   // the object was deleted before it was fetched
-	Dead       State = "dead"       // given up after too many attempts; a new message about it is a new chance
-	Removed    State = "removed"    // by an operator; a new message about it changes nothing
+	Pending   State = "pending"   // in the pipeline, or waiting for its next attempt
+	Active    State = "active"    // every stage done, a snapshot is active
+	Rejected  State = "rejected"  // refused for what it is
+	Violation State = "violation" // refused as an attack
+	// Its key was overwritten before it was fetched; the newer is an image of its own.
+	Superseded State = "superseded"
+	Vanished   State = "vanished" // the object was deleted before it was fetched
+	Dead       State = "dead"     // given up after too many attempts; a new message about it is a new chance
+	Removed    State = "removed"  // by an operator; a new message about it changes nothing
 )
 
 // Refused tells whether the image ended without a result, or its results were removed:
@@ -184,8 +185,9 @@ type Detail struct {
 	Tree     *Tree     `json:"tree,omitempty"`
 	Snapshot *Snapshot `json:"snapshot,omitempty"`
 
-	CutOff  bool   `json:"cut_off,omitempty"` // the process or the machine died during the attempt
-	Doubt   State  `json:"doubt,omitempty"`   // of a failure: the end that it suspects, to be seen twice before it is believed
+	CutOff bool `json:"cut_off,omitempty"` // the process or the machine died during the attempt
+	// of a failure: the end that it suspects, to be seen twice before it is believed
+	Doubt   State  `json:"doubt,omitempty"`
 	Rules   string `json:"rules,omitempty"`   // of a refusal: policy and limits that it was given under
 	Resumed bool   `json:"resumed,omitempty"` // of a reopening: nothing was lost, a waiting image is taken up now
 	Fetched int64  `json:"fetched,omitempty"` // of a failed download: bytes newly on disk

@@ -37,8 +37,14 @@ func Connect(url string) *Cloud {
 	client := plainBodies{awshttp.NewBuildableClient()}
 	return &Cloud{
 		URL: url,
-		S3:  s3.New(s3.Options{Region: "us-east-1", Credentials: creds, BaseEndpoint: aws.String(url), UsePathStyle: true, HTTPClient: client}),
-		SQS: sqs.New(sqs.Options{Region: "us-east-1", Credentials: creds, BaseEndpoint: aws.String(url), HTTPClient: client}),
+		S3: s3.New(s3.Options{
+			Region: "us-east-1", Credentials: creds, BaseEndpoint: aws.String(url),
+			UsePathStyle: true, HTTPClient: client,
+		}),
+		SQS: sqs.New(sqs.Options{
+			Region: "us-east-1", Credentials: creds, BaseEndpoint: aws.String(url),
+			HTTPClient: client,
+		}),
 	}
 }
 
@@ -105,7 +111,10 @@ func (b *Bucket) Notify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return b.configure(ctx, s3types.QueueConfiguration{QueueArn: aws.String(a["QueueArn"]), Events: []s3types.Event{"s3:ObjectCreated:*"}})
+	return b.configure(ctx, s3types.QueueConfiguration{
+		QueueArn: aws.String(a["QueueArn"]),
+		Events:   []s3types.Event{"s3:ObjectCreated:*"},
+	})
 }
 
 // Silence ends that: the queue is told nothing of what is uploaded until the next Notify.
@@ -115,20 +124,23 @@ func (b *Bucket) Silence(ctx context.Context) error { return b.configure(ctx) }
 
 func (b *Bucket) configure(ctx context.Context, queues ...s3types.QueueConfiguration) error {
 	_, err := b.S3.PutBucketNotificationConfiguration(ctx, &s3.PutBucketNotificationConfigurationInput{
-		Bucket: aws.String(b.Name), NotificationConfiguration: &s3types.NotificationConfiguration{QueueConfigurations: queues},
+		Bucket:                    aws.String(b.Name),
+		NotificationConfiguration: &s3types.NotificationConfiguration{QueueConfigurations: queues},
 	})
 	return err
 }
 
 // Put uploads an object.
 func (b *Bucket) Put(ctx context.Context, key string, body []byte) error {
-	_, err := b.S3.PutObject(ctx, &s3.PutObjectInput{Bucket: aws.String(b.Name), Key: aws.String(key), Body: bytes.NewReader(body)})
+	_, err := b.S3.PutObject(ctx,
+		&s3.PutObjectInput{Bucket: aws.String(b.Name), Key: aws.String(key), Body: bytes.NewReader(body)})
 	return err
 }
 
 // Send sends a message to the queue.
 func (b *Bucket) Send(ctx context.Context, body string) error {
-	_, err := b.SQS.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: aws.String(b.Queue), MessageBody: aws.String(body)})
+	_, err := b.SQS.SendMessage(ctx,
+		&sqs.SendMessageInput{QueueUrl: aws.String(b.Queue), MessageBody: aws.String(body)})
 	return err
 }
 
@@ -156,6 +168,7 @@ func (b *Bucket) Visible(ctx context.Context) (int, error) {
 }
 
 func (b *Bucket) attributes(ctx context.Context, names ...sqstypes.QueueAttributeName) (map[string]string, error) {
-	out, err := b.SQS.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: aws.String(b.Queue), AttributeNames: names})
+	out, err := b.SQS.GetQueueAttributes(ctx,
+		&sqs.GetQueueAttributesInput{QueueUrl: aws.String(b.Queue), AttributeNames: names})
 	return out.Attributes, err
 }

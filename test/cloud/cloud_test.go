@@ -38,7 +38,9 @@ func TestBucket(t *testing.T) {
 	check(t, b.Silence(ctx))
 	check(t, b.Put(ctx, "images/silenced.tar", []byte("x")))
 	check(t, b.Notify(ctx))
-	if out, err := c.SQS.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{QueueUrl: aws.String(b.Queue), MaxNumberOfMessages: 10}); err != nil || len(out.Messages) != 2 {
+	if out, err := c.SQS.ReceiveMessage(ctx,
+		&sqs.ReceiveMessageInput{QueueUrl: aws.String(b.Queue), MaxNumberOfMessages: 10}); err != nil ||
+		len(out.Messages) != 2 {
 		t.Fatalf("%d messages, %v; want the two test events", len(out.Messages), err)
 	}
 	check(t, b.Purge(ctx))
@@ -54,17 +56,22 @@ func TestBucket(t *testing.T) {
 		check(t, b.Put(ctx, key, []byte(key)))
 	}
 	drained(false)
-	out, err := c.SQS.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{QueueUrl: aws.String(b.Queue), MaxNumberOfMessages: 10})
+	out, err := c.SQS.ReceiveMessage(ctx,
+		&sqs.ReceiveMessageInput{QueueUrl: aws.String(b.Queue), MaxNumberOfMessages: 10})
 	check(t, err)
 	if len(out.Messages) != 3 || len(deleted) > 0 {
 		t.Fatalf("%d messages, deleted %q", len(out.Messages), deleted)
 	}
 	drained(false)
-	_, err = c.SQS.DeleteMessage(ctx, &sqs.DeleteMessageInput{QueueUrl: aws.String(b.Queue), ReceiptHandle: out.Messages[0].ReceiptHandle})
+	_, err = c.SQS.DeleteMessage(ctx,
+		&sqs.DeleteMessageInput{QueueUrl: aws.String(b.Queue), ReceiptHandle: out.Messages[0].ReceiptHandle})
 	check(t, err)
 	var rest []sqstypes.DeleteMessageBatchRequestEntry
 	for i, m := range out.Messages[1:] {
-		rest = append(rest, sqstypes.DeleteMessageBatchRequestEntry{Id: aws.String(string(rune('a' + i))), ReceiptHandle: m.ReceiptHandle})
+		rest = append(rest, sqstypes.DeleteMessageBatchRequestEntry{
+			Id:            aws.String(string(rune('a' + i))),
+			ReceiptHandle: m.ReceiptHandle,
+		})
 	}
 	_, err = c.SQS.DeleteMessageBatch(ctx, &sqs.DeleteMessageBatchInput{QueueUrl: aws.String(b.Queue), Entries: rest})
 	check(t, err)

@@ -89,7 +89,8 @@ func (h *host) waitSettled(key string, redeliver bool) {
 	since := time.Now()
 	h.WaitFor(key+" ends "+string(want), func() bool {
 		img, ok := h.image(key)
-		if !ok && redeliver && time.Since(since) > 5*time.Second { // the last poll of the daemon that was killed took its message along
+		// the last poll of the daemon that was killed took its message along
+		if !ok && redeliver && time.Since(since) > 5*time.Second {
 			since = time.Now()
 			h.w.upload(h.T, key)
 		}

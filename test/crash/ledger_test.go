@@ -43,7 +43,10 @@ const (
 )
 
 func openLedger(dir string) (*ledger, error) {
-	l := &ledger{dir: dir, Next: map[string]int{}, Deleted: map[string]bool{}, Traces: map[string][]string{}, Kills: map[string]int{}}
+	l := &ledger{
+		dir: dir, Next: map[string]int{}, Deleted: map[string]bool{}, Traces: map[string][]string{},
+		Kills: map[string]int{},
+	}
 	text, err := os.ReadFile(filepath.Join(dir, ledgerName))
 	if errors.Is(err, fs.ErrNotExist) {
 		l.Seed = int64(setting("CIM_CRASH_SEED", int(time.Now().UnixNano()%1_000_000)))
@@ -113,7 +116,8 @@ func (l *ledger) each(t *testing.T, n, stride int, do func(t *testing.T, i int))
 		l.Cases++
 		if time.Since(l.Shown) > 15*time.Second || l.Next[t.Name()] >= n {
 			l.Shown = time.Now()
-			fmt.Printf("%s  %s: %d of %d, kills %d + %d kernels, %d failures\n", l.Shown.Format(time.TimeOnly), t.Name(), min(l.Next[t.Name()], n), n,
+			fmt.Printf("%s  %s: %d of %d, kills %d + %d kernels, %d failures\n",
+				l.Shown.Format(time.TimeOnly), t.Name(), min(l.Next[t.Name()], n), n,
 				l.Kills["kill"], l.Kills["kernel"], len(l.Failures))
 		}
 		l.save()

@@ -79,7 +79,8 @@ func TestPoolCreateKilled(t *testing.T) {
 	t.Run("once", func(t *testing.T) { overPoints(t, createTrace, created) })
 	t.Run("twice", func(t *testing.T) { // the second time at every point of the next try
 		pairs := pairs(createTrace, "kill")
-		book.each(t, len(pairs), setting("CIM_CRASH_EVERY", selection), func(t *testing.T, i int) { created(t, pairs[i]...) })
+		book.each(t, len(pairs), setting("CIM_CRASH_EVERY", selection),
+			func(t *testing.T, i int) { created(t, pairs[i]...) })
 	})
 }
 
@@ -136,7 +137,8 @@ func replaced(t *testing.T, kills ...kill) []string {
 	}
 	args := append(h.createPool(), "--replace")
 	h.dieAt(kills, args...)
-	if row, err := h.Store.Pool(t.Context()); err != nil || len(kills) > 0 && row.State == "ready" && devmapper.Lost(invariants.ConfigOf(row)) != nil {
+	if row, err := h.Store.Pool(t.Context()); err != nil || len(kills) > 0 && row.State == "ready" &&
+		devmapper.Lost(invariants.ConfigOf(row)) != nil {
 		h.Check(err) // killed when all was done
 		args = h.createPool()
 	}

@@ -70,7 +70,10 @@ func theRoundsHost(t *testing.T, i int) *host {
 // downloaded in parts, one is refused.
 func (h *host) putRound(round int) {
 	h.T.Helper()
-	for n, name := range []string{"images/5-a", "images/20-b", "images/20-c", "images/200-d", "images/700-e", "images/refused-f"} {
+	for n, name := range []string{
+		"images/5-a", "images/20-b", "images/20-c", "images/200-d", "images/700-e",
+		"images/refused-f",
+	} {
 		if n == 4 && round%2 == 1 {
 			continue
 		}

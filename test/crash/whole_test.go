@@ -116,7 +116,8 @@ func (h *host) wholeMachine(pool store.Pool) {
 		}
 	}
 	for _, f := range h.glob("/sys/block/loop*/loop/backing_file") {
-		if name, err := os.ReadFile(f); err == nil && !slices.Contains([]string{pool.Data, pool.Metadata}, strings.TrimSpace(string(name))) {
+		if name, err := os.ReadFile(f); err == nil &&
+			!slices.Contains([]string{pool.Data, pool.Metadata}, strings.TrimSpace(string(name))) {
 			h.Errorf("left attached: %s", name)
 		}
 	}

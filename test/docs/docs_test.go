@@ -60,7 +60,8 @@ func ruleTable() string {
 	var b strings.Builder
 	b.WriteString("| code | when | strict | distro | trusted | violation |\n|---|---|---|---|---|---|\n")
 	for _, r := range archive.Rules() {
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s | %s |\n", r.Reason, strings.ReplaceAll(r.When, "|", `\|`), r.Strict, r.Distro, r.Trusted,
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s | %s |\n", r.Reason, strings.ReplaceAll(r.When, "|", `\|`),
+			r.Strict, r.Distro, r.Trusted,
 			map[bool]string{true: "yes", false: ""}[r.Violation])
 	}
 	return b.String()
@@ -70,7 +71,8 @@ func TestSecurityHasTheRules(t *testing.T) {
 	_, rest, found := strings.Cut(read(t, "docs/security.md"), rulesBegin)
 	table, _, closed := strings.Cut(rest, rulesEnd)
 	if !found || !closed || strings.TrimSpace(table) != strings.TrimSpace(ruleTable()) {
-		t.Errorf("docs/security.md does not have this table, or has another one; paste it:\n%s%s%s", rulesBegin, ruleTable(), rulesEnd)
+		t.Errorf("docs/security.md does not have this table, or has another one; paste it:\n%s%s%s",
+			rulesBegin, ruleTable(), rulesEnd)
 	}
 }
 
@@ -135,7 +137,8 @@ func TestMetricsAreDocumented(t *testing.T) {
 // its struct.
 func settings(t *testing.T) map[string]bool {
 	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, "cmd", "consumer", "config.go"), nil, parser.SkipObjectResolution)
+	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, "cmd", "consumer", "config.go"), nil,
+		parser.SkipObjectResolution)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,12 +191,14 @@ var testVariable = regexp.MustCompile(`\b(?:CIM|E2E|CONFORMANCE|CONSUMER)_[A-Z][
 // The page for developers has every variable of the tests, and none that is gone.
 func TestVariablesOfTests(t *testing.T) {
 	documented, used := map[string]bool{}, map[string]bool{}
-	for _, m := range regexp.MustCompile("(?m)^\\| `("+testVariable.String()+")` \\|").FindAllStringSubmatch(read(t, "docs/development.md"), -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\| `("+testVariable.String()+")` \\|").
+		FindAllStringSubmatch(read(t, "docs/development.md"), -1) {
 		documented[m[1]] = true
 	}
 	for _, top := range []string{"cmd", "internal", "test"} {
 		err := filepath.WalkDir(filepath.Join(root, top), func(path string, _ fs.DirEntry, err error) error {
-			if err != nil || filepath.Ext(path) != ".go" || strings.HasPrefix(path, filepath.Join(root, "test", "docs")) {
+			if err != nil || filepath.Ext(path) != ".go" ||
+				strings.HasPrefix(path, filepath.Join(root, "test", "docs")) {
 				return err
 			}
 			text, err := os.ReadFile(path)

@@ -54,7 +54,8 @@ func (h *host) behindPortal(status int) *portal {
 // isMade reports whether there is an active image of the key with these bytes.
 func (h *host) isMade(key string, body []byte) bool {
 	h.T.Helper()
-	return slices.ContainsFunc(h.ImagesOf(key), func(img store.Image) bool { return img.ETag == md5Hex(body) && img.State == store.Active })
+	return slices.ContainsFunc(h.ImagesOf(key),
+		func(img store.Image) bool { return img.ETag == md5Hex(body) && img.State == store.Active })
 }
 
 // waitMade waits until there is an active image of the key with these bytes.
@@ -84,7 +85,8 @@ func TestProxyHoldsUpOnly(t *testing.T) {
 				t.Errorf("backfill takes the page for a listing: %s", out)
 			}
 			for key, body := range map[string][]byte{"images/small.tar": small, "images/large.tar": large} {
-				if images := h.ImagesOf(key); len(images) != 1 || images[0].State != store.Pending || images[0].ETag != md5Hex(body) {
+				if images := h.ImagesOf(key); len(images) != 1 || images[0].State != store.Pending ||
+					images[0].ETag != md5Hex(body) {
 					t.Errorf("while the proxy answers: %+v", images)
 				}
 			}
@@ -157,7 +159,8 @@ func TestCustomerKeyIsRefused(t *testing.T) {
 	h.Check(err)
 	h.Start()
 	img := h.WaitEnded("images/secret.tar")
-	if img.State != store.Rejected || img.Failures > 1 || !strings.HasPrefix(img.Reason, "S3 refuses this object: InvalidRequest: ") {
+	if img.State != store.Rejected || img.Failures > 1 ||
+		!strings.HasPrefix(img.Reason, "S3 refuses this object: InvalidRequest: ") {
 		t.Errorf("%s after %d failures: %s", img.State, img.Failures, img.Reason)
 	}
 	h.WaitDrained()
@@ -170,12 +173,14 @@ func TestCustomerKeyIsRefused(t *testing.T) {
 func TestVersionIDLeftOut(t *testing.T) {
 	h := newHost(t)
 	_, err := h.Cloud.S3.PutBucketVersioning(t.Context(), &s3.PutBucketVersioningInput{
-		Bucket: aws.String(h.Cloud.Name), VersioningConfiguration: &s3types.VersioningConfiguration{Status: s3types.BucketVersioningStatusEnabled},
+		Bucket:                  aws.String(h.Cloud.Name),
+		VersioningConfiguration: &s3types.VersioningConfiguration{Status: s3types.BucketVersioningStatusEnabled},
 	})
 	h.Check(err)
 	without := func(key string, body []byte) {
 		h.send(fmt.Sprintf(`{"Records":[{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put",`+
-			`"s3":{"bucket":{"name":%q},"object":{"key":%q,"size":%d,"eTag":%q}}}]}`, h.Cloud.Name, key, len(body), md5Hex(body)))
+			`"s3":{"bucket":{"name":%q},"object":{"key":%q,"size":%d,"eTag":%q}}}]}`, h.Cloud.Name, key, len(body),
+			md5Hex(body)))
 	}
 	h.Start()
 	first, second := tarballs.RootFS("first", 3), tarballs.RootFS("second", 3)

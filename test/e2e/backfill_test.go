@@ -15,7 +15,8 @@ func TestBackfillTokenForgotten(t *testing.T) {
 	h.Check(h.Cloud.Silence(t.Context()))
 	h.put("images/x.tar", tarballs.RootFS("one", 3))
 	for _, token := range []string{"of-a-bucket-that-was", "no token at all"} {
-		h.Check(h.Store.SetBackfill(t.Context(), store.Backfill{Bucket: h.Cloud.Name, Prefix: "images/", Token: token, StartedAt: time.Now()}))
+		h.Check(h.Store.SetBackfill(t.Context(),
+			store.Backfill{Bucket: h.Cloud.Name, Prefix: "images/", Token: token, StartedAt: time.Now()}))
 		if out := h.Consumer("backfill"); !strings.Contains(out, "1 objects listed") || h.count(store.Pending) != 1 {
 			t.Errorf("token %q: %s", token, out)
 		}

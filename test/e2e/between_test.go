@@ -75,7 +75,8 @@ func TestWorkInHandIsNoDifference(t *testing.T) {
 	o.waitPassed(1)
 	h.waitClaimed()
 	out := h.Consumer("reconcile", "--dry-run")
-	if !strings.Contains(out, "nothing to do") || !strings.Contains(out, "not looked at, because the daemon works on them: 1 images") {
+	if !strings.Contains(out, "nothing to do") ||
+		!strings.Contains(out, "not looked at, because the daemon works on them: 1 images") {
 		t.Errorf("reconcile --dry-run: %s", out)
 	}
 	h.WaitFor("reconciles know of it", func() bool { return strings.Count(string(h.NewestLog()), `"in_hand":1`) > 1 })

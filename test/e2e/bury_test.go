@@ -38,7 +38,8 @@ func (h *host) waitQuarantined() {
 func (h *host) copies(dlq string) string {
 	h.T.Helper()
 	const visible = "ApproximateNumberOfMessages"
-	a, err := h.Cloud.SQS.GetQueueAttributes(h.T.Context(), &sqs.GetQueueAttributesInput{QueueUrl: aws.String(dlq), AttributeNames: []sqstypes.QueueAttributeName{visible}})
+	a, err := h.Cloud.SQS.GetQueueAttributes(h.T.Context(),
+		&sqs.GetQueueAttributesInput{QueueUrl: aws.String(dlq), AttributeNames: []sqstypes.QueueAttributeName{visible}})
 	h.Check(err)
 	return a.Attributes[visible]
 }
@@ -48,8 +49,9 @@ func (h *host) notified(keys ...string) string {
 	tag := md5Hex(tarballs.RootFS("hello", 3))
 	var records []string
 	for _, key := range keys {
-		records = append(records, fmt.Sprintf(`{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":%q},"object":{"key":%q,"eTag":%q}}}`,
-			h.Cloud.Name, key, tag))
+		records = append(records,
+			fmt.Sprintf(`{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":%q},"object":{"key":%q,"eTag":%q}}}`,
+				h.Cloud.Name, key, tag))
 	}
 	return `{"Records":[` + strings.Join(records, ",") + `]}`
 }
@@ -67,11 +69,15 @@ func TestDeadLetterQueueMissing(t *testing.T) {
 		t.Errorf("%d polls", n)
 	}
 	dlq := h.deadLetterQueue()
-	h.faulty().Fault(emulator.Fault{Op: "GetQueueAttributes", Target: path.Base(dlq), Status: http.StatusForbidden, Code: "AccessDenied"})
+	h.faulty().Fault(emulator.Fault{
+		Op: "GetQueueAttributes", Target: path.Base(dlq), Status: http.StatusForbidden,
+		Code: "AccessDenied",
+	})
 	h.Start("SQS_DEAD_LETTER_URL=" + dlq)
 	h.WaitDrained()
 	if log := string(h.NewestLog()); !strings.Contains(log, "sqs:GetQueueAttributes") || h.quarantined() != 0 {
-		t.Errorf("%d in quarantine, the log has no warning: %t", h.quarantined(), !strings.Contains(log, "sqs:GetQueueAttributes"))
+		t.Errorf("%d in quarantine, the log has no warning: %t",
+			h.quarantined(), !strings.Contains(log, "sqs:GetQueueAttributes"))
 	}
 	h.faulty().Clear()
 	if n := h.copies(dlq); n != "1" {
@@ -171,12 +177,16 @@ func TestHeartbeatDenied(t *testing.T) {
 	h := newHost(t, "MAX_ATTEMPTS=3")
 	h.Start()
 	h.WaitRunning()
-	h.faulty().Fault(emulator.Fault{Op: "ChangeMessageVisibilityBatch", Status: http.StatusForbidden, Code: "AccessDenied"})
+	h.faulty().Fault(emulator.Fault{
+		Op: "ChangeMessageVisibilityBatch", Status: http.StatusForbidden,
+		Code: "AccessDenied",
+	})
 	h.faulty().Fault(emulator.Fault{Op: "GetObject", Rate: 20_000})
 	h.put("images/a.tar", tarballs.RootFS("hello", 150)) // some 400 kB: 20 s
 	h.WaitFor("/readyz names the call", func() bool {
 		code, text := h.Get("/readyz")
-		return code == http.StatusServiceUnavailable && strings.Contains(text, "ChangeMessageVisibility fails: denied: allow sqs:ChangeMessageVisibility")
+		return code == http.StatusServiceUnavailable &&
+			strings.Contains(text, "ChangeMessageVisibility fails: denied: allow sqs:ChangeMessageVisibility")
 	})
 	h.waitEvent("images/a.tar", "undone download") // its lease ends
 	text := string(h.NewestLog())
@@ -203,9 +213,11 @@ func TestDeleteDenied(t *testing.T) {
 	img := h.first()
 	h.WaitFor("/readyz names the call", func() bool {
 		code, text := h.Get("/readyz")
-		return code == http.StatusServiceUnavailable && strings.Contains(text, "DeleteMessage fails: denied: allow sqs:DeleteMessage")
+		return code == http.StatusServiceUnavailable &&
+			strings.Contains(text, "DeleteMessage fails: denied: allow sqs:DeleteMessage")
 	})
-	h.WaitFor("the message is visible again, and nobody takes it", func() bool { return h.copies(h.Cloud.Queue) != "0" })
+	h.WaitFor("the message is visible again, and nobody takes it",
+		func() bool { return h.copies(h.Cloud.Queue) != "0" })
 	h.faulty().Clear()
 	h.waitResumed()
 	h.WaitDrained()
@@ -230,8 +242,10 @@ func TestGrowthIsTold(t *testing.T) {
 	h.Start()
 	h.WaitRunning()
 	for _, want := range []string{
-		`imagemanager_database_rows{table="images"} 1`, `imagemanager_database_rows{table="quarantine"} 1`, `imagemanager_database_rows{table="events"} `,
-		`imagemanager_kept_files{what="archives"} 1`, `imagemanager_kept_files{what="manifests"} 1`, `imagemanager_kept_files{what="violations"} 0`,
+		`imagemanager_database_rows{table="images"} 1`, `imagemanager_database_rows{table="quarantine"} 1`,
+		`imagemanager_database_rows{table="events"} `,
+		`imagemanager_kept_files{what="archives"} 1`, `imagemanager_kept_files{what="manifests"} 1`,
+		`imagemanager_kept_files{what="violations"} 0`,
 		`imagemanager_kept_bytes{what="database_log"} 0`,
 	} {
 		h.WaitFor(want, func() bool {

@@ -36,7 +36,10 @@ func TestKilledAtEveryEvent(t *testing.T) {
 // Killed during recovery itself, the next recovery finishes.
 func TestKilledTwice(t *testing.T) {
 	h := newHost(t, "SQS_VISIBILITY=600s")
-	for i, second := range []string{"before:device::deleting", "after:device::deleting", "before:device::gone", "after:device::gone"} {
+	for i, second := range []string{
+		"before:device::deleting", "after:device::deleting", "before:device::gone",
+		"after:device::gone",
+	} {
 		key := fmt.Sprintf("images/%d.tar", i)
 		h.put(key, tarballs.RootFS("hello", 5))
 		for _, at := range []string{"after:step:unpack:filled", second} {

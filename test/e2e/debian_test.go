@@ -65,7 +65,8 @@ func (h *host) putFile(key, path string) {
 	f, err := os.Open(path)
 	h.Check(err)
 	defer f.Close()
-	_, err = h.Cloud.S3.PutObject(h.T.Context(), &s3.PutObjectInput{Bucket: aws.String(h.Cloud.Name), Key: aws.String(key), Body: f})
+	_, err = h.Cloud.S3.PutObject(h.T.Context(),
+		&s3.PutObjectInput{Bucket: aws.String(h.Cloud.Name), Key: aws.String(key), Body: f})
 	h.Check(err)
 }
 
@@ -80,9 +81,13 @@ func savedForms(t *testing.T, rootfs string) map[string]string {
 		return f
 	}
 	lower, upper := splitLayers(t, rootfs, dir)
-	one, two := images.Image{Files: []images.File{layer(rootfs)}}, images.Image{Files: []images.File{layer(lower), layer(upper)}}
+	one, two := images.Image{Files: []images.File{layer(rootfs)}},
+		images.Image{Files: []images.File{layer(lower), layer(upper)}}
 	forms := map[string]string{}
-	for name, entries := range map[string][]images.Entry{"docker-two": two.Docker(), "docker25-one": one.Docker25(), "oci-two": two.OCI()} {
+	for name, entries := range map[string][]images.Entry{
+		"docker-two": two.Docker(), "docker25-one": one.Docker25(),
+		"oci-two": two.OCI(),
+	} {
 		forms[name] = filepath.Join(dir, name)
 		f, err := os.Create(forms[name])
 		must(err)
@@ -114,7 +119,8 @@ func splitLayers(t *testing.T, rootfs, dir string) (lower, upper string) {
 		data, err := src.Seek(0, io.SeekCurrent)
 		must(err)
 		to, which := data+(hdr.Size+511)/512*512, 0
-		if in := strings.TrimPrefix(hdr.Name, "./"); strings.HasPrefix(in, "usr/lib/python3") || strings.HasPrefix(in, "usr/lib/gcc") || strings.HasPrefix(in, "var/") {
+		if in := strings.TrimPrefix(hdr.Name, "./"); strings.HasPrefix(in, "usr/lib/python3") ||
+			strings.HasPrefix(in, "usr/lib/gcc") || strings.HasPrefix(in, "var/") {
 			which = 1
 		}
 		count[which]++
@@ -164,7 +170,8 @@ func (h *host) cost(img store.Image) {
 	written := at["step unpack filled"].Sub(at["step unpack formatted"])
 	read := at["step unpack sealed"].Sub(at["step unpack filled"])
 	h.T.Logf("%s: %s, %d entries, %d MB, %d adjusted: written in %s, read back in %s, ratio %.2f",
-		img.Key, img.Tree.Shape, img.Tree.Entries, img.Tree.Bytes/1e6, img.Tree.Changed, written, read, read.Seconds()/written.Seconds())
+		img.Key, img.Tree.Shape, img.Tree.Entries, img.Tree.Bytes/1e6, img.Tree.Changed, written, read,
+		read.Seconds()/written.Seconds())
 }
 
 // sameAsGNUTar compares a snapshot with what GNU tar extracts, changed as the policy
@@ -173,7 +180,8 @@ func (h *host) sameAsGNUTar(img store.Image, path string) {
 	h.T.Helper()
 	dir := h.T.TempDir()
 	h.Check(os.Mkdir(filepath.Join(dir, "rootfs"), 0o755))
-	cmd := exec.CommandContext(h.T.Context(), "tar", "--extract", "--file", path, "--directory", filepath.Join(dir, "rootfs"), "--preserve-permissions",
+	cmd := exec.CommandContext(h.T.Context(), "tar", "--extract", "--file", path, "--directory",
+		filepath.Join(dir, "rootfs"), "--preserve-permissions",
 		"--numeric-owner", "--same-owner", "--xattrs", "--xattrs-include=*", "--delay-directory-restore")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		h.T.Fatalf("tar: %v\n%s", err, out)
@@ -217,7 +225,8 @@ func asDistro(m *archive.Manifest) (changed int) {
 			}
 		}
 		n := len(r.Xattrs)
-		r.Xattrs = slices.DeleteFunc(r.Xattrs, func(x archive.Xattr) bool { return !strings.HasPrefix(x.Name, "user.") })
+		r.Xattrs = slices.DeleteFunc(r.Xattrs,
+			func(x archive.Xattr) bool { return !strings.HasPrefix(x.Name, "user.") })
 		if len(r.Xattrs) < n {
 			changed++
 		}

@@ -53,7 +53,10 @@ func smallFiles(text string, n int) []byte {
 	var more []tarballs.Entry
 	for i := range n {
 		line := fmt.Sprintf("%s %06d ", text, i)
-		more = append(more, tarballs.Entry{Name: fmt.Sprintf("var/%06d", i), Body: strings.Repeat(line, 64<<10/len(line)), Mode: 0o644})
+		more = append(more, tarballs.Entry{
+			Name: fmt.Sprintf("var/%06d", i),
+			Body: strings.Repeat(line, 64<<10/len(line)), Mode: 0o644,
+		})
 	}
 	return tarballs.RootFS(text, 3, more...)
 }
@@ -81,7 +84,8 @@ func TestDataWritesFail(t *testing.T) {
 	h.Start()
 	h.WaitRunning()
 	kernel := kernelSays(t)
-	disks.Swap(t, data.name, disks.FailRange(data.loop, data.size, 12<<20, 24<<20)) // behind mkfs's blocks, before those of 32 MiB of files
+	// behind mkfs's blocks, before those of 32 MiB of files
+	disks.Swap(t, data.name, disks.FailRange(data.loop, data.size, 12<<20, 24<<20))
 	const key = "images/a.tar"
 	h.put(key, smallFiles(key, 1100))
 	line, lost := make([]byte, 8192), regexp.MustCompile(`I/O error.* writing to inode`)
@@ -148,7 +152,8 @@ func poolWritesFail(t *testing.T, which string) {
 	h.Check(err)
 	got, err := invariants.ReadFile(snapshots[0].Path, "rootfs/etc/hello")
 	switch status := disks.Run(t, "dmsetup", "status", "--noflush", "cim-"+poolName(t)+"-pool"); {
-	case err != nil && strings.Contains(status, "Fail"): // it may, when its metadata cannot be written: then nothing is read any more
+	case err != nil && strings.Contains(status, "Fail"):
+		// it may, when its metadata cannot be written: then nothing is read any more
 		t.Logf("the kernel has given the whole pool up: %v", err)
 	case err != nil || string(got) != "hello":
 		t.Errorf("the running snapshot reads %q, %v; the pool: %s", got, err, status)

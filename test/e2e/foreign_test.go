@@ -41,7 +41,10 @@ func TestForeignDevices(t *testing.T) {
 		}
 	}
 	text := h.Log()
-	for says, want := range map[string]bool{`"foreign":["thin device 3"]`: true, "thin device 3 is in the pool already": false, "thin device 4 is in the pool already": true} {
+	for says, want := range map[string]bool{
+		`"foreign":["thin device 3"]`:          true,
+		"thin device 3 is in the pool already": false, "thin device 4 is in the pool already": true,
+	} {
 		if bytes.Contains(text, []byte(says)) != want {
 			t.Errorf("the log says %s: %t, want %t", says, !want, want)
 		}

@@ -107,7 +107,8 @@ func TestForgedSeals(t *testing.T) {
 	h.loseDatabase()
 	out, code := h.Try("recover", "--json", "--name", poolName(t))
 	found, _ := h.found(out)
-	if code != 7 || found[one.Device] != "snapshot" || !strings.Contains(found[two.Device], "no snapshot was ever taken of it") {
+	if code != 7 || found[one.Device] != "snapshot" ||
+		!strings.Contains(found[two.Device], "no snapshot was ever taken of it") {
 		t.Errorf("recover: exit code %d, %v", code, found)
 	}
 	h.reopen()
@@ -116,7 +117,8 @@ func TestForgedSeals(t *testing.T) {
 		t.Errorf("rebuilt: %+v", got)
 	}
 	for i, img := range got.images {
-		if img.ID != want.images[i].ID || img.Key != want.images[i].Key || img.Tree.Digest != want.images[i].Tree.Digest {
+		if img.ID != want.images[i].ID || img.Key != want.images[i].Key ||
+			img.Tree.Digest != want.images[i].Tree.Digest {
 			t.Errorf("image %d is %q with tree %s", img.ID, img.Key, img.Tree.Digest)
 		}
 	}

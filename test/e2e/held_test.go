@@ -69,7 +69,8 @@ func (h *host) waitPath(path string) {
 
 func (h *host) deleteObject(key string) {
 	h.T.Helper()
-	_, err := h.Cloud.S3.DeleteObject(h.T.Context(), &s3.DeleteObjectInput{Bucket: aws.String(h.Cloud.Name), Key: aws.String(key)})
+	_, err := h.Cloud.S3.DeleteObject(h.T.Context(),
+		&s3.DeleteObjectInput{Bucket: aws.String(h.Cloud.Name), Key: aws.String(key)})
 	h.Check(err)
 }
 
@@ -84,7 +85,8 @@ func TestStartWithADeviceHeld(t *testing.T) {
 	h.Kill()
 	h.Start("RECONCILE_INTERVAL=0")
 	h.WaitRunning()
-	if log := string(h.NewestLog()); !strings.Contains(log, "end whoever has it open") || !strings.Contains(log, "device is in use (") {
+	if log := string(h.NewestLog()); !strings.Contains(log, "end whoever has it open") ||
+		!strings.Contains(log, "device is in use (") {
 		t.Error("the log names neither the holder nor the remedy")
 	}
 	if _, text := h.Get("/metrics"); !strings.Contains(text, "imagemanager_reconcile_problems 1") {
@@ -121,7 +123,8 @@ func TestStartWithANameTaken(t *testing.T) {
 	if code, text := h.Get("/readyz"); code != http.StatusOK {
 		t.Errorf("/readyz: %d %s", code, text)
 	}
-	if log := string(h.NewestLog()); !strings.Contains(log, "rename or remove that one") || !strings.Contains(log, taken) {
+	if log := string(h.NewestLog()); !strings.Contains(log, "rename or remove that one") ||
+		!strings.Contains(log, taken) {
 		t.Error("the log names neither the device nor the remedy")
 	}
 	h.serves(other)
@@ -201,7 +204,8 @@ func TestHandedOutOutlivesItsImage(t *testing.T) {
 	for range 2 {
 		h.Start()
 		h.WaitRunning()
-		if now := h.WaitActive(img.Key); !strings.HasPrefix(now.Reason, "its own device is missing: ") || now.Tree != nil {
+		if now := h.WaitActive(img.Key); !strings.HasPrefix(now.Reason, "its own device is missing: ") ||
+			now.Tree != nil {
 			t.Errorf("%+v, want it to name what is missing", now.Progress)
 		}
 		if now := h.snapshots(img.ID); len(now) != 1 || now[0] != sn {
@@ -235,7 +239,8 @@ func TestDeviceDoesNotAnswer(t *testing.T) {
 	name := fmt.Sprintf("cim-%s-image-%d", poolName(t), devices[0].ID)
 	disks.Run(t, "dmsetup", "suspend", "--nolockfs", "--noflush", name)
 	h.Signal(syscall.SIGCONT)
-	h.WaitFor("the log says that it does not come back", func() bool { return strings.Contains(string(h.NewestLog()), "does not come back") })
+	h.WaitFor("the log says that it does not come back",
+		func() bool { return strings.Contains(string(h.NewestLog()), "does not come back") })
 	good := h.first()
 	h.serves(good)
 	if img := h.ImagesOf("images/x.tar")[0]; img.State != store.Pending || img.Failures != 1 || img.Running {

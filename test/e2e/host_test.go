@@ -117,7 +117,8 @@ func (h *host) waitClaimed() {
 	h.T.Helper()
 	h.WaitFor("the gauges of what is unclaimed are right", func() bool {
 		_, text := h.Get("/metrics")
-		gauges := regexp.MustCompile(`(?m)^imagemanager_unclaimed\{kind="(\w+)"\} (\d+)$`).FindAllStringSubmatch(text, -1)
+		gauges := regexp.MustCompile(`(?m)^imagemanager_unclaimed\{kind="(\w+)"\} (\d+)$`).
+			FindAllStringSubmatch(text, -1)
 		wrong := len(gauges) != 5
 		for _, g := range gauges {
 			want := h.unclaimed[g[1]]

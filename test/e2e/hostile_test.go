@@ -87,10 +87,13 @@ func hostileUploads(t *testing.T) []upload {
 func TestHostileArchives(t *testing.T) {
 	uploads := hostileUploads(t)
 	const aside = 256 << 10
-	h := newSizedHost(t, "8GiB", "IMAGE_POLICIES=images/distro/:distro,images/trusted/:trusted", "DEVICE_SIZE=64MiB", "LOG_LEVEL=info",
+	h := newSizedHost(t, "8GiB", "IMAGE_POLICIES=images/distro/:distro,images/trusted/:trusted", "DEVICE_SIZE=64MiB",
+		"LOG_LEVEL=info",
 		fmt.Sprintf("VIOLATIONS_SIZE=%d", aside))
 	s := newSentinel(t)
-	t.Chdir(s.inside()) // of the daemon, too: a name that is not taken relative to the device's root lands in the sentinel
+	// of the daemon, too: a name that is not taken relative to the device's root lands in
+	// the sentinel
+	t.Chdir(s.inside())
 	h.Start()
 	for _, u := range uploads {
 		h.put(u.key, u.body)
@@ -124,7 +127,8 @@ func (h *host) judged(uploads []upload) {
 		if img.State != state || !strings.Contains(img.Reason, u.reason) || u.reason == "" && img.Reason != "" {
 			h.T.Errorf("%s (%s) ended %s: %q, want %s: %s", u.name, u.key, img.State, img.Reason, state, u.reason)
 		}
-		if want := (logged{rule: u.reason, violation: state == store.Violation}); state != store.Active && verdicts[u.key] != want {
+		if want := (logged{rule: u.reason, violation: state == store.Violation}); state != store.Active &&
+			verdicts[u.key] != want {
 			h.T.Errorf("%s (%s): logged %+v, want %+v", u.name, u.key, verdicts[u.key], want)
 		}
 	}
@@ -196,7 +200,8 @@ func (h *host) soundSnapshots() {
 		h.Check(err)
 		devices, err := h.Store.DevicesOf(h.T.Context(), img.ID)
 		h.Check(err)
-		if active := img.State == store.Active; active != (len(rows) == 1) || active != (len(devices) == 2) || !active && len(rows)+len(devices) > 0 {
+		if active := img.State == store.Active; active != (len(rows) == 1) || active != (len(devices) == 2) ||
+			!active && len(rows)+len(devices) > 0 {
 			h.T.Errorf("%s is %s and has %d snapshots, %d devices", img.Key, img.State, len(rows), len(devices))
 		}
 		for _, r := range rows {
@@ -243,7 +248,10 @@ func (s *sentinel) state() string {
 	m, err := archive.ReadManifest(s.t.Context(), root)
 	must(err)
 	state := m.Digest()
-	for _, p := range []string{"/etc/passwd", "/etc/shadow", "/etc/cron.d", "/etc/hello", "/etc/x", "/tmp/moo", "/tmp/x", "/x"} {
+	for _, p := range []string{
+		"/etc/passwd", "/etc/shadow", "/etc/cron.d", "/etc/hello", "/etc/x", "/tmp/moo",
+		"/tmp/x", "/x",
+	} {
 		var st unix.Stat_t
 		err := unix.Lstat(p, &st)
 		if err != nil && !errors.Is(err, unix.ENOENT) {

@@ -211,7 +211,8 @@ func TestKilledInRenewal(t *testing.T) {
 	h := newSizedHost(t, "64MiB", "RECONCILE_INTERVAL=0")
 	var generation uint64
 	points := []string{
-		"before:stamp:announce", "after:stamp:announce", "before:set_transaction_id:pool", "after:set_transaction_id:pool",
+		"before:stamp:announce", "after:stamp:announce", "before:set_transaction_id:pool",
+		"after:set_transaction_id:pool",
 		"before:stamp:confirm", "after:stamp:confirm", "before:pool:generation:", "after:pool:generation:",
 	}
 	for i, at := range points {
@@ -236,7 +237,8 @@ func TestKilledInRenewal(t *testing.T) {
 	h.Start()
 	h.Stop()
 	h.Look()
-	if list, err := h.Store.Images(t.Context()); err != nil || len(list) != len(points) || list[0].State != store.Active {
+	if list, err := h.Store.Images(t.Context()); err != nil || len(list) != len(points) ||
+		list[0].State != store.Active {
 		t.Errorf("%+v, %v", list, err)
 	}
 }

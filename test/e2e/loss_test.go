@@ -43,7 +43,8 @@ func TestPoolLost(t *testing.T) {
 	h.refused(replace, "not lost", metadata)
 	h.Check(os.Rename(metadata, metadata+".away"))
 	h.refused(replace, data, "not empty") // the metadata alone are away
-	if out, code := h.Try("pool", "status"); code != 3 || !strings.Contains(out, "not open") || !strings.Contains(out, data) {
+	if out, code := h.Try("pool", "status"); code != 3 || !strings.Contains(out, "not open") ||
+		!strings.Contains(out, data) {
 		t.Errorf("pool status of a pool that is lost: exit code %d, %s", code, out)
 	}
 	h.refused(append(replace, "--data", "/dev/no-such-disk", "--metadata", metadata), "no device")

@@ -17,8 +17,10 @@ func TestMetricsAtStart(t *testing.T) {
 	h.Start()
 	_, text := h.Get("/metrics")
 	for _, m := range []string{
-		`security_violations_total{rule="dotdot_name"}`, `failures_total{reason="server",stage="download",verdict="outage"}`,
-		`messages_total{result="buried"}`, `receive_errors_total{class="denied"}`, `queue_retries_total{operation="extend"}`,
+		`security_violations_total{rule="dotdot_name"}`,
+		`failures_total{reason="server",stage="download",verdict="outage"}`,
+		`messages_total{result="buried"}`, `receive_errors_total{class="denied"}`,
+		`queue_retries_total{operation="extend"}`,
 	} {
 		if !strings.Contains(text, "imagemanager_"+m+" 0\n") {
 			t.Errorf("%s is absent until it happens once", m)

@@ -84,7 +84,10 @@ func TestOneObjectDenied(t *testing.T) {
 	h := newHost(t, "MAX_ATTEMPTS=3")
 	h.Start()
 	h.WaitRunning()
-	h.faulty().Fault(emulator.Fault{Op: "GetObject", Target: h.Cloud.Name + "/images/denied.tar", Status: 403, Code: "AccessDenied"})
+	h.faulty().Fault(emulator.Fault{
+		Op: "GetObject", Target: h.Cloud.Name + "/images/denied.tar", Status: 403,
+		Code: "AccessDenied",
+	})
 	h.put("images/denied.tar", tarballs.RootFS("hello", 3))
 	for i := range 4 {
 		h.put(fmt.Sprintf("images/%d.tar", i), tarballs.RootFS("hello", 3))
@@ -275,7 +278,8 @@ func TestBrokenTool(t *testing.T) {
 		h.put(fmt.Sprintf("images/%d.tar", i), tarballs.RootFS("hello", 3))
 	}
 	h.waitPaused(time.Now(), "with its tools on the PATH")
-	if out, err := exec.Command("nsenter", "--mount=/proc/"+fmt.Sprint(h.PID())+"/ns/mnt", "umount", tool).CombinedOutput(); err != nil {
+	if out, err := exec.Command("nsenter", "--mount=/proc/"+fmt.Sprint(h.PID())+"/ns/mnt", "umount", tool).
+		CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	h.heals(n)

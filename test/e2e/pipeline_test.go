@@ -108,7 +108,11 @@ func TestTenAtOnce(t *testing.T) {
 func TestOneObjectTenMessages(t *testing.T) {
 	h := newHost(t)
 	h.put("images/a.tar", tarballs.RootFS("a", 60))
-	m, err := h.Cloud.SQS.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: aws.String(h.Cloud.Queue), VisibilityTimeout: 1, WaitTimeSeconds: 1, MaxNumberOfMessages: 10})
+	m, err := h.Cloud.SQS.ReceiveMessage(t.Context(),
+		&sqs.ReceiveMessageInput{
+			QueueUrl: aws.String(h.Cloud.Queue), VisibilityTimeout: 1, WaitTimeSeconds: 1,
+			MaxNumberOfMessages: 10,
+		})
 	h.Check(err)
 	var event types.Message
 	for _, msg := range m.Messages {
@@ -119,7 +123,8 @@ func TestOneObjectTenMessages(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 10 {
 		wg.Go(func() {
-			_, err := h.Cloud.SQS.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: aws.String(h.Cloud.Queue), MessageBody: event.Body})
+			_, err := h.Cloud.SQS.SendMessage(t.Context(),
+				&sqs.SendMessageInput{QueueUrl: aws.String(h.Cloud.Queue), MessageBody: event.Body})
 			if err != nil {
 				t.Error(err)
 			}
@@ -173,7 +178,8 @@ func TestBlobLost(t *testing.T) {
 		h.WaitDrained()
 		after := h.WaitActive(key)
 		if after.Tree.Device != before.Tree.Device || after.Attempt == before.Attempt {
-			t.Errorf("%s: before %+v, after %+v: want a new download and the same device", name, before.Progress, after.Progress)
+			t.Errorf("%s: before %+v, after %+v: want a new download and the same device",
+				name, before.Progress, after.Progress)
 		}
 		if now, err := os.ReadFile(after.Blob.Path); err != nil || !bytes.Equal(now, body) {
 			t.Errorf("%s: the archive is not whole again (%v)", name, err)

@@ -18,7 +18,8 @@ import (
 func TestPoolLowThenGrown(t *testing.T) {
 	h := newSizedHost(t, "64MiB", "POOL_MIN_FREE_DATA=90")
 	h.Start()
-	big := tarballs.Entry{Name: "var/big", Body: strings.Repeat("0123456789abcdef", 1<<19), Mode: 0o644} // 8 MiB, more than a tenth
+	// 8 MiB, more than a tenth
+	big := tarballs.Entry{Name: "var/big", Body: strings.Repeat("0123456789abcdef", 1<<19), Mode: 0o644}
 	h.put("images/a.tar", tarballs.RootFS("hello", 3, big))
 	img := h.WaitActive("images/a.tar")
 	h.WaitDrained()

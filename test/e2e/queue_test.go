@@ -33,22 +33,46 @@ func TestFaultMatrix(t *testing.T) {
 	}{
 		{name: "no fault"},
 		{name: "receive: 500", faults: []emulator.Fault{{Op: "ReceiveMessage", Times: 3, Status: 500}}},
-		{name: "receive: throttled", faults: []emulator.Fault{{Op: "ReceiveMessage", Times: 3, Status: 400, Code: "ThrottlingException"}}},
+		{
+			name:   "receive: throttled",
+			faults: []emulator.Fault{{Op: "ReceiveMessage", Times: 3, Status: 400, Code: "ThrottlingException"}},
+		},
 		{name: "receive: reset", faults: []emulator.Fault{{Op: "ReceiveMessage", Times: 3, Reset: true}}},
 		{name: "receive: answer lost", faults: []emulator.Fault{{Op: "ReceiveMessage", Times: 1, Lost: true}}},
 		{name: "receive: redelivered", faults: []emulator.Fault{{Op: "ReceiveMessage", Times: 2, Redeliver: true}}},
 		{name: "download: 500", faults: []emulator.Fault{{Op: "GetObject", Times: 4, Status: 500}}},
-		{name: "download: slow down", faults: []emulator.Fault{{Op: "GetObject", Times: 4, Status: 503, Code: "SlowDown"}}},
-		{name: "download: denied for a while", faults: []emulator.Fault{{Op: "GetObject", Times: 2, Status: 403, Code: "AccessDenied"}}},
+		{
+			name:   "download: slow down",
+			faults: []emulator.Fault{{Op: "GetObject", Times: 4, Status: 503, Code: "SlowDown"}},
+		},
+		{
+			name:   "download: denied for a while",
+			faults: []emulator.Fault{{Op: "GetObject", Times: 2, Status: 403, Code: "AccessDenied"}},
+		},
 		{name: "download: reset at once", faults: []emulator.Fault{{Op: "GetObject", Times: 4, Reset: true}}},
-		{name: "download: reset midway", faults: []emulator.Fault{{Op: "GetObject", Times: 4, Reset: true, After: 50_000}}},
-		{name: "download: ends early", faults: []emulator.Fault{{Op: "GetObject", Times: 4, Break: true, After: 50_000}}},
-		{name: "download: corrupt", faults: []emulator.Fault{{Op: "GetObject", Times: 2, Corrupt: true, After: 50_000}}},
+		{
+			name:   "download: reset midway",
+			faults: []emulator.Fault{{Op: "GetObject", Times: 4, Reset: true, After: 50_000}},
+		},
+		{
+			name:   "download: ends early",
+			faults: []emulator.Fault{{Op: "GetObject", Times: 4, Break: true, After: 50_000}},
+		},
+		{
+			name:   "download: corrupt",
+			faults: []emulator.Fault{{Op: "GetObject", Times: 2, Corrupt: true, After: 50_000}},
+		},
 		{name: "download: hangs", faults: []emulator.Fault{{Op: "GetObject", Times: 1, Hang: true, After: 50_000}}},
 		{name: "download: slow", faults: []emulator.Fault{{Op: "GetObject", Rate: slow}}},
-		{name: "heartbeat: 500", faults: []emulator.Fault{{Op: "ChangeMessageVisibilityBatch", Times: 3, Status: 500}, {Op: "GetObject", Rate: slow}}},
+		{name: "heartbeat: 500", faults: []emulator.Fault{
+			{Op: "ChangeMessageVisibilityBatch", Times: 3, Status: 500},
+			{Op: "GetObject", Rate: slow},
+		}},
 		{name: "settle: 500", faults: []emulator.Fault{{Op: "DeleteMessageBatch", Times: 3, Status: 500}}},
-		{name: "settle: entry fails", faults: []emulator.Fault{{Op: "DeleteMessageBatch", Times: 3, Status: 500, Entries: -1}}},
+		{
+			name:   "settle: entry fails",
+			faults: []emulator.Fault{{Op: "DeleteMessageBatch", Times: 3, Status: 500, Entries: -1}},
+		},
 		{name: "settle: answer lost", faults: []emulator.Fault{{Op: "DeleteMessageBatch", Times: 1, Lost: true}}},
 		{name: "settle: reset", faults: []emulator.Fault{{Op: "DeleteMessageBatch", Times: 2, Reset: true}}},
 		{name: "delivered three times", delivery: emulator.Delivery{Copies: 3}},
@@ -84,7 +108,8 @@ func TestFaultMatrix(t *testing.T) {
 // deadLetterQueue makes one more queue and returns its URL.
 func (h *host) deadLetterQueue() string {
 	h.T.Helper()
-	q, err := h.Cloud.SQS.CreateQueue(h.T.Context(), &sqs.CreateQueueInput{QueueName: aws.String(h.Cloud.Name + "-dead")})
+	q, err := h.Cloud.SQS.CreateQueue(h.T.Context(),
+		&sqs.CreateQueueInput{QueueName: aws.String(h.Cloud.Name + "-dead")})
 	h.Check(err)
 	return *q.QueueUrl
 }
@@ -162,7 +187,10 @@ func TestLeaseLost(t *testing.T) {
 	h.faulty().Fault(emulator.Fault{Op: "GetObject", Times: 1, Rate: 20_000})
 	h.put("images/a.tar", tarballs.RootFS("hello", 60))
 	h.waitEvent("images/a.tar", "begun download")
-	h.faulty().Fault(emulator.Fault{Op: "ChangeMessageVisibilityBatch", Times: 1, Entries: -1, Status: 400, Code: "ReceiptHandleIsInvalid"})
+	h.faulty().Fault(emulator.Fault{
+		Op: "ChangeMessageVisibilityBatch", Times: 1, Entries: -1, Status: 400,
+		Code: "ReceiptHandleIsInvalid",
+	})
 	h.waitEvent("images/a.tar", "undone download")
 	h.faulty().Expire(h.Cloud.Name)
 	img := h.WaitActive("images/a.tar")
@@ -183,7 +211,8 @@ func TestOverwrittenAndDeleted(t *testing.T) {
 	h.put("images/a.tar", tarballs.RootFS("new", 3))
 	h.Check(h.Cloud.Notify(t.Context()))
 	h.put("images/gone.tar", tarballs.RootFS("gone", 3))
-	_, err := h.Cloud.S3.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: aws.String(h.Cloud.Name), Key: aws.String("images/gone.tar")})
+	_, err := h.Cloud.S3.DeleteObject(t.Context(),
+		&s3.DeleteObjectInput{Bucket: aws.String(h.Cloud.Name), Key: aws.String("images/gone.tar")})
 	h.Check(err)
 	h.Start()
 	if img := h.WaitEnded("images/gone.tar"); img.State != store.Vanished || img.Failures != 2 {
@@ -220,7 +249,8 @@ func TestBackfillAndSubmit(t *testing.T) {
 	h.WaitRunning()
 	h.Consumer("submit", "images/3.tar")
 	h.WaitActive("images/3.tar")
-	if out := h.Consumer("backfill", "--dry-run"); !strings.Contains(out, "4 missing") || strings.Contains(out, "images/3.tar") {
+	if out := h.Consumer("backfill", "--dry-run"); !strings.Contains(out, "4 missing") ||
+		strings.Contains(out, "images/3.tar") {
 		t.Errorf("backfill --dry-run: %s", out)
 	}
 	h.put("images/4.tar", tarballs.RootFS("hello", 3)) // its event comes late, with the backfill
@@ -269,10 +299,16 @@ func TestStopReturnsTheRest(t *testing.T) {
 	h.WaitFor("downloads run", func() bool { return h.overlaps()[store.Download] == 5 })
 	h.Stop()
 	a, err := h.Cloud.SQS.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{
-		QueueUrl: aws.String(h.Cloud.Queue), AttributeNames: []sqstypes.QueueAttributeName{"ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"},
+		QueueUrl: aws.String(h.Cloud.Queue),
+		AttributeNames: []sqstypes.QueueAttributeName{
+			"ApproximateNumberOfMessages",
+			"ApproximateNumberOfMessagesNotVisible",
+		},
 	})
 	h.Check(err)
-	if a.Attributes["ApproximateNumberOfMessagesNotVisible"] != "0" || a.Attributes["ApproximateNumberOfMessages"] != "13" { // and the test event
+	// and the test event
+	if a.Attributes["ApproximateNumberOfMessagesNotVisible"] != "0" ||
+		a.Attributes["ApproximateNumberOfMessages"] != "13" {
 		t.Logf("attributes after the stop: %v", a.Attributes)
 		if a.Attributes["ApproximateNumberOfMessagesNotVisible"] != "0" {
 			t.Errorf("%s messages are invisible after the stop", a.Attributes["ApproximateNumberOfMessagesNotVisible"])
@@ -309,9 +345,13 @@ func TestDuplicatesInFlatMemory(t *testing.T) {
 				for sent := 0; sent < n/4; sent += 10 {
 					var batch []sqstypes.SendMessageBatchRequestEntry
 					for i := range 10 {
-						batch = append(batch, sqstypes.SendMessageBatchRequestEntry{Id: aws.String(fmt.Sprint(i)), MessageBody: aws.String(record)})
+						batch = append(batch, sqstypes.SendMessageBatchRequestEntry{
+							Id:          aws.String(fmt.Sprint(i)),
+							MessageBody: aws.String(record),
+						})
 					}
-					if _, err := h.Cloud.SQS.SendMessageBatch(t.Context(), &sqs.SendMessageBatchInput{QueueUrl: aws.String(h.Cloud.Queue), Entries: batch}); err != nil {
+					if _, err := h.Cloud.SQS.SendMessageBatch(t.Context(),
+						&sqs.SendMessageBatchInput{QueueUrl: aws.String(h.Cloud.Queue), Entries: batch}); err != nil {
 						t.Error(err)
 						return
 					}
@@ -355,7 +395,10 @@ func (h *host) rss() int {
 // the queue is there.
 func TestQueueMissing(t *testing.T) {
 	h := newHost(t)
-	h.faulty().Fault(emulator.Fault{Op: "ReceiveMessage", Status: http.StatusBadRequest, Code: "AWS.SimpleQueueService.NonExistentQueue"})
+	h.faulty().Fault(emulator.Fault{
+		Op: "ReceiveMessage", Status: http.StatusBadRequest,
+		Code: "AWS.SimpleQueueService.NonExistentQueue",
+	})
 	h.Start()
 	h.WaitFor("several polls failed", func() bool { return h.faulty().Calls("ReceiveMessage") >= 4 })
 	text := h.Log()

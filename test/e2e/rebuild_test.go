@@ -72,7 +72,8 @@ func (j journal) without(image int64) (k journal) {
 func (h *host) same(got, want journal) {
 	h.T.Helper()
 	for what, pair := range map[string][2]any{
-		"images": {got.images, want.images}, "devices": {got.devices, want.devices}, "snapshots": {got.snapshots, want.snapshots},
+		"images": {got.images, want.images}, "devices": {got.devices, want.devices},
+		"snapshots": {got.snapshots, want.snapshots},
 	} {
 		if a, b := mustJSON(pair[0]), mustJSON(pair[1]); a != b {
 			h.T.Errorf("%s rebuilt: %s\nbefore: %s", what, a, b)
@@ -158,7 +159,9 @@ func TestRebuiltFromThePool(t *testing.T) {
 	h.Start()
 	const text = "a text that lies on the device once"
 	bodies := map[string][]byte{
-		"a": tarballs.RootFS("a", 3), "b": tarballs.RootFS("b", 3), "damaged": tarballs.RootFS("d", 3, tarballs.Entry{Name: "var/planted", Body: text, Mode: 0o644}), "bare": tarballs.RootFS("c", 3),
+		"a": tarballs.RootFS("a", 3), "b": tarballs.RootFS("b", 3),
+		"damaged": tarballs.RootFS("d", 3, tarballs.Entry{Name: "var/planted", Body: text, Mode: 0o644}),
+		"bare":    tarballs.RootFS("c", 3),
 	}
 	image := map[string]store.Image{}
 	for _, key := range []string{"a", "b", "damaged", "bare"} {
@@ -264,7 +267,10 @@ func (h *host) recoverReports(half, foreign, damaged, damagedSnapshot int64) (ar
 	if a, b := mustJSON(reports[true]), mustJSON(reports[false]); a != b {
 		h.T.Errorf("dry: %s\nnot:  %s", a, b)
 	}
-	for id, why := range map[int64]string{half: "no snapshot was ever taken of it", foreign: "no snapshot was ever taken of it", damaged: "its tree is", damagedSnapshot: "which is not proven"} {
+	for id, why := range map[int64]string{
+		half:    "no snapshot was ever taken of it",
+		foreign: "no snapshot was ever taken of it", damaged: "its tree is", damagedSnapshot: "which is not proven",
+	} {
 		if !strings.HasPrefix(reports[false][id], "unproven") || !strings.Contains(reports[false][id], why) {
 			h.T.Errorf("device %d: %q, want unproven because %s", id, reports[false][id], why)
 		}
@@ -289,7 +295,8 @@ func (h *host) recoverReports(half, foreign, damaged, damagedSnapshot int64) (ar
 func (h *host) goesOn(image map[string]store.Image, bodies map[string][]byte, snapshots []store.Snapshot) {
 	h.T.Helper()
 	for _, key := range []string{"a", "b", "bare"} {
-		if out := h.Consumer("verify", "images/"+key+".tar"); !strings.Contains(out, "as sealed") || !strings.Contains(out, "agrees") {
+		if out := h.Consumer("verify", "images/"+key+".tar"); !strings.Contains(out, "as sealed") ||
+			!strings.Contains(out, "agrees") {
 			h.T.Errorf("verify: %s", out)
 		}
 	}
@@ -338,7 +345,8 @@ func TestRebuiltAfterReboot(t *testing.T) {
 		t.Errorf("beside a write-ahead log: exit code %d, %s", code, out)
 	}
 	h.Check(os.Remove(wal))
-	if out, code := h.Try(append(args, "--dry-run")...); code != 0 || !strings.Contains(out, "3 images, 3 snapshots; nothing was written") {
+	if out, code := h.Try(append(args, "--dry-run")...); code != 0 ||
+		!strings.Contains(out, "3 images, 3 snapshots; nothing was written") {
 		t.Errorf("dry: exit code %d, %s", code, out)
 	}
 	if _, err := os.Stat("/dev/mapper/cim-" + row.Name + "-pool"); !errors.Is(err, os.ErrNotExist) {
@@ -359,7 +367,8 @@ func TestRebuiltAfterReboot(t *testing.T) {
 	}
 	h.reopen()
 	h.same(h.journal(), want)
-	if again, err := h.Store.Pool(t.Context()); err != nil || again.UUID != row.UUID || again.BlockSize != row.BlockSize || again.Data != row.Data {
+	if again, err := h.Store.Pool(t.Context()); err != nil || again.UUID != row.UUID ||
+		again.BlockSize != row.BlockSize || again.Data != row.Data {
 		t.Errorf("pool %+v, %v, want %+v", again, err, row)
 	}
 	h.Look()
@@ -404,7 +413,8 @@ func TestSealRecord(t *testing.T) {
 	h.Stop()
 	d := img.Tree.Device
 	h.reseal(d, func(s *store.Seal) { s.Key = "images/other.tar" })
-	if out, code := h.Try("verify", "images/a.tar"); code != 6 || !strings.Contains(out, "seal record: key is images/other.tar, should be images/a.tar") {
+	if out, code := h.Try("verify", "images/a.tar"); code != 6 ||
+		!strings.Contains(out, "seal record: key is images/other.tar, should be images/a.tar") {
 		t.Errorf("another key: exit code %d, %s", code, out)
 	}
 	h.reseal(d, func(s *store.Seal) { s.Key = "images/a.tar" })
@@ -435,7 +445,8 @@ func TestNoSealRecord(t *testing.T) {
 	h.WaitDrained()
 	h.Stop()
 	h.reseal(img.Tree.Device, nil)
-	if out := h.Consumer("verify", "images/a.tar"); !strings.Contains(out, "as sealed") || !strings.Contains(out, "none") {
+	if out := h.Consumer("verify", "images/a.tar"); !strings.Contains(out, "as sealed") ||
+		!strings.Contains(out, "none") {
 		t.Errorf("verify: %s", out)
 	}
 	h.Look()

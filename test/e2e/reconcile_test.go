@@ -44,7 +44,8 @@ func TestReconcile(t *testing.T) {
 
 	alien := filepath.Join(h.dir(), "state", "blobs", "alien")
 	h.Check(os.WriteFile(alien, []byte("x"), 0o600))
-	if out := h.Consumer("reconcile", "--dry-run"); !strings.Contains(out, "file alien") || !strings.Contains(out, "report") {
+	if out := h.Consumer("reconcile", "--dry-run"); !strings.Contains(out, "file alien") ||
+		!strings.Contains(out, "report") {
 		t.Errorf("reconcile --dry-run: %s", out)
 	}
 	if out, code := h.Try("reconcile"); code != 4 || !strings.Contains(out, "--dry-run") {

@@ -21,21 +21,52 @@ func TestRefusals(t *testing.T) {
 		state     store.State
 		says      string
 	}{
-		{name: "traversal", key: "images/dotdot.tar", body: tarballs.RootFS("x", 1, tarballs.Entry{Name: "../../etc/passwd", Body: "x"}), state: store.Violation, says: ".."},
-		{name: "absolute name", key: "images/abs.tar", body: tarballs.RootFS("x", 1, tarballs.Entry{Name: "/etc/passwd", Body: "x"}), state: store.Violation, says: "absolute"},
-		{name: "absolute link", key: "images/abslink.tar", body: tarballs.RootFS("x", 1, tarballs.Entry{Name: "etc/mtab", Link: "/proc/mounts"}), says: "IMAGE_POLICY=distro"},
-		{name: "escaping link", key: "images/esc.tar", body: tarballs.RootFS("x", 1, tarballs.Entry{Name: "etc/l", Link: "../../../x"}), state: store.Violation, says: "etc/l"},
-		{name: "setuid", key: "images/suid.tar", body: tarballs.RootFS("x", 1, tarballs.Entry{Name: "usr/su", Mode: 0o4755, Body: "x"}), says: "IMAGE_POLICY=distro"},
-		{name: "device node", key: "images/dev.tar", body: tarballs.RootFS("x", 1, tarballs.Entry{Name: "etc/null", Type: '3', Dev: [2]int64{1, 3}}), says: "etc/null"},
+		{
+			name: "traversal", key: "images/dotdot.tar",
+			body: tarballs.RootFS("x", 1, tarballs.Entry{Name: "../../etc/passwd", Body: "x"}), state: store.Violation,
+			says: "..",
+		},
+		{
+			name: "absolute name", key: "images/abs.tar",
+			body: tarballs.RootFS("x", 1, tarballs.Entry{Name: "/etc/passwd", Body: "x"}), state: store.Violation,
+			says: "absolute",
+		},
+		{
+			name: "absolute link", key: "images/abslink.tar",
+			body: tarballs.RootFS("x", 1, tarballs.Entry{Name: "etc/mtab", Link: "/proc/mounts"}),
+			says: "IMAGE_POLICY=distro",
+		},
+		{
+			name: "escaping link", key: "images/esc.tar",
+			body: tarballs.RootFS("x", 1, tarballs.Entry{Name: "etc/l", Link: "../../../x"}), state: store.Violation,
+			says: "etc/l",
+		},
+		{
+			name: "setuid", key: "images/suid.tar",
+			body: tarballs.RootFS("x", 1, tarballs.Entry{Name: "usr/su", Mode: 0o4755, Body: "x"}),
+			says: "IMAGE_POLICY=distro",
+		},
+		{
+			name: "device node", key: "images/dev.tar",
+			body: tarballs.RootFS("x", 1, tarballs.Entry{Name: "etc/null", Type: '3', Dev: [2]int64{1, 3}}),
+			says: "etc/null",
+		},
 		{name: "truncated", key: "images/short.tar", body: good[:len(good)/2], state: store.Rejected},
-		{name: "no image", key: "images/text.tar", body: []byte(strings.Repeat("this is no tar\n", 100)), state: store.Rejected},
+		{
+			name: "no image", key: "images/text.tar", body: []byte(strings.Repeat("this is no tar\n", 100)),
+			state: store.Rejected,
+		},
 		{name: "compressed", key: "images/gz.tar", body: gzipped(good), state: store.Rejected, says: "gzip"},
-		{name: "not canonical", key: "images/flat.tar", body: tarballs.Tar(tarballs.Entry{Name: "readme", Body: "x"}), state: store.Rejected, says: "etc"},
+		{
+			name: "not canonical", key: "images/flat.tar", body: tarballs.Tar(tarballs.Entry{Name: "readme", Body: "x"}),
+			state: store.Rejected, says: "etc",
+		},
 		{name: "bad key", key: "images/../x.tar", body: good, state: store.Rejected},
 	} {
 		h.put(c.key, c.body)
 		img := h.WaitEnded(c.key)
-		if img.State != store.Rejected && img.State != store.Violation || c.state != "" && img.State != c.state || !strings.Contains(img.Reason, c.says) {
+		if img.State != store.Rejected && img.State != store.Violation || c.state != "" && img.State != c.state ||
+			!strings.Contains(img.Reason, c.says) {
 			t.Errorf("%s: ended %s: %q; want %s naming %q", c.name, img.State, img.Reason, c.state, c.says)
 		}
 		t.Logf("%s: %s: %s", c.name, img.State, img.Reason)
@@ -54,7 +85,9 @@ func TestRefusals(t *testing.T) {
 func TestDistro(t *testing.T) {
 	h := newHost(t, "IMAGE_POLICY=distro")
 	h.Start()
-	h.put("images/d.tar", tarballs.RootFS("x", 1, tarballs.Entry{Name: "etc/mtab", Link: "/etc/x"}, tarballs.Entry{Name: "usr/su", Mode: 0o4755, Body: "x"}, tarballs.Entry{Name: "etc/null", Type: '3', Dev: [2]int64{1, 3}}))
+	h.put("images/d.tar", tarballs.RootFS("x", 1, tarballs.Entry{Name: "etc/mtab", Link: "/etc/x"},
+		tarballs.Entry{Name: "usr/su", Mode: 0o4755, Body: "x"},
+		tarballs.Entry{Name: "etc/null", Type: '3', Dev: [2]int64{1, 3}}))
 	img := h.WaitActive("images/d.tar")
 	if img.Tree.Changed != 3 || img.Tree.Policy != "distro" {
 		t.Errorf("%d entries adjusted under %q, want 3", img.Tree.Changed, img.Tree.Policy)
@@ -112,14 +145,18 @@ func TestSeveralRecords(t *testing.T) {
 	for i, body := range [][]byte{tarballs.RootFS("a", 3), tarballs.RootFS("b", 3), []byte("garbage")} {
 		key := fmt.Sprintf("images/%d.tar", i)
 		h.put(key, body)
-		records = append(records, fmt.Sprintf(`{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":%q},"object":{"key":%q,"eTag":%q}}}`,
-			h.Cloud.Name, key, md5Hex(body)))
+		records = append(records,
+			fmt.Sprintf(`{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":%q},"object":{"key":%q,"eTag":%q}}}`,
+				h.Cloud.Name, key, md5Hex(body)))
 	}
 	h.Check(h.Cloud.Purge(t.Context()))
 	h.send(`{"Records":[` + strings.Join(records, ",") + `]}`)
 	h.Start()
 	h.WaitDrained()
-	for key, want := range map[string]store.State{"images/0.tar": store.Active, "images/1.tar": store.Active, "images/2.tar": store.Rejected} {
+	for key, want := range map[string]store.State{
+		"images/0.tar": store.Active, "images/1.tar": store.Active,
+		"images/2.tar": store.Rejected,
+	} {
 		if img := h.WaitEnded(key); img.State != want {
 			t.Errorf("%s ended %s (%s), want %s", key, img.State, img.Reason, want)
 		}

@@ -40,7 +40,8 @@ func (h *host) refused(args []string, says ...string) {
 	out, code := h.Try(args...)
 	for _, want := range says {
 		if code == 0 || !strings.Contains(out, want) {
-			h.T.Errorf("consumer %s: exit code %d, %s; want a failure that says %q", strings.Join(args, " "), code, out, want)
+			h.T.Errorf("consumer %s: exit code %d, %s; want a failure that says %q",
+				strings.Join(args, " "), code, out, want)
 		}
 	}
 }
@@ -69,7 +70,11 @@ func TestRemove(t *testing.T) {
 
 	m, err := devmapper.MountDetached(two[1].Path, devmapper.MountInspect)
 	h.Check(err)
-	for _, args := range [][]string{{"rm", "--force", "images/a.tar"}, {"rm", two[1].Path}, {"rm", "--force", two[1].Path}} {
+	for _, args := range [][]string{
+		{"rm", "--force", "images/a.tar"},
+		{"rm", two[1].Path},
+		{"rm", "--force", two[1].Path},
+	} {
 		h.refused(args, "in use", filepath.Base(two[1].Path))
 	}
 	h.Check(m.Close())
@@ -131,7 +136,8 @@ func (h *host) staysRemoved(img store.Image, body []byte) {
 	if now := h.image(img.ID); now.State != store.Removed || h.events(img.ID) != before {
 		h.T.Errorf("image %d came back: %+v", img.ID, now.Progress)
 	}
-	if _, err := os.Stat(filepath.Join(h.dir(), "state", "blobs", fmt.Sprintf("%d.tar", img.ID))); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(h.dir(), "state", "blobs", fmt.Sprintf("%d.tar", img.ID))); !errors.Is(err,
+		os.ErrNotExist) {
 		h.T.Errorf("the archive is still there: %v", err)
 	}
 }
@@ -145,7 +151,8 @@ func TestRemoveFreesSpace(t *testing.T) {
 	h.WaitActive("images/a.tar")
 	before := h.used()
 	for i := range 3 {
-		big := tarballs.Entry{Name: "var/big", Body: strings.Repeat(fmt.Sprintf("%015d\n", i), 1<<20), Mode: 0o644} // 16 MiB
+		// 16 MiB
+		big := tarballs.Entry{Name: "var/big", Body: strings.Repeat(fmt.Sprintf("%015d\n", i), 1<<20), Mode: 0o644}
 		h.put(fmt.Sprintf("images/big-%d.tar", i), tarballs.RootFS("big", 1, big))
 		h.WaitActive(fmt.Sprintf("images/big-%d.tar", i))
 	}
@@ -157,13 +164,15 @@ func TestRemoveFreesSpace(t *testing.T) {
 		h.Consumer("rm", "--force", fmt.Sprintf("images/big-%d.tar", i))
 	}
 	after := h.used()
-	t.Logf("blocks of data.img: %.1f MiB, with the images %.1f, after their removal %.1f", mib(before), mib(full), mib(after))
+	t.Logf("blocks of data.img: %.1f MiB, with the images %.1f, after their removal %.1f",
+		mib(before), mib(full), mib(after))
 	if after > before+1<<20 {
 		t.Errorf("the file has %d bytes, %d before there were images", after, before)
 	}
 	h.Stop()
 	h.Look()
-	if manifests, err := filepath.Glob(filepath.Join(h.dir(), "state", "manifests", "*")); err != nil || len(manifests) != 1 {
+	if manifests, err := filepath.Glob(filepath.Join(h.dir(), "state", "manifests", "*")); err != nil ||
+		len(manifests) != 1 {
 		t.Errorf("manifests: %v, %v, want that of the image that is left", manifests, err)
 	}
 }
@@ -210,7 +219,8 @@ func cuts() []cut {
 		list = append(list, cut{image: true, at: when + "removed::"}, cut{at: when + "removed:activate:deleting"})
 		for _, event := range []string{"device::deleting", "device::gone"} {
 			at := when + event
-			list = append(list, cut{at: at}, cut{image: true, at: at, second: "rm"}, cut{image: true, at: at, second: "run"})
+			list = append(list, cut{at: at}, cut{image: true, at: at, second: "rm"},
+				cut{image: true, at: at, second: "run"})
 		}
 	}
 	return list
@@ -260,7 +270,8 @@ func (h *host) removeKilled(key string, c cut) {
 	h.Look()
 	nothing := strings.HasPrefix(c.at, "before:removed:")
 	left, state := h.snapshots(img.ID), h.image(img.ID).State
-	if kept := len(left) == 1 && state == store.Active; nothing != kept || c.image && !nothing && state != store.Removed {
+	if kept := len(left) == 1 && state == store.Active; nothing != kept || c.image && !nothing &&
+		state != store.Removed {
 		h.T.Errorf("%+v: image %s with the snapshots %+v", c, state, left)
 	}
 	want := map[bool]string{true: "removed, devices", false: "removed already"}[nothing]
@@ -283,7 +294,8 @@ func TestRemoveUnderMessages(t *testing.T) {
 				h.put(key, body)
 			}
 		})
-		h.WaitFor("the image is removed", func() bool { // refused while a message has found its snapshot inactive and activates it again
+		// refused while a message has found its snapshot inactive and activates it again
+		h.WaitFor("the image is removed", func() bool {
 			out, code := h.Try("rm", "--force", key)
 			if code != 0 && !strings.Contains(out, "not removed") {
 				t.Errorf("rm: %d %s", code, out)

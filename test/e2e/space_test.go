@@ -26,7 +26,8 @@ func smallDisk(t *testing.T, mib int64, env ...string) *host {
 	h.Check(os.Mkdir(h.State, 0o700))
 	h.Check(syscall.Mount(disk, h.State, "ext4", 0, ""))
 	t.Cleanup(func() { h.Check(syscall.Unmount(h.State, 0)) })
-	env = append([]string{"STATE_MIN_FREE=64MiB", "DEVICE_SIZE=512MiB", "MAX_ATTEMPTS=3", "RECONCILE_INTERVAL=0"}, env...)
+	env = append([]string{"STATE_MIN_FREE=64MiB", "DEVICE_SIZE=512MiB", "MAX_ATTEMPTS=3", "RECONCILE_INTERVAL=0"},
+		env...)
 	h.install(poolName(t), "4GiB", env)
 	return h
 }

@@ -184,7 +184,8 @@ func smallHost(t *testing.T, env ...string) (h *host, filler string) {
 	h.Check(os.Mkdir(dir, 0o700))
 	h.Check(syscall.Mount(disk, dir, "ext4", 0, ""))
 	t.Cleanup(func() { h.Check(syscall.Unmount(dir, 0)) })
-	h.install(poolName(t), "2GiB", env, "--data", filepath.Join(files, "data"), "--metadata", filepath.Join(files, "metadata"))
+	h.install(poolName(t), "2GiB", env, "--data", filepath.Join(files, "data"), "--metadata",
+		filepath.Join(files, "metadata"))
 	return h, filepath.Join(dir, "filler")
 }
 

@@ -26,7 +26,8 @@ func TestVerify(t *testing.T) {
 	const text = "a text that lies on the device once"
 	h.put("images/a.tar", tarballs.RootFS("hello", 3, tarballs.Entry{Name: "var/planted", Body: text, Mode: 0o644}))
 	img := h.WaitActive("images/a.tar")
-	if out := h.Consumer("verify", "images/a.tar"); !strings.Contains(out, "as sealed") || !strings.Contains(out, img.Tree.Digest) {
+	if out := h.Consumer("verify", "images/a.tar"); !strings.Contains(out, "as sealed") ||
+		!strings.Contains(out, img.Tree.Digest) {
 		t.Errorf("verify: %s", out)
 	}
 	h.put("images/a.tar", []byte("no archive")) // the newest version of the key, and refused
@@ -93,7 +94,8 @@ func TestViolationsAndPolicies(t *testing.T) {
 			t.Errorf("%s ended %s", name, img.State)
 		}
 	}
-	if out := h.Consumer("history", "images/c.tar"); !strings.Contains(out, "violation") || !strings.Contains(out, "dotdot_name") {
+	if out := h.Consumer("history", "images/c.tar"); !strings.Contains(out, "violation") ||
+		!strings.Contains(out, "dotdot_name") {
 		t.Errorf("history: %s", out)
 	}
 	setuid := tarballs.RootFS("x", 1, tarballs.Entry{Name: "usr/su", Mode: 0o4755, Body: "x"})
@@ -117,12 +119,16 @@ func TestViolationsAndPolicies(t *testing.T) {
 		t.Errorf("kept aside: %v, %d bytes", files, size)
 	}
 	for _, body := range [][]byte{before, last} {
-		if kept, err := os.ReadFile(filepath.Join(h.dir(), "state", "violations", sha256Hex(body)+".tar")); err != nil || !bytes.Equal(kept, body) {
+		if kept, err := os.ReadFile(filepath.Join(h.dir(), "state", "violations",
+			sha256Hex(body)+".tar")); err != nil || !bytes.Equal(kept, body) {
 			t.Errorf("the newest are not what was kept: %v", err)
 		}
 	}
 	text := h.Log()
-	for _, field := range []string{`"security_violation":"dotdot_name"`, `"entry":"../c"`, `"offset":`, `"sha256":"` + sha256Hex(last)} {
+	for _, field := range []string{
+		`"security_violation":"dotdot_name"`, `"entry":"../c"`, `"offset":`,
+		`"sha256":"` + sha256Hex(last),
+	} {
 		if !bytes.Contains(text, []byte(field)) {
 			t.Errorf("the log does not have %s", field)
 		}

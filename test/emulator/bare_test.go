@@ -78,26 +78,42 @@ func TestSuiteOutlivesBareAnswers(t *testing.T) {
 	}{
 		"headers": {
 			bare: bare{headers: []string{
-				"Accept-Ranges", "Content-Disposition", "Content-Range", "Last-Modified", "Cache-Control", "Content-Type", "X-Amz-Bucket-Region",
-				"X-Amz-Delete-Marker", "X-Amz-Mp-Parts-Count", "X-Amz-Tagging-Count", "X-Amz-Version-Id", "X-Amz-Server-Side-Encryption",
+				"Accept-Ranges", "Content-Disposition", "Content-Range", "Last-Modified", "Cache-Control",
+				"Content-Type", "X-Amz-Bucket-Region",
+				"X-Amz-Delete-Marker", "X-Amz-Mp-Parts-Count", "X-Amz-Tagging-Count", "X-Amz-Version-Id",
+				"X-Amz-Server-Side-Encryption",
 			}},
-			tests: []string{"TestBuckets", "TestObjects", "TestRanges", "TestVersions", "TestMultipart", "TestTagging", "TestEncryptionIsSaid"},
+			tests: []string{
+				"TestBuckets", "TestObjects", "TestRanges", "TestVersions", "TestMultipart", "TestTagging",
+				"TestEncryptionIsSaid",
+			},
 		},
 		"ETags": {
-			bare:  bare{headers: []string{"Etag"}},
-			tests: []string{"TestObjects", "TestConditions", "TestMultipart", "TestMultipartChecksums", "TestNotifications"},
+			bare: bare{headers: []string{"Etag"}},
+			tests: []string{
+				"TestObjects", "TestConditions", "TestMultipart", "TestMultipartChecksums",
+				"TestNotifications",
+			},
 		},
 		"elements": {
-			bare: bare{elements: regexp.MustCompile(`<(CreationDate|ETag|Id|IsLatest|IsTruncated|Key|KeyCount|LastModified|NextMarker|PartNumber|` +
-				`Size|StorageClass|Value|VersionId)>[^<]*</[A-Za-z]+>|<Filter>.*</Filter>|<QueueConfiguration>.*</QueueConfiguration>`)},
-			tests: []string{"TestBuckets", "TestListing", "TestMultipart", "TestNotifications", "TestTagging", "TestVersions"},
+			bare: bare{elements: regexp.MustCompile(
+				`<(CreationDate|ETag|Id|IsLatest|IsTruncated|Key|KeyCount|LastModified|NextMarker|PartNumber|` +
+					`Size|StorageClass|Value|VersionId)>[^<]*</[A-Za-z]+>|<Filter>.*</Filter>|<QueueConfiguration>.*</QueueConfiguration>`)},
+			tests: []string{
+				"TestBuckets", "TestListing", "TestMultipart", "TestNotifications", "TestTagging",
+				"TestVersions",
+			},
 		},
 		"documents": {
-			bare:  bare{elements: regexp.MustCompile(`<(Contents|CommonPrefixes|CopyPartResult|Upload|Version|DeleteMarker|Part|Deleted).*</[A-Za-z]+>`)},
+			bare: bare{elements: regexp.MustCompile(
+				`<(Contents|CommonPrefixes|CopyPartResult|Upload|Version|DeleteMarker|Part|Deleted).*</[A-Za-z]+>`)},
 			tests: []string{"TestListing", "TestMultipart", "TestObjects", "TestVersions"},
 		},
 		"fields": { // not the Id of a batch's entry: without it the SDK panics (SendMessageBatch, service/sqs 1.52.11)
-			bare:  bare{fields: []string{"Body", "Code", "MD5OfBody", "MD5OfMessageAttributes", "MD5OfMessageBody", "MessageAttributes", "MessageId", "SourceArn"}},
+			bare: bare{fields: []string{
+				"Body", "Code", "MD5OfBody", "MD5OfMessageAttributes", "MD5OfMessageBody",
+				"MessageAttributes", "MessageId", "SourceArn",
+			}},
 			tests: []string{"TestBatches", "TestDeadLetters", "TestDelivery", "TestLease", "TestNotifications"},
 		},
 		"attributes": {
@@ -135,8 +151,10 @@ func suiteAgainst(t *testing.T, b bare, tests []string) string {
 		}
 		srv.Close()
 	}()
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.timeout=2m", "-test.run=^("+strings.Join(tests, "|")+")$")
-	cmd.Env = append(os.Environ(), endpointVariable+"="+srv.URL, "AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x")
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.timeout=2m", "-test.run=^("+
+		strings.Join(tests, "|")+")$")
+	cmd.Env = append(os.Environ(), endpointVariable+"="+srv.URL, "AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=x",
+		"AWS_SECRET_ACCESS_KEY=x")
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	_ = cmd.Run() // the tests fail, as they shall

@@ -92,7 +92,8 @@ func (s checksum) fields() checksumFields {
 // of is the field of an algorithm.
 func (f *checksumFields) of(name string) *string {
 	return map[string]*string{
-		"CRC32": &f.ChecksumCRC32, "CRC32C": &f.ChecksumCRC32C, "CRC64NVME": &f.ChecksumCRC64NVME, "SHA1": &f.ChecksumSHA1, "SHA256": &f.ChecksumSHA256,
+		"CRC32": &f.ChecksumCRC32, "CRC32C": &f.ChecksumCRC32C, "CRC64NVME": &f.ChecksumCRC64NVME,
+		"SHA1": &f.ChecksumSHA1, "SHA256": &f.ChecksumSHA256,
 	}[name]
 }
 
@@ -105,14 +106,16 @@ func requested(r *http.Request) (a algorithm, ok bool, err error) {
 			continue
 		}
 		if raw, err := base64.StdEncoding.DecodeString(value); err != nil || len(raw) != a.new().Size() {
-			return algorithm{}, false, errInvalidRequest.with("Value for %s header is invalid.", strings.ToLower(a.header()))
+			return algorithm{}, false, errInvalidRequest.with("Value for %s header is invalid.",
+				strings.ToLower(a.header()))
 		}
 		return a, true, nil
 	}
 	trailer := r.Header.Get("X-Amz-Trailer")
 	switch {
 	case trailer == "" && r.Header.Get("X-Amz-Sdk-Checksum-Algorithm") != "":
-		return algorithm{}, false, errInvalidRequest.with("x-amz-sdk-checksum-algorithm specified, but no corresponding x-amz-checksum-* or x-amz-trailer headers were found.")
+		return algorithm{}, false,
+			errInvalidRequest.with("x-amz-sdk-checksum-algorithm specified, but no corresponding x-amz-checksum-* or x-amz-trailer headers were found.")
 	case trailer == "":
 		return byDefault, false, nil
 	}

@@ -102,5 +102,6 @@ func (c *chunkReader) line() (string, error) {
 
 // isChunked tells whether the body of a request is framed.
 func isChunked(r *http.Request) bool {
-	return strings.HasPrefix(r.Header.Get("X-Amz-Content-Sha256"), "STREAMING-") || strings.Contains(r.Header.Get("Content-Encoding"), "aws-chunked")
+	return strings.HasPrefix(r.Header.Get("X-Amz-Content-Sha256"), "STREAMING-") ||
+		strings.Contains(r.Header.Get("Content-Encoding"), "aws-chunked")
 }

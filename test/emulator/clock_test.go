@@ -25,7 +25,8 @@ func stopped(t *testing.T) (*world, *emulator.ManualClock) {
 }
 
 func (w *world) extend(q string, handle *string, seconds int32) error {
-	_, err := w.sqs.ChangeMessageVisibility(w.t.Context(), &sqs.ChangeMessageVisibilityInput{QueueUrl: &q, ReceiptHandle: handle, VisibilityTimeout: seconds})
+	_, err := w.sqs.ChangeMessageVisibility(w.t.Context(),
+		&sqs.ChangeMessageVisibilityInput{QueueUrl: &q, ReceiptHandle: handle, VisibilityTimeout: seconds})
 	return err
 }
 
@@ -127,12 +128,14 @@ func TestClockDelay(t *testing.T) {
 	w, clock := stopped(t)
 	q := w.newQueue(map[string]string{"DelaySeconds": "10"})
 	w.send(q, "a")
-	if a := w.attributes(q); a["ApproximateNumberOfMessagesDelayed"] != "1" || a["ApproximateNumberOfMessagesNotVisible"] != "0" {
+	if a := w.attributes(q); a["ApproximateNumberOfMessagesDelayed"] != "1" ||
+		a["ApproximateNumberOfMessagesNotVisible"] != "0" {
 		t.Errorf("%v", a)
 	}
 	clock.Advance(10 * time.Second)
 	w.one(q, 30)
-	if a := w.attributes(q); a["ApproximateNumberOfMessagesDelayed"] != "0" || a["ApproximateNumberOfMessagesNotVisible"] != "1" {
+	if a := w.attributes(q); a["ApproximateNumberOfMessagesDelayed"] != "0" ||
+		a["ApproximateNumberOfMessagesNotVisible"] != "1" {
 		t.Errorf("received: %v", a)
 	}
 }
@@ -259,14 +262,20 @@ func TestTooManyInFlight(t *testing.T) {
 func TestOtherRegion(t *testing.T) {
 	w := emulated(t, emulator.Config{})
 	b := unique("cim")
-	_, err := w.s3.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &b, CreateBucketConfiguration: &s3types.CreateBucketConfiguration{LocationConstraint: "eu-central-1"}})
+	_, err := w.s3.CreateBucket(t.Context(),
+		&s3.CreateBucketInput{
+			Bucket:                    &b,
+			CreateBucketConfiguration: &s3types.CreateBucketConfiguration{LocationConstraint: "eu-central-1"},
+		})
 	w.check(err)
 	_, err = w.s3.GetObject(t.Context(), &s3.GetObjectInput{Bucket: &b, Key: aws.String("k")})
 	var response *awshttp.ResponseError
-	if !errors.As(err, &response) || response.HTTPStatusCode() != http.StatusMovedPermanently || response.Response.Header.Get("X-Amz-Bucket-Region") != "eu-central-1" {
+	if !errors.As(err, &response) || response.HTTPStatusCode() != http.StatusMovedPermanently ||
+		response.Response.Header.Get("X-Amz-Bucket-Region") != "eu-central-1" {
 		t.Errorf("got %v", err)
 	}
-	_, err = w.s3.GetObject(t.Context(), &s3.GetObjectInput{Bucket: &b, Key: aws.String("k")}, func(o *s3.Options) { o.Region = "eu-central-1" })
+	_, err = w.s3.GetObject(t.Context(), &s3.GetObjectInput{Bucket: &b, Key: aws.String("k")},
+		func(o *s3.Options) { o.Region = "eu-central-1" })
 	failed[*s3types.NoSuchKey](t, err)
 }
 
@@ -275,7 +284,9 @@ func TestPresignedExpires(t *testing.T) {
 	w := emulated(t, emulator.Config{Clock: clock})
 	b := w.newBucket()
 	w.put(b, "k", "x")
-	signed, err := s3.NewPresignClient(w.s3).PresignGetObject(t.Context(), &s3.GetObjectInput{Bucket: &b, Key: aws.String("k")}, s3.WithPresignExpires(time.Minute))
+	signed, err := s3.NewPresignClient(w.s3).
+		PresignGetObject(t.Context(), &s3.GetObjectInput{Bucket: &b, Key: aws.String("k")},
+			s3.WithPresignExpires(time.Minute))
 	w.check(err)
 	for _, want := range []int{http.StatusOK, http.StatusForbidden} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, signed.URL, nil)
@@ -295,7 +306,10 @@ func TestPresignedExpires(t *testing.T) {
 func TestCheckPolicy(t *testing.T) {
 	w := emulated(t, emulator.Config{CheckPolicy: true})
 	b, other, q := w.newBucket(), w.newBucket(), w.newQueue(nil)
-	cfg := s3types.QueueConfiguration{QueueArn: aws.String(w.attributes(q)["QueueArn"]), Events: []s3types.Event{"s3:ObjectCreated:*"}}
+	cfg := s3types.QueueConfiguration{
+		QueueArn: aws.String(w.attributes(q)["QueueArn"]),
+		Events:   []s3types.Event{"s3:ObjectCreated:*"},
+	}
 	refused(t, w.configure(b, cfg), "InvalidArgument")
 	w.allow(other, q)
 	refused(t, w.configure(b, cfg), "InvalidArgument")

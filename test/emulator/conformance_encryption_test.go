@@ -21,12 +21,16 @@ func newSecret(letter string, size int) secret {
 }
 
 func (s secret) get(b, key string) *s3.GetObjectInput {
-	return &s3.GetObjectInput{Bucket: &b, Key: &key, SSECustomerAlgorithm: s.algorithm, SSECustomerKey: s.key, SSECustomerKeyMD5: s.md5}
+	return &s3.GetObjectInput{
+		Bucket: &b, Key: &key, SSECustomerAlgorithm: s.algorithm, SSECustomerKey: s.key,
+		SSECustomerKeyMD5: s.md5,
+	}
 }
 
 func (s secret) put(b, key, content string) *s3.PutObjectInput {
 	return &s3.PutObjectInput{
-		Bucket: &b, Key: &key, Body: strings.NewReader(content), SSECustomerAlgorithm: s.algorithm, SSECustomerKey: s.key, SSECustomerKeyMD5: s.md5,
+		Bucket: &b, Key: &key, Body: strings.NewReader(content), SSECustomerAlgorithm: s.algorithm,
+		SSECustomerKey: s.key, SSECustomerKeyMD5: s.md5,
 	}
 }
 
@@ -38,7 +42,8 @@ func TestCustomerKeys(t *testing.T) {
 	right, other := newSecret("k", 32), newSecret("o", 32)
 	put, err := w.s3.PutObject(t.Context(), right.put(b, "secret", "content"))
 	w.check(err)
-	if aws.ToString(put.SSECustomerKeyMD5) != aws.ToString(right.md5) || aws.ToString(put.SSECustomerAlgorithm) != "AES256" || put.ServerSideEncryption != "" {
+	if aws.ToString(put.SSECustomerKeyMD5) != aws.ToString(right.md5) ||
+		aws.ToString(put.SSECustomerAlgorithm) != "AES256" || put.ServerSideEncryption != "" {
 		t.Errorf("put: %+v", put)
 	}
 	w.put(b, "plain", "content")
@@ -50,10 +55,13 @@ func TestCustomerKeys(t *testing.T) {
 		status int
 		code   string
 	}{
-		"the key":                    {key: "secret", secret: right, status: 200},
-		"none":                       {key: "secret", status: 400, code: "InvalidRequest"},
-		"another":                    {key: "secret", secret: other, status: 403, code: "AccessDenied"},
-		"of another algorithm":       {key: "secret", secret: wrongAlgorithm, status: 400, code: "InvalidEncryptionAlgorithmError"},
+		"the key": {key: "secret", secret: right, status: 200},
+		"none":    {key: "secret", status: 400, code: "InvalidRequest"},
+		"another": {key: "secret", secret: other, status: 403, code: "AccessDenied"},
+		"of another algorithm": {
+			key: "secret", secret: wrongAlgorithm, status: 400,
+			code: "InvalidEncryptionAlgorithmError",
+		},
 		"none, and none is needed":   {key: "plain", status: 200},
 		"a key where none is needed": {key: "plain", secret: right, status: 400, code: "InvalidRequest"},
 	} {
@@ -67,7 +75,8 @@ func TestCustomerKeys(t *testing.T) {
 			}
 			in := c.secret.get(b, c.key)
 			head, err := w.s3.HeadObject(t.Context(), &s3.HeadObjectInput{
-				Bucket: in.Bucket, Key: in.Key, SSECustomerAlgorithm: in.SSECustomerAlgorithm, SSECustomerKey: in.SSECustomerKey, SSECustomerKeyMD5: in.SSECustomerKeyMD5,
+				Bucket: in.Bucket, Key: in.Key, SSECustomerAlgorithm: in.SSECustomerAlgorithm,
+				SSECustomerKey: in.SSECustomerKey, SSECustomerKeyMD5: in.SSECustomerKeyMD5,
 			})
 			if c.code != "" {
 				if status(err) != c.status {
@@ -76,7 +85,8 @@ func TestCustomerKeys(t *testing.T) {
 				return
 			}
 			w.in(t).check(err)
-			if c.key == "secret" && (aws.ToString(head.SSECustomerKeyMD5) != aws.ToString(right.md5) || head.ServerSideEncryption != "") {
+			if c.key == "secret" && (aws.ToString(head.SSECustomerKeyMD5) != aws.ToString(right.md5) ||
+				head.ServerSideEncryption != "") {
 				t.Errorf("head: %+v", head)
 			}
 		})
@@ -111,7 +121,8 @@ func copiedSecret(w *world, b string, right secret) {
 	in := &s3.CopyObjectInput{Bucket: &b, Key: aws.String("opened"), CopySource: aws.String(b + "/secret")}
 	_, err := w.s3.CopyObject(w.t.Context(), in)
 	refused(w.t, err, "InvalidRequest")
-	in.CopySourceSSECustomerAlgorithm, in.CopySourceSSECustomerKey, in.CopySourceSSECustomerKeyMD5 = right.algorithm, right.key, right.md5
+	in.CopySourceSSECustomerAlgorithm, in.CopySourceSSECustomerKey, in.CopySourceSSECustomerKeyMD5 = right.algorithm,
+		right.key, right.md5
 	out, err := w.s3.CopyObject(w.t.Context(), in)
 	w.check(err)
 	if out.ServerSideEncryption != "AES256" || out.SSECustomerKeyMD5 != nil {
@@ -126,7 +137,8 @@ func copiedSecret(w *world, b string, right secret) {
 func secretParts(t *testing.T, w *world, b string, right, other secret) {
 	key := aws.String("secret parts")
 	up, err := w.s3.CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{
-		Bucket: &b, Key: key, SSECustomerAlgorithm: right.algorithm, SSECustomerKey: right.key, SSECustomerKeyMD5: right.md5,
+		Bucket: &b, Key: key, SSECustomerAlgorithm: right.algorithm, SSECustomerKey: right.key,
+		SSECustomerKeyMD5: right.md5,
 	})
 	w.check(err)
 	part := func(s secret) (*s3.UploadPartOutput, error) {
@@ -142,7 +154,11 @@ func secretParts(t *testing.T, w *world, b string, right, other secret) {
 	p, err := part(right)
 	w.check(err)
 	_, err = w.s3.CompleteMultipartUpload(t.Context(), &s3.CompleteMultipartUploadInput{
-		Bucket: &b, Key: key, UploadId: up.UploadId, MultipartUpload: &types.CompletedMultipartUpload{Parts: []types.CompletedPart{{PartNumber: aws.Int32(1), ETag: p.ETag}}},
+		Bucket: &b, Key: key, UploadId: up.UploadId,
+		MultipartUpload: &types.CompletedMultipartUpload{Parts: []types.CompletedPart{{
+			PartNumber: aws.Int32(1),
+			ETag:       p.ETag,
+		}}},
 	})
 	w.check(err)
 	_, err = w.s3.GetObject(t.Context(), &s3.GetObjectInput{Bucket: &b, Key: key})
@@ -162,17 +178,26 @@ func TestEncryptionIsSaid(t *testing.T) {
 	head, err := w.s3.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &b, Key: aws.String("k")})
 	w.check(err)
 	said["head"] = head.ServerSideEncryption
-	copied, err := w.s3.CopyObject(t.Context(), &s3.CopyObjectInput{Bucket: &b, Key: aws.String("copy"), CopySource: aws.String(b + "/k")})
+	copied, err := w.s3.CopyObject(t.Context(),
+		&s3.CopyObjectInput{Bucket: &b, Key: aws.String("copy"), CopySource: aws.String(b + "/k")})
 	w.check(err)
 	said["copy"] = copied.ServerSideEncryption
 	up, err := w.s3.CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: &b, Key: aws.String("m")})
 	w.check(err)
 	said["create"] = up.ServerSideEncryption
-	part, err := w.s3.UploadPart(t.Context(), &s3.UploadPartInput{Bucket: &b, Key: aws.String("m"), UploadId: up.UploadId, PartNumber: aws.Int32(1), Body: strings.NewReader("x")})
+	part, err := w.s3.UploadPart(t.Context(),
+		&s3.UploadPartInput{
+			Bucket: &b, Key: aws.String("m"), UploadId: up.UploadId, PartNumber: aws.Int32(1),
+			Body: strings.NewReader("x"),
+		})
 	w.check(err)
 	said["part"] = part.ServerSideEncryption
 	done, err := w.s3.CompleteMultipartUpload(t.Context(), &s3.CompleteMultipartUploadInput{
-		Bucket: &b, Key: aws.String("m"), UploadId: up.UploadId, MultipartUpload: &types.CompletedMultipartUpload{Parts: []types.CompletedPart{{PartNumber: aws.Int32(1), ETag: part.ETag}}},
+		Bucket: &b, Key: aws.String("m"), UploadId: up.UploadId,
+		MultipartUpload: &types.CompletedMultipartUpload{Parts: []types.CompletedPart{{
+			PartNumber: aws.Int32(1),
+			ETag:       part.ETag,
+		}}},
 	})
 	w.check(err)
 	said["complete"] = done.ServerSideEncryption

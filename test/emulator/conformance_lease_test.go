@@ -11,7 +11,8 @@ import (
 
 func TestLease(t *testing.T) {
 	change := func(w *world, q string, handle *string, seconds int32) error {
-		_, err := w.sqs.ChangeMessageVisibility(w.t.Context(), &sqs.ChangeMessageVisibilityInput{QueueUrl: &q, ReceiptHandle: handle, VisibilityTimeout: seconds})
+		_, err := w.sqs.ChangeMessageVisibility(w.t.Context(),
+			&sqs.ChangeMessageVisibilityInput{QueueUrl: &q, ReceiptHandle: handle, VisibilityTimeout: seconds})
 		return err
 	}
 	remove := func(w *world, q string, handle *string) error {
@@ -73,7 +74,8 @@ func TestLease(t *testing.T) {
 			m := w.one(q, 30)
 			w.check(remove(w, q, m.ReceiptHandle))
 			err := change(w, q, m.ReceiptHandle, 10)
-			refused(t, err, "InvalidParameterValue", "InvalidParameterValueException", "ReceiptHandleIsInvalid", "MessageNotInflight")
+			refused(t, err, "InvalidParameterValue", "InvalidParameterValueException", "ReceiptHandleIsInvalid",
+				"MessageNotInflight")
 			if status(err) != 400 {
 				t.Errorf("status %d", status(err))
 			}
@@ -93,11 +95,15 @@ func TestBatches(t *testing.T) {
 			q := w.newQueue(nil)
 			w.send(q, "a")
 			m := w.one(q, 30)
-			out, err := w.sqs.DeleteMessageBatch(t.Context(), &sqs.DeleteMessageBatchInput{QueueUrl: &q, Entries: []types.DeleteMessageBatchRequestEntry{
-				{Id: aws.String("0"), ReceiptHandle: m.ReceiptHandle}, {Id: aws.String("1"), ReceiptHandle: aws.String("nonsense")},
-			}})
+			out, err := w.sqs.DeleteMessageBatch(t.Context(),
+				&sqs.DeleteMessageBatchInput{QueueUrl: &q, Entries: []types.DeleteMessageBatchRequestEntry{
+					{Id: aws.String("0"), ReceiptHandle: m.ReceiptHandle},
+					{Id: aws.String("1"), ReceiptHandle: aws.String("nonsense")},
+				}})
 			w.check(err)
-			if len(out.Successful) != 1 || aws.ToString(out.Successful[0].Id) != "0" || len(out.Failed) != 1 || aws.ToString(out.Failed[0].Id) != "1" || !out.Failed[0].SenderFault || aws.ToString(out.Failed[0].Code) != "ReceiptHandleIsInvalid" {
+			if len(out.Successful) != 1 || aws.ToString(out.Successful[0].Id) != "0" || len(out.Failed) != 1 ||
+				aws.ToString(out.Failed[0].Id) != "1" || !out.Failed[0].SenderFault ||
+				aws.ToString(out.Failed[0].Code) != "ReceiptHandleIsInvalid" {
 				t.Errorf("got %+v", out)
 			}
 			w.counts(q, 0, 0)
@@ -106,9 +112,14 @@ func TestBatches(t *testing.T) {
 			q := w.newQueue(nil)
 			w.send(q, "a")
 			m := w.one(q, 300)
-			out, err := w.sqs.ChangeMessageVisibilityBatch(t.Context(), &sqs.ChangeMessageVisibilityBatchInput{QueueUrl: &q, Entries: []types.ChangeMessageVisibilityBatchRequestEntry{
-				{Id: aws.String("0"), ReceiptHandle: m.ReceiptHandle, VisibilityTimeout: 0}, {Id: aws.String("1"), ReceiptHandle: aws.String("nonsense"), VisibilityTimeout: 0},
-			}})
+			out, err := w.sqs.ChangeMessageVisibilityBatch(t.Context(),
+				&sqs.ChangeMessageVisibilityBatchInput{
+					QueueUrl: &q,
+					Entries: []types.ChangeMessageVisibilityBatchRequestEntry{
+						{Id: aws.String("0"), ReceiptHandle: m.ReceiptHandle, VisibilityTimeout: 0},
+						{Id: aws.String("1"), ReceiptHandle: aws.String("nonsense"), VisibilityTimeout: 0},
+					},
+				})
 			w.check(err)
 			if len(out.Successful) != 1 || len(out.Failed) != 1 {
 				t.Errorf("got %+v", out)
@@ -117,11 +128,14 @@ func TestBatches(t *testing.T) {
 		},
 		"send in a batch": func(t *testing.T, w *world) {
 			q := w.newQueue(nil)
-			out, err := w.sqs.SendMessageBatch(t.Context(), &sqs.SendMessageBatchInput{QueueUrl: &q, Entries: []types.SendMessageBatchRequestEntry{
-				{Id: aws.String("0"), MessageBody: aws.String("a")}, {Id: aws.String("1"), MessageBody: aws.String("\a")},
-			}})
+			out, err := w.sqs.SendMessageBatch(t.Context(),
+				&sqs.SendMessageBatchInput{QueueUrl: &q, Entries: []types.SendMessageBatchRequestEntry{
+					{Id: aws.String("0"), MessageBody: aws.String("a")},
+					{Id: aws.String("1"), MessageBody: aws.String("\a")},
+				}})
 			w.check(err)
-			if len(out.Successful) != 1 || len(out.Failed) != 1 || aws.ToString(out.Failed[0].Code) != "InvalidMessageContents" {
+			if len(out.Successful) != 1 || len(out.Failed) != 1 ||
+				aws.ToString(out.Failed[0].Code) != "InvalidMessageContents" {
 				t.Errorf("got %+v", out)
 			}
 		},
@@ -130,15 +144,18 @@ func TestBatches(t *testing.T) {
 			try := func(ids ...string) error {
 				var entries []types.DeleteMessageBatchRequestEntry
 				for _, id := range ids {
-					entries = append(entries, types.DeleteMessageBatchRequestEntry{Id: aws.String(id), ReceiptHandle: aws.String("x")})
+					entries = append(entries,
+						types.DeleteMessageBatchRequestEntry{Id: aws.String(id), ReceiptHandle: aws.String("x")})
 				}
-				_, err := w.sqs.DeleteMessageBatch(t.Context(), &sqs.DeleteMessageBatchInput{QueueUrl: &q, Entries: entries})
+				_, err := w.sqs.DeleteMessageBatch(t.Context(),
+					&sqs.DeleteMessageBatchInput{QueueUrl: &q, Entries: entries})
 				return err
 			}
 			failed[*types.BatchEntryIdsNotDistinct](t, try("a", "a"))
 			failed[*types.InvalidBatchEntryId](t, try("no spaces"))
 			failed[*types.TooManyEntriesInBatchRequest](t, try("0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10"))
-			_, err := w.sqs.SendMessageBatch(t.Context(), &sqs.SendMessageBatchInput{QueueUrl: &q, Entries: []types.SendMessageBatchRequestEntry{}})
+			_, err := w.sqs.SendMessageBatch(t.Context(),
+				&sqs.SendMessageBatchInput{QueueUrl: &q, Entries: []types.SendMessageBatchRequestEntry{}})
 			refused(t, err, "EmptyBatchRequest")
 		},
 	}.run(t)
@@ -148,7 +165,10 @@ func TestBatches(t *testing.T) {
 func (w *world) redriven(receives int) (queue, dead string) {
 	w.t.Helper()
 	dead = w.newQueue(nil)
-	policy, err := json.Marshal(map[string]any{"deadLetterTargetArn": w.attributes(dead)["QueueArn"], "maxReceiveCount": receives})
+	policy, err := json.Marshal(map[string]any{
+		"deadLetterTargetArn": w.attributes(dead)["QueueArn"],
+		"maxReceiveCount":     receives,
+	})
 	w.check(err)
 	return w.newQueue(map[string]string{"RedrivePolicy": string(policy)}), dead
 }
@@ -159,7 +179,8 @@ func (w *world) kill(queue, dead string, receives int) (id string, m types.Messa
 	id = w.send(queue, "poison")
 	for range receives {
 		got := w.one(queue, 300)
-		_, err := w.sqs.ChangeMessageVisibility(w.t.Context(), &sqs.ChangeMessageVisibilityInput{QueueUrl: &queue, ReceiptHandle: got.ReceiptHandle, VisibilityTimeout: 0})
+		_, err := w.sqs.ChangeMessageVisibility(w.t.Context(),
+			&sqs.ChangeMessageVisibilityInput{QueueUrl: &queue, ReceiptHandle: got.ReceiptHandle, VisibilityTimeout: 0})
 		w.check(err)
 	}
 	w.none(queue) // this receive moves it
@@ -171,14 +192,16 @@ func TestDeadLetters(t *testing.T) {
 		"after so many receives it moves, with its id and its source": func(t *testing.T, w *world) {
 			q, dead := w.redriven(2)
 			id, m := w.kill(q, dead, 2)
-			if aws.ToString(m.MessageId) != id || aws.ToString(m.Body) != "poison" || m.Attributes["DeadLetterQueueSourceArn"] != w.attributes(q)["QueueArn"] {
+			if aws.ToString(m.MessageId) != id || aws.ToString(m.Body) != "poison" ||
+				m.Attributes["DeadLetterQueueSourceArn"] != w.attributes(q)["QueueArn"] {
 				t.Errorf("got %+v", m)
 			}
 			w.counts(q, 0, 0)
 		},
 		"the sources of a dead-letter queue": func(t *testing.T, w *world) {
 			q, dead := w.redriven(1)
-			out, err := w.sqs.ListDeadLetterSourceQueues(t.Context(), &sqs.ListDeadLetterSourceQueuesInput{QueueUrl: &dead})
+			out, err := w.sqs.ListDeadLetterSourceQueues(t.Context(),
+				&sqs.ListDeadLetterSourceQueuesInput{QueueUrl: &dead})
 			w.check(err)
 			if len(out.QueueUrls) != 1 || out.QueueUrls[0] != q {
 				t.Errorf("got %v, want %s", out.QueueUrls, q)
@@ -187,8 +210,12 @@ func TestDeadLetters(t *testing.T) {
 		"a policy must be sound": func(t *testing.T, w *world) {
 			q := w.newQueue(nil)
 			missing := w.attributes(q)["QueueArn"] + "-missing"
-			for _, policy := range []string{"nonsense", `{"deadLetterTargetArn":"` + missing + `","maxReceiveCount":3}`, `{"deadLetterTargetArn":"` + w.attributes(q)["QueueArn"] + `","maxReceiveCount":0}`} {
-				_, err := w.sqs.SetQueueAttributes(t.Context(), &sqs.SetQueueAttributesInput{QueueUrl: &q, Attributes: map[string]string{"RedrivePolicy": policy}})
+			for _, policy := range []string{
+				"nonsense", `{"deadLetterTargetArn":"` + missing + `","maxReceiveCount":3}`,
+				`{"deadLetterTargetArn":"` + w.attributes(q)["QueueArn"] + `","maxReceiveCount":0}`,
+			} {
+				_, err := w.sqs.SetQueueAttributes(t.Context(),
+					&sqs.SetQueueAttributesInput{QueueUrl: &q, Attributes: map[string]string{"RedrivePolicy": policy}})
 				refused(t, err, "InvalidParameterValue", "InvalidParameterValueException", "InvalidAttributeValue")
 			}
 		},
@@ -200,7 +227,8 @@ func TestDeadLetters(t *testing.T) {
 			_, err := w.sqs.StartMessageMoveTask(t.Context(), &sqs.StartMessageMoveTaskInput{SourceArn: &arn})
 			w.check(err)
 			m := w.one(q, 30)
-			if aws.ToString(m.Body) != "poison" || aws.ToString(m.MessageId) == id || m.Attributes["ApproximateReceiveCount"] != "1" {
+			if aws.ToString(m.Body) != "poison" || aws.ToString(m.MessageId) == id ||
+				m.Attributes["ApproximateReceiveCount"] != "1" {
 				t.Errorf("got %+v", m)
 			}
 			tasks, err := w.sqs.ListMessageMoveTasks(t.Context(), &sqs.ListMessageMoveTasksInput{SourceArn: &arn})

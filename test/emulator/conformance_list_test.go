@@ -23,13 +23,28 @@ func TestListing(t *testing.T) {
 		in   s3.ListObjectsV2Input
 		want []string // prefixes end in a slash
 	}{
-		"all":                        {s3.ListObjectsV2Input{}, keys},
-		"a prefix":                   {s3.ListObjectsV2Input{Prefix: aws.String("dir/")}, []string{"dir/1", "dir/2", "dir/sub/3"}},
-		"a prefix that is no folder": {s3.ListObjectsV2Input{Prefix: aws.String("di")}, []string{"dir/1", "dir/2", "dir/sub/3"}},
-		"a delimiter":                {s3.ListObjectsV2Input{Delimiter: aws.String("/")}, []string{"a", "dir/", "other/", "z <&> +%"}},
-		"both":                       {s3.ListObjectsV2Input{Prefix: aws.String("dir/"), Delimiter: aws.String("/")}, []string{"dir/1", "dir/2", "dir/sub/"}},
-		"after a key":                {s3.ListObjectsV2Input{StartAfter: aws.String("dir/2")}, []string{"dir/sub/3", "other/4", "z <&> +%"}},
-		"nothing":                    {s3.ListObjectsV2Input{Prefix: aws.String("none")}, nil},
+		"all": {s3.ListObjectsV2Input{}, keys},
+		"a prefix": {
+			s3.ListObjectsV2Input{Prefix: aws.String("dir/")},
+			[]string{"dir/1", "dir/2", "dir/sub/3"},
+		},
+		"a prefix that is no folder": {
+			s3.ListObjectsV2Input{Prefix: aws.String("di")},
+			[]string{"dir/1", "dir/2", "dir/sub/3"},
+		},
+		"a delimiter": {
+			s3.ListObjectsV2Input{Delimiter: aws.String("/")},
+			[]string{"a", "dir/", "other/", "z <&> +%"},
+		},
+		"both": {
+			s3.ListObjectsV2Input{Prefix: aws.String("dir/"), Delimiter: aws.String("/")},
+			[]string{"dir/1", "dir/2", "dir/sub/"},
+		},
+		"after a key": {
+			s3.ListObjectsV2Input{StartAfter: aws.String("dir/2")},
+			[]string{"dir/sub/3", "other/4", "z <&> +%"},
+		},
+		"nothing": {s3.ListObjectsV2Input{Prefix: aws.String("none")}, nil},
 	} {
 		for _, size := range []int32{1, 2, 1000} {
 			t.Run(fmt.Sprintf("%s, pages of %d", name, size), func(t *testing.T) {
@@ -50,12 +65,14 @@ func TestListing(t *testing.T) {
 			t.Fatalf("%+v", out)
 		}
 		e := out.Contents[0]
-		if aws.ToInt64(e.Size) != 5 || !strings.HasPrefix(aws.ToString(e.ETag), `"`) || aws.ToTime(e.LastModified).IsZero() || e.StorageClass != "STANDARD" || aws.ToInt32(out.KeyCount) != 1 {
+		if aws.ToInt64(e.Size) != 5 || !strings.HasPrefix(aws.ToString(e.ETag), `"`) || aws.ToTime(e.LastModified).
+			IsZero() || e.StorageClass != "STANDARD" || aws.ToInt32(out.KeyCount) != 1 {
 			t.Errorf("%+v", e)
 		}
 	})
 	t.Run("keys encoded on demand", func(t *testing.T) {
-		out, err := w.s3.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: &b, Prefix: aws.String("z"), EncodingType: "url"})
+		out, err := w.s3.ListObjectsV2(t.Context(),
+			&s3.ListObjectsV2Input{Bucket: &b, Prefix: aws.String("z"), EncodingType: "url"})
 		w.in(t).check(err)
 		if len(out.Contents) != 1 {
 			t.Fatalf("%+v", out)
@@ -65,14 +82,17 @@ func TestListing(t *testing.T) {
 		}
 	})
 	t.Run("version 1", func(t *testing.T) {
-		out, err := w.s3.ListObjects(t.Context(), &s3.ListObjectsInput{Bucket: &b, Delimiter: aws.String("/"), MaxKeys: aws.Int32(2)})
+		out, err := w.s3.ListObjects(t.Context(),
+			&s3.ListObjectsInput{Bucket: &b, Delimiter: aws.String("/"), MaxKeys: aws.Int32(2)})
 		w.in(t).check(err)
 		if !aws.ToBool(out.IsTruncated) || aws.ToString(out.NextMarker) != "dir/" {
 			t.Fatalf("%+v", out)
 		}
-		out, err = w.s3.ListObjects(t.Context(), &s3.ListObjectsInput{Bucket: &b, Delimiter: aws.String("/"), Marker: out.NextMarker})
+		out, err = w.s3.ListObjects(t.Context(),
+			&s3.ListObjectsInput{Bucket: &b, Delimiter: aws.String("/"), Marker: out.NextMarker})
 		w.in(t).check(err)
-		if len(out.CommonPrefixes) != 1 || aws.ToString(out.CommonPrefixes[0].Prefix) != "other/" || len(out.Contents) != 1 || aws.ToBool(out.IsTruncated) {
+		if len(out.CommonPrefixes) != 1 || aws.ToString(out.CommonPrefixes[0].Prefix) != "other/" ||
+			len(out.Contents) != 1 || aws.ToBool(out.IsTruncated) {
 			t.Errorf("%+v", out)
 		}
 	})
@@ -104,7 +124,11 @@ func TestVersions(t *testing.T) {
 	if old.VersionId != nil {
 		t.Errorf("a version without versioning: %s", aws.ToString(old.VersionId))
 	}
-	_, err := w.s3.PutBucketVersioning(t.Context(), &s3.PutBucketVersioningInput{Bucket: &b, VersioningConfiguration: &types.VersioningConfiguration{Status: "Enabled"}})
+	_, err := w.s3.PutBucketVersioning(t.Context(),
+		&s3.PutBucketVersioningInput{
+			Bucket:                  &b,
+			VersioningConfiguration: &types.VersioningConfiguration{Status: "Enabled"},
+		})
 	w.check(err)
 	state, err := w.s3.GetBucketVersioning(t.Context(), &s3.GetBucketVersioningInput{Bucket: &b})
 	w.check(err)
@@ -112,8 +136,12 @@ func TestVersions(t *testing.T) {
 		t.Errorf("status %s", state.Status)
 	}
 	one, two := w.put(b, aws.ToString(key), "one"), w.put(b, aws.ToString(key), "two")
-	for id, want := range map[string]string{"null": "before versioning", aws.ToString(one.VersionId): "one", aws.ToString(two.VersionId): "two"} {
-		if got, out := w.get(&s3.GetObjectInput{Bucket: &b, Key: key, VersionId: &id}); got != want || aws.ToString(out.VersionId) != id {
+	for id, want := range map[string]string{
+		"null": "before versioning", aws.ToString(one.VersionId): "one",
+		aws.ToString(two.VersionId): "two",
+	} {
+		if got, out := w.get(&s3.GetObjectInput{Bucket: &b, Key: key, VersionId: &id}); got != want ||
+			aws.ToString(out.VersionId) != id {
 			t.Errorf("version %s holds %q, want %q", id, got, want)
 		}
 	}
@@ -132,7 +160,9 @@ func TestVersions(t *testing.T) {
 	}
 	list, err := w.s3.ListObjectVersions(t.Context(), &s3.ListObjectVersionsInput{Bucket: &b})
 	w.check(err)
-	if len(list.Versions) != 3 || len(list.DeleteMarkers) != 1 || aws.ToString(list.Versions[0].VersionId) != aws.ToString(two.VersionId) || !aws.ToBool(list.DeleteMarkers[0].IsLatest) {
+	if len(list.Versions) != 3 || len(list.DeleteMarkers) != 1 ||
+		aws.ToString(list.Versions[0].VersionId) != aws.ToString(two.VersionId) ||
+		!aws.ToBool(list.DeleteMarkers[0].IsLatest) {
 		t.Errorf("%+v", list)
 	}
 	_, err = w.s3.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: &b, Key: key, VersionId: marker.VersionId})

@@ -21,7 +21,9 @@ const bigPart = 5 << 20
 
 // multipart uploads parts and completes them. Complete names the parts' checksums
 // where the upload declares an algorithm, as S3 demands then, and refuses otherwise.
-func (w *world) multipart(b, key string, in s3.CreateMultipartUploadInput, parts ...string) *s3.CompleteMultipartUploadOutput {
+func (w *world) multipart(b, key string, in s3.CreateMultipartUploadInput,
+	parts ...string,
+) *s3.CompleteMultipartUploadOutput {
 	w.t.Helper()
 	in.Bucket, in.Key = &b, &key
 	up, err := w.s3.CreateMultipartUpload(w.t.Context(), &in)
@@ -30,7 +32,8 @@ func (w *world) multipart(b, key string, in s3.CreateMultipartUploadInput, parts
 	for i, p := range parts {
 		number := aws.Int32(int32(i + 1))
 		out, err := w.s3.UploadPart(w.t.Context(), &s3.UploadPartInput{
-			Bucket: &b, Key: &key, UploadId: up.UploadId, PartNumber: number, Body: strings.NewReader(p), ChecksumAlgorithm: in.ChecksumAlgorithm,
+			Bucket: &b, Key: &key, UploadId: up.UploadId, PartNumber: number, Body: strings.NewReader(p),
+			ChecksumAlgorithm: in.ChecksumAlgorithm,
 		})
 		w.check(err)
 		part := types.CompletedPart{PartNumber: number, ETag: out.ETag}
@@ -38,7 +41,8 @@ func (w *world) multipart(b, key string, in s3.CreateMultipartUploadInput, parts
 		done = append(done, part)
 	}
 	out, err := w.s3.CompleteMultipartUpload(w.t.Context(), &s3.CompleteMultipartUploadInput{
-		Bucket: &b, Key: &key, UploadId: up.UploadId, MultipartUpload: &types.CompletedMultipartUpload{Parts: done}, ChecksumType: in.ChecksumType,
+		Bucket: &b, Key: &key, UploadId: up.UploadId, MultipartUpload: &types.CompletedMultipartUpload{Parts: done},
+		ChecksumType: in.ChecksumType,
 	})
 	w.check(err)
 	return out
@@ -50,22 +54,32 @@ func TestMultipart(t *testing.T) {
 	first, second := content(bigPart), content(1000)
 	t.Run("content, ETag and parts", func(t *testing.T) {
 		w := w.in(t)
-		out := w.multipart(b, "parts", s3.CreateMultipartUploadInput{ContentType: aws.String("application/x-tar")}, first, second)
-		one, two := md5.Sum([]byte(first)), md5.Sum([]byte(second))                   //nolint:gosec // what ETags are made of
-		want := fmt.Sprintf(`"%x-2"`, md5.Sum(slices.Concat(one[:], two[:])))         //nolint:gosec // what ETags are made of
+		out := w.multipart(b, "parts", s3.CreateMultipartUploadInput{ContentType: aws.String("application/x-tar")},
+			first, second)
+		one, two := md5.Sum([]byte(first)),
+			md5.Sum([]byte(second)) //nolint:gosec // what ETags are made of
+		want := fmt.Sprintf(`"%x-2"`,
+			md5.Sum(slices.Concat(one[:], two[:]))) //nolint:gosec // what ETags are made of
 		got, whole := w.get(&s3.GetObjectInput{Bucket: &b, Key: aws.String("parts")}) // across the files
-		if aws.ToString(out.ETag) != want || aws.ToString(whole.ETag) != want || got != first+second || aws.ToString(whole.ContentType) != "application/x-tar" {
+		if aws.ToString(out.ETag) != want || aws.ToString(whole.ETag) != want || got != first+second ||
+			aws.ToString(whole.ContentType) != "application/x-tar" {
 			t.Errorf("ETag %s, want %s; %d bytes", aws.ToString(whole.ETag), want, len(got))
 		}
 		got, part := w.get(&s3.GetObjectInput{Bucket: &b, Key: aws.String("parts"), PartNumber: aws.Int32(2)})
-		if got != second || aws.ToInt32(part.PartsCount) != 2 || aws.ToString(part.ContentRange) != fmt.Sprintf("bytes %d-%d/%d", bigPart, bigPart+999, bigPart+1000) {
-			t.Errorf("part 2: %d bytes, %d parts, %s", len(got), aws.ToInt32(part.PartsCount), aws.ToString(part.ContentRange))
+		if got != second || aws.ToInt32(part.PartsCount) != 2 ||
+			aws.ToString(part.ContentRange) != fmt.Sprintf("bytes %d-%d/%d", bigPart, bigPart+999, bigPart+1000) {
+			t.Errorf("part 2: %d bytes, %d parts, %s",
+				len(got), aws.ToInt32(part.PartsCount), aws.ToString(part.ContentRange))
 		}
-		_, err := w.s3.GetObject(t.Context(), &s3.GetObjectInput{Bucket: &b, Key: aws.String("parts"), PartNumber: aws.Int32(3)})
+		_, err := w.s3.GetObject(t.Context(),
+			&s3.GetObjectInput{Bucket: &b, Key: aws.String("parts"), PartNumber: aws.Int32(3)})
 		if status(err) != http.StatusRequestedRangeNotSatisfiable {
 			t.Errorf("part 3: %v", err)
 		}
-		got, _ = w.get(&s3.GetObjectInput{Bucket: &b, Key: aws.String("parts"), Range: aws.String(fmt.Sprintf("bytes=%d-%d", bigPart-10, bigPart+9))})
+		got, _ = w.get(&s3.GetObjectInput{
+			Bucket: &b, Key: aws.String("parts"),
+			Range: aws.String(fmt.Sprintf("bytes=%d-%d", bigPart-10, bigPart+9)),
+		})
 		if got != first[bigPart-10:]+second[:10] {
 			t.Errorf("across the boundary: %q", got)
 		}
@@ -75,23 +89,32 @@ func TestMultipart(t *testing.T) {
 		w.multipart(b, "sha", s3.CreateMultipartUploadInput{ChecksumAlgorithm: "SHA256"}, first, second)
 		one, two := sha256.Sum256([]byte(first)), sha256.Sum256([]byte(second))
 		both := sha256.Sum256(slices.Concat(one[:], two[:]))
-		head, err := w.s3.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &b, Key: aws.String("sha"), ChecksumMode: "ENABLED"})
+		head, err := w.s3.HeadObject(t.Context(),
+			&s3.HeadObjectInput{Bucket: &b, Key: aws.String("sha"), ChecksumMode: "ENABLED"})
 		w.check(err)
 		if aws.ToString(head.ChecksumSHA256) != b64(both[:])+"-2" || head.ChecksumType != types.ChecksumTypeComposite {
 			t.Errorf("%s %s", head.ChecksumType, aws.ToString(head.ChecksumSHA256))
 		}
-		if got, out := w.get(&s3.GetObjectInput{Bucket: &b, Key: aws.String("sha"), PartNumber: aws.Int32(2), ChecksumMode: "ENABLED"}); got != second || aws.ToString(out.ChecksumSHA256) != b64(two[:]) {
+		if got, out := w.get(&s3.GetObjectInput{
+			Bucket: &b, Key: aws.String("sha"), PartNumber: aws.Int32(2),
+			ChecksumMode: "ENABLED",
+		}); got != second || aws.ToString(out.ChecksumSHA256) != b64(two[:]) {
 			t.Errorf("part 2: %d bytes, %s", len(got), aws.ToString(out.ChecksumSHA256))
 		}
 	})
 	t.Run("a full-object checksum", func(t *testing.T) {
 		w := w.in(t)
-		w.multipart(b, "crc", s3.CreateMultipartUploadInput{ChecksumAlgorithm: "CRC64NVME", ChecksumType: "FULL_OBJECT"}, first, second)
+		w.multipart(b, "crc", s3.CreateMultipartUploadInput{
+			ChecksumAlgorithm: "CRC64NVME",
+			ChecksumType:      "FULL_OBJECT",
+		}, first, second)
 		nvme := crc64.New(crc64.MakeTable(0x9a6c9329ac4bc9b5))
 		io.WriteString(nvme, first+second) //nolint:errcheck // a hash takes everything
-		head, err := w.s3.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &b, Key: aws.String("crc"), ChecksumMode: "ENABLED"})
+		head, err := w.s3.HeadObject(t.Context(),
+			&s3.HeadObjectInput{Bucket: &b, Key: aws.String("crc"), ChecksumMode: "ENABLED"})
 		w.check(err)
-		if aws.ToString(head.ChecksumCRC64NVME) != b64(nvme.Sum(nil)) || head.ChecksumType != types.ChecksumTypeFullObject {
+		if aws.ToString(head.ChecksumCRC64NVME) != b64(nvme.Sum(nil)) ||
+			head.ChecksumType != types.ChecksumTypeFullObject {
 			t.Errorf("%s %s", head.ChecksumType, aws.ToString(head.ChecksumCRC64NVME))
 		}
 	})
@@ -100,10 +123,12 @@ func TestMultipart(t *testing.T) {
 	t.Run("parts of another object", func(t *testing.T) {
 		w := w.in(t)
 		w.put(b, "source", content(1000))
-		up, err := w.s3.CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: &b, Key: aws.String("made")})
+		up, err := w.s3.CreateMultipartUpload(t.Context(),
+			&s3.CreateMultipartUploadInput{Bucket: &b, Key: aws.String("made")})
 		w.check(err)
 		p, err := w.s3.UploadPartCopy(t.Context(), &s3.UploadPartCopyInput{
-			Bucket: &b, Key: aws.String("made"), UploadId: up.UploadId, PartNumber: aws.Int32(1), CopySource: aws.String(b + "/source"), CopySourceRange: aws.String("bytes=10-19"),
+			Bucket: &b, Key: aws.String("made"), UploadId: up.UploadId, PartNumber: aws.Int32(1),
+			CopySource: aws.String(b + "/source"), CopySourceRange: aws.String("bytes=10-19"),
 		})
 		w.check(err)
 		if p.CopyPartResult == nil {
@@ -111,7 +136,10 @@ func TestMultipart(t *testing.T) {
 		}
 		_, err = w.s3.CompleteMultipartUpload(t.Context(), &s3.CompleteMultipartUploadInput{
 			Bucket: &b, Key: aws.String("made"), UploadId: up.UploadId,
-			MultipartUpload: &types.CompletedMultipartUpload{Parts: []types.CompletedPart{{PartNumber: aws.Int32(1), ETag: p.CopyPartResult.ETag}}},
+			MultipartUpload: &types.CompletedMultipartUpload{Parts: []types.CompletedPart{{
+				PartNumber: aws.Int32(1),
+				ETag:       p.CopyPartResult.ETag,
+			}}},
 		})
 		w.check(err)
 		if got, _ := w.get(&s3.GetObjectInput{Bucket: &b, Key: aws.String("made")}); got != content(1000)[10:20] {
@@ -125,10 +153,15 @@ func aborted(t *testing.T, w *world, b string) {
 	up, err := w.s3.CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: &b, Key: key})
 	w.check(err)
 	for i := range int32(3) {
-		_, err = w.s3.UploadPart(t.Context(), &s3.UploadPartInput{Bucket: &b, Key: key, UploadId: up.UploadId, PartNumber: aws.Int32(i + 1), Body: strings.NewReader("part")})
+		_, err = w.s3.UploadPart(t.Context(),
+			&s3.UploadPartInput{
+				Bucket: &b, Key: key, UploadId: up.UploadId, PartNumber: aws.Int32(i + 1),
+				Body: strings.NewReader("part"),
+			})
 		w.check(err)
 	}
-	pages := s3.NewListPartsPaginator(w.s3, &s3.ListPartsInput{Bucket: &b, Key: key, UploadId: up.UploadId, MaxParts: aws.Int32(2)})
+	pages := s3.NewListPartsPaginator(w.s3,
+		&s3.ListPartsInput{Bucket: &b, Key: key, UploadId: up.UploadId, MaxParts: aws.Int32(2)})
 	var numbers []int32
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(t.Context())
@@ -139,12 +172,18 @@ func aborted(t *testing.T, w *world, b string) {
 	}
 	uploads, err := w.s3.ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: &b, Prefix: key})
 	w.check(err)
-	if !slices.Equal(numbers, []int32{1, 2, 3}) || len(uploads.Uploads) != 1 || aws.ToString(uploads.Uploads[0].UploadId) != aws.ToString(up.UploadId) {
+	if !slices.Equal(numbers, []int32{1, 2, 3}) || len(uploads.Uploads) != 1 ||
+		aws.ToString(uploads.Uploads[0].UploadId) != aws.ToString(up.UploadId) {
 		t.Errorf("parts %v, uploads %v", numbers, uploads.Uploads)
 	}
-	_, err = w.s3.AbortMultipartUpload(t.Context(), &s3.AbortMultipartUploadInput{Bucket: &b, Key: key, UploadId: up.UploadId})
+	_, err = w.s3.AbortMultipartUpload(t.Context(),
+		&s3.AbortMultipartUploadInput{Bucket: &b, Key: key, UploadId: up.UploadId})
 	w.check(err)
-	_, err = w.s3.UploadPart(t.Context(), &s3.UploadPartInput{Bucket: &b, Key: key, UploadId: up.UploadId, PartNumber: aws.Int32(1), Body: strings.NewReader("late")})
+	_, err = w.s3.UploadPart(t.Context(),
+		&s3.UploadPartInput{
+			Bucket: &b, Key: key, UploadId: up.UploadId, PartNumber: aws.Int32(1),
+			Body: strings.NewReader("late"),
+		})
 	refused(t, err, "NoSuchUpload")
 	_, err = w.s3.GetObject(t.Context(), &s3.GetObjectInput{Bucket: &b, Key: key})
 	failed[*types.NoSuchKey](t, err)
@@ -156,12 +195,20 @@ func badParts(t *testing.T, w *world, b string) {
 	w.check(err)
 	var parts []types.CompletedPart
 	for i := range int32(2) {
-		p, err := w.s3.UploadPart(t.Context(), &s3.UploadPartInput{Bucket: &b, Key: key, UploadId: up.UploadId, PartNumber: aws.Int32(i + 1), Body: strings.NewReader("small")})
+		p, err := w.s3.UploadPart(t.Context(),
+			&s3.UploadPartInput{
+				Bucket: &b, Key: key, UploadId: up.UploadId, PartNumber: aws.Int32(i + 1),
+				Body: strings.NewReader("small"),
+			})
 		w.check(err)
 		parts = append(parts, types.CompletedPart{PartNumber: aws.Int32(i + 1), ETag: p.ETag})
 	}
 	try := func(list ...types.CompletedPart) error {
-		_, err := w.s3.CompleteMultipartUpload(t.Context(), &s3.CompleteMultipartUploadInput{Bucket: &b, Key: key, UploadId: up.UploadId, MultipartUpload: &types.CompletedMultipartUpload{Parts: list}})
+		_, err := w.s3.CompleteMultipartUpload(t.Context(),
+			&s3.CompleteMultipartUploadInput{
+				Bucket: &b, Key: key, UploadId: up.UploadId,
+				MultipartUpload: &types.CompletedMultipartUpload{Parts: list},
+			})
 		return err
 	}
 	refused(t, try(parts[1], parts[0]), "InvalidPartOrder")

@@ -37,7 +37,10 @@ func (w *world) notified(rules ...types.FilterRule) (bucket, queue string) {
 	w.t.Helper()
 	bucket, queue = w.newBucket(), w.newQueue(nil)
 	w.allow(bucket, queue)
-	cfg := types.QueueConfiguration{Id: aws.String("images"), QueueArn: aws.String(w.attributes(queue)["QueueArn"]), Events: []types.Event{"s3:ObjectCreated:*"}}
+	cfg := types.QueueConfiguration{
+		Id: aws.String("images"), QueueArn: aws.String(w.attributes(queue)["QueueArn"]),
+		Events: []types.Event{"s3:ObjectCreated:*"},
+	}
 	if len(rules) > 0 { // a filter without rules is no way to say "all": moto refuses one
 		cfg.Filter = filter(rules...)
 	}
@@ -53,10 +56,12 @@ func (w *world) allow(bucket, queue string) {
 	w.t.Helper()
 	policy, err := json.Marshal(map[string]any{"Version": "2012-10-17", "Statement": []any{map[string]any{
 		"Effect": "Allow", "Principal": map[string]any{"Service": "s3.amazonaws.com"}, "Action": "sqs:SendMessage",
-		"Resource": w.attributes(queue)["QueueArn"], "Condition": map[string]any{"ArnEquals": map[string]any{"aws:SourceArn": "arn:aws:s3:::" + bucket}},
+		"Resource":  w.attributes(queue)["QueueArn"],
+		"Condition": map[string]any{"ArnEquals": map[string]any{"aws:SourceArn": "arn:aws:s3:::" + bucket}},
 	}}})
 	w.check(err)
-	_, err = w.sqs.SetQueueAttributes(w.t.Context(), &sqs.SetQueueAttributesInput{QueueUrl: &queue, Attributes: map[string]string{"Policy": string(policy)}})
+	_, err = w.sqs.SetQueueAttributes(w.t.Context(),
+		&sqs.SetQueueAttributesInput{QueueUrl: &queue, Attributes: map[string]string{"Policy": string(policy)}})
 	w.check(err)
 }
 
@@ -71,7 +76,8 @@ func (w *world) configure(bucket string, queues ...types.QueueConfiguration) err
 func (w *world) notice(queue string) notice {
 	w.t.Helper()
 	m := w.one(queue, 30)
-	_, err := w.sqs.DeleteMessage(w.t.Context(), &sqs.DeleteMessageInput{QueueUrl: &queue, ReceiptHandle: m.ReceiptHandle})
+	_, err := w.sqs.DeleteMessage(w.t.Context(),
+		&sqs.DeleteMessageInput{QueueUrl: &queue, ReceiptHandle: m.ReceiptHandle})
 	w.check(err)
 	var n notice
 	w.check(json.Unmarshal([]byte(aws.ToString(m.Body)), &n))
@@ -102,17 +108,23 @@ func TestNotifications(t *testing.T) {
 			b, q := w.notified()
 			etag := w.put(b, "images/a.tar", "content").ETag
 			r := w.record(q)
-			if r.EventName != "ObjectCreated:Put" || r.EventSource != "aws:s3" || !strings.HasPrefix(r.EventVersion, "2.") || !strings.HasSuffix(r.EventTime, "Z") || r.AwsRegion == "" {
+			if r.EventName != "ObjectCreated:Put" || r.EventSource != "aws:s3" ||
+				!strings.HasPrefix(r.EventVersion, "2.") || !strings.HasSuffix(r.EventTime, "Z") || r.AwsRegion == "" {
 				t.Errorf("%+v", r)
 			}
 			o := r.S3.Object
-			if r.S3.Bucket.Name != b || r.S3.Bucket.Arn != "arn:aws:s3:::"+b || r.S3.ConfigurationID != "images" || o.Key != "images/a.tar" || o.Size != 7 || o.ETag != strings.Trim(aws.ToString(etag), `"`) || o.Sequencer == "" || o.VersionID != "" {
+			if r.S3.Bucket.Name != b || r.S3.Bucket.Arn != "arn:aws:s3:::"+b || r.S3.ConfigurationID != "images" ||
+				o.Key != "images/a.tar" || o.Size != 7 || o.ETag != strings.Trim(aws.ToString(etag), `"`) ||
+				o.Sequencer == "" || o.VersionID != "" {
 				t.Errorf("%+v", r.S3)
 			}
 		},
 		"keys are form-encoded, slashes are not": func(t *testing.T, w *world) {
 			b, q := w.notified()
-			for key, want := range map[string]string{"images/a b+c%2B.tar": "images/a+b%2Bc%252B.tar", "images/ä.tar": "images/%C3%A4.tar"} {
+			for key, want := range map[string]string{
+				"images/a b+c%2B.tar": "images/a+b%2Bc%252B.tar",
+				"images/ä.tar":        "images/%C3%A4.tar",
+			} {
 				w.put(b, key, "x")
 				got := w.record(q).S3.Object.Key
 				if back, err := url.QueryUnescape(got); got != want || err != nil || back != key {
@@ -134,7 +146,10 @@ func TestNotifications(t *testing.T) {
 		},
 		"only what the filter lets through": func(t *testing.T, w *world) {
 			b, q := w.notified(prefix("images/"), suffix(".tar"))
-			for _, key := range []string{"images", "other/x.tar", "images/x.zip", "IMAGES/x.tar", "images%2Fx.tar", "other/images/x.tar"} {
+			for _, key := range []string{
+				"images", "other/x.tar", "images/x.zip", "IMAGES/x.tar", "images%2Fx.tar",
+				"other/images/x.tar",
+			} {
 				w.put(b, key, "x")
 			}
 			w.put(b, "images/last.tar", "x")
@@ -151,7 +166,11 @@ func TestNotifications(t *testing.T) {
 		},
 		"a version id where there are versions": func(t *testing.T, w *world) {
 			b, q := w.notified()
-			_, err := w.s3.PutBucketVersioning(t.Context(), &s3.PutBucketVersioningInput{Bucket: &b, VersioningConfiguration: &types.VersioningConfiguration{Status: "Enabled"}})
+			_, err := w.s3.PutBucketVersioning(t.Context(),
+				&s3.PutBucketVersioningInput{
+					Bucket:                  &b,
+					VersioningConfiguration: &types.VersioningConfiguration{Status: "Enabled"},
+				})
 			w.check(err)
 			id := w.put(b, "k", "x").VersionId
 			if got := w.record(q).S3.Object.VersionID; got != aws.ToString(id) {
@@ -161,7 +180,8 @@ func TestNotifications(t *testing.T) {
 		"a copy": func(t *testing.T, w *world) {
 			b, q := w.notified(prefix("images/"))
 			w.put(b, "source", "x")
-			_, err := w.s3.CopyObject(t.Context(), &s3.CopyObjectInput{Bucket: &b, Key: aws.String("images/x"), CopySource: aws.String(b + "/source")})
+			_, err := w.s3.CopyObject(t.Context(),
+				&s3.CopyObjectInput{Bucket: &b, Key: aws.String("images/x"), CopySource: aws.String(b + "/source")})
 			w.check(err)
 			if r := w.record(q); r.EventName != "ObjectCreated:Copy" {
 				t.Errorf("%+v", r)
@@ -170,7 +190,8 @@ func TestNotifications(t *testing.T) {
 		"an upload in parts is one event": func(t *testing.T, w *world) {
 			b, q := w.notified()
 			out := w.multipart(b, "k", s3.CreateMultipartUploadInput{}, content(bigPart), "end")
-			if r := w.record(q); r.EventName != "ObjectCreated:CompleteMultipartUpload" || r.S3.Object.ETag != strings.Trim(aws.ToString(out.ETag), `"`) || r.S3.Object.Size != bigPart+3 {
+			if r := w.record(q); r.EventName != "ObjectCreated:CompleteMultipartUpload" ||
+				r.S3.Object.ETag != strings.Trim(aws.ToString(out.ETag), `"`) || r.S3.Object.Size != bigPart+3 {
 				t.Errorf("%+v", r)
 			}
 			w.none(q)
@@ -189,7 +210,10 @@ func TestNotifications(t *testing.T) {
 		"deletes are notified to who asks for them": func(t *testing.T, w *world) {
 			b, q := w.newBucket(), w.newQueue(nil)
 			w.allow(b, q)
-			w.check(w.configure(b, types.QueueConfiguration{QueueArn: aws.String(w.attributes(q)["QueueArn"]), Events: []types.Event{"s3:ObjectRemoved:*"}}))
+			w.check(w.configure(b, types.QueueConfiguration{
+				QueueArn: aws.String(w.attributes(q)["QueueArn"]),
+				Events:   []types.Event{"s3:ObjectRemoved:*"},
+			}))
 			w.notice(q)
 			w.put(b, "k", "x")
 			_, err := w.s3.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: &b, Key: aws.String("k")})
@@ -200,13 +224,15 @@ func TestNotifications(t *testing.T) {
 		},
 		"the configuration comes back, and empty it is off": func(t *testing.T, w *world) {
 			b, q := w.notified(prefix("images/"), suffix(".tar"))
-			cfg, err := w.s3.GetBucketNotificationConfiguration(t.Context(), &s3.GetBucketNotificationConfigurationInput{Bucket: &b})
+			cfg, err := w.s3.GetBucketNotificationConfiguration(t.Context(),
+				&s3.GetBucketNotificationConfigurationInput{Bucket: &b})
 			w.check(err)
 			if len(cfg.QueueConfigurations) != 1 {
 				t.Fatalf("%+v", cfg)
 			}
 			c := cfg.QueueConfigurations[0]
-			if aws.ToString(c.Id) != "images" || aws.ToString(c.QueueArn) != w.attributes(q)["QueueArn"] || len(c.Events) != 1 || c.Filter == nil || c.Filter.Key == nil {
+			if aws.ToString(c.Id) != "images" || aws.ToString(c.QueueArn) != w.attributes(q)["QueueArn"] ||
+				len(c.Events) != 1 || c.Filter == nil || c.Filter.Key == nil {
 				t.Fatalf("%+v", c)
 			}
 			got := map[types.FilterRuleName]string{} // AWS answers these names whatever the case that was asked for
@@ -225,14 +251,31 @@ func TestNotifications(t *testing.T) {
 			w.allow(b, q)
 			arn := w.attributes(q)["QueueArn"]
 			created := []types.Event{"s3:ObjectCreated:*"}
-			refused(t, w.configure(b, types.QueueConfiguration{QueueArn: aws.String(arn + "-missing"), Events: created}), "InvalidArgument")
-			refused(t, w.configure(b, types.QueueConfiguration{QueueArn: &arn, Events: []types.Event{"s3:Nonsense"}}), "InvalidArgument", "MalformedXML")
-			refused(t, w.configure(b, types.QueueConfiguration{QueueArn: &arn, Events: created}, types.QueueConfiguration{QueueArn: &arn, Events: []types.Event{"s3:ObjectCreated:Put"}}), "InvalidArgument")
-			fifo, err := w.sqs.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: aws.String(unique("cim") + ".fifo"), Attributes: map[string]string{"FifoQueue": "true"}})
+			refused(t, w.configure(b,
+				types.QueueConfiguration{QueueArn: aws.String(arn + "-missing"), Events: created}), "InvalidArgument")
+			refused(t, w.configure(b, types.QueueConfiguration{QueueArn: &arn, Events: []types.Event{"s3:Nonsense"}}),
+				"InvalidArgument", "MalformedXML")
+			refused(t, w.configure(b, types.QueueConfiguration{QueueArn: &arn, Events: created},
+				types.QueueConfiguration{QueueArn: &arn, Events: []types.Event{"s3:ObjectCreated:Put"}}),
+				"InvalidArgument")
+			fifo, err := w.sqs.CreateQueue(t.Context(),
+				&sqs.CreateQueueInput{
+					QueueName:  aws.String(unique("cim") + ".fifo"),
+					Attributes: map[string]string{"FifoQueue": "true"},
+				})
 			w.check(err)
-			defer w.sqs.DeleteQueue(t.Context(), &sqs.DeleteQueueInput{QueueUrl: fifo.QueueUrl}) //nolint:errcheck // clean-up
-			refused(t, w.configure(b, types.QueueConfiguration{QueueArn: aws.String(w.attributes(aws.ToString(fifo.QueueUrl))["QueueArn"]), Events: created}), "InvalidArgument")
-			w.check(w.configure(b, types.QueueConfiguration{QueueArn: &arn, Events: created, Filter: filter(prefix("a/"))}, types.QueueConfiguration{QueueArn: &arn, Events: created, Filter: filter(prefix("b/"))}))
+			//nolint:errcheck // clean-up
+			defer w.sqs.DeleteQueue(t.Context(), &sqs.DeleteQueueInput{QueueUrl: fifo.QueueUrl})
+			refused(t, w.configure(b,
+				types.QueueConfiguration{
+					QueueArn: aws.String(w.attributes(aws.ToString(fifo.QueueUrl))["QueueArn"]),
+					Events:   created,
+				}), "InvalidArgument")
+			w.check(w.configure(b, types.QueueConfiguration{
+				QueueArn: &arn, Events: created,
+				Filter: filter(prefix("a/")),
+			},
+				types.QueueConfiguration{QueueArn: &arn, Events: created, Filter: filter(prefix("b/"))}))
 		},
 	}.run(t)
 }

@@ -41,8 +41,10 @@ func TestQueues(t *testing.T) {
 		"defaults": func(t *testing.T, w *world) {
 			got := w.attributes(w.newQueue(nil))
 			for name, want := range map[string]string{
-				"VisibilityTimeout": "30", "MessageRetentionPeriod": "345600", "DelaySeconds": "0", "ReceiveMessageWaitTimeSeconds": "0",
-				"ApproximateNumberOfMessages": "0", "ApproximateNumberOfMessagesNotVisible": "0", "ApproximateNumberOfMessagesDelayed": "0",
+				"VisibilityTimeout": "30", "MessageRetentionPeriod": "345600", "DelaySeconds": "0",
+				"ReceiveMessageWaitTimeSeconds": "0",
+				"ApproximateNumberOfMessages":   "0", "ApproximateNumberOfMessagesNotVisible": "0",
+				"ApproximateNumberOfMessagesDelayed": "0",
 			} {
 				if got[name] != want {
 					t.Errorf("%s = %q, want %q", name, got[name], want)
@@ -55,7 +57,8 @@ func TestQueues(t *testing.T) {
 		"making it again with the same attributes returns it": func(t *testing.T, w *world) {
 			url := w.newQueue(map[string]string{"VisibilityTimeout": "77"})
 			name := url[strings.LastIndex(url, "/")+1:]
-			again, err := w.sqs.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: &name, Attributes: map[string]string{"VisibilityTimeout": "77"}})
+			again, err := w.sqs.CreateQueue(t.Context(),
+				&sqs.CreateQueueInput{QueueName: &name, Attributes: map[string]string{"VisibilityTimeout": "77"}})
 			w.check(err)
 			if aws.ToString(again.QueueUrl) != url {
 				t.Errorf("got %s, want %s", aws.ToString(again.QueueUrl), url)
@@ -64,7 +67,8 @@ func TestQueues(t *testing.T) {
 		"making it again with others does not": func(t *testing.T, w *world) {
 			url := w.newQueue(map[string]string{"VisibilityTimeout": "77"})
 			name := url[strings.LastIndex(url, "/")+1:]
-			_, err := w.sqs.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: &name, Attributes: map[string]string{"VisibilityTimeout": "78"}})
+			_, err := w.sqs.CreateQueue(t.Context(),
+				&sqs.CreateQueueInput{QueueName: &name, Attributes: map[string]string{"VisibilityTimeout": "78"}})
 			failed[*types.QueueNameExists](t, err)
 		},
 		"a missing queue is a typed error of every operation": func(t *testing.T, w *world) {
@@ -76,11 +80,13 @@ func TestQueues(t *testing.T) {
 					return err
 				},
 				"send": func() error {
-					_, err := w.sqs.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String("x")})
+					_, err := w.sqs.SendMessage(ctx,
+						&sqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String("x")})
 					return err
 				},
 				"delete": func() error {
-					_, err := w.sqs.DeleteMessage(ctx, &sqs.DeleteMessageInput{QueueUrl: &url, ReceiptHandle: aws.String("x")})
+					_, err := w.sqs.DeleteMessage(ctx,
+						&sqs.DeleteMessageInput{QueueUrl: &url, ReceiptHandle: aws.String("x")})
 					return err
 				},
 				"attributes": func() error {
@@ -88,7 +94,8 @@ func TestQueues(t *testing.T) {
 					return err
 				},
 				"url": func() error {
-					_, err := w.sqs.GetQueueUrl(ctx, &sqs.GetQueueUrlInput{QueueName: aws.String(url[strings.LastIndex(url, "/")+1:])})
+					_, err := w.sqs.GetQueueUrl(ctx,
+						&sqs.GetQueueUrlInput{QueueName: aws.String(url[strings.LastIndex(url, "/")+1:])})
 					return err
 				},
 			} {
@@ -102,20 +109,31 @@ func TestQueues(t *testing.T) {
 		},
 		"bad names and attributes are refused": func(t *testing.T, w *world) {
 			try := func(name string, attributes map[string]string) error {
-				_, err := w.sqs.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: &name, Attributes: attributes})
+				_, err := w.sqs.CreateQueue(t.Context(),
+					&sqs.CreateQueueInput{QueueName: &name, Attributes: attributes})
 				return err
 			}
 			refused(t, try("no spaces", nil), "InvalidParameterValue", "InvalidParameterValueException")
 			refused(t, try(strings.Repeat("x", 81), nil), "InvalidParameterValue", "InvalidParameterValueException")
-			refused(t, try(unique("cim"), map[string]string{"VisibilityTimeout": "43201"}), "InvalidAttributeValue", "InvalidParameterValue")
-			refused(t, try(unique("cim"), map[string]string{"MessageRetentionPeriod": "59"}), "InvalidAttributeValue", "InvalidParameterValue")
+			refused(t, try(unique("cim"), map[string]string{"VisibilityTimeout": "43201"}), "InvalidAttributeValue",
+				"InvalidParameterValue")
+			refused(t, try(unique("cim"), map[string]string{"MessageRetentionPeriod": "59"}), "InvalidAttributeValue",
+				"InvalidParameterValue")
 			refused(t, try(unique("cim"), map[string]string{"NoSuchThing": "1"}), "InvalidAttributeName")
 		},
 		"attributes can be set, and asked for by name": func(t *testing.T, w *world) {
 			q := w.newQueue(nil)
-			_, err := w.sqs.SetQueueAttributes(t.Context(), &sqs.SetQueueAttributesInput{QueueUrl: &q, Attributes: map[string]string{"VisibilityTimeout": "5", "DelaySeconds": "1"}})
+			_, err := w.sqs.SetQueueAttributes(t.Context(),
+				&sqs.SetQueueAttributesInput{
+					QueueUrl:   &q,
+					Attributes: map[string]string{"VisibilityTimeout": "5", "DelaySeconds": "1"},
+				})
 			w.check(err)
-			got, err := w.sqs.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &q, AttributeNames: []types.QueueAttributeName{"VisibilityTimeout"}})
+			got, err := w.sqs.GetQueueAttributes(t.Context(),
+				&sqs.GetQueueAttributesInput{
+					QueueUrl:       &q,
+					AttributeNames: []types.QueueAttributeName{"VisibilityTimeout"},
+				})
 			w.check(err)
 			if len(got.Attributes) != 1 || got.Attributes["VisibilityTimeout"] != "5" {
 				t.Errorf("got %v", got.Attributes)
@@ -124,11 +142,14 @@ func TestQueues(t *testing.T) {
 		"lists by prefix, in pages": func(t *testing.T, w *world) {
 			prefix := unique("cim-list")
 			for i := range 3 {
-				q, err := w.sqs.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: aws.String(prefix + strconv.Itoa(i))})
+				q, err := w.sqs.CreateQueue(t.Context(),
+					&sqs.CreateQueueInput{QueueName: aws.String(prefix + strconv.Itoa(i))})
 				w.check(err)
-				defer w.sqs.DeleteQueue(t.Context(), &sqs.DeleteQueueInput{QueueUrl: q.QueueUrl}) //nolint:errcheck // clean-up
+				//nolint:errcheck // clean-up
+				defer w.sqs.DeleteQueue(t.Context(), &sqs.DeleteQueueInput{QueueUrl: q.QueueUrl})
 			}
-			pages := sqs.NewListQueuesPaginator(w.sqs, &sqs.ListQueuesInput{QueueNamePrefix: &prefix, MaxResults: aws.Int32(2)})
+			pages := sqs.NewListQueuesPaginator(w.sqs,
+				&sqs.ListQueuesInput{QueueNamePrefix: &prefix, MaxResults: aws.Int32(2)})
 			var sizes []int
 			for pages.HasMorePages() {
 				page, err := pages.NextPage(t.Context())
@@ -141,7 +162,8 @@ func TestQueues(t *testing.T) {
 		},
 		"tags": func(t *testing.T, w *world) {
 			q := w.newQueue(nil)
-			_, err := w.sqs.TagQueue(t.Context(), &sqs.TagQueueInput{QueueUrl: &q, Tags: map[string]string{"a": "1", "b": "2"}})
+			_, err := w.sqs.TagQueue(t.Context(),
+				&sqs.TagQueueInput{QueueUrl: &q, Tags: map[string]string{"a": "1", "b": "2"}})
 			w.check(err)
 			_, err = w.sqs.UntagQueue(t.Context(), &sqs.UntagQueueInput{QueueUrl: &q, TagKeys: []string{"a"}})
 			w.check(err)
@@ -180,7 +202,8 @@ func (w *world) counts(queue string, visible, inFlight int) {
 	defer tick.Stop()
 	for range 50 {
 		a := w.attributes(queue)
-		if got = a["ApproximateNumberOfMessages"] + " visible, " + a["ApproximateNumberOfMessagesNotVisible"] + " in flight"; got == want {
+		if got = a["ApproximateNumberOfMessages"] + " visible, " + a["ApproximateNumberOfMessagesNotVisible"] +
+			" in flight"; got == want {
 			return
 		}
 		<-tick.C
@@ -199,27 +222,36 @@ func TestDelivery(t *testing.T) {
 			w.check(err)
 			m := w.one(q, 30)
 			want := fmt.Sprintf("%x", md5.Sum([]byte("hällo <&>"))) //nolint:gosec // what SQS uses
-			if aws.ToString(m.MessageId) != aws.ToString(out.MessageId) || aws.ToString(m.Body) != "hällo <&>" || aws.ToString(m.MD5OfBody) != want || aws.ToString(out.MD5OfMessageBody) != want {
+			if aws.ToString(m.MessageId) != aws.ToString(out.MessageId) || aws.ToString(m.Body) != "hällo <&>" ||
+				aws.ToString(m.MD5OfBody) != want || aws.ToString(out.MD5OfMessageBody) != want {
 				t.Errorf("sent %v, received %v", aws.ToString(out.MessageId), m)
 			}
 			sent, _ := strconv.ParseInt(m.Attributes["SentTimestamp"], 10, 64)
 			first, _ := strconv.ParseInt(m.Attributes["ApproximateFirstReceiveTimestamp"], 10, 64)
-			if m.Attributes["ApproximateReceiveCount"] != "1" || sent == 0 || first < sent || m.Attributes["SenderId"] == "" || m.Attributes["AWSTraceHeader"] == "" {
+			if m.Attributes["ApproximateReceiveCount"] != "1" || sent == 0 || first < sent ||
+				m.Attributes["SenderId"] == "" || m.Attributes["AWSTraceHeader"] == "" {
 				t.Errorf("attributes %v", m.Attributes)
 			}
 		},
 		"attributes come only when asked for": func(t *testing.T, w *world) {
 			q := w.newQueue(nil)
-			text := map[string]types.MessageAttributeValue{"kind": {DataType: aws.String("String"), StringValue: aws.String("x")}, "raw": {DataType: aws.String("Binary"), BinaryValue: []byte{0, 255}}}
-			_, err := w.sqs.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &q, MessageBody: aws.String("x"), MessageAttributes: text})
+			text := map[string]types.MessageAttributeValue{"kind": {
+				DataType:    aws.String("String"),
+				StringValue: aws.String("x"),
+			}, "raw": {DataType: aws.String("Binary"), BinaryValue: []byte{0, 255}}}
+			_, err := w.sqs.SendMessage(t.Context(),
+				&sqs.SendMessageInput{QueueUrl: &q, MessageBody: aws.String("x"), MessageAttributes: text})
 			w.check(err)
-			out, err := w.sqs.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &q, VisibilityTimeout: 1, WaitTimeSeconds: 5})
+			out, err := w.sqs.ReceiveMessage(t.Context(),
+				&sqs.ReceiveMessageInput{QueueUrl: &q, VisibilityTimeout: 1, WaitTimeSeconds: 5})
 			w.check(err)
 			if len(out.Messages) != 1 || len(out.Messages[0].Attributes)+len(out.Messages[0].MessageAttributes) != 0 {
 				t.Errorf("unasked: %+v", out.Messages)
 			}
 			m := w.one(q, 30)
-			if aws.ToString(m.MessageAttributes["kind"].StringValue) != "x" || !slices.Equal(m.MessageAttributes["raw"].BinaryValue, []byte{0, 255}) || aws.ToString(m.MD5OfMessageAttributes) == "" {
+			if aws.ToString(m.MessageAttributes["kind"].StringValue) != "x" ||
+				!slices.Equal(m.MessageAttributes["raw"].BinaryValue, []byte{0, 255}) ||
+				aws.ToString(m.MD5OfMessageAttributes) == "" {
 				t.Errorf("asked: %+v", m)
 			}
 		},
@@ -228,7 +260,11 @@ func TestDelivery(t *testing.T) {
 			w.send(q, "a")
 			w.send(q, "b")
 			for left := 1; left >= 0; left-- {
-				out, err := w.sqs.ReceiveMessage(w.t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &q, MaxNumberOfMessages: 1, WaitTimeSeconds: 5, VisibilityTimeout: 30})
+				out, err := w.sqs.ReceiveMessage(w.t.Context(),
+					&sqs.ReceiveMessageInput{
+						QueueUrl: &q, MaxNumberOfMessages: 1, WaitTimeSeconds: 5,
+						VisibilityTimeout: 30,
+					})
 				w.check(err)
 				if len(out.Messages) != 1 {
 					w.t.Fatalf("%d messages, want 1", len(out.Messages))
@@ -242,7 +278,9 @@ func TestDelivery(t *testing.T) {
 			id := w.send(q, "a")
 			first := w.one(q, 1)
 			again := w.one(q, 30)
-			if aws.ToString(again.MessageId) != id || aws.ToString(again.ReceiptHandle) == aws.ToString(first.ReceiptHandle) || again.Attributes["ApproximateReceiveCount"] != "2" {
+			if aws.ToString(again.MessageId) != id ||
+				aws.ToString(again.ReceiptHandle) == aws.ToString(first.ReceiptHandle) ||
+				again.Attributes["ApproximateReceiveCount"] != "2" {
 				t.Errorf("first %v, again %v", first, again)
 			}
 		},
@@ -283,7 +321,8 @@ func TestDelivery(t *testing.T) {
 		},
 		"a delayed message comes later": func(t *testing.T, w *world) {
 			q := w.newQueue(nil)
-			_, err := w.sqs.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &q, MessageBody: aws.String("a"), DelaySeconds: 1})
+			_, err := w.sqs.SendMessage(t.Context(),
+				&sqs.SendMessageInput{QueueUrl: &q, MessageBody: aws.String("a"), DelaySeconds: 1})
 			w.check(err)
 			w.none(q)
 			w.one(q, 30)
@@ -308,9 +347,11 @@ func TestDelivery(t *testing.T) {
 			q := w.newQueue(map[string]string{"MaximumMessageSize": "2048"})
 			_, err := w.sqs.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &q, WaitTimeSeconds: 21})
 			refused(t, err, "InvalidParameterValue", "InvalidParameterValueException")
-			_, err = w.sqs.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &q, MessageBody: aws.String(strings.Repeat("x", 2049))})
+			_, err = w.sqs.SendMessage(t.Context(),
+				&sqs.SendMessageInput{QueueUrl: &q, MessageBody: aws.String(strings.Repeat("x", 2049))})
 			refused(t, err, "InvalidParameterValue", "InvalidParameterValueException")
-			_, err = w.sqs.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &q, MessageBody: aws.String("bell \a")})
+			_, err = w.sqs.SendMessage(t.Context(),
+				&sqs.SendMessageInput{QueueUrl: &q, MessageBody: aws.String("bell \a")})
 			refused(t, err, "InvalidMessageContents")
 		},
 		"a body of 256 KiB": func(t *testing.T, w *world) {

@@ -32,7 +32,8 @@ func TestRanges(t *testing.T) {
 	} {
 		t.Run(header, func(t *testing.T) {
 			got, out := w.in(t).get(&s3.GetObjectInput{Bucket: &b, Key: &key, Range: &header})
-			if got != want.content || aws.ToString(out.ContentRange) != want.rangeHeader || aws.ToInt64(out.ContentLength) != int64(len(want.content)) {
+			if got != want.content || aws.ToString(out.ContentRange) != want.rangeHeader ||
+				aws.ToInt64(out.ContentLength) != int64(len(want.content)) {
 				t.Errorf("%d bytes, %s", len(got), aws.ToString(out.ContentRange))
 			}
 		})
@@ -47,7 +48,8 @@ func TestRanges(t *testing.T) {
 		})
 	}
 	t.Run("the SDK sees a range of a head", func(t *testing.T) {
-		out, err := w.s3.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &b, Key: &key, Range: aws.String("bytes=0-9")})
+		out, err := w.s3.HeadObject(t.Context(),
+			&s3.HeadObjectInput{Bucket: &b, Key: &key, Range: aws.String("bytes=0-9")})
 		w.in(t).check(err)
 		if aws.ToInt64(out.ContentLength) != 10 || aws.ToString(out.ContentRange) != "bytes 0-9/1000" {
 			t.Errorf("%d, %s", aws.ToInt64(out.ContentLength), aws.ToString(out.ContentRange))
@@ -65,8 +67,11 @@ func TestConditions(t *testing.T) {
 		in   s3.GetObjectInput
 		want int
 	}{
-		"If-Match, the same":         {s3.GetObjectInput{IfMatch: etag}, 200},
-		"If-Match, without quotes":   {s3.GetObjectInput{IfMatch: aws.String(strings.Trim(aws.ToString(etag), `"`))}, 200},
+		"If-Match, the same": {s3.GetObjectInput{IfMatch: etag}, 200},
+		"If-Match, without quotes": {
+			s3.GetObjectInput{IfMatch: aws.String(strings.Trim(aws.ToString(etag), `"`))},
+			200,
+		},
 		"If-Match, another":          {s3.GetObjectInput{IfMatch: other}, 412},
 		"If-Match, another, ranged":  {s3.GetObjectInput{IfMatch: other, Range: aws.String("bytes=0-0")}, 412},
 		"If-None-Match, the same":    {s3.GetObjectInput{IfNoneMatch: etag}, 304},
@@ -123,15 +128,26 @@ func TestChecksums(t *testing.T) {
 	io.WriteString(nvme, text) //nolint:errcheck // a hash takes everything
 	crc := crc32.NewIEEE()
 	io.WriteString(crc, text) //nolint:errcheck // a hash takes everything
-	values := map[types.ChecksumAlgorithm]string{"SHA256": b64(sha[:]), "CRC64NVME": b64(nvme.Sum(nil)), "CRC32": b64(crc.Sum(nil))}
+	values := map[types.ChecksumAlgorithm]string{
+		"SHA256": b64(sha[:]), "CRC64NVME": b64(nvme.Sum(nil)),
+		"CRC32": b64(crc.Sum(nil)),
+	}
 	get := func(o *s3.HeadObjectOutput) map[types.ChecksumAlgorithm]string {
-		return map[types.ChecksumAlgorithm]string{"SHA256": aws.ToString(o.ChecksumSHA256), "CRC64NVME": aws.ToString(o.ChecksumCRC64NVME), "CRC32": aws.ToString(o.ChecksumCRC32)}
+		return map[types.ChecksumAlgorithm]string{
+			"SHA256":    aws.ToString(o.ChecksumSHA256),
+			"CRC64NVME": aws.ToString(o.ChecksumCRC64NVME), "CRC32": aws.ToString(o.ChecksumCRC32),
+		}
 	}
 	for alg, want := range values {
 		t.Run(string(alg)+" is kept and returned", func(t *testing.T) {
-			_, err := w.s3.PutObject(t.Context(), &s3.PutObjectInput{Bucket: &b, Key: aws.String(string(alg)), Body: strings.NewReader(text), ChecksumAlgorithm: alg})
+			_, err := w.s3.PutObject(t.Context(),
+				&s3.PutObjectInput{
+					Bucket: &b, Key: aws.String(string(alg)), Body: strings.NewReader(text),
+					ChecksumAlgorithm: alg,
+				})
 			w.in(t).check(err)
-			head, err := w.s3.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &b, Key: aws.String(string(alg)), ChecksumMode: "ENABLED"})
+			head, err := w.s3.HeadObject(t.Context(),
+				&s3.HeadObjectInput{Bucket: &b, Key: aws.String(string(alg)), ChecksumMode: "ENABLED"})
 			w.in(t).check(err)
 			if got := get(head)[alg]; got != want || head.ChecksumType != types.ChecksumTypeFullObject {
 				t.Errorf("%s %q, want %q", head.ChecksumType, got, want)
@@ -141,7 +157,10 @@ func TestChecksums(t *testing.T) {
 			if got := get(quiet)[alg]; got != "" {
 				t.Errorf("unasked: %q", got)
 			}
-			if got, _ := w.in(t).get(&s3.GetObjectInput{Bucket: &b, Key: aws.String(string(alg)), ChecksumMode: "ENABLED"}); got != text {
+			if got, _ := w.in(t).get(&s3.GetObjectInput{
+				Bucket: &b, Key: aws.String(string(alg)),
+				ChecksumMode: "ENABLED",
+			}); got != text {
 				t.Errorf("%d bytes", len(got))
 			}
 		})
@@ -153,18 +172,33 @@ func TestChecksums(t *testing.T) {
 		}
 	})
 	t.Run("a wrong one stores nothing", func(t *testing.T) {
-		_, err := w.s3.PutObject(t.Context(), &s3.PutObjectInput{Bucket: &b, Key: aws.String("wrong"), Body: strings.NewReader("other"), ChecksumSHA256: aws.String(values["SHA256"])})
+		_, err := w.s3.PutObject(t.Context(),
+			&s3.PutObjectInput{
+				Bucket: &b, Key: aws.String("wrong"), Body: strings.NewReader("other"),
+				ChecksumSHA256: aws.String(values["SHA256"]),
+			})
 		refused(t, err, "BadDigest")
-		_, err = w.s3.PutObject(t.Context(), &s3.PutObjectInput{Bucket: &b, Key: aws.String("wrong"), Body: strings.NewReader("other"), ContentMD5: aws.String("1B2M2Y8AsgTpgAmY7PhCfg==")})
+		_, err = w.s3.PutObject(t.Context(),
+			&s3.PutObjectInput{
+				Bucket: &b, Key: aws.String("wrong"), Body: strings.NewReader("other"),
+				ContentMD5: aws.String("1B2M2Y8AsgTpgAmY7PhCfg=="),
+			})
 		refused(t, err, "BadDigest")
-		_, err = w.s3.PutObject(t.Context(), &s3.PutObjectInput{Bucket: &b, Key: aws.String("wrong"), Body: strings.NewReader("other"), ContentMD5: aws.String("short")})
+		_, err = w.s3.PutObject(t.Context(),
+			&s3.PutObjectInput{
+				Bucket: &b, Key: aws.String("wrong"), Body: strings.NewReader("other"),
+				ContentMD5: aws.String("short"),
+			})
 		refused(t, err, "InvalidDigest")
 		_, err = w.s3.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &b, Key: aws.String("wrong")})
 		failed[*types.NotFound](t, err)
 	})
 	t.Run("none on a range", func(t *testing.T) {
 		w.in(t).put(b, "ranged", text)
-		_, out := w.in(t).get(&s3.GetObjectInput{Bucket: &b, Key: aws.String("ranged"), ChecksumMode: "ENABLED", Range: aws.String("bytes=1-100")})
+		_, out := w.in(t).get(&s3.GetObjectInput{
+			Bucket: &b, Key: aws.String("ranged"), ChecksumMode: "ENABLED",
+			Range: aws.String("bytes=1-100"),
+		})
 		if out.ChecksumCRC32 != nil || out.ChecksumCRC64NVME != nil {
 			t.Errorf("got %v, %v", out.ChecksumCRC32, out.ChecksumCRC64NVME)
 		}

@@ -44,16 +44,29 @@ func TestTagging(t *testing.T) {
 	}
 	w.put(b, "k", "x")
 	has("k")
-	_, err := w.s3.PutObject(t.Context(), &s3.PutObjectInput{Bucket: &b, Key: aws.String("k"), Body: strings.NewReader("x"), Tagging: aws.String("b=2%2B&a=1&c=")})
+	_, err := w.s3.PutObject(t.Context(),
+		&s3.PutObjectInput{
+			Bucket: &b, Key: aws.String("k"), Body: strings.NewReader("x"),
+			Tagging: aws.String("b=2%2B&a=1&c="),
+		})
 	w.check(err)
 	has("k", "a=1", "b=2+", "c=")
-	_, err = w.s3.PutObjectTagging(t.Context(), &s3.PutObjectTaggingInput{Bucket: &b, Key: aws.String("k"), Tagging: &types.Tagging{TagSet: []types.Tag{tag("d", "4")}}})
+	_, err = w.s3.PutObjectTagging(t.Context(),
+		&s3.PutObjectTaggingInput{
+			Bucket: &b, Key: aws.String("k"),
+			Tagging: &types.Tagging{TagSet: []types.Tag{tag("d", "4")}},
+		})
 	w.check(err)
 	has("k", "d=4")
-	_, err = w.s3.CopyObject(t.Context(), &s3.CopyObjectInput{Bucket: &b, Key: aws.String("copy"), CopySource: aws.String(b + "/k")})
+	_, err = w.s3.CopyObject(t.Context(),
+		&s3.CopyObjectInput{Bucket: &b, Key: aws.String("copy"), CopySource: aws.String(b + "/k")})
 	w.check(err)
 	has("copy", "d=4")
-	_, err = w.s3.CopyObject(t.Context(), &s3.CopyObjectInput{Bucket: &b, Key: aws.String("copy"), CopySource: aws.String(b + "/k"), TaggingDirective: "REPLACE", Tagging: aws.String("e=5")})
+	_, err = w.s3.CopyObject(t.Context(),
+		&s3.CopyObjectInput{
+			Bucket: &b, Key: aws.String("copy"), CopySource: aws.String(b + "/k"),
+			TaggingDirective: "REPLACE", Tagging: aws.String("e=5"),
+		})
 	w.check(err)
 	has("copy", "e=5")
 	has("k", "d=4")
@@ -86,13 +99,15 @@ func TestTaggingRefused(t *testing.T) {
 		"eleven":             {tags: many, want: []string{"InvalidTag", "BadRequest"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := w.s3.PutObjectTagging(t.Context(), &s3.PutObjectTaggingInput{Bucket: &b, Key: aws.String("k"), Tagging: &types.Tagging{TagSet: c.tags}})
+			_, err := w.s3.PutObjectTagging(t.Context(),
+				&s3.PutObjectTaggingInput{Bucket: &b, Key: aws.String("k"), Tagging: &types.Tagging{TagSet: c.tags}})
 			refused(t, err, c.want...)
 		})
 	}
 	for _, header := range []string{"a=1&a=2", "a=1,b=2"} {
 		t.Run("uploaded with "+header, func(t *testing.T) {
-			_, err := w.s3.PutObject(t.Context(), &s3.PutObjectInput{Bucket: &b, Key: aws.String("k"), Body: strings.NewReader("x"), Tagging: &header})
+			_, err := w.s3.PutObject(t.Context(),
+				&s3.PutObjectInput{Bucket: &b, Key: aws.String("k"), Body: strings.NewReader("x"), Tagging: &header})
 			refused(t, err, "InvalidArgument")
 		})
 	}

@@ -38,7 +38,8 @@ func TestDeliveries(t *testing.T) {
 			}
 		}},
 		"several records": {emulator.Delivery{Records: 2}, func(t *testing.T, got []string) {
-			if len(got) != 2 || !slices.Equal(keys(got[0]), []string{"1", "2"}) || !slices.Equal(keys(got[1]), []string{"3"}) {
+			if len(got) != 2 || !slices.Equal(keys(got[0]), []string{"1", "2"}) ||
+				!slices.Equal(keys(got[1]), []string{"3"}) {
 				t.Errorf("%s", got)
 			}
 		}},
@@ -59,18 +60,24 @@ func TestDeliveries(t *testing.T) {
 				t.Errorf("%s", got)
 			}
 		}},
-		"EventBridge": {emulator.Delivery{Envelope: emulator.EventBridge, Records: 2}, func(t *testing.T, got []string) {
-			if len(got) != 3 || eventBridgeKey(t, got[2]) != "3" {
-				t.Errorf("%s", got)
-			}
-		}},
-		"EventBridge in SNS": {emulator.Delivery{Envelope: emulator.EventBridgeInSNS}, func(t *testing.T, got []string) {
-			var e struct{ Message string }
-			w.check(json.Unmarshal([]byte(got[0]), &e))
-			if len(got) != 3 || eventBridgeKey(t, e.Message) != "1" {
-				t.Errorf("%s", got)
-			}
-		}},
+		"EventBridge": {
+			emulator.Delivery{Envelope: emulator.EventBridge, Records: 2},
+			func(t *testing.T, got []string) {
+				if len(got) != 3 || eventBridgeKey(t, got[2]) != "3" {
+					t.Errorf("%s", got)
+				}
+			},
+		},
+		"EventBridge in SNS": {
+			emulator.Delivery{Envelope: emulator.EventBridgeInSNS},
+			func(t *testing.T, got []string) {
+				var e struct{ Message string }
+				w.check(json.Unmarshal([]byte(got[0]), &e))
+				if len(got) != 3 || eventBridgeKey(t, e.Message) != "1" {
+					t.Errorf("%s", got)
+				}
+			},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w.emu.Deliver(c.how)
@@ -109,7 +116,8 @@ func eventBridgeKey(t *testing.T, body string) string {
 	if err := json.Unmarshal([]byte(body), &e); err != nil {
 		t.Fatal(err)
 	}
-	if e.Source != "aws.s3" || e.DetailType != "Object Created" || e.Detail.Reason != "PutObject" || e.Detail.Object.Size != 1 || e.Detail.Object.ETag == "" {
+	if e.Source != "aws.s3" || e.DetailType != "Object Created" || e.Detail.Reason != "PutObject" ||
+		e.Detail.Object.Size != 1 || e.Detail.Object.ETag == "" {
 		t.Errorf("%s", body)
 	}
 	return e.Detail.Object.Key

@@ -62,7 +62,8 @@ func (e event) record() map[string]any {
 			"s3SchemaVersion": "1.0",
 			"configurationId": e.config,
 			"bucket": map[string]any{
-				"name": e.bucket, "arn": "arn:aws:s3:::" + e.bucket, "ownerIdentity": map[string]any{"principalId": "A3NL1KOZZKExample"},
+				"name": e.bucket, "arn": "arn:aws:s3:::" + e.bucket,
+				"ownerIdentity": map[string]any{"principalId": "A3NL1KOZZKExample"},
 			},
 			"object": object,
 		},
@@ -71,8 +72,9 @@ func (e event) record() map[string]any {
 
 // reasons are EventBridge's words for the events.
 var reasons = map[string]string{
-	"ObjectCreated:Put": "PutObject", "ObjectCreated:Copy": "CopyObject", "ObjectCreated:CompleteMultipartUpload": "CompleteMultipartUpload",
-	"ObjectRemoved:Delete": "DeleteObject", "ObjectRemoved:DeleteMarkerCreated": "DeleteObject",
+	"ObjectCreated:Put": "PutObject", "ObjectCreated:Copy": "CopyObject",
+	"ObjectCreated:CompleteMultipartUpload": "CompleteMultipartUpload",
+	"ObjectRemoved:Delete":                  "DeleteObject", "ObjectRemoved:DeleteMarkerCreated": "DeleteObject",
 }
 
 // eventBridge is the event in EventBridge's form, whose key is not encoded: user guide,
@@ -101,7 +103,8 @@ func (e event) eventBridge() map[string]any {
 // testEvent is what S3 sends to a queue when a configuration names it.
 func testEvent(bucket string, when time.Time, requestID string) string {
 	return encode(map[string]any{
-		"Service": "Amazon S3", "Event": "s3:TestEvent", "Time": when.UTC().Format("2006-01-02T15:04:05.000Z"), "Bucket": bucket,
+		"Service": "Amazon S3", "Event": "s3:TestEvent", "Time": when.UTC().Format("2006-01-02T15:04:05.000Z"),
+		"Bucket":    bucket,
 		"RequestId": requestID, "HostId": requestID,
 	})
 }
@@ -110,9 +113,12 @@ func testEvent(bucket string, when time.Time, requestID string) string {
 // guide, "HTTP/HTTPS notification JSON format".
 func inSNS(body, region string, when time.Time) string {
 	return encode(map[string]any{
-		"Type": "Notification", "MessageId": newID(), "TopicArn": fmt.Sprintf("arn:aws:sns:%s:%s:images", region, Account),
-		"Subject": "Amazon S3 Notification", "Message": body, "Timestamp": when.UTC().Format("2006-01-02T15:04:05.000Z"),
-		"SignatureVersion": "1", "Signature": "EXAMPLE", "SigningCertURL": "https://sns.invalid/cert.pem", "UnsubscribeURL": "https://sns.invalid/",
+		"Type": "Notification", "MessageId": newID(), "TopicArn": fmt.Sprintf("arn:aws:sns:%s:%s:images",
+			region, Account),
+		"Subject": "Amazon S3 Notification", "Message": body, "Timestamp": when.UTC().
+				Format("2006-01-02T15:04:05.000Z"),
+		"SignatureVersion": "1", "Signature": "EXAMPLE", "SigningCertURL": "https://sns.invalid/cert.pem",
+		"UnsubscribeURL": "https://sns.invalid/",
 	})
 }
 

@@ -43,9 +43,12 @@ func TestFaultsOfAnswers(t *testing.T) {
 				t.Errorf("status %d", status(err))
 			}
 		}},
-		"a status with a code": {emulator.Fault{Status: 403, Code: "InvalidAccessKeyId"}, func(t *testing.T, _ string, err error) {
-			refused(t, err, "InvalidAccessKeyId")
-		}},
+		"a status with a code": {
+			emulator.Fault{Status: 403, Code: "InvalidAccessKeyId"},
+			func(t *testing.T, _ string, err error) {
+				refused(t, err, "InvalidAccessKeyId")
+			},
+		},
 		"a reset before the answer": {emulator.Fault{Reset: true}, func(t *testing.T, _ string, err error) {
 			if !errors.Is(err, syscall.ECONNRESET) {
 				t.Errorf("got %v, want a reset", err)
@@ -85,7 +88,9 @@ func TestFaultsOfAnswers(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c.fault.Op = "GetObject" // always, not once: Go's transport itself tries again where a reused connection ends without an answer
+			// always, not once: Go's transport itself tries again where a reused
+			// connection ends without an answer
+			c.fault.Op = "GetObject"
 			w.emu.Fault(c.fault)
 			got, err := w.read(t.Context(), b, "k")
 			c.check(t, got, err)
@@ -122,7 +127,8 @@ func TestFaultsHang(t *testing.T) {
 		before := w.emu.Calls("PutObject")
 		done := make(chan error)
 		go func() { // the answer is an error, or, if Clear came before the fault was met, none
-			_, err := w.s3.PutObject(t.Context(), &s3.PutObjectInput{Bucket: &b, Key: aws.String("hung"), Body: strings.NewReader("x")})
+			_, err := w.s3.PutObject(t.Context(),
+				&s3.PutObjectInput{Bucket: &b, Key: aws.String("hung"), Body: strings.NewReader("x")})
 			done <- err
 		}()
 		w.until("the put has come", func() bool { return w.emu.Calls("PutObject") > before })
@@ -184,7 +190,8 @@ func TestFaultsOfRequests(t *testing.T) {
 		for fault, want := range map[emulator.Fault]string{{Status: 500}: "", {Lost: true}: "x", {Reset: true}: ""} {
 			fault.Op, fault.Times = "PutObject", 1
 			w.emu.Fault(fault)
-			_, err := w.s3.PutObject(t.Context(), &s3.PutObjectInput{Bucket: &b, Key: aws.String("maybe"), Body: strings.NewReader("x")})
+			_, err := w.s3.PutObject(t.Context(),
+				&s3.PutObjectInput{Bucket: &b, Key: aws.String("maybe"), Body: strings.NewReader("x")})
 			got, _ := w.read(t.Context(), b, "maybe")
 			if err == nil || got != want {
 				t.Errorf("%+v: %v, then %q, want %q", fault, err, got, want)
@@ -212,16 +219,21 @@ func TestFaultsOfQueues(t *testing.T) {
 		var entries []types.DeleteMessageBatchRequestEntry
 		for _, id := range []string{"0", "1", "2"} {
 			w.send(q, id)
-			entries = append(entries, types.DeleteMessageBatchRequestEntry{Id: aws.String(id), ReceiptHandle: w.one(q, 300).ReceiptHandle})
+			entries = append(entries,
+				types.DeleteMessageBatchRequestEntry{Id: aws.String(id), ReceiptHandle: w.one(q, 300).ReceiptHandle})
 		}
 		w.emu.Fault(emulator.Fault{Op: "DeleteMessageBatch", Entries: 2, Status: 500, Code: "InternalError", Times: 1})
 		out, err := w.sqs.DeleteMessageBatch(t.Context(), &sqs.DeleteMessageBatchInput{QueueUrl: &q, Entries: entries})
 		w.check(err)
-		if len(out.Failed) != 2 || out.Failed[0].SenderFault || *out.Failed[0].Code != "InternalError" || len(out.Successful) != 1 || *out.Successful[0].Id != "2" {
+		if len(out.Failed) != 2 || out.Failed[0].SenderFault || *out.Failed[0].Code != "InternalError" ||
+			len(out.Successful) != 1 || *out.Successful[0].Id != "2" {
 			t.Errorf("%+v", out)
 		}
 		w.counts(q, 0, 2)
-		w.emu.Fault(emulator.Fault{Op: "DeleteMessageBatch", Entries: -1, Status: 400, Code: "ReceiptHandleIsInvalid", Times: 1})
+		w.emu.Fault(emulator.Fault{
+			Op: "DeleteMessageBatch", Entries: -1, Status: 400, Code: "ReceiptHandleIsInvalid",
+			Times: 1,
+		})
 		out, err = w.sqs.DeleteMessageBatch(t.Context(), &sqs.DeleteMessageBatchInput{QueueUrl: &q, Entries: entries})
 		w.check(err)
 		if len(out.Failed) != 3 || !out.Failed[0].SenderFault {

@@ -12,7 +12,8 @@ import (
 // FuzzChunks: whatever comes, the reader ends, and an end without error has a last chunk.
 func FuzzChunks(f *testing.F) {
 	for _, seed := range []string{
-		"5\r\nhello\r\n0\r\n\r\n", "5;chunk-signature=0\r\nhello\r\n0\r\nx-amz-checksum-crc32:AAAA\r\n\r\n", "0\r\n", "ffffffffffffffff\r\n", "-1\r\n", "5\r\nhelloX\r\n0\r\n\r\n",
+		"5\r\nhello\r\n0\r\n\r\n", "5;chunk-signature=0\r\nhello\r\n0\r\nx-amz-checksum-crc32:AAAA\r\n\r\n", "0\r\n",
+		"ffffffffffffffff\r\n", "-1\r\n", "5\r\nhelloX\r\n0\r\n\r\n",
 	} {
 		f.Add([]byte(seed))
 	}
@@ -48,7 +49,10 @@ func FuzzForm(f *testing.F) {
 
 // FuzzRange: a range is within the object.
 func FuzzRange(f *testing.F) {
-	for _, seed := range []string{"bytes=0-0", "bytes=-5", "bytes=5-", "bytes=-0", "bytes=9223372036854775807-", "bytes=0-9223372036854775807", "bytes=1-2,3-4"} {
+	for _, seed := range []string{
+		"bytes=0-0", "bytes=-5", "bytes=5-", "bytes=-0", "bytes=9223372036854775807-",
+		"bytes=0-9223372036854775807", "bytes=1-2,3-4",
+	} {
 		f.Add(seed, int64(10))
 	}
 	f.Fuzz(func(t *testing.T, header string, size int64) {
@@ -81,7 +85,8 @@ func FuzzWalk(f *testing.F) {
 		}
 		for range len(keys) + 1 {
 			n := 0
-			last, more := p.walk(keys, func(k string) bool { got, n = append(got, k), n+1; return true }, func(g string) { got, n = append(got, g), n+1 })
+			last, more := p.walk(keys, func(k string) bool { got, n = append(got, k), n+1; return true },
+				func(g string) { got, n = append(got, g), n+1 })
 			if n > p.limit {
 				t.Fatalf("%d entries on a page of %d", n, p.limit)
 			}

@@ -41,7 +41,8 @@ func (s *Server) perform(w http.ResponseWriter, r *http.Request, call service, f
 		call.serve(discard{http.Header{}}, r, f)
 		abort(w, true)
 	case f.After == 0 && f.Hang:
-		_, _ = io.Copy(io.Discard, r.Body) // a connection notices that its client went only when the request has been read
+		// a connection notices that its client went only when the request has been read
+		_, _ = io.Copy(io.Discard, r.Body)
 		s.hang(r.Context(), f)
 		abort(w, false)
 	case f.After == 0 && (f.Reset || f.Break):

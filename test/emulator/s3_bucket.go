@@ -28,7 +28,10 @@ type buckets struct {
 }
 
 func newBuckets(cfg Config, sp *spool, c *courier) *buckets {
-	return &buckets{clock: cfg.Clock, region: cfg.Region, spool: sp, courier: c, checkPolicy: cfg.CheckPolicy, named: map[string]*bucket{}}
+	return &buckets{
+		clock: cfg.Clock, region: cfg.Region, spool: sp, courier: c, checkPolicy: cfg.CheckPolicy,
+		named: map[string]*bucket{},
+	}
 }
 
 // bucket is one bucket.
@@ -127,7 +130,8 @@ func (c *s3Call) createBucket(w http.ResponseWriter, r *http.Request) error {
 		return errBucketExists
 	} else if k == nil {
 		c.buckets.named[c.bucket] = &bucket{
-			name: c.bucket, region: region, created: c.buckets.clock.Now(), objects: map[string][]*version{}, uploads: map[string]*upload{},
+			name: c.bucket, region: region, created: c.buckets.clock.Now(), objects: map[string][]*version{},
+			uploads: map[string]*upload{},
 		}
 	}
 	w.Header().Set("Location", "/"+c.bucket)

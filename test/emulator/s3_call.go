@@ -81,8 +81,10 @@ var s3Routes = []s3Route{
 // elsewhere are the sub-resources of operations that are not emulated: such a request
 // must not be taken for one that is.
 var elsewhere = []string{
-	"accelerate", "acl", "analytics", "attributes", "cors", "encryption", "intelligent-tiering", "inventory", "legal-hold", "lifecycle", "logging",
-	"metrics", "object-lock", "ownershipControls", "policy", "policyStatus", "publicAccessBlock", "replication", "requestPayment", "restore",
+	"accelerate", "acl", "analytics", "attributes", "cors", "encryption", "intelligent-tiering", "inventory",
+	"legal-hold", "lifecycle", "logging",
+	"metrics", "object-lock", "ownershipControls", "policy", "policyStatus", "publicAccessBlock", "replication",
+	"requestPayment", "restore",
 	"retention", "select", "tagging", "torrent", "website",
 }
 
@@ -101,7 +103,8 @@ func newS3Call(b *buckets, r *http.Request) *s3Call {
 	}
 	for _, route := range s3Routes {
 		fits := route.method == r.Method && route.scope == at
-		if fits && (route.query == "" || c.query.Has(route.query)) && (route.header == "" || r.Header.Get(route.header) != "") {
+		if fits && (route.query == "" || c.query.Has(route.query)) &&
+			(route.header == "" || r.Header.Get(route.header) != "") {
 			c.op, c.run = route.op, route.run
 			break
 		}

@@ -68,7 +68,8 @@ func (c *s3Call) completeMultipartUpload(w http.ResponseWriter, r *http.Request)
 // needs the type beside it where the algorithm's own would be composite.
 func (u *upload) compare(r *http.Request, v *version) error {
 	if size := r.Header.Get("X-Amz-Mp-Object-Size"); size != "" && size != strconv.FormatInt(v.size, 10) {
-		return errInvalidRequest.with("The provided 'x-amz-mp-object-size' header value %s does not match what was computed: %d", size, v.size)
+		return errInvalidRequest.with(
+			"The provided 'x-amz-mp-object-size' header value %s does not match what was computed: %d", size, v.size)
 	}
 	for _, a := range algorithms {
 		want := r.Header.Get(a.header())
@@ -121,7 +122,9 @@ func (u *upload) check(in completeRequest, kind string) error {
 		mode = "null"
 	}
 	if kind != "" && kind != mode {
-		return errInvalidRequest.with("The upload was created using the %s checksum mode. The complete request must use the same checksum mode.", mode)
+		return errInvalidRequest.with(
+			"The upload was created using the %s checksum mode. The complete request must use the same checksum mode.",
+			mode)
 	}
 	switch {
 	case in.XMLName.Local == "":
@@ -159,12 +162,14 @@ func (u *upload) checkSum(named completedPart, p part) error {
 		case !u.declared:
 			return errInvalidPart
 		case a.name != u.alg.name:
-			return errBadDigest.with("The %s you specified for part %d did not match what we received.", a.lower(), named.PartNumber)
+			return errBadDigest.with("The %s you specified for part %d did not match what we received.",
+				a.lower(), named.PartNumber)
 		}
 	}
 	switch {
 	case said == "" && u.declared && u.kind == composite:
-		return errInvalidRequest.with("The upload was created using a %s checksum. The complete request must include the checksum for each part. It was missing for part %d in the request.", u.alg.lower(), named.PartNumber)
+		return errInvalidRequest.with(
+			"The upload was created using a %s checksum. The complete request must include the checksum for each part. It was missing for part %d in the request.", u.alg.lower(), named.PartNumber)
 	case said != "" && said != p.sum.value:
 		return errInvalidPart
 	}

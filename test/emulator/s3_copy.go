@@ -37,7 +37,11 @@ func (c *s3Call) copyObject(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	v.encryption.announce(w.Header())
-	c.answer(w, http.StatusOK, copyResult{LastModified: timestamp(v.modified), ETag: quoted(v.etag), checksumFields: v.sum.fields(), ChecksumType: v.sum.kind})
+	c.answer(w, http.StatusOK,
+		copyResult{
+			LastModified: timestamp(v.modified), ETag: quoted(v.etag), checksumFields: v.sum.fields(),
+			ChecksumType: v.sum.kind,
+		})
 	return nil
 }
 
@@ -110,7 +114,8 @@ func copySource(r *http.Request) (bucket, key, id string, err error) {
 	}
 	bucket, key, found := strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	if !found || key == "" {
-		return "", "", "", errArgument.with("Copy Source must mention the source bucket and key: sourcebucket/sourcekey")
+		return "", "", "", errArgument.with(
+			"Copy Source must mention the source bucket and key: sourcebucket/sourcekey")
 	}
 	return bucket, key, values.Get("versionId"), nil
 }

@@ -36,7 +36,8 @@ func encryptionOf(h http.Header) (encryption, error) {
 	switch {
 	case key != (customerKey{}):
 		if e.method != "" {
-			return encryption{}, errArgument.with("Server Side Encryption with Customer provided key is incompatible with the encryption method specified")
+			return encryption{}, errArgument.with(
+				"Server Side Encryption with Customer provided key is incompatible with the encryption method specified")
 		}
 		return encryption{customer: key.md5}, key.check()
 	case e.method == "":
@@ -53,11 +54,13 @@ func (k customerKey) check() error {
 	sum := md5.Sum(key) //nolint:gosec // what S3 names a key by
 	switch {
 	case k.algorithm == "":
-		return errArgument.with("Requests specifying Server Side Encryption with Customer provided keys must provide a valid encryption algorithm.")
+		return errArgument.with(
+			"Requests specifying Server Side Encryption with Customer provided keys must provide a valid encryption algorithm.")
 	case k.algorithm != aes256:
 		return errEncryption
 	case k.key == "":
-		return errArgument.with("Requests specifying Server Side Encryption with Customer provided keys must provide an appropriate secret key.")
+		return errArgument.with(
+			"Requests specifying Server Side Encryption with Customer provided keys must provide an appropriate secret key.")
 	case k.md5 == "" || err != nil || len(key) != 32:
 		return errArgument.with("The secret key was invalid for the specified algorithm.")
 	case k.md5 != base64.StdEncoding.EncodeToString(sum[:]):
@@ -72,7 +75,8 @@ func (k customerKey) opens(e encryption) error {
 	switch {
 	case k == customerKey{}:
 		if e.customer != "" {
-			return errInvalidRequest.with("The object was stored using a form of Server Side Encryption. The correct parameters must be provided to retrieve the object.")
+			return errInvalidRequest.with(
+				"The object was stored using a form of Server Side Encryption. The correct parameters must be provided to retrieve the object.")
 		}
 		return nil
 	case k.algorithm != aes256:
@@ -89,7 +93,8 @@ func (k customerKey) opens(e encryption) error {
 func (e encryption) takes(k customerKey) error {
 	switch {
 	case (k == customerKey{}) != (e.customer == ""):
-		return errInvalidRequest.with("The multipart upload initiate requested encryption. Subsequent part requests must include the appropriate encryption parameters.")
+		return errInvalidRequest.with(
+			"The multipart upload initiate requested encryption. Subsequent part requests must include the appropriate encryption parameters.")
 	case k == customerKey{}:
 		return nil
 	case k.md5 != e.customer:

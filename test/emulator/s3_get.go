@@ -10,8 +10,10 @@ import (
 
 // overrides are the query parameters that change an answer's headers.
 var overrides = map[string]string{
-	"response-content-type": "Content-Type", "response-content-language": "Content-Language", "response-expires": "Expires",
-	"response-cache-control": "Cache-Control", "response-content-disposition": "Content-Disposition", "response-content-encoding": "Content-Encoding",
+	"response-content-type": "Content-Type", "response-content-language": "Content-Language",
+	"response-expires":       "Expires",
+	"response-cache-control": "Cache-Control", "response-content-disposition": "Content-Disposition",
+	"response-content-encoding": "Content-Encoding",
 }
 
 // getObject answers GetObject and HeadObject.

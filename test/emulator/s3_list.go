@@ -52,7 +52,10 @@ type page struct {
 }
 
 func (c *s3Call) page() (page, error) {
-	p := page{prefix: c.query.Get("prefix"), delimiter: c.query.Get("delimiter"), limit: maxKeys, encode: c.query.Get("encoding-type") == "url"}
+	p := page{
+		prefix: c.query.Get("prefix"), delimiter: c.query.Get("delimiter"), limit: maxKeys,
+		encode: c.query.Get("encoding-type") == "url",
+	}
 	if text := c.query.Get("max-keys"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 0 {
@@ -116,7 +119,10 @@ func (c *s3Call) listObjects(w http.ResponseWriter, _ *http.Request) error {
 		return err
 	}
 	v2 := c.query.Get("list-type") == "2"
-	result := listResult{XMLName: xml.Name{Space: s3Namespace, Local: "ListBucketResult"}, Name: c.bucket, MaxKeys: p.limit, EncodingType: c.query.Get("encoding-type")}
+	result := listResult{
+		XMLName: xml.Name{Space: s3Namespace, Local: "ListBucketResult"}, Name: c.bucket,
+		MaxKeys: p.limit, EncodingType: c.query.Get("encoding-type"),
+	}
 	if err := c.start(&p, &result, v2); err != nil {
 		return err
 	}
@@ -169,7 +175,8 @@ func (c *s3Call) list(p page, result *listResult) (last string, err error) {
 	visit := func(key string) bool {
 		v := k.latest(key)
 		result.Contents = append(result.Contents, listEntry{
-			Key: p.text(key), LastModified: timestamp(v.modified), ETag: quoted(v.etag), Size: v.size, StorageClass: "STANDARD",
+			Key: p.text(key), LastModified: timestamp(v.modified), ETag: quoted(v.etag), Size: v.size,
+			StorageClass:      "STANDARD",
 			ChecksumAlgorithm: v.sum.alg.name, ChecksumType: v.sum.kind,
 		})
 		return true

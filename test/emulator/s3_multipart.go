@@ -91,7 +91,8 @@ func (u *upload) declare(name, kind string) error {
 	u.alg, u.kind = byDefault, fullObject
 	if name == "" {
 		if kind != "" {
-			return errInvalidRequest.with("The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header.")
+			return errInvalidRequest.with(
+				"The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header.")
 		}
 		return nil
 	}
@@ -103,7 +104,8 @@ func (u *upload) declare(name, kind string) error {
 		u.kind = fullObject
 	}
 	if u.kind == fullObject && strings.HasPrefix(u.alg.name, "SHA") || u.kind == composite && u.alg.whole {
-		return errInvalidRequest.with("The %s checksum type cannot be used with the %s checksum algorithm.", u.kind, u.alg.lower())
+		return errInvalidRequest.with("The %s checksum type cannot be used with the %s checksum algorithm.",
+			u.kind, u.alg.lower())
 	}
 	return nil
 }
@@ -159,7 +161,9 @@ func (u *upload) takes(r *http.Request) (brings bool, err error) {
 		actual = alg.lower()
 	}
 	if err == nil && u.declared && (brings && alg.name != u.alg.name || !brings && u.kind == composite) {
-		err = errInvalidRequest.with("Checksum Type mismatch occurred, expected checksum Type: %s, actual checksum Type: %s", u.alg.lower(), actual)
+		err = errInvalidRequest.with(
+			"Checksum Type mismatch occurred, expected checksum Type: %s, actual checksum Type: %s", u.alg.lower(),
+			actual)
 	}
 	return brings, err
 }
@@ -182,7 +186,10 @@ func (c *s3Call) uploadPart(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	p := part{content: body{got.segment}, size: got.size, md5: u.encryption.digest(got.md5), sum: got.sum, modified: c.buckets.clock.Now()}
+	p := part{
+		content: body{got.segment}, size: got.size, md5: u.encryption.digest(got.md5), sum: got.sum,
+		modified: c.buckets.clock.Now(),
+	}
 	if u.declared && !brings {
 		if p.sum, err = p.content.sum(u.alg); err != nil {
 			return err
@@ -241,7 +248,8 @@ func (c *s3Call) uploadPartCopy(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	u.encryption.announce(w.Header())
-	c.answer(w, http.StatusOK, copyPartResult{LastModified: timestamp(p.modified), ETag: quoted(p.etag()), checksumFields: u.shown(p)})
+	c.answer(w, http.StatusOK,
+		copyPartResult{LastModified: timestamp(p.modified), ETag: quoted(p.etag()), checksumFields: u.shown(p)})
 	return nil
 }
 

@@ -86,7 +86,8 @@ func (c *s3Call) putNotification(w http.ResponseWriter, r *http.Request) error {
 		}
 		for _, before := range cfg.Queues[:i] {
 			if before.overlaps(cfg.Queues[i]) {
-				return errArgument.with("Configurations overlap. Configurations on the same bucket cannot share a common event type.")
+				return errArgument.with(
+					"Configurations overlap. Configurations on the same bucket cannot share a common event type.")
 			}
 		}
 	}
@@ -134,8 +135,10 @@ func (q queueConfiguration) overlaps(o queueConfiguration) bool {
 	shared := slices.ContainsFunc(q.Events, func(a string) bool {
 		return slices.ContainsFunc(o.Events, func(b string) bool { return covers(a, b) || covers(b, a) })
 	})
-	prefixes := strings.HasPrefix(q.rule("prefix"), o.rule("prefix")) || strings.HasPrefix(o.rule("prefix"), q.rule("prefix"))
-	suffixes := strings.HasSuffix(q.rule("suffix"), o.rule("suffix")) || strings.HasSuffix(o.rule("suffix"), q.rule("suffix"))
+	prefixes := strings.HasPrefix(q.rule("prefix"), o.rule("prefix")) ||
+		strings.HasPrefix(o.rule("prefix"), q.rule("prefix"))
+	suffixes := strings.HasSuffix(q.rule("suffix"), o.rule("suffix")) ||
+		strings.HasSuffix(o.rule("suffix"), q.rule("suffix"))
 	return shared && prefixes && suffixes
 }
 

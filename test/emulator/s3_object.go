@@ -43,7 +43,10 @@ type version struct {
 }
 
 // kept are the headers of an upload that come back with the object, besides X-Amz-Meta-*.
-var kept = []string{"Content-Type", "Content-Encoding", "Content-Language", "Content-Disposition", "Cache-Control", "Expires", "X-Amz-Website-Redirect-Location"}
+var kept = []string{
+	"Content-Type", "Content-Encoding", "Content-Language", "Content-Disposition", "Cache-Control",
+	"Expires", "X-Amz-Website-Redirect-Location",
+}
 
 // keep takes the headers to keep out of a request. The framing of the upload is none of
 // the object's encoding.
@@ -94,7 +97,8 @@ func (k *bucket) lookup(key, id string) (*version, error) {
 	case len(all) == 0:
 		return nil, errNoKey
 	case all[len(all)-1].marker:
-		return nil, errNoKey.withHeader("X-Amz-Delete-Marker", "true").withHeader("X-Amz-Version-Id", all[len(all)-1].id)
+		return nil, errNoKey.withHeader("X-Amz-Delete-Marker", "true").
+			withHeader("X-Amz-Version-Id", all[len(all)-1].id)
 	}
 	return all[len(all)-1], nil
 }
@@ -171,7 +175,10 @@ func (c *s3Call) putObject(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	v := &version{described: said, content: body{got.segment}, size: got.size, etag: hex.EncodeToString(said.encryption.digest(got.md5)), sum: got.sum}
+	v := &version{
+		described: said, content: body{got.segment}, size: got.size,
+		etag: hex.EncodeToString(said.encryption.digest(got.md5)), sum: got.sum,
+	}
 	if err := c.commit(w, r, v, "ObjectCreated:Put"); err != nil {
 		return err
 	}
@@ -231,6 +238,7 @@ func (c *s3Call) event(w http.ResponseWriter, r *http.Request, k *bucket, v *ver
 	address, _, _ := strings.Cut(r.RemoteAddr, ":")
 	return event{
 		name: name, bucket: k.name, region: k.region, key: c.key, size: v.size, etag: v.etag, version: k.shownID(v),
-		sequencer: c.buckets.next(), when: c.buckets.clock.Now(), requestID: w.Header().Get("X-Amz-Request-Id"), address: address,
+		sequencer: c.buckets.next(), when: c.buckets.clock.Now(), requestID: w.Header().Get("X-Amz-Request-Id"),
+		address: address,
 	}
 }

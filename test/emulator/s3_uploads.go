@@ -59,7 +59,8 @@ func (c *s3Call) listParts(w http.ResponseWriter, _ *http.Request) error {
 		return err
 	}
 	result := listPartsResult{
-		Bucket: c.bucket, Key: c.key, UploadID: u.id, PartNumberMarker: after, MaxParts: limit, uploadChecksum: u.checksum(),
+		Bucket: c.bucket, Key: c.key, UploadID: u.id, PartNumberMarker: after, MaxParts: limit,
+		uploadChecksum: u.checksum(),
 	}
 	for _, number := range slices.Sorted(maps.Keys(u.parts)) {
 		switch {
@@ -68,7 +69,8 @@ func (c *s3Call) listParts(w http.ResponseWriter, _ *http.Request) error {
 			result.IsTruncated = true
 		default:
 			p := u.parts[number]
-			result.Parts = append(result.Parts, partEntry{number, timestamp(p.modified), quoted(p.etag()), p.size, u.shown(p)})
+			result.Parts = append(result.Parts,
+				partEntry{number, timestamp(p.modified), quoted(p.etag()), p.size, u.shown(p)})
 			result.NextPartNumberMarker = number
 		}
 	}

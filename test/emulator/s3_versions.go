@@ -45,7 +45,10 @@ func (c *s3Call) listObjectVersions(w http.ResponseWriter, _ *http.Request) erro
 		c.buckets.mu.Unlock()
 		return err
 	}
-	result := listVersionsResult{Name: c.bucket, Prefix: p.text(p.prefix), KeyMarker: p.text(p.after), MaxKeys: p.limit, EncodingType: c.query.Get("encoding-type")}
+	result := listVersionsResult{
+		Name: c.bucket, Prefix: p.text(p.prefix), KeyMarker: p.text(p.after), MaxKeys: p.limit,
+		EncodingType: c.query.Get("encoding-type"),
+	}
 	var last string
 	last, result.IsTruncated = p.walk(k.keys, func(key string) bool {
 		result.add(p, key, k.objects[key])
@@ -64,7 +67,10 @@ func (c *s3Call) listObjectVersions(w http.ResponseWriter, _ *http.Request) erro
 // add lists the versions of a key, the latest first.
 func (l *listVersionsResult) add(p page, key string, all []*version) {
 	for i, v := range slices.Backward(all) {
-		e := versionEntry{Key: p.text(key), VersionID: v.id, IsLatest: i == len(all)-1, LastModified: timestamp(v.modified), Owner: theOwner}
+		e := versionEntry{
+			Key: p.text(key), VersionID: v.id, IsLatest: i == len(all)-1,
+			LastModified: timestamp(v.modified), Owner: theOwner,
+		}
 		if v.marker {
 			l.DeleteMarkers = append(l.DeleteMarkers, e)
 			continue

@@ -29,10 +29,12 @@ var validQueueName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,75}(\.fifo|[A-Za-z0-9_
 // createQueue makes a queue, or returns one that has the same attributes.
 func (q *queues) createQueue(_ context.Context, req sqsRequest, in *createQueueInput) (queueURLOutput, error) {
 	if !validQueueName.MatchString(in.QueueName) {
-		return queueURLOutput{}, errParameter.with("Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length")
+		return queueURLOutput{},
+			errParameter.with("Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length")
 	}
 	if strings.HasSuffix(in.QueueName, ".fifo") != (in.Attributes["FifoQueue"] == "true") {
-		return queueURLOutput{}, errParameter.with("The name of a FIFO queue can only include alphanumeric characters, hyphens, or underscores, must end with .fifo suffix and be 1 to 80 in length.")
+		return queueURLOutput{},
+			errParameter.with("The name of a FIFO queue can only include alphanumeric characters, hyphens, or underscores, must end with .fifo suffix and be 1 to 80 in length.")
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -47,8 +49,10 @@ func (q *queues) createQueue(_ context.Context, req sqsRequest, in *createQueueI
 	}
 	now := q.clock.Now()
 	k := &queue{
-		name: in.QueueName, arn: "arn:aws:sqs:" + q.region + ":" + Account + ":" + in.QueueName, created: now, modified: now,
-		attributes: map[string]string{}, tags: map[string]string{}, byID: map[string]*message{}, changed: make(chan struct{}),
+		name: in.QueueName, arn: "arn:aws:sqs:" + q.region + ":" + Account + ":" + in.QueueName, created: now,
+		modified:   now,
+		attributes: map[string]string{}, tags: map[string]string{}, byID: map[string]*message{},
+		changed: make(chan struct{}),
 	}
 	if err := q.set(k, in.Attributes); err != nil {
 		return queueURLOutput{}, err

@@ -31,7 +31,8 @@ var ranges = map[string][2]int{
 // free are the attributes that are kept as they come, and mean nothing here but for
 // Policy.
 var free = []string{
-	"Policy", "KmsMasterKeyId", "KmsDataKeyReusePeriodSeconds", "SqsManagedSseEnabled", "FifoQueue", "ContentBasedDeduplication",
+	"Policy", "KmsMasterKeyId", "KmsDataKeyReusePeriodSeconds", "SqsManagedSseEnabled", "FifoQueue",
+	"ContentBasedDeduplication",
 	"DeduplicationScope", "FifoThroughputLimit", "RedriveAllowPolicy",
 }
 
@@ -50,7 +51,9 @@ type getAttributesOutput struct {
 	Attributes map[string]string `json:",omitempty" query:"Attribute"`
 }
 
-func (q *queues) getQueueAttributes(_ context.Context, _ sqsRequest, in *getAttributesInput) (getAttributesOutput, error) {
+func (q *queues) getQueueAttributes(_ context.Context, _ sqsRequest, in *getAttributesInput) (getAttributesOutput,
+	error,
+) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	k, err := q.find(in.QueueUrl)

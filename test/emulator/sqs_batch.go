@@ -60,7 +60,10 @@ func failure(id string, err error) batchFailure {
 	if !ok {
 		e = errSQSInternal.with("%v", err)
 	}
-	return batchFailure{Id: id, Code: e.code, Message: e.message, SenderFault: e.status < http.StatusInternalServerError}
+	return batchFailure{
+		Id: id, Code: e.code, Message: e.message,
+		SenderFault: e.status < http.StatusInternalServerError,
+	}
 }
 
 type sendBatchInput struct {
@@ -105,7 +108,8 @@ func (q *queues) sendMessageBatch(_ context.Context, req sqsRequest, in *sendBat
 		total += e.size()
 	}
 	if total > maxBatchBytes {
-		return out, errBatchTooLong.with("Batch requests cannot be longer than %d bytes. You have sent %d bytes.", maxBatchBytes, total)
+		return out, errBatchTooLong.with("Batch requests cannot be longer than %d bytes. You have sent %d bytes.",
+			maxBatchBytes, total)
 	}
 	for i, e := range in.Entries {
 		if bad := req.fault.entryError(i); bad != nil {
@@ -117,7 +121,8 @@ func (q *queues) sendMessageBatch(_ context.Context, req sqsRequest, in *sendBat
 			out.Failed = append(out.Failed, failure(e.Id, err))
 			continue
 		}
-		out.Successful = append(out.Successful, sendBatchResult{e.Id, sent.MessageId, sent.MD5OfMessageBody, sent.MD5OfMessageAttributes})
+		out.Successful = append(out.Successful,
+			sendBatchResult{e.Id, sent.MessageId, sent.MD5OfMessageBody, sent.MD5OfMessageAttributes})
 	}
 	return out, nil
 }
@@ -137,7 +142,9 @@ type deleteBatchOutput struct {
 	Failed     []batchFailure `json:",omitempty" query:"BatchResultErrorEntry"`
 }
 
-func (q *queues) deleteMessageBatch(_ context.Context, req sqsRequest, in *deleteBatchInput) (deleteBatchOutput, error) {
+func (q *queues) deleteMessageBatch(_ context.Context, req sqsRequest, in *deleteBatchInput) (deleteBatchOutput,
+	error,
+) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	k, err := q.find(in.QueueUrl)
@@ -164,7 +171,9 @@ type visibilityBatchOutput struct {
 	Failed     []batchFailure `json:",omitempty" query:"BatchResultErrorEntry"`
 }
 
-func (q *queues) changeMessageVisibilityBatch(_ context.Context, req sqsRequest, in *visibilityBatchInput) (visibilityBatchOutput, error) {
+func (q *queues) changeMessageVisibilityBatch(_ context.Context, req sqsRequest,
+	in *visibilityBatchInput,
+) (visibilityBatchOutput, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	k, err := q.find(in.QueueUrl)
@@ -177,7 +186,9 @@ func (q *queues) changeMessageVisibilityBatch(_ context.Context, req sqsRequest,
 }
 
 // eachEntry does something with every entry, in order, and sorts the outcomes.
-func eachEntry[E any](entries []E, f Fault, id func(E) string, do func(E) error) ([]batchResult, []batchFailure, error) {
+func eachEntry[E any](entries []E, f Fault, id func(E) string, do func(E) error) ([]batchResult, []batchFailure,
+	error,
+) {
 	if err := checkBatch(entries, id); err != nil {
 		return nil, nil, err
 	}

@@ -84,7 +84,8 @@ func isSQS(r *http.Request) bool {
 	}
 	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	q := r.URL.Query()
-	return r.Method == http.MethodPost && kind == "application/x-www-form-urlencoded" && !q.Has("delete") && !q.Has("uploads") && !q.Has("uploadId")
+	return r.Method == http.MethodPost && kind == "application/x-www-form-urlencoded" && !q.Has("delete") &&
+		!q.Has("uploads") && !q.Has("uploadId")
 }
 
 // newSQSCall reads the request. What is wrong with it is kept, and said when the call is
@@ -190,7 +191,8 @@ func (c *sqsCall) refuse(w http.ResponseWriter, _ *http.Request, e *apiError) {
 		writeXML(w, e.status, encodeError(fault, code, e.message, id))
 		return
 	}
-	text, _ := json.Marshal(map[string]string{"__type": "com.amazonaws.sqs#" + e.code, "message": e.message}) // strings always marshal
+	// strings always marshal
+	text, _ := json.Marshal(map[string]string{"__type": "com.amazonaws.sqs#" + e.code, "message": e.message})
 	w.Header().Set("X-Amzn-Query-Error", code+";"+fault)
 	writeJSON(w, e.status, text)
 }

@@ -147,7 +147,8 @@ func encodeResult(op string, out any, id string) []byte {
 
 func encodeError(fault, code, message, id string) []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, `<?xml version="1.0"?><ErrorResponse xmlns="http://queue.amazonaws.com/doc/%s/"><Error>`, sqsVersion)
+	fmt.Fprintf(&b, `<?xml version="1.0"?><ErrorResponse xmlns="http://queue.amazonaws.com/doc/%s/"><Error>`,
+		sqsVersion)
 	element(&b, "Type", fault)
 	element(&b, "Code", code)
 	element(&b, "Message", message)

@@ -26,7 +26,10 @@ type queues struct {
 }
 
 func newQueues(cfg Config, f *faults, closed <-chan struct{}) *queues {
-	q := &queues{clock: cfg.Clock, faults: f, closed: closed, region: cfg.Region, inFlight: cfg.InFlight, named: map[string]*queue{}}
+	q := &queues{
+		clock: cfg.Clock, faults: f, closed: closed, region: cfg.Region, inFlight: cfg.InFlight,
+		named: map[string]*queue{},
+	}
 	rand.Read(q.secret[:]) // never fails
 	return q
 }
@@ -230,7 +233,8 @@ func (q *queues) send(arn, body string) error {
 		return errNoQueue
 	}
 	now := q.clock.Now()
-	k.add(&message{id: newID(), body: body, sender: "AIDAJAJOXRBTDOPS3EVENTS", sent: now}, now, k.seconds("DelaySeconds"))
+	k.add(&message{id: newID(), body: body, sender: "AIDAJAJOXRBTDOPS3EVENTS", sent: now}, now,
+		k.seconds("DelaySeconds"))
 	return nil
 }
 

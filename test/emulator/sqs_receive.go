@@ -50,7 +50,9 @@ func (in *receiveInput) check() error {
 		{"WaitTimeSeconds", in.WaitTimeSeconds, 0, maxWait},
 	} {
 		if p.value != nil && (*p.value < p.low || *p.value > p.high) {
-			return errParameter.with("Value %d for parameter %s is invalid. Reason: Must be between %d and %d, if provided.", *p.value, p.name, p.low, p.high)
+			return errParameter.with(
+				"Value %d for parameter %s is invalid. Reason: Must be between %d and %d, if provided.", *p.value,
+				p.name, p.low, p.high)
 		}
 	}
 	return nil
@@ -228,6 +230,7 @@ func (m *message) systemAttributes(names []string) map[string]string {
 func wants(names []string, name string) bool {
 	return slices.ContainsFunc(names, func(n string) bool {
 		prefix, wild := strings.CutSuffix(n, ".*")
-		return n == "All" || n == name || wild && (prefix == "" || strings.HasPrefix(name, prefix+".") || name == prefix)
+		return n == "All" || n == name || wild &&
+			(prefix == "" || strings.HasPrefix(name, prefix+".") || name == prefix)
 	})
 }

@@ -25,7 +25,9 @@ type sourceQueuesOutput struct {
 	QueueUrls []string `json:"queueUrls" query:"QueueUrl"`
 }
 
-func (q *queues) listDeadLetterSourceQueues(_ context.Context, req sqsRequest, in *queueInput) (sourceQueuesOutput, error) {
+func (q *queues) listDeadLetterSourceQueues(_ context.Context, req sqsRequest, in *queueInput) (sourceQueuesOutput,
+	error,
+) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	out := sourceQueuesOutput{QueueUrls: []string{}}
@@ -68,16 +70,21 @@ func (q *queues) startMessageMoveTask(_ context.Context, _ sqsRequest, in *start
 	now := q.clock.Now()
 	from := q.byARN(in.SourceArn)
 	if from == nil {
-		return startMoveOutput{}, errNoResource.with("The resource that you specified for the SourceArn parameter doesn't exist.")
+		return startMoveOutput{},
+			errNoResource.with("The resource that you specified for the SourceArn parameter doesn't exist.")
 	}
 	if !q.isDeadLetterQueue(from) {
 		return startMoveOutput{}, errParameter.with("Source queue must be configured as a Dead Letter Queue.")
 	}
 	if in.DestinationArn != "" && q.byARN(in.DestinationArn) == nil {
-		return startMoveOutput{}, errNoResource.with("The resource that you specified for the DestinationArn parameter doesn't exist.")
+		return startMoveOutput{},
+			errNoResource.with("The resource that you specified for the DestinationArn parameter doesn't exist.")
 	}
 	from.settle(now)
-	task := moveTask{TaskHandle: newToken(), Status: "COMPLETED", SourceArn: in.SourceArn, DestinationArn: in.DestinationArn, StartedTimestamp: now.UnixMilli()}
+	task := moveTask{
+		TaskHandle: newToken(), Status: "COMPLETED", SourceArn: in.SourceArn,
+		DestinationArn: in.DestinationArn, StartedTimestamp: now.UnixMilli(),
+	}
 	task.ApproximateNumberOfMessagesToMove = from.visible.Len()
 	task.ApproximateNumberOfMessagesMoved = q.exhume(from, in.DestinationArn, now)
 	q.moves = append(q.moves, task)
@@ -100,7 +107,10 @@ func (q *queues) exhume(from *queue, destination string, now time.Time) int {
 			continue
 		}
 		from.remove(m)
-		to.add(&message{id: newID(), body: m.body, attributes: m.attributes, trace: m.trace, sender: m.sender, group: m.group, sent: now}, now, 0)
+		to.add(&message{
+			id: newID(), body: m.body, attributes: m.attributes, trace: m.trace, sender: m.sender,
+			group: m.group, sent: now,
+		}, now, 0)
 		moved++
 	}
 	return moved

@@ -62,7 +62,8 @@ func (q *queues) accept(k *queue, e sendEntry) (sendOutput, error) {
 	}
 	now := q.clock.Now()
 	m := &message{
-		id: newID(), body: e.MessageBody, attributes: e.MessageAttributes, sent: now, sender: Account, group: e.MessageGroupId,
+		id: newID(), body: e.MessageBody, attributes: e.MessageAttributes, sent: now, sender: Account,
+		group: e.MessageGroupId,
 		trace: e.MessageSystemAttributes["AWSTraceHeader"].StringValue,
 	}
 	k.add(m, now, delay)
@@ -77,13 +78,17 @@ func (k *queue) check(e sendEntry) error {
 	case e.MessageBody == "":
 		return errMissing.with("The request must contain the parameter MessageBody.")
 	case e.size() > limit:
-		return errParameter.with("One or more parameters are invalid. Reason: Message must be shorter than %d bytes.", limit)
+		return errParameter.with("One or more parameters are invalid. Reason: Message must be shorter than %d bytes.",
+			limit)
 	case !validContents(e.MessageBody):
 		return errContents
 	case e.DelaySeconds != nil && (*e.DelaySeconds < 0 || *e.DelaySeconds > 900):
-		return errParameter.with("Value %d for parameter DelaySeconds is invalid. Reason: DelaySeconds must be >= 0 and <= 900.", *e.DelaySeconds)
+		return errParameter.with(
+			"Value %d for parameter DelaySeconds is invalid. Reason: DelaySeconds must be >= 0 and <= 900.",
+			*e.DelaySeconds)
 	case len(e.MessageAttributes) > 10:
-		return errParameter.with("Number of message attributes [%d] exceeds the allowed maximum [10].", len(e.MessageAttributes))
+		return errParameter.with("Number of message attributes [%d] exceeds the allowed maximum [10].",
+			len(e.MessageAttributes))
 	}
 	return nil
 }

@@ -87,9 +87,13 @@ func serve(t *testing.T, cfg emulator.Config, start func(h http.Handler) *httpte
 // is about.
 func (w *world) connect(srv *httptest.Server) {
 	client := awshttp.NewBuildableClient() // the one type that AWS_CA_BUNDLE in the environment allows
-	options := []func(*config.LoadOptions) error{config.WithRetryMaxAttempts(1), config.WithBaseEndpoint(w.url), config.WithHTTPClient(client)}
+	options := []func(*config.LoadOptions) error{
+		config.WithRetryMaxAttempts(1), config.WithBaseEndpoint(w.url),
+		config.WithHTTPClient(client),
+	}
 	if srv != nil {
-		options = append(options, config.WithRegion("us-east-1"), config.WithCredentialsProvider(credentials.NewStaticCredentialsProvider("x", "x", "")))
+		options = append(options, config.WithRegion("us-east-1"),
+			config.WithCredentialsProvider(credentials.NewStaticCredentialsProvider("x", "x", "")))
 	}
 	cfg, err := config.LoadDefaultConfig(w.t.Context(), options...)
 	w.check(err)
@@ -98,10 +102,14 @@ func (w *world) connect(srv *httptest.Server) {
 	} else if c, ok := cfg.HTTPClient.(*awshttp.BuildableClient); ok { // a copy that can be told to end its connections
 		transport := c.GetTransport()
 		w.t.Cleanup(transport.CloseIdleConnections)
-		cfg.HTTPClient = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+		cfg.HTTPClient = &http.Client{
+			Transport:     transport,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		}
 	}
 	cfg.HTTPClient = plainBodies{cfg.HTTPClient}
-	w.s3 = s3.NewFromConfig(cfg, func(o *s3.Options) { o.UsePathStyle, o.DisableLogOutputChecksumValidationSkipped = true, true })
+	w.s3 = s3.NewFromConfig(cfg,
+		func(o *s3.Options) { o.UsePathStyle, o.DisableLogOutputChecksumValidationSkipped = true, true })
 	w.sqs = sqs.NewFromConfig(cfg)
 }
 
@@ -138,7 +146,8 @@ func unique(prefix string) string { return fmt.Sprintf("%s-%08x", prefix, rand.U
 // newQueue makes a queue that ends with the test.
 func (w *world) newQueue(attributes map[string]string) string {
 	w.t.Helper()
-	q, err := w.sqs.CreateQueue(w.t.Context(), &sqs.CreateQueueInput{QueueName: aws.String(unique("cim")), Attributes: attributes})
+	q, err := w.sqs.CreateQueue(w.t.Context(),
+		&sqs.CreateQueueInput{QueueName: aws.String(unique("cim")), Attributes: attributes})
 	w.check(err)
 	w.t.Cleanup(func() {
 		_, err := w.sqs.DeleteQueue(context.WithoutCancel(w.t.Context()), &sqs.DeleteQueueInput{QueueUrl: q.QueueUrl})
@@ -186,7 +195,8 @@ func (w *world) empty(bucket string) {
 
 func (w *world) put(bucket, key, content string) *s3.PutObjectOutput {
 	w.t.Helper()
-	out, err := w.s3.PutObject(w.t.Context(), &s3.PutObjectInput{Bucket: &bucket, Key: &key, Body: strings.NewReader(content)})
+	out, err := w.s3.PutObject(w.t.Context(),
+		&s3.PutObjectInput{Bucket: &bucket, Key: &key, Body: strings.NewReader(content)})
 	w.check(err)
 	return out
 }
@@ -214,7 +224,8 @@ func (w *world) receive(queue string, wait, visibility int32) []sqstypes.Message
 	w.t.Helper()
 	out, err := w.sqs.ReceiveMessage(w.t.Context(), &sqs.ReceiveMessageInput{
 		QueueUrl: &queue, MaxNumberOfMessages: 10, WaitTimeSeconds: wait, VisibilityTimeout: visibility,
-		MessageSystemAttributeNames: []sqstypes.MessageSystemAttributeName{"All"}, MessageAttributeNames: []string{"All"},
+		MessageSystemAttributeNames: []sqstypes.MessageSystemAttributeName{"All"},
+		MessageAttributeNames:       []string{"All"},
 	})
 	w.check(err)
 	return out.Messages
@@ -240,7 +251,8 @@ func (w *world) none(queue string) {
 
 func (w *world) attributes(queue string) map[string]string {
 	w.t.Helper()
-	out, err := w.sqs.GetQueueAttributes(w.t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &queue, AttributeNames: []sqstypes.QueueAttributeName{"All"}})
+	out, err := w.sqs.GetQueueAttributes(w.t.Context(),
+		&sqs.GetQueueAttributesInput{QueueUrl: &queue, AttributeNames: []sqstypes.QueueAttributeName{"All"}})
 	w.check(err)
 	return out.Attributes
 }

@@ -50,7 +50,8 @@ func bubbled(t *testing.T) *world {
 // moment moved, or came to be known, after the poll had begun.
 func TestPollsFollowTheQueue(t *testing.T) {
 	for name, c := range map[string]struct {
-		hidden []int32                                        // messages in flight when the poll begins, and for how many seconds
+		// messages in flight when the poll begins, and for how many seconds
+		hidden []int32
 		change func(w *world, q string, held []types.Message) // what happens a second later
 		want   time.Duration                                  // from the beginning of the poll to its answer
 		got    int                                            // messages in the answer
@@ -83,14 +84,16 @@ func TestPollsFollowTheQueue(t *testing.T) {
 		},
 		"a message comes with a delay": {
 			change: func(w *world, q string, _ []types.Message) {
-				_, err := w.sqs.SendMessage(w.t.Context(), &sqs.SendMessageInput{QueueUrl: &q, MessageBody: aws.String("a"), DelaySeconds: 2})
+				_, err := w.sqs.SendMessage(w.t.Context(),
+					&sqs.SendMessageInput{QueueUrl: &q, MessageBody: aws.String("a"), DelaySeconds: 2})
 				w.check(err)
 			},
 			want: 3 * time.Second, got: 1,
 		},
 		"a message comes to a queue that delays": {
 			change: func(w *world, q string, _ []types.Message) {
-				_, err := w.sqs.SetQueueAttributes(w.t.Context(), &sqs.SetQueueAttributesInput{QueueUrl: &q, Attributes: map[string]string{"DelaySeconds": "4"}})
+				_, err := w.sqs.SetQueueAttributes(w.t.Context(),
+					&sqs.SetQueueAttributesInput{QueueUrl: &q, Attributes: map[string]string{"DelaySeconds": "4"}})
 				w.check(err)
 				w.send(q, "a")
 			},

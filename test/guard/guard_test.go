@@ -34,7 +34,10 @@ var (
 	skipped = []string{".git", ".cache", "bin", "testdata"}
 	// failpoint may be passed anywhere: it does nothing but in the crash tests.
 	failpoint = "internal/failpoint"
-	leaves    = []string{"internal/queue", "internal/archive", "internal/devmapper", "internal/store", "internal/download"}
+	leaves    = []string{
+		"internal/queue", "internal/archive", "internal/devmapper", "internal/store",
+		"internal/download",
+	}
 )
 
 // source is one parsed file.
@@ -98,7 +101,8 @@ func sources(t *testing.T) []source {
 	t.Helper()
 	list, err := parse()
 	if err != nil || len(list) < 20 {
-		t.Fatalf("found only %d files: this test does not look where the code is, or cannot read it: %v", len(list), err)
+		t.Fatalf("found only %d files: this test does not look where the code is, or cannot read it: %v",
+			len(list), err)
 	}
 	return list
 }
@@ -165,10 +169,18 @@ func TestWhoUsesWhat(t *testing.T) {
 		dirs []string
 		why  string
 	}{
-		{"golang.org/x/sys/unix", []string{"internal/devmapper", "internal/archive"}, "system calls are for devmapper and archive"},
+		{
+			"golang.org/x/sys/unix",
+			[]string{"internal/devmapper", "internal/archive"},
+			"system calls are for devmapper and archive",
+		},
 		{"database/sql", []string{"internal/store"}, "SQL is for the store"},
 		{"github.com/mattn/go-sqlite3", []string{"internal/store"}, "SQLite is for the store"},
-		{"github.com/aws/", []string{"internal/queue", "internal/download", "cmd"}, "the AWS SDK is for queue, download and the wiring"},
+		{
+			"github.com/aws/",
+			[]string{"internal/queue", "internal/download", "cmd"},
+			"the AWS SDK is for queue, download and the wiring",
+		},
 		{"github.com/rs/zerolog", []string{"internal/pipeline", "cmd"}, "leaves do not log"},
 		{"github.com/prometheus/", []string{"internal/pipeline", "cmd"}, "leaves do not count"},
 		{"github.com/kelseyhightower/envconfig", []string{"cmd"}, "leaves are configured by whoever makes them"},
@@ -355,7 +367,10 @@ func TestLinterIsStrict(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, linter := range []string{"errcheck", "errorlint", "forbidigo", "govet", "nolintlint", "revive", "staticcheck"} {
+	for _, linter := range []string{
+		"errcheck", "errorlint", "forbidigo", "govet", "nolintlint", "revive",
+		"staticcheck",
+	} {
 		if !regexp.MustCompile(`(?m)^ +- ` + linter + `$`).Match(text) {
 			t.Errorf(".golangci.yml does not enable %s", linter)
 		}

@@ -90,7 +90,8 @@ func (h *Host) Environment() []string {
 		url, bucket, queue = h.Cloud.URL, h.Cloud.Name, h.Cloud.Queue
 	}
 	env := append(os.Environ(),
-		"AWS_ENDPOINT_URL="+url, "AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x", "S3_BUCKET="+bucket, "SQS_QUEUE_URL="+queue,
+		"AWS_ENDPOINT_URL="+url, "AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x", "S3_BUCKET="+bucket,
+		"SQS_QUEUE_URL="+queue,
 		"STATE_DIR="+h.State, "LISTEN_ADDR=127.0.0.1:0", "LOG_LEVEL=debug", "DEVICE_SIZE=64MiB",
 		"SQS_WAIT=1s", "SQS_VISIBILITY=10s", "RETRY_BACKOFF=1ms", "SHUTDOWN_GRACE=1s")
 	return append(env, h.Env...)

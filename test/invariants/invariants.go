@@ -39,7 +39,10 @@ func OpenPool(ctx context.Context, st *store.Store) (*devmapper.Pool, error) {
 
 // ConfigOf is the configuration of the pool that a row is about.
 func ConfigOf(row store.Pool) devmapper.Config {
-	return devmapper.Config{Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata, BlockSize: row.BlockSize}
+	return devmapper.Config{
+		Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata,
+		BlockSize: row.BlockSize,
+	}
 }
 
 // Look looks at a host.

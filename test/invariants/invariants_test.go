@@ -17,7 +17,8 @@ func sound(t *testing.T) Host {
 	events := []store.Event{{Kind: store.Queued}}
 	for i, stage := range []store.Stage{store.Download, store.Unpack, store.Activate} {
 		n := int64(i + 1)
-		events = append(events, store.Event{Kind: store.Begun, Stage: stage, Attempt: n}, store.Event{Kind: store.Done, Stage: stage, Attempt: n})
+		events = append(events, store.Event{Kind: store.Begun, Stage: stage, Attempt: n},
+			store.Event{Kind: store.Done, Stage: stage, Attempt: n})
 	}
 	events[2].Detail.Blob, events[4].Detail.Tree = blob, tree
 	p, err := store.Fold(events)
@@ -26,8 +27,11 @@ func sound(t *testing.T) Host {
 	}
 	return Host{
 		StateDir: "/s", Images: []store.Image{{ID: 1, Progress: p}}, Events: map[int64][]store.Event{1: events},
-		Devices: []store.Device{{ID: 1, Kind: store.ImageDevice, State: store.Ready}, {ID: 2, Kind: store.SnapshotDevice, State: store.Ready}},
-		Thins:   []devmapper.ID{1, 2}, Active: []devmapper.ActiveDevice{{ID: 2, Name: "s"}},
+		Devices: []store.Device{
+			{ID: 1, Kind: store.ImageDevice, State: store.Ready},
+			{ID: 2, Kind: store.SnapshotDevice, State: store.Ready},
+		},
+		Thins: []devmapper.ID{1, 2}, Active: []devmapper.ActiveDevice{{ID: 2, Name: "s"}},
 		Pool:  devmapper.Status{Mode: devmapper.ModeReadWrite},
 		Files: []string{blob.Path, filepath.Join("/s", manifests, "m")},
 	}
@@ -43,13 +47,16 @@ func TestBroken(t *testing.T) {
 		"device 1 is sealed":                      func(h *Host) { h.Devices[0].State = store.Sealed },
 		"thin device 3 is in the pool and not":    func(h *Host) { h.Thins = append(h.Thins, 3) },
 		"thin device 1 is in the journal and not": func(h *Host) { h.Thins = h.Thins[1:] },
-		"active device i should not be":           func(h *Host) { h.Active = append(h.Active, devmapper.ActiveDevice{ID: 1, Name: "i"}) },
-		"active device s should not be":           func(h *Host) { h.Active[0].Suspended = true },
-		"snapshot 2 is not active":                func(h *Host) { h.Active = nil },
-		"image 1: fold":                           func(h *Host) { h.Images[0].Failures = 1 },
-		"image 1: fold {\"state\":\"pending\"":    func(h *Host) { h.Events[1] = h.Events[1][:3] },
-		"file /s/blobs/x belongs to no image":     func(h *Host) { h.Files = append(h.Files, "/s/blobs/x") },
-		"file /s/manifests/m is missing":          func(h *Host) { h.Files = h.Files[:1] },
+		"active device i should not be": func(h *Host) {
+			h.Active = append(h.Active,
+				devmapper.ActiveDevice{ID: 1, Name: "i"})
+		},
+		"active device s should not be":        func(h *Host) { h.Active[0].Suspended = true },
+		"snapshot 2 is not active":             func(h *Host) { h.Active = nil },
+		"image 1: fold":                        func(h *Host) { h.Images[0].Failures = 1 },
+		"image 1: fold {\"state\":\"pending\"": func(h *Host) { h.Events[1] = h.Events[1][:3] },
+		"file /s/blobs/x belongs to no image":  func(h *Host) { h.Files = append(h.Files, "/s/blobs/x") },
+		"file /s/manifests/m is missing":       func(h *Host) { h.Files = h.Files[:1] },
 	} {
 		h := sound(t)
 		spoil(&h)

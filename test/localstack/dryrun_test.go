@@ -42,10 +42,19 @@ func replayDryRun(t *testing.T, hooked *world) {
 // and addresses of their own.
 func TestDryRunRegions(t *testing.T) {
 	for region, want := range map[string][]string{
-		"us-east-1":     {"https://sqs.us-east-1.amazonaws.com/ACCOUNT_ID/images ", "arn:aws:s3:::b-b"},
-		"eu-central-1":  {"LocationConstraint=eu-central-1", "https://sqs.eu-central-1.amazonaws.com/", "arn:aws:sqs:eu-central-1:ACCOUNT_ID:images"},
-		"cn-north-1":    {"LocationConstraint=cn-north-1", "https://sqs.cn-north-1.amazonaws.com.cn/", "arn:aws-cn:s3:::b-b"},
-		"us-gov-west-1": {"LocationConstraint=us-gov-west-1", "arn:aws-us-gov:s3:::b-b", "arn:aws-us-gov:sqs:us-gov-west-1:"},
+		"us-east-1": {"https://sqs.us-east-1.amazonaws.com/ACCOUNT_ID/images ", "arn:aws:s3:::b-b"},
+		"eu-central-1": {
+			"LocationConstraint=eu-central-1", "https://sqs.eu-central-1.amazonaws.com/",
+			"arn:aws:sqs:eu-central-1:ACCOUNT_ID:images",
+		},
+		"cn-north-1": {
+			"LocationConstraint=cn-north-1", "https://sqs.cn-north-1.amazonaws.com.cn/",
+			"arn:aws-cn:s3:::b-b",
+		},
+		"us-gov-west-1": {
+			"LocationConstraint=us-gov-west-1", "arn:aws-us-gov:s3:::b-b",
+			"arn:aws-us-gov:sqs:us-gov-west-1:",
+		},
 	} {
 		got := succeed(t, []string{"AWS_CLI=false", "AWS_REGION=" + region}, setup, "--bucket", "b-b", "--dry-run").out
 		for _, w := range want {
@@ -77,10 +86,12 @@ func TestHelp(t *testing.T) {
 	}
 	for _, o := range options {
 		r := row(o[1])
-		from := regexp.MustCompile(`(?m)^` + o[2] + `=\$\{([A-Z0-9_]+)(?::?-([^${}]*))?`).FindStringSubmatch(string(text))
+		from := regexp.MustCompile(`(?m)^` + o[2] + `=\$\{([A-Z0-9_]+)(?::?-([^${}]*))?`).
+			FindStringSubmatch(string(text))
 		if from == nil {
 			t.Errorf("%s has no variable in the environment", o[1])
-		} else if fields := strings.Fields(r); len(fields) < 4 || fields[2] != from[1] || from[2] != "" && fields[3] != from[2] {
+		} else if fields := strings.Fields(r); len(fields) < 4 || fields[2] != from[1] || from[2] != "" &&
+			fields[3] != from[2] {
 			t.Errorf("%s is %s with the default %q in the script; --help says %q", o[1], from[1], from[2], r)
 		}
 	}

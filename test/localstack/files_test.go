@@ -14,7 +14,8 @@ import (
 // Every shell script of the repository passes shellcheck.
 func TestShellcheck(t *testing.T) {
 	checker := tool(t, "shellcheck", "shellcheck")
-	listed := succeed(t, nil, tool(t, "git", "git"), "-c", "safe.directory=*", "-C", root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", "*.sh", ".ci/*")
+	listed := succeed(t, nil, tool(t, "git", "git"), "-c", "safe.directory=*", "-C", root, "ls-files", "-z", "--cached",
+		"--others", "--exclude-standard", "--", "*.sh", ".ci/*")
 	var scripts []string
 	for _, name := range strings.Split(strings.TrimRight(listed.out, "\x00"), "\x00") {
 		if path := filepath.Join(root, name); fileExists(path) { // not deleted meanwhile
@@ -82,7 +83,8 @@ func TestComposeConfig(t *testing.T) {
 	if err := exec.CommandContext(t.Context(), "docker", "compose", "version").Run(); err != nil {
 		t.Skip("docker compose is not installed (Docker's package docker-compose-plugin); TestCompose looks at the text")
 	}
-	succeed(t, nil, "docker", "compose", "-f", filepath.Join(root, "localstack", "docker-compose.yml"), "config", "--quiet")
+	succeed(t, nil, "docker", "compose", "-f", filepath.Join(root, "localstack", "docker-compose.yml"), "config",
+		"--quiet")
 }
 
 // The health check waits for the hook, and does not take its failure for readiness.
@@ -98,9 +100,18 @@ func TestHealthCheck(t *testing.T) {
 		body    string
 		healthy bool
 	}{
-		"hook runs":       {200, `{"completed": false, "scripts": [{"name": "10-setup.sh", "stage": "READY", "state": "RUNNING"}]}`, false},
-		"hook failed":     {200, `{"completed": true, "scripts": [{"name": "10-setup.sh", "stage": "READY", "state": "ERROR"}]}`, false},
-		"hook succeeded":  {200, `{"completed": true, "scripts": [{"name": "10-setup.sh", "stage": "READY", "state": "SUCCESSFUL"}]}`, true},
+		"hook runs": {
+			200,
+			`{"completed": false, "scripts": [{"name": "10-setup.sh", "stage": "READY", "state": "RUNNING"}]}`, false,
+		},
+		"hook failed": {
+			200,
+			`{"completed": true, "scripts": [{"name": "10-setup.sh", "stage": "READY", "state": "ERROR"}]}`, false,
+		},
+		"hook succeeded": {
+			200,
+			`{"completed": true, "scripts": [{"name": "10-setup.sh", "stage": "READY", "state": "SUCCESSFUL"}]}`, true,
+		},
 		"compact":         {200, `{"completed":true,"scripts":[{"state":"SUCCESSFUL"}]}`, true},
 		"not yet serving": {503, `{"completed": true}`, false},
 	} {

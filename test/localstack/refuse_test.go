@@ -40,8 +40,10 @@ func TestNotificationRefused(t *testing.T) {
 	before := w.emu.Calls(op)
 	w.emu.Fault(emulator.Fault{Op: op, Status: 400, Code: "InvalidArgument"})
 	got := execute(t, w.env(), setup, "--bucket", "container-images")
-	if calls := w.emu.Calls(op) - before; got.code != 1 || calls != 3 || got.out != "" || !strings.Contains(got.errs, "InvalidArgument") {
-		t.Errorf("exit code %d after %d calls, output %q, %s; want 1 after SETUP_TRIES, none, and the reason", got.code, calls, got.out, got.errs)
+	if calls := w.emu.Calls(op) - before; got.code != 1 || calls != 3 || got.out != "" ||
+		!strings.Contains(got.errs, "InvalidArgument") {
+		t.Errorf("exit code %d after %d calls, output %q, %s; want 1 after SETUP_TRIES, none, and the reason",
+			got.code, calls, got.out, got.errs)
 	}
 }
 
@@ -51,7 +53,8 @@ func TestNotificationIgnored(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "us-east-1")
 	w.blind.Store(2)
-	if got := succeed(t, w.env(), setup, "--bucket", "container-images"); !strings.Contains(got.errs, "try 2 of 3") || !settings.MatchString(got.out) {
+	if got := succeed(t, w.env(), setup, "--bucket", "container-images"); !strings.Contains(got.errs, "try 2 of 3") ||
+		!settings.MatchString(got.out) {
 		t.Errorf("shown late: output %q, %s", got.out, got.errs)
 	}
 	w = newWorld(t, "us-east-1")
@@ -60,7 +63,10 @@ func TestNotificationIgnored(t *testing.T) {
 	if got.code != 1 || got.out != "" {
 		t.Errorf("ignored: exit code %d, output %q; want 1 and none", got.code, got.out)
 	}
-	for _, want := range []string{w.url, "container-images", "'container-images'", "queue images", "does not have it", "answers 'None'", "consumer backfill"} {
+	for _, want := range []string{
+		w.url, "container-images", "'container-images'", "queue images", "does not have it",
+		"answers 'None'", "consumer backfill",
+	} {
 		if !strings.Contains(got.errs, want) {
 			t.Errorf("the message does not have %q:\n%s", want, got.errs)
 		}
@@ -75,7 +81,8 @@ func TestCallFails(t *testing.T) {
 			w := newWorld(t, "us-east-1")
 			w.emu.Fault(emulator.Fault{Op: op, Status: 403, Code: "AccessDenied"})
 			got := execute(t, w.env(), setup, "--bucket", "container-images")
-			if got.code == 0 || got.out != "" || !strings.Contains(got.errs, "AccessDenied") || !strings.Contains(got.errs, op) {
+			if got.code == 0 || got.out != "" || !strings.Contains(got.errs, "AccessDenied") ||
+				!strings.Contains(got.errs, op) {
 				t.Errorf("exit code %d, output %q, %s", got.code, got.out, got.errs)
 			}
 			const last = "PutBucketNotificationConfiguration"
@@ -93,8 +100,12 @@ func TestArguments(t *testing.T) {
 		args, env []string
 		want      []string // in the message, each
 	}{
-		"no bucket":       {nil, nil, []string{"--bucket or S3_BUCKET"}},
-		"unknown":         {[]string{"--bukket", "x"}, nil, []string{"unknown option --bukket", "unexpected argument x"}},
+		"no bucket": {nil, nil, []string{"--bucket or S3_BUCKET"}},
+		"unknown": {
+			[]string{"--bukket", "x"},
+			nil,
+			[]string{"unknown option --bukket", "unexpected argument x"},
+		},
 		"unknown with =":  {[]string{"--bukket=x"}, nil, []string{"unknown option --bukket"}},
 		"no value":        {[]string{"--bucket"}, nil, []string{"--bucket"}},
 		"argument":        {[]string{"bucket"}, nil, []string{"unexpected argument bucket"}},
@@ -107,11 +118,21 @@ func TestArguments(t *testing.T) {
 		"fifo":            {[]string{"--queue", "q.fifo"}, nil, []string{"FIFO"}},
 		"dlq is queue":    {[]string{"--queue", "q", "--dlq", "q"}, nil, []string{"the queue itself"}},
 		"numbers": {
-			[]string{"--max-receives", "1001", "--visibility", "-1", "--retention", "59", "--tries", "0", "--pause", "x"},
+			[]string{
+				"--max-receives", "1001", "--visibility", "-1", "--retention", "59", "--tries", "0", "--pause",
+				"x",
+			},
 			nil,
 			[]string{"--max-receives", "--visibility", "--retention", "--tries", "--pause"},
 		},
-		"environment": {nil, []string{"MAX_RECEIVES=no", "AWS_REGION=mars", "AWS_ACCOUNT_ID=1", "AWS_ENDPOINT_URL=ftp://x"}, []string{"--max-receives 'no'", "--region 'mars'", "--account '1'", "--endpoint-url 'ftp://x'"}},
+		"environment": {
+			nil,
+			[]string{
+				"MAX_RECEIVES=no", "AWS_REGION=mars", "AWS_ACCOUNT_ID=1",
+				"AWS_ENDPOINT_URL=ftp://x",
+			},
+			[]string{"--max-receives 'no'", "--region 'mars'", "--account '1'", "--endpoint-url 'ftp://x'"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := execute(t, append(c.env, "AWS_CLI=false"), setup, c.args...)

@@ -22,8 +22,10 @@ type world struct {
 	emu      *emulator.Server
 	url, cli string
 	requests atomic.Int64
-	deaf     atomic.Bool  // it answers 200 to a bucket's notifications and stores nothing
-	blind    atomic.Int64 // so many times it shows a bucket's notifications only as they were before the script wrote them: as none
+	deaf     atomic.Bool // it answers 200 to a bucket's notifications and stores nothing
+	// so many times it shows a bucket's notifications only as they were before the script
+	// wrote them: as none
+	blind atomic.Int64
 }
 
 // ServeHTTP is the emulator with what is wrong with it.
@@ -33,7 +35,8 @@ func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	if notification && r.Method == http.MethodPut && w.deaf.Load() {
 		return
 	}
-	if notification && r.Method == http.MethodGet && w.emu.Calls("PutBucketNotificationConfiguration") > 0 && w.blind.Add(-1) >= 0 {
+	if notification && r.Method == http.MethodGet && w.emu.Calls("PutBucketNotificationConfiguration") > 0 &&
+		w.blind.Add(-1) >= 0 {
 		fmt.Fprint(rw, `<NotificationConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/"/>`)
 		return
 	}
@@ -155,7 +158,10 @@ func TestHook(t *testing.T) {
 	if first.out != second.out || !settings.MatchString(first.out) {
 		t.Errorf("printed %q, then %q: not the same settings", first.out, second.out)
 	}
-	for _, line := range []string{"S3_BUCKET=container-images", "SQS_QUEUE_URL=" + w.queueURL("images"), "SQS_DEAD_LETTER_URL=" + w.queueURL("images-dlq")} {
+	for _, line := range []string{
+		"S3_BUCKET=container-images", "SQS_QUEUE_URL=" + w.queueURL("images"),
+		"SQS_DEAD_LETTER_URL=" + w.queueURL("images-dlq"),
+	} {
 		if !strings.Contains(first.out, line+"\n") {
 			t.Errorf("%q is not among the settings:\n%s", line, first.out)
 		}
@@ -169,7 +175,8 @@ func TestHook(t *testing.T) {
 		}
 	}
 	w.checkQueues()
-	if got := w.announced("other/x.tar", "images/x.txt", "images/x.tar", "x.tar"); !slices.Equal(got, []string{"images/x.tar"}) {
+	if got := w.announced("other/x.tar", "images/x.txt", "images/x.tar", "x.tar"); !slices.Equal(got,
+		[]string{"images/x.tar"}) {
 		t.Errorf("the queue hears of %q, want images/x.tar alone", got)
 	}
 }
@@ -197,7 +204,10 @@ func (w *world) checkQueues() {
 	if redrive.DeadLetterTargetArn != d["QueueArn"] || redrive.MaxReceiveCount != 100 {
 		w.t.Errorf("redrive policy %s, want 100 receives and %s", q["RedrivePolicy"], d["QueueArn"])
 	}
-	for name, want := range map[string]string{"VisibilityTimeout": "60", "ReceiveMessageWaitTimeSeconds": "20", "MessageRetentionPeriod": "345600"} {
+	for name, want := range map[string]string{
+		"VisibilityTimeout": "60", "ReceiveMessageWaitTimeSeconds": "20",
+		"MessageRetentionPeriod": "345600",
+	} {
 		if q[name] != want {
 			w.t.Errorf("%s is %q, want %q", name, q[name], want)
 		}
@@ -217,7 +227,8 @@ func (w *world) checkQueues() {
 		w.t.Fatalf("policy %s: not one statement", q["Policy"])
 	}
 	s := policy.Statement[0]
-	if s.Effect != "Allow" || s.Action != "sqs:SendMessage" || s.Resource != q["QueueArn"] || s.Principal["Service"] != "s3.amazonaws.com" ||
+	if s.Effect != "Allow" || s.Action != "sqs:SendMessage" || s.Resource != q["QueueArn"] ||
+		s.Principal["Service"] != "s3.amazonaws.com" ||
 		s.Condition["ArnEquals"]["aws:SourceArn"] != "arn:aws:s3:::container-images" ||
 		s.Condition["StringEquals"]["aws:SourceAccount"] != emulator.Account {
 		w.t.Errorf("policy %s: not what lets S3 send for this bucket, and nobody else", q["Policy"])
@@ -232,26 +243,33 @@ func TestConverges(t *testing.T) {
 	w := newWorld(t, "eu-west-1")
 	env := append(w.env(), "AWS_REGION=eu-west-1")
 	got := succeed(t, env, setup, "--bucket", "container-images")
-	if where := w.send(http.MethodGet, "/container-images?location", "", ""); !strings.Contains(where, "eu-west-1") || !strings.Contains(got.out, "AWS_REGION=eu-west-1\n") {
+	if where := w.send(http.MethodGet, "/container-images?location", "", ""); !strings.Contains(where, "eu-west-1") ||
+		!strings.Contains(got.out, "AWS_REGION=eu-west-1\n") {
 		t.Errorf("the bucket is in %s, the settings are %s", where, got.out)
 	}
 	ours := strings.Index(w.notifications(), "<QueueConfiguration>")
 	if ours < 0 {
 		t.Fatal("no notification")
 	}
-	theirs := "<QueueConfiguration><Id>theirs</Id><Queue>" + w.attributes("images")["QueueArn"] + "</Queue><Event>s3:ObjectRemoved:*</Event></QueueConfiguration>"
-	w.send(http.MethodPut, "/container-images?notification", "", w.notifications()[:ours]+theirs+w.notifications()[ours:])
-	w.sqs("SetQueueAttributes", "images", `,"Attributes":{"Policy":"{\"Statement\":[{\"Sid\":\"Theirs\",\"Effect\":\"Deny\"}]}"}`)
+	theirs := "<QueueConfiguration><Id>theirs</Id><Queue>" + w.attributes("images")["QueueArn"] +
+		"</Queue><Event>s3:ObjectRemoved:*</Event></QueueConfiguration>"
+	w.send(http.MethodPut, "/container-images?notification", "", w.notifications()[:ours]+theirs+
+		w.notifications()[ours:])
+	w.sqs("SetQueueAttributes", "images",
+		`,"Attributes":{"Policy":"{\"Statement\":[{\"Sid\":\"Theirs\",\"Effect\":\"Deny\"}]}"}`)
 
-	succeed(t, env, setup, "--bucket=container-images", "--suffix=", "--max-receives", "7", "--visibility=90", "--replace-policy")
-	if n := w.notifications(); strings.Count(n, "<QueueConfiguration>") != 2 || !strings.Contains(n, "<Id>theirs</Id>") {
+	succeed(t, env, setup, "--bucket=container-images", "--suffix=", "--max-receives", "7", "--visibility=90",
+		"--replace-policy")
+	if n := w.notifications(); strings.Count(n, "<QueueConfiguration>") != 2 ||
+		!strings.Contains(n, "<Id>theirs</Id>") {
 		t.Errorf("notifications %s, want those of others and ours", n)
 	}
 	if got := w.announced("images/x.txt", "other/x.txt"); !slices.Equal(got, []string{"images/x.txt"}) {
 		t.Errorf("without a suffix the queue hears of %q, want images/x.txt", got)
 	}
 	q := w.attributes("images")
-	if q["VisibilityTimeout"] != "90" || !strings.Contains(q["RedrivePolicy"], `"maxReceiveCount":7}`) || strings.Contains(q["Policy"], "Theirs") {
+	if q["VisibilityTimeout"] != "90" || !strings.Contains(q["RedrivePolicy"], `"maxReceiveCount":7}`) ||
+		strings.Contains(q["Policy"], "Theirs") {
 		t.Errorf("attributes %q: want visibility 90, 7 receives and our policy", q)
 	}
 }

@@ -66,7 +66,8 @@ func check(t testing.TB, err error) {
 
 func (h *host) createPool() {
 	h.T.Helper()
-	h.Consumer("pool", "create", "--name", "cut", "--data", "/dev/mapper/"+dataName, "--metadata", "/dev/mapper/"+metadataName)
+	h.Consumer("pool", "create", "--name", "cut", "--data", "/dev/mapper/"+dataName, "--metadata", "/dev/mapper/"+
+		metadataName)
 }
 
 // waitEnded waits until the images are what they should become, and their messages gone.

@@ -53,7 +53,8 @@ func newImage(name string, small, large int) image {
 func newRefused(name string) image {
 	return image{
 		key: "images/" + name + ".tar", ends: store.Violation,
-		archive: tarballs.Tar(tarballs.Entry{Name: "etc/"}, tarballs.Entry{Name: "../out", Body: string(bytes.Repeat([]byte("x"), 10000))}),
+		archive: tarballs.Tar(tarballs.Entry{Name: "etc/"},
+			tarballs.Entry{Name: "../out", Body: string(bytes.Repeat([]byte("x"), 10000))}),
 	}
 }
 

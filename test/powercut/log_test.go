@@ -250,7 +250,8 @@ func TestReplay(t *testing.T) {
 		{cut: cut{at: 0, mode: "writes"}, want: []string{"....", "aa.."}},
 		{cut: cut{at: 0, mode: "blocks"}, want: []string{"....", "a...", ".a..", "aa.."}},
 		{cut: cut{at: 2, mode: "none"}, want: []string{"aa.."}},
-		{cut: cut{at: 2, mode: "writes"}, want: []string{"aa..", "ac.."}}, // what follows the FUA is not there without it
+		// what follows the FUA is not there without it
+		{cut: cut{at: 2, mode: "writes"}, want: []string{"aa..", "ac.."}},
 		{cut: cut{at: 2, mode: "all"}, want: []string{"ac.."}},
 		{cut: cut{at: 3, mode: "all"}, want: []string{"ac.."}}, // the mark comes before
 		{cut: cut{at: 4, mode: "all"}, want: []string{".fff"}},

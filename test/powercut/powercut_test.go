@@ -88,7 +88,8 @@ func report(t *testing.T, log []entry, took time.Duration) {
 			bytes += e.size
 		}
 	}
-	t.Logf("workload: %s, %d writes, %d with FUA, %d MiB, %d flushes", took.Round(time.Millisecond), writes, fuas, bytes/mib, flushes)
+	t.Logf("workload: %s, %d writes, %d with FUA, %d MiB, %d flushes",
+		took.Round(time.Millisecond), writes, fuas, bytes/mib, flushes)
 	deleted := map[string]bool{} // a call that is repeated leaves two marks
 	for _, key := range marked(log, len(log), markDeleted) {
 		deleted[key] = true
@@ -100,7 +101,8 @@ func report(t *testing.T, log []entry, took time.Duration) {
 
 // workload is what the host does until its power fails, all of it logged.
 func workload(t *testing.T, mnt, disk, log string) {
-	logged := disks.Map(t, logName, fmt.Sprintf("0 %d log-writes %s %s", diskSize/disks.Sector, disks.Loop(t, disk, diskSize), disks.Loop(t, log, logSize)))
+	logged := disks.Map(t, logName, fmt.Sprintf("0 %d log-writes %s %s",
+		diskSize/disks.Sector, disks.Loop(t, disk, diskSize), disks.Loop(t, log, logSize)))
 	h := newHost(t, mnt, logged, dataSize, func(state string) {
 		disks.Run(t, "mkfs.ext4", "-q", "-E", "nodiscard,assume_storage_prezeroed=1", state)
 		writeMark(t, markStart)

@@ -191,7 +191,8 @@ func (h *host) wholeSnapshots(img store.Image) {
 	for _, sn := range rows {
 		for path, want := range byKey(img.Key).files {
 			if got, err := invariants.ReadFile(sn.Path, path); err != nil || string(got) != want {
-				h.T.Errorf("%s of %s: %d bytes, not the %d that were uploaded: %v", path, sn.Path, len(got), len(want), err)
+				h.T.Errorf("%s of %s: %d bytes, not the %d that were uploaded: %v",
+					path, sn.Path, len(got), len(want), err)
 			}
 		}
 	}

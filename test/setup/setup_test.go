@@ -21,11 +21,20 @@ func TestSetup(t *testing.T) {
 		code                  int
 		calls, says           string
 	}{
-		"nothing is missing":  {packages: "here also"},
-		"one is missing":      {packages: "here gone", calls: "update;install -y --no-install-recommends gone;", says: "installing: gone"},
-		"locked for a moment": {packages: "gone", lock: "1", calls: "update;update;install -y --no-install-recommends gone;", says: "waiting for another"},
-		"locked for ever":     {packages: "gone", lock: "9", code: 1, calls: "update;update;update;", says: locked},
-		"another failure":     {packages: "gone", other: "E: no network", code: 1, calls: "update;", says: "E: no network"},
+		"nothing is missing": {packages: "here also"},
+		"one is missing": {
+			packages: "here gone", calls: "update;install -y --no-install-recommends gone;",
+			says: "installing: gone",
+		},
+		"locked for a moment": {
+			packages: "gone", lock: "1",
+			calls: "update;update;install -y --no-install-recommends gone;", says: "waiting for another",
+		},
+		"locked for ever": {packages: "gone", lock: "9", code: 1, calls: "update;update;update;", says: locked},
+		"another failure": {
+			packages: "gone", other: "E: no network", code: 1, calls: "update;",
+			says: "E: no network",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -36,11 +45,14 @@ func TestSetup(t *testing.T) {
 n=$(cat `+bin+`/lock 2>/dev/null || echo "${LOCK:-0}")
 [ "$n" = 0 ] || { echo $((n - 1)) > `+bin+`/lock; echo '`+locked+`' >&2; exit 100; }`)
 			cmd := exec.Command("./setup.sh", strings.Fields(c.packages)...)
-			cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "SETUP_PATIENCE=2", "LOCK="+c.lock, "OTHER="+c.other)
+			cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "SETUP_PATIENCE=2", "LOCK="+c.lock,
+				"OTHER="+c.other)
 			out, _ := cmd.CombinedOutput() // its exit code is looked at
 			calls, _ := os.ReadFile(filepath.Join(bin, "calls"))
-			if code := cmd.ProcessState.ExitCode(); code != c.code || string(calls) != c.calls || !strings.Contains(string(out), c.says) {
-				t.Errorf("exit code %d, calls %q, output %q; want %d, %q, %q", code, calls, out, c.code, c.calls, c.says)
+			if code := cmd.ProcessState.ExitCode(); code != c.code || string(calls) != c.calls ||
+				!strings.Contains(string(out), c.says) {
+				t.Errorf("exit code %d, calls %q, output %q; want %d, %q, %q",
+					code, calls, out, c.code, c.calls, c.says)
 			}
 		})
 	}

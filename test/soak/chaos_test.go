@@ -51,7 +51,10 @@ func faults() []trouble {
 	throttled := emulator.Fault{Op: "ReceiveMessage", Status: 400, Code: "ThrottlingException"}
 	entries := emulator.Fault{Op: "DeleteMessageBatch", Times: 3, Status: 500, Entries: -1}
 	return []trouble{
-		{name: "S3 out of order", outage: true, faults: everything(emulator.Fault{Status: 503, Code: "ServiceUnavailable"})},
+		{
+			name: "S3 out of order", outage: true,
+			faults: everything(emulator.Fault{Status: 503, Code: "ServiceUnavailable"}),
+		},
 		{name: "S3 denies", outage: true, faults: everything(emulator.Fault{Status: 403, Code: "AccessDenied"})},
 		{name: "S3 resets", outage: true, faults: everything(emulator.Fault{Reset: true})},
 		{name: "S3 slow", faults: one(emulator.Fault{Op: "GetObject", Rate: 50_000})},
@@ -60,7 +63,10 @@ func faults() []trouble {
 		{name: "receive: answer lost", faults: one(emulator.Fault{Op: "ReceiveMessage", Times: 1, Lost: true})},
 		{name: "receive: redelivered", faults: one(emulator.Fault{Op: "ReceiveMessage", Redeliver: true})},
 		{name: "receive: newest first", faults: one(emulator.Fault{Op: "ReceiveMessage", Reverse: true})},
-		{name: "heartbeat: 500", faults: one(emulator.Fault{Op: "ChangeMessageVisibilityBatch", Times: 3, Status: 500})},
+		{
+			name:   "heartbeat: 500",
+			faults: one(emulator.Fault{Op: "ChangeMessageVisibilityBatch", Times: 3, Status: 500}),
+		},
 		{name: "settle: 500", faults: one(emulator.Fault{Op: "DeleteMessageBatch", Times: 3, Status: 500})},
 		{name: "settle: entries fail", faults: one(entries)},
 		{name: "settle: answer lost", faults: one(emulator.Fault{Op: "DeleteMessageBatch", Times: 1, Lost: true})},

@@ -30,7 +30,8 @@ const sampleColumns = "   after  step pending active refused" +
 
 func (p sample) String() string {
 	return fmt.Sprintf("%8s %5d %7d %6d %7d %7d %7.1f %5.0f %6.0f %6.2f %6.2f %5d %5d %5d %7d",
-		p.after.Round(time.Second), p.steps, p.pending, p.active, p.refused, p.pid, p.rss/1e6, p.descriptors, p.goroutines,
+		p.after.Round(time.Second), p.steps, p.pending, p.active, p.refused, p.pid, p.rss/1e6, p.descriptors,
+		p.goroutines,
 		float64(p.database)/1e6, float64(p.wal)/1e6, p.thins, p.dm, p.files, p.poolMegabytes)
 }
 

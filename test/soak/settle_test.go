@@ -121,7 +121,8 @@ func (s *soak) activatedOnce() {
 				}
 			}
 			if made != v.made {
-				s.breaks(v, "%s: of image %d %d snapshots were made, and %d were asked for", o.key, v.image, made, v.made)
+				s.breaks(v, "%s: of image %d %d snapshots were made, and %d were asked for", o.key, v.image, made,
+					v.made)
 			}
 		}
 	}

@@ -57,7 +57,8 @@ const permissions = 0o7777
 
 // fileType is the type in st_mode (inode(7)) for each type of entry.
 var fileType = map[byte]int64{
-	Regular: 0o100000, Hardlink: 0o100000, Symlink: 0o120000, Char: 0o020000, Block: 0o060000, Directory: 0o040000, FIFO: 0o010000,
+	Regular: 0o100000, Hardlink: 0o100000, Symlink: 0o120000, Char: 0o020000, Block: 0o060000, Directory: 0o040000,
+	FIFO: 0o010000,
 }
 
 // check refuses what other readers take for something else.

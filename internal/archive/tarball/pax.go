@@ -66,8 +66,10 @@ func checkGlobal(data []byte) *Error {
 	return eachRecord(data, func(key string, _ []byte) *Error {
 		switch {
 		case key == "path", key == "linkpath", key == "size", key == "uid", key == "gid", key == "mtime",
-			key == "SCHILY.fflags", key == "SCHILY.filetype", key == "SCHILY.realsize", strings.HasPrefix(key, "SCHILY.xattr."), strings.HasPrefix(key, "SCHILY.acl."),
-			strings.HasPrefix(key, "LIBARCHIVE.xattr."), strings.HasPrefix(key, "GNU.sparse."), strings.HasPrefix(key, "RHT."), key == "SUN.holesdata":
+			key == "SCHILY.fflags", key == "SCHILY.filetype", key == "SCHILY.realsize",
+			strings.HasPrefix(key, "SCHILY.xattr."), strings.HasPrefix(key, "SCHILY.acl."),
+			strings.HasPrefix(key, "LIBARCHIVE.xattr."), strings.HasPrefix(key, "GNU.sparse."),
+			strings.HasPrefix(key, "RHT."), key == "SUN.holesdata":
 			return defect(PAXGlobalPath, "a global header sets %.60q", key)
 		}
 		return nil
@@ -205,7 +207,8 @@ func eachRecord(data []byte, do func(key string, value []byte) *Error) *Error {
 	for len(data) > 0 {
 		digits, _, ok := bytes.Cut(data, []byte(" "))
 		n, err := decimal(digits)
-		if !ok || err != nil || digits[0] == '0' || n < int64(len(digits))+4 || n > int64(len(data)) || data[n-1] != '\n' {
+		if !ok || err != nil || digits[0] == '0' || n < int64(len(digits))+4 || n > int64(len(data)) ||
+			data[n-1] != '\n' {
 			return defect(ParseError, "malformed PAX record: %.40q", data)
 		}
 		key, value, ok := bytes.Cut(data[len(digits)+1:n-1], []byte("="))

@@ -125,7 +125,8 @@ func (r *Reader) extend(f *fields) error {
 func (r *Reader) entry(f *fields) (*Header, error) {
 	h := &r.hdr
 	*h = Header{
-		Index: r.index, Offset: r.off, DataOffset: r.off + BlockSize, Type: f.typ, Mode: f.mode, UID: f.uid, GID: f.gid, Size: f.size,
+		Index: r.index, Offset: r.off, DataOffset: r.off + BlockSize, Type: f.typ, Mode: f.mode, UID: f.uid, GID: f.gid,
+		Size:    f.size,
 		ModTime: f.mtime, Device: f.device, Name: f.name, Linkname: f.link, Xattrs: h.Xattrs[:0],
 	}
 	if len(f.prefix) > 0 {
@@ -142,7 +143,8 @@ func (r *Reader) entry(f *fields) (*Header, error) {
 		return nil, r.fail(err)
 	}
 	if h.Size > r.size-h.DataOffset {
-		return nil, r.fail(defect(ParseError, "truncated: %d bytes of data declared, %d there", h.Size, r.size-h.DataOffset))
+		return nil, r.fail(defect(ParseError, "truncated: %d bytes of data declared, %d there", h.Size,
+			r.size-h.DataOffset))
 	}
 	r.off = h.DataOffset + padded(h.Size)
 	r.index++

@@ -24,7 +24,8 @@ func list(ctx context.Context, b []byte) (lines []string, err error) {
 		if err != nil {
 			return lines, err
 		}
-		lines = append(lines, line(h.Type, string(h.Name), string(h.Linkname), h.Size, h.Mode, h.UID, h.GID, h.ModTime.Sec))
+		lines = append(lines, line(h.Type, string(h.Name), string(h.Linkname), h.Size, h.Mode, h.UID, h.GID,
+			h.ModTime.Sec))
 	}
 }
 
@@ -43,7 +44,8 @@ func oracle(b []byte) (lines []string, err error) {
 		if h.Typeflag == tar.TypeXGlobalHeader {
 			continue
 		}
-		lines = append(lines, line(h.Typeflag, h.Name, h.Linkname, h.Size, h.Mode&0o7777, int64(h.Uid), int64(h.Gid), h.ModTime.Unix()))
+		lines = append(lines, line(h.Typeflag, h.Name, h.Linkname, h.Size, h.Mode&0o7777, int64(h.Uid), int64(h.Gid),
+			h.ModTime.Unix()))
 	}
 }
 

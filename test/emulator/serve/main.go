@@ -35,10 +35,12 @@ const grace = 2 * time.Second
 // run serves until ctx ends.
 func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("emulator", flag.ContinueOnError)
-	listen := flags.String("listen", "127.0.0.1:0", "address to listen on; port 0 takes a free one. Anyone who reaches it may do anything")
+	listen := flags.String("listen", "127.0.0.1:0",
+		"address to listen on; port 0 takes a free one. Anyone who reaches it may do anything")
 	dir := flags.String("dir", os.TempDir(), "directory for the bodies of objects; they are removed at the end")
 	region := flags.String("region", "us-east-1", "region of queues and buckets")
-	policy := flags.Bool("check-policy", false, "refuse notifications to queues whose policy does not let S3 send, as AWS does")
+	policy := flags.Bool("check-policy", false,
+		"refuse notifications to queues whose policy does not let S3 send, as AWS does")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

@@ -54,7 +54,8 @@ func TestRun(t *testing.T) {
 
 // sqs calls an operation, and returns the status; 0 where there was no answer.
 func sqs(t *testing.T, url, op, body string) int {
-	req, err := http.NewRequestWithContext(context.WithoutCancel(t.Context()), http.MethodPost, url, strings.NewReader(body))
+	req, err := http.NewRequestWithContext(context.WithoutCancel(t.Context()), http.MethodPost, url,
+		strings.NewReader(body))
 	if err != nil {
 		t.Error(err)
 		return 0
@@ -69,7 +70,10 @@ func sqs(t *testing.T, url, op, body string) int {
 }
 
 func TestRunRefuses(t *testing.T) {
-	for name, args := range map[string][]string{"an address": {"--listen", "nonsense"}, "a directory": {"--dir", "/dev/null/x"}} {
+	for name, args := range map[string][]string{
+		"an address":  {"--listen", "nonsense"},
+		"a directory": {"--dir", "/dev/null/x"},
+	} {
 		t.Run(name, func(t *testing.T) {
 			if err := run(t.Context(), append([]string{"--dir", t.TempDir()}, args...), io.Discard); err == nil {
 				t.Error("no error")

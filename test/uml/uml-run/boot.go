@@ -83,7 +83,8 @@ func (m *machine) writeSpec(booted int) error {
 		return err
 	}
 	text, err := json.Marshal(spec{
-		Args: append([]string{path}, m.args[1:]...), Env: append(m.kernel.programEnvironment(), os.Environ()...), Dir: cwd, Modules: m.kernel.modules, Boot: booted,
+		Args: append([]string{path}, m.args[1:]...), Env: append(m.kernel.programEnvironment(), os.Environ()...),
+		Dir: cwd, Modules: m.kernel.modules, Boot: booted,
 		Writable: os.Getenv("CIM_UML_WRITABLE"), Udev: udev,
 	})
 	if err != nil {
@@ -99,7 +100,8 @@ func (m *machine) boot() (int, error) {
 	if err == nil || !m.kernel.seccomp || m.isBorn() {
 		return code, err
 	}
-	fmt.Fprintf(os.Stderr, "uml-run: %s does not start with seccomp=on: %v; it runs by ptrace, which is slower\n", m.kernel, err)
+	fmt.Fprintf(os.Stderr, "uml-run: %s does not start with seccomp=on: %v; it runs by ptrace, which is slower\n",
+		m.kernel, err)
 	m.kernel.seccomp = false
 	return m.bootOnce()
 }
@@ -148,7 +150,8 @@ func (m *machine) command() (*exec.Cmd, error) {
 		memory = s
 	}
 	args := []string{
-		"mem=" + memory, "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "init=" + self, specVar + "=" + m.dir,
+		"mem=" + memory, "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "init=" + self,
+		specVar + "=" + m.dir,
 		"ubd0=" + m.disk(),
 		"con=null", "con1=null,fd:1", "con2=fd:3,null", "con3=null,fd:2", "uml_dir=" + m.dir, "panic=-1",
 	}
@@ -157,7 +160,8 @@ func (m *machine) command() (*exec.Cmd, error) {
 	} else {
 		args = append(args, "quiet")
 	}
-	cmd := exec.Command(m.kernel.path, append(args, m.kernel.arguments()...)...) //nolint:noctx // ends by its own power-off, or killed as a group
+	//nolint:noctx // ends by its own power-off, or killed as a group
+	cmd := exec.Command(m.kernel.path, append(args, m.kernel.arguments()...)...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.Env = append(append(os.Environ(), "TMPDIR="+memoryDir(m.dir, memory)), m.kernel.environment()...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -218,7 +222,8 @@ func silentSince(alive string, began time.Time) time.Duration {
 func exitCode(dir string, ended error) (int, error) {
 	text, err := os.ReadFile(filepath.Join(dir, codeName))
 	if err != nil {
-		return 0, fmt.Errorf("the guest ended without running the program to its end (CIM_UML_CONSOLE=1 shows why): %w", errors.Join(ended, err))
+		return 0, fmt.Errorf("the guest ended without running the program to its end (CIM_UML_CONSOLE=1 shows why): %w",
+			errors.Join(ended, err))
 	}
 	return strconv.Atoi(strings.TrimSpace(string(text)))
 }

@@ -118,7 +118,8 @@ func mountAll(dir string) error {
 				return err
 			}
 		}
-		if err := unix.Mount(m.source, m.target, m.fstype, 0, m.data); err != nil && !errors.Is(err, unix.EBUSY) { // the kernel mounts /dev itself
+		// the kernel mounts /dev itself
+		if err := unix.Mount(m.source, m.target, m.fstype, 0, m.data); err != nil && !errors.Is(err, unix.EBUSY) {
 			return fmt.Errorf("mount %s: %w", m.target, err)
 		}
 	}
@@ -189,7 +190,8 @@ func readSpec() (s spec, err error) {
 // it makes the file system. After a kernel that was brought down the mount replays its
 // journal.
 func mountScratch(booted int) (string, error) {
-	mkfs := exec.Command("/usr/sbin/mkfs.ext4", "-q", "-F", "-E", "nodiscard,assume_storage_prezeroed=1", "/dev/ubda") //nolint:noctx // quick
+	//nolint:noctx // quick
+	mkfs := exec.Command("/usr/sbin/mkfs.ext4", "-q", "-F", "-E", "nodiscard,assume_storage_prezeroed=1", "/dev/ubda")
 	if booted == 0 {
 		if text, err := mkfs.CombinedOutput(); err != nil {
 			return "", fmt.Errorf("mkfs.ext4 /dev/ubda: %w: %s", err, text)
@@ -222,7 +224,8 @@ func runProgram(s spec, scratch string) (int, error) {
 	defer null.Close()
 	env := guestEnv(s, scratch)
 	pid, err := syscall.ForkExec(s.Args[0], s.Args, &syscall.ProcAttr{
-		Dir: s.Dir, Env: env, Files: []uintptr{null.Fd(), out.Fd(), os.Stderr.Fd()}, Sys: &syscall.SysProcAttr{Setsid: true},
+		Dir: s.Dir, Env: env, Files: []uintptr{null.Fd(), out.Fd(), os.Stderr.Fd()},
+		Sys: &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", s.Args[0], err)
@@ -247,7 +250,8 @@ func guestEnv(s spec, scratch string) []string {
 	}
 	return append(slices.DeleteFunc(slices.Clone(s.Env), func(e string) bool {
 		name, _, _ := strings.Cut(e, "=")
-		return name == "DM_DISABLE_UDEV" || slices.ContainsFunc(ours, func(o string) bool { return strings.HasPrefix(o, name+"=") })
+		return name == "DM_DISABLE_UDEV" ||
+			slices.ContainsFunc(ours, func(o string) bool { return strings.HasPrefix(o, name+"=") })
 	}), ours...)
 }
 
@@ -320,7 +324,10 @@ func reap(pid int) (int, error) {
 // survey lists what a program could leave behind.
 func survey() ([]string, error) {
 	var found []string
-	for pattern, kind := range map[string]string{"/sys/block/dm-*/dm/name": "device-mapper device", "/sys/block/loop*/loop/backing_file": "loop device"} {
+	for pattern, kind := range map[string]string{
+		"/sys/block/dm-*/dm/name":            "device-mapper device",
+		"/sys/block/loop*/loop/backing_file": "loop device",
+	} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
 			return nil, err
@@ -356,7 +363,8 @@ func userProcesses() ([]string, error) {
 	var found []string
 	for _, f := range files {
 		if text, err := os.ReadFile(f); err == nil && len(text) > 0 {
-			found = append(found, "process "+filepath.Base(filepath.Dir(f))+": "+strings.TrimSpace(strings.ReplaceAll(string(text), "\x00", " ")))
+			found = append(found, "process "+filepath.Base(filepath.Dir(f))+": "+
+				strings.TrimSpace(strings.ReplaceAll(string(text), "\x00", " ")))
 		}
 	}
 	return found, nil

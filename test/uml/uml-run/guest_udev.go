@@ -150,7 +150,10 @@ func (u *udevDaemon) fork() (int, error) {
 // shows every rule.
 func (u *udevDaemon) env() []string {
 	const level = "SYSTEMD_LOG_LEVEL="
-	env := []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "SYSTEMD_IGNORE_CHROOT=1", "SYSTEMD_LOG_TARGET=console", level + "warning"}
+	env := []string{
+		"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "SYSTEMD_IGNORE_CHROOT=1", "SYSTEMD_LOG_TARGET=console",
+		level + "warning",
+	}
 	for _, e := range u.hostEnv {
 		if strings.HasPrefix(e, level) {
 			env[len(env)-1] = e
@@ -190,7 +193,8 @@ func (u *udevDaemon) end() error {
 	}
 	var errs []error
 	if u.pid != 0 {
-		errs = append(errs, u.udevadm("control", "--start-exec-queue"), u.udevadm("settle", "--timeout=30"), endProcess(u.pid))
+		errs = append(errs, u.udevadm("control", "--start-exec-queue"), u.udevadm("settle", "--timeout=30"),
+			endProcess(u.pid))
 	}
 	for _, target := range slices.Backward(u.mounts) {
 		if err := unix.Unmount(target, 0); err != nil {

@@ -73,7 +73,8 @@ func findRelease(name string) (release, error) {
 		}
 		names = append(names, r.name)
 	}
-	return release{}, fmt.Errorf("CIM_UML_KERNEL=%s: neither %s nor the path of a user-mode-linux kernel", name, strings.Join(names, ", "))
+	return release{}, fmt.Errorf("CIM_UML_KERNEL=%s: neither %s nor the path of a user-mode-linux kernel",
+		name, strings.Join(names, ", "))
 }
 
 func installedKernel() (kernel, error) {
@@ -99,7 +100,10 @@ func probeKernel(path string) (kernel, error) {
 	if len(help) == 0 {
 		return kernel{}, fmt.Errorf("%s --help: %w", path, err) // its exit code is 1 in all versions
 	}
-	k := kernel{path: path, version: strings.TrimSpace(string(version)), seccomp: strings.Contains(string(help), "\nseccomp=")}
+	k := kernel{
+		path: path, version: strings.TrimSpace(string(version)),
+		seccomp: strings.Contains(string(help), "\nseccomp="),
+	}
 	if !k.seccomp {
 		k.preload = besideMe("uml-xstate.so")
 	}
@@ -109,7 +113,8 @@ func probeKernel(path string) (kernel, error) {
 			return k, nil
 		}
 	}
-	return kernel{}, fmt.Errorf("%s: no modules of %s in modules/ beside it nor in /usr/lib/uml/modules", path, k.version)
+	return kernel{}, fmt.Errorf("%s: no modules of %s in modules/ beside it nor in /usr/lib/uml/modules",
+		path, k.version)
 }
 
 // besideMe returns the path of a file in the directory of this program, empty where there

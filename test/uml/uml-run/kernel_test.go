@@ -58,16 +58,31 @@ func TestChooseKernel(t *testing.T) {
 		version, warning, err            string
 		calls                            int // of mmdebstrap, when the kernel is asked for twice
 	}{
-		"installed":              {want: "6.12", installed: "6.12.113", version: "6.12.113"},
-		"6.1 is not 6.12":        {want: "6.1", installed: "6.12.113", fetched: "6.1.176", version: "6.1.176", warning: "fetching", calls: 1},
-		"the default, cached":    {installed: "6.1.176", cached: "7.2.7", version: "7.2.7"},
-		"fetched once":           {want: "7.2", fetched: "7.2.7", version: "7.2.7", warning: "fetching the kernel of Debian forky", calls: 1},
+		"installed": {want: "6.12", installed: "6.12.113", version: "6.12.113"},
+		"6.1 is not 6.12": {
+			want: "6.1", installed: "6.12.113", fetched: "6.1.176", version: "6.1.176",
+			warning: "fetching", calls: 1,
+		},
+		"the default, cached": {installed: "6.1.176", cached: "7.2.7", version: "7.2.7"},
+		"fetched once": {
+			want: "7.2", fetched: "7.2.7", version: "7.2.7",
+			warning: "fetching the kernel of Debian forky", calls: 1,
+		},
 		"a release that went on": {want: "7.2", fetched: "7.4.1", version: "7.4.1", warning: "fetching", calls: 1},
-		"off-line":               {want: "7.2", installed: "6.1.176", version: "6.1.176", warning: "E: no network; the installed 6.1.176 is used", calls: 1},
-		"off-line, nothing":      {want: "7.2", warning: "fetching", err: "user-mode-linux is not installed", calls: 1},
-		"no tools to fetch it":   {want: "7.2", installed: "6.1.176", noTools: true, version: "6.1.176", warning: "apt-get install mmdebstrap"},
-		"no such name":           {want: "5.10", installed: "6.1.176", err: "CIM_UML_KERNEL=5.10: neither 6.1, 6.12, 7.2 nor the path"},
-		"no such path":           {want: "/no/such/kernel", installed: "6.1.176", err: "/no/such/kernel --version"},
+		"off-line": {
+			want: "7.2", installed: "6.1.176", version: "6.1.176",
+			warning: "E: no network; the installed 6.1.176 is used", calls: 1,
+		},
+		"off-line, nothing": {want: "7.2", warning: "fetching", err: "user-mode-linux is not installed", calls: 1},
+		"no tools to fetch it": {
+			want: "7.2", installed: "6.1.176", noTools: true, version: "6.1.176",
+			warning: "apt-get install mmdebstrap",
+		},
+		"no such name": {
+			want: "5.10", installed: "6.1.176",
+			err: "CIM_UML_KERNEL=5.10: neither 6.1, 6.12, 7.2 nor the path",
+		},
+		"no such path": {want: "/no/such/kernel", installed: "6.1.176", err: "/no/such/kernel --version"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bin, cache := t.TempDir(), t.TempDir()
@@ -104,7 +119,8 @@ func TestChooseKernel(t *testing.T) {
 
 func checkChoice(t *testing.T, k kernel, err error, version, text string) {
 	t.Helper()
-	if k.version != version || text == "" && err != nil || text != "" && (err == nil || !strings.Contains(err.Error(), text)) {
+	if k.version != version || text == "" && err != nil || text != "" &&
+		(err == nil || !strings.Contains(err.Error(), text)) {
 		t.Errorf("got %+v, %v; want version %q, error %q", k, err, version, text)
 	}
 }
@@ -131,7 +147,8 @@ func TestNoSeccomp(t *testing.T) {
 	cmd.Env = append(os.Environ(), "CIM_UML_KERNEL="+path)
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
-	if code := exitCodeOf(t, cmd.Run()); code != 0 || out.String() != "ran\n" || !strings.Contains(errOut.String(), "it runs by ptrace") {
+	if code := exitCodeOf(t, cmd.Run()); code != 0 || out.String() != "ran\n" ||
+		!strings.Contains(errOut.String(), "it runs by ptrace") {
 		t.Errorf("exit code %d, output %q, standard error %q", code, &out, &errOut)
 	}
 }

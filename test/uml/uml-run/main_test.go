@@ -72,7 +72,8 @@ func TestRuns(t *testing.T) {
 		cmd.Stdout, cmd.Stderr = &out, &errOut
 		code := exitCodeOf(t, cmd.Run())
 		if code != c.code || out.String() != c.out || !strings.Contains(errOut.String(), c.errOut) {
-			t.Errorf("%s: exit code %d, want %d; output %q, want %q; standard error %q", name, code, c.code, out.String(), c.out, errOut.String())
+			t.Errorf("%s: exit code %d, want %d; output %q, want %q; standard error %q",
+				name, code, c.code, out.String(), c.out, errOut.String())
 		}
 		if code == exitLeak && !strings.Contains(errOut.String(), "left behind: ") {
 			t.Errorf("%s: what was left is not named: %s", name, errOut.String())
@@ -84,7 +85,8 @@ func TestRuns(t *testing.T) {
 func TestInterrupt(t *testing.T) {
 	t.Parallel()
 	program, tmp := build(t), t.TempDir()
-	cmd := exec.Command(program, "/bin/sh", "-c", `trap 'echo interrupted; exit 5' INT; echo ready; while :; do sleep 0.1; done`)
+	cmd := exec.Command(program, "/bin/sh", "-c",
+		`trap 'echo interrupted; exit 5' INT; echo ready; while :; do sleep 0.1; done`)
 	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -31,7 +31,8 @@ func TestReboots(t *testing.T) {
 		cmd.Stdout, cmd.Stderr = &out, &errOut
 		code := exitCodeOf(t, cmd.Run())
 		if code != c.code || out.String() != c.out || !strings.Contains(errOut.String(), c.errOut) {
-			t.Errorf("%s: exit code %d, want %d; output %q, want %q; standard error %q", name, code, c.code, out.String(), c.out, errOut.String())
+			t.Errorf("%s: exit code %d, want %d; output %q, want %q; standard error %q",
+				name, code, c.code, out.String(), c.out, errOut.String())
 		}
 	}
 }

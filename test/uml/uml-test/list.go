@@ -61,7 +61,8 @@ func testsOf(ctx context.Context, patterns []string, binaries string) ([]test, e
 	if len(patterns) == 0 {
 		return nil, nil
 	}
-	out, err := output(ctx, "", "go", append([]string{"list", "-json=ImportPath,Dir,TestGoFiles,XTestGoFiles"}, patterns...)...)
+	out, err := output(ctx, "", "go",
+		append([]string{"list", "-json=ImportPath,Dir,TestGoFiles,XTestGoFiles"}, patterns...)...)
 	if err != nil {
 		return nil, err
 	}

@@ -58,7 +58,8 @@ func (r *report) print(w io.Writer, took time.Duration) error {
 		fmt.Fprintf(w, " %s %.0fs", res.Name, res.Took.Seconds())
 	}
 	passed := len(r.results) - failed - skips
-	fmt.Fprintf(w, "\nin %s, kernel %s:\n%d passed, %d failed, %d skipped\n", took.Round(time.Second), kernelName(), passed, failed+len(gone), skips)
+	fmt.Fprintf(w, "\nin %s, kernel %s:\n%d passed, %d failed, %d skipped\n", took.Round(time.Second), kernelName(),
+		passed, failed+len(gone), skips)
 	if failed+skips+len(gone)+len(r.failures) > 0 {
 		return errors.New("not all tests passed")
 	}

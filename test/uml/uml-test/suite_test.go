@@ -58,11 +58,20 @@ func TestReport(t *testing.T) {
 		passes   bool
 		says     string
 	}{
-		"all passed":    {results: []result{{test: one}, {test: two}}, passes: true, says: "2 passed, 0 failed, 0 skipped"},
-		"one failed":    {results: []result{{test: one, Code: 1}, {test: two}}, says: "1 passed, 1 failed, 0 skipped"},
-		"one skipped":   {results: []result{{test: one}, {test: two, Skipped: true}}, says: "1 passed, 0 failed, 1 skipped"},
-		"one is gone":   {results: []result{{test: one}}, says: "no result: q TestTwo"},
-		"a guest fails": {results: []result{{test: one}, {test: two}}, failures: []string{"left behind"}, says: "2 passed"},
+		"all passed": {
+			results: []result{{test: one}, {test: two}}, passes: true,
+			says: "2 passed, 0 failed, 0 skipped",
+		},
+		"one failed": {results: []result{{test: one, Code: 1}, {test: two}}, says: "1 passed, 1 failed, 0 skipped"},
+		"one skipped": {
+			results: []result{{test: one}, {test: two, Skipped: true}},
+			says:    "1 passed, 0 failed, 1 skipped",
+		},
+		"one is gone": {results: []result{{test: one}}, says: "no result: q TestTwo"},
+		"a guest fails": {
+			results: []result{{test: one}, {test: two}}, failures: []string{"left behind"},
+			says: "2 passed",
+		},
 	} {
 		r := report{tests: []test{one, two}, results: c.results, failures: c.failures}
 		var out bytes.Buffer
@@ -108,11 +117,15 @@ func TestBoots(t *testing.T) {
 	}
 	cache, err := filepath.Abs("../../../.cache/guest-kernels")
 	check(t, err)
-	cmd := exec.Command(filepath.Join(bin, "uml-test"), "-guests", "2", "-skip", "NotChosen", "-v", "-alone", "./b", "./a")
+	cmd := exec.Command(filepath.Join(bin, "uml-test"), "-guests", "2", "-skip", "NotChosen", "-v", "-alone", "./b",
+		"./a")
 	cmd.Dir = module
 	cmd.Env = append(os.Environ(), "CIM_UML_CACHE="+cache)
 	out, err := cmd.CombinedOutput()
-	for _, want := range []string{"as it must", "why not", "skipped: m/a TestSkip", "boot 1", "FAIL\tm/a", "ok  \tm/b", "2 passed, 1 failed, 1 skipped"} {
+	for _, want := range []string{
+		"as it must", "why not", "skipped: m/a TestSkip", "boot 1", "FAIL\tm/a", "ok  \tm/b",
+		"2 passed, 1 failed, 1 skipped",
+	} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("%q is not in the output", want)
 		}
