@@ -87,7 +87,7 @@ func (w *world) playFirst(ctx context.Context, tarball string) (store.Image, err
 	if err != nil {
 		return img, err
 	}
-	if img.State != store.Active {
+	if img.State != store.StateActive {
 		return img, fmt.Errorf("image ended %s: %s", img.State, img.Reason)
 	}
 	w.say("active after %s", time.Since(began).Round(10*time.Millisecond))
@@ -191,7 +191,7 @@ func (w *world) playHostile(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if img.State != store.Violation && img.State != store.Rejected {
+	if img.State != store.StateViolation && img.State != store.StateRejected {
 		return fmt.Errorf("the hostile archive ended %s", img.State)
 	}
 	if err := w.consumer(ctx, "history", key); err != nil {

@@ -251,7 +251,7 @@ func (w *world) upload(ctx context.Context, key, file string) (store.Image, erro
 		if err != nil {
 			return store.Image{}, err
 		}
-		if n := len(images); n > 0 && images[n-1].State != store.Pending {
+		if n := len(images); n > 0 && images[n-1].State != store.StatePending {
 			return images[n-1], nil
 		}
 		select {

@@ -104,7 +104,7 @@ func (s *system) intendPool(ctx context.Context, o poolOptions) (store.Pool, err
 	if err != nil {
 		return row, err
 	}
-	if err := s.store.IntendPool(ctx, row); err != nil {
+	if err := s.store.BeginPool(ctx, row); err != nil {
 		return row, err
 	}
 	return s.store.Pool(ctx)

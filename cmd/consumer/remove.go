@@ -58,7 +58,7 @@ func cmdRm(ctx context.Context, args []string, out io.Writer) error {
 // endCutOff ends the attempt that a daemon left behind when it died. While one runs it is
 // that one's.
 func (s *system) endCutOff(ctx context.Context, img store.Image) error {
-	if img.State != store.Pending || !img.Running {
+	if img.State != store.StatePending || !img.Running {
 		return nil
 	}
 	alone := &system{cfg: s.cfg, log: s.log}
@@ -102,7 +102,7 @@ func (s *system) findSnapshot(ctx context.Context, fs *flag.FlagSet) (is bool, s
 	}
 	name := fs.Arg(0)
 	if strings.HasPrefix(name, "/") {
-		sn, err = s.store.SnapshotEver(ctx, 0, name)
+		sn, err = s.store.SnapshotByID(ctx, 0, name)
 		return true, sn, err
 	}
 	if text, ok := strings.CutPrefix(name, "snapshot:"); ok {
@@ -110,7 +110,7 @@ func (s *system) findSnapshot(ctx context.Context, fs *flag.FlagSet) (is bool, s
 		if err != nil || id <= 0 {
 			return true, sn, &usageError{fmt.Errorf("%q is no snapshot:ID", name)}
 		}
-		sn, err = s.store.SnapshotEver(ctx, id, "")
+		sn, err = s.store.SnapshotByID(ctx, id, "")
 		return true, sn, err
 	}
 	return false, sn, nil

@@ -109,8 +109,8 @@ func cmdStatus(ctx context.Context, args []string, out io.Writer) error {
 		}
 		fmt.Fprintf(out, "daemon %s; %d active, %d pending, %d rejected, %d violations, %d dead; %d snapshots\n",
 			map[bool]string{true: "running", false: "not running"}[running],
-			counts[store.Active], counts[store.Pending], counts[store.Rejected], counts[store.Violation],
-			counts[store.Dead], len(snapshots))
+			counts[store.StateActive], counts[store.StatePending], counts[store.StateRejected], counts[store.StateViolation],
+			counts[store.StateDead], len(snapshots))
 		if len(pending) == 0 {
 			return nil
 		}
@@ -270,7 +270,7 @@ func (s *system) findActive(ctx context.Context, fs *flag.FlagSet) (int64, error
 		return 0, err
 	}
 	for _, img := range slices.Backward(images) {
-		if img.State == store.Active {
+		if img.State == store.StateActive {
 			return img.ID, nil
 		}
 	}

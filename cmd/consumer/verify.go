@@ -78,7 +78,7 @@ func (s *system) verify(ctx context.Context, p *pipeline.Pipeline, ids []int64, 
 		v, gone := verified{}, false
 		err := s.holdingPool(ctx, startPatience, func() (err error) {
 			img, err := s.store.Image(ctx, id)
-			if gone = err == nil && all && img.State != store.Active; gone || err != nil {
+			if gone = err == nil && all && img.State != store.StateActive; gone || err != nil {
 				return err
 			}
 			v.Verified, err = p.Verify(ctx, id)

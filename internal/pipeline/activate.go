@@ -34,7 +34,7 @@ func (p *Pipeline) reactivate(ctx context.Context, job *Job) (stands bool, err e
 		_, err := p.Pool.Activate(devmapper.ID(d.ID), devmapper.KindSnapshot, d.Bytes, false)
 		if errors.Is(err, devmapper.ErrNotFound) {
 			p.logJob(job).Error().Err(err).Int64("device_id", d.ID).Msg("the pool has lost a snapshot")
-			errs = append(errs, p.advance(ctx, job, &d, store.Gone, nil))
+			errs = append(errs, p.advance(ctx, job, &d, store.DeviceGone, nil))
 			continue
 		}
 		errs, stands = append(errs, err), true
@@ -53,7 +53,7 @@ func (p *Pipeline) snapshot(ctx context.Context, job *Job) error {
 		return err
 	}
 	d, err := p.Store.Reserve(ctx, job.attempt,
-		store.Device{Kind: store.SnapshotDevice, Bytes: origin.Bytes, Origin: origin.ID, FSUUID: origin.FSUUID})
+		store.Device{Kind: store.DeviceKindSnapshot, Bytes: origin.Bytes, Origin: origin.ID, FSUUID: origin.FSUUID})
 	if err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func (p *Pipeline) snapshot(ctx context.Context, job *Job) error {
 		}
 		return p.taken(ctx, d, err)
 	}
-	if err := p.advance(ctx, job, &d, store.Created, nil); err != nil {
+	if err := p.advance(ctx, job, &d, store.DeviceCreated, nil); err != nil {
 		return err
 	}
 	path, err := p.Pool.Activate(devmapper.ID(d.ID), devmapper.KindSnapshot, d.Bytes, false)
@@ -82,13 +82,13 @@ func (p *Pipeline) snapshot(ctx context.Context, job *Job) error {
 // unpacks again.
 func (p *Pipeline) originLost(ctx context.Context, job *Job, origin store.Device, cause error) error {
 	return errors.Join(fmt.Errorf("%w: device %d: %w", errLost, origin.ID, cause),
-		p.advance(ctx, job, &origin, store.Gone, nil))
+		p.advance(ctx, job, &origin, store.DeviceGone, nil))
 }
 
 // undoActivate removes what an attempt made short of an active snapshot.
 func (p *Pipeline) undoActivate(ctx context.Context, job *Job) error {
 	return p.dropDevices(ctx, job, func(d store.Device) bool {
-		return d.Kind == store.SnapshotDevice && d.State != store.Ready
+		return d.Kind == store.DeviceKindSnapshot && d.State != store.DeviceReady
 	})
 }
 
@@ -125,11 +125,11 @@ func (p *Pipeline) Snapshot(ctx context.Context, image int64) (store.Snapshot, e
 	if err != nil {
 		return store.Snapshot{}, err
 	}
-	if img.State != store.Active {
+	if img.State != store.StateActive {
 		return store.Snapshot{}, fmt.Errorf("image %d is %s: only an active image has snapshots", image, img.State)
 	}
 	job := &Job{image: img}
-	if err := p.begin(ctx, job, store.Activate); err != nil {
+	if err := p.begin(ctx, job, store.StageActivate); err != nil {
 		return store.Snapshot{}, err
 	}
 	if err := p.snapshot(ctx, job); err != nil {

@@ -133,7 +133,7 @@ func (s *Submitter) fill(ctx context.Context, o download.Object, report func(sto
 func (s *Submitter) known(ctx context.Context, o download.Object) (bool, error) {
 	images, err := s.Store.ByETag(ctx, o.Bucket, o.Key, o.ETag)
 	for _, img := range images {
-		if img.State == store.Dead || askedAgain(img, s.Rules) == "" {
+		if img.State == store.StateDead || askedAgain(img, s.Rules) == "" {
 			return true, nil
 		}
 	}
@@ -160,7 +160,7 @@ func (s *Submitter) Submit(ctx context.Context, key string) (img store.Image, cr
 	if why == "" {
 		return img, false, nil
 	}
-	img, err = s.Store.Reopen(ctx, img.ID, store.Download, why)
+	img, err = s.Store.Reopen(ctx, img.ID, store.StageDownload, why)
 	return img, err == nil, err
 }
 
@@ -173,11 +173,11 @@ func (s *Submitter) Resubmit(ctx context.Context, key string) (img store.Image, 
 	}
 	const why = "submitted again by an operator"
 	switch img.State {
-	case store.Pending:
+	case store.StatePending:
 		return s.Store.Resume(ctx, img.ID, why)
-	case store.Rejected, store.Violation:
-		img, err = s.Store.Reopen(ctx, img.ID, store.Download, why)
-	case store.Removed:
+	case store.StateRejected, store.StateViolation:
+		img, err = s.Store.Reopen(ctx, img.ID, store.StageDownload, why)
+	case store.StateRemoved:
 		img, err = s.Store.Resubmit(ctx, img.ID)
 	default:
 		return img, false, nil

@@ -25,7 +25,7 @@ func fail(t *testing.T, p *Pipeline, image int64, err error) store.Image {
 		t.Fatal(e)
 	}
 	job := &Job{image: img}
-	if e := p.begin(t.Context(), job, store.Download); e != nil {
+	if e := p.begin(t.Context(), job, store.StageDownload); e != nil {
 		t.Fatal(e)
 	}
 	p.conclude(t.Context(), job, p.judge(job, err))
@@ -39,7 +39,7 @@ func TestOutage(t *testing.T) {
 	enqueue(t, p, 3)
 	unavailable := fmt.Errorf("get: %w", syscall.EMFILE)
 	for range 20 {
-		if img := fail(t, p, 1, unavailable); img.Failures != 0 || img.State != store.Pending {
+		if img := fail(t, p, 1, unavailable); img.Failures != 0 || img.State != store.StatePending {
 			t.Fatalf("counted although nothing succeeds: %+v", img.Progress)
 		}
 	}
@@ -54,7 +54,7 @@ func TestOutage(t *testing.T) {
 		t.Errorf("two images fail alike: careful %t, pause %s", careful, pause)
 	}
 	for i := range p.cfg.MaxAttempts {
-		if !p.breaker.succeeded(store.Download, 3) && i == 0 {
+		if !p.breaker.succeeded(store.StageDownload, 3) && i == 0 {
 			t.Error("a success does not end it")
 		}
 		if p.Ready() != nil {
@@ -93,7 +93,7 @@ func TestNoOutage(t *testing.T) {
 	for range p.cfg.MaxAttempts {
 		img = fail(t, p, 1, denied)
 	}
-	if p.Ready() == nil || img.State != store.Dead {
+	if p.Ready() == nil || img.State != store.StateDead {
 		t.Fatalf("%v, %+v", p.Ready(), img.Progress)
 	}
 	job := &Job{image: img, over: make(chan struct{})}
@@ -176,15 +176,15 @@ func TestMachineLacks(t *testing.T) {
 // right after the first.
 func TestDoubt(t *testing.T) {
 	for said, err := range map[store.State]error{
-		store.Vanished:   download.ErrGone,
-		store.Superseded: download.ErrChanged,
+		store.StateVanished:   download.ErrGone,
+		store.StateSuperseded: download.ErrChanged,
 	} {
 		p := newPipeline(t)
 		enqueue(t, p, 1)
 		for i, c := range []struct {
 			err  error
 			want store.State
-		}{{err, store.Pending}, {download.ErrCorrupt, store.Pending}, {err, store.Pending}, {err, said}} {
+		}{{err, store.StatePending}, {download.ErrCorrupt, store.StatePending}, {err, store.StatePending}, {err, said}} {
 			if img := fail(t, p, 1, c.err); img.State != c.want {
 				t.Errorf("%s, look %d: %s, want %s", said, i+1, img.State, c.want)
 			}

@@ -134,7 +134,7 @@ func work(t *testing.T, p *Pipeline, q *patientQueue, do func(key string, st sto
 		func(_ context.Context, job *Job, st store.Stage) error { return do(job.image.Key, st) })
 	for i, st := range p.table {
 		p.table[i].holds = func(_ context.Context, job *Job) error {
-			if job.image.Stage == "" && job.image.State != store.Active || job.image.Stage == st.name {
+			if job.image.Stage == "" && job.image.State != store.StateActive || job.image.Stage == st.name {
 				return errLost
 			}
 			return nil
@@ -177,7 +177,7 @@ func staggered(attempts map[string]int) func(string, store.Stage) error {
 		mu.Lock()
 		defer mu.Unlock()
 		attempts[key+" "+string(st)]++
-		if key == "images/a.tar" || st == store.Unpack || attempts[key+" "+string(st)] == 1 {
+		if key == "images/a.tar" || st == store.StageUnpack || attempts[key+" "+string(st)] == 1 {
 			return errors.New("it fails")
 		}
 		return nil
@@ -202,8 +202,8 @@ func TestTwoFailingRecords(t *testing.T) {
 				if !work(t, p, q, staggered(attempts)) {
 					t.Errorf("an hour later the message is still tried: %d times received", q.takes)
 				}
-				if len(q.copies) != len(bodies) || state(t, p, "images/a.tar") != store.Dead ||
-					state(t, p, "images/b.tar") != store.Dead {
+				if len(q.copies) != len(bodies) || state(t, p, "images/a.tar") != store.StateDead ||
+					state(t, p, "images/b.tar") != store.StateDead {
 					t.Errorf("buried %d times, a is %s, b is %s",
 						len(q.copies), state(t, p, "images/a.tar"), state(t, p, "images/b.tar"))
 				}
@@ -223,7 +223,7 @@ func TestNewChance(t *testing.T) {
 		broken := errors.New("it fails")
 		attempts := 0
 		do := func(string, store.Stage) error { attempts++; return broken }
-		if !work(t, p, q, do) || state(t, p, "images/a.tar") != store.Dead || attempts != 3 {
+		if !work(t, p, q, do) || state(t, p, "images/a.tar") != store.StateDead || attempts != 3 {
 			t.Fatalf("%s after %d attempts", state(t, p, "images/a.tar"), attempts)
 		}
 		again := newPatientQueue(notified("images/a.tar")) // the same id: it could not be deleted, say
@@ -233,7 +233,7 @@ func TestNewChance(t *testing.T) {
 		broken = nil
 		other := newPatientQueue("", notified("images/a.tar"))
 		delete(other.bodies, "m0")
-		if !work(t, p, other, do) || state(t, p, "images/a.tar") != store.Active {
+		if !work(t, p, other, do) || state(t, p, "images/a.tar") != store.StateActive {
 			t.Errorf("a new message: %s", state(t, p, "images/a.tar"))
 		}
 	})
@@ -256,8 +256,8 @@ func TestVanishedBesideAFailing(t *testing.T) {
 			return errors.New("it fails")
 		}
 		p.cfg.MaxAttempts = 6
-		if !work(t, p, q, do) || state(t, p, "images/a.tar") != store.Vanished ||
-			state(t, p, "images/b.tar") != store.Dead {
+		if !work(t, p, q, do) || state(t, p, "images/a.tar") != store.StateVanished ||
+			state(t, p, "images/b.tar") != store.StateDead {
 			t.Errorf("a is %s, b is %s", state(t, p, "images/a.tar"), state(t, p, "images/b.tar"))
 		}
 		before := attempts["images/a.tar"]
@@ -281,7 +281,7 @@ func TestOneBadRecord(t *testing.T) {
 		if !work(t, p, q, func(string, store.Stage) error { return nil }) {
 			t.Error("the message is not settled")
 		}
-		if state(t, p, "images/a.tar") != store.Active || state(t, p, "images/c.tar") != store.Active ||
+		if state(t, p, "images/a.tar") != store.StateActive || state(t, p, "images/c.tar") != store.StateActive ||
 			len(q.copies) != 1 {
 			t.Errorf("a is %s, c is %s, buried %d times",
 				state(t, p, "images/a.tar"), state(t, p, "images/c.tar"), len(q.copies))

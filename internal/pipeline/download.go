@@ -64,7 +64,7 @@ func (p *Pipeline) undoDownload(context.Context, *Job) error { return nil }
 // blobHolds checks the archive's size and, if its inode or modification time changed, its
 // SHA-256. An image that is unpacked goes on to its end without one.
 func (p *Pipeline) blobHolds(ctx context.Context, job *Job) error {
-	if job.image.Stage == store.Activate && p.deviceHolds(ctx, job) == nil {
+	if job.image.Stage == store.StageActivate && p.deviceHolds(ctx, job) == nil {
 		return nil
 	}
 	b := job.image.Blob

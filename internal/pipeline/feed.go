@@ -69,7 +69,7 @@ func (p *Pipeline) takeUp(ctx, work context.Context, id int64, out chan<- *Job) 
 // suspect reports whether so many processes died at the image that it may have been the
 // image that killed them.
 func (c Config) suspect(img store.Image) bool {
-	return img.State == store.Pending && img.CutOffs >= c.MaxCutOffs
+	return img.State == store.StatePending && img.CutOffs >= c.MaxCutOffs
 }
 
 // alone tries an image at which processes died while no other is at work, so that none is
@@ -222,7 +222,7 @@ func (p *Pipeline) trickle(ctx, work context.Context, out chan<- *Job) {
 
 // trickleOnce sends what is there now and reports whether any attempt was made.
 func (p *Pipeline) trickleOnce(ctx, work context.Context, out chan<- *Job) (sent bool) {
-	images, err := p.Store.Untouched(ctx)
+	images, err := p.Store.NeverAttempted(ctx)
 	if err != nil && ctx.Err() == nil {
 		p.Log.Error().Err(err).Msg("images to be taken up cannot be read")
 	}

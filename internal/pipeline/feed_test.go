@@ -148,7 +148,7 @@ func TestStuckAtAStop(t *testing.T) {
 		}
 		wg.Wait()
 		img, err := p.Store.Image(t.Context(), 1)
-		if err != nil || img.State != store.Pending || img.Failures != 0 || img.Running {
+		if err != nil || img.State != store.StatePending || img.Failures != 0 || img.Running {
 			t.Errorf("%+v, %v", img.Progress, err)
 		}
 		close(back)

@@ -24,7 +24,7 @@ func TestPanicInAStage(t *testing.T) {
 	var log bytes.Buffer
 	p.Log = zerolog.New(zerolog.SyncWriter(&log))
 	fake(p, map[store.Stage]*gauge{}, func(_ context.Context, job *Job, st store.Stage) error {
-		if st == store.Unpack && job.image.ID == 1 {
+		if st == store.StageUnpack && job.image.ID == 1 {
 			var nobody *Job
 			nobody.began++ // panics
 		}
@@ -61,7 +61,7 @@ func TestStuckStage(t *testing.T) {
 		var mu sync.Mutex
 		var undone []int64
 		fake(p, map[store.Stage]*gauge{}, func(_ context.Context, job *Job, st store.Stage) error {
-			if st == store.Unpack && job.image.ID <= 2 {
+			if st == store.StageUnpack && job.image.ID <= 2 {
 				<-back
 				return errors.New("late")
 			}
@@ -124,7 +124,7 @@ func TestLookingIsNoLoss(t *testing.T) {
 		p := newPipeline(t)
 		fake(p, map[store.Stage]*gauge{}, func(context.Context, *Job, store.Stage) error { return nil })
 		job := enqueue(t, p, 1)[0]
-		job.image.Stage = store.Unpack
+		job.image.Stage = store.StageUnpack
 		p.table[0].holds = func(context.Context, *Job) error { return fmt.Errorf("stat: %w", c.err) }
 		if p.step(t.Context(), p.table[0], job) != c.reopened {
 			t.Errorf("%s: goes on %t", name, !c.reopened)
@@ -134,7 +134,7 @@ func TestLookingIsNoLoss(t *testing.T) {
 			t.Fatal(err)
 		}
 		if reopened := slices.ContainsFunc(events,
-			func(e store.Event) bool { return e.Kind == store.Reopened }); reopened != c.reopened {
+			func(e store.Event) bool { return e.Kind == store.EventReopened }); reopened != c.reopened {
 			t.Errorf("%s: reopened %t, want %t", name, reopened, c.reopened)
 		}
 	}

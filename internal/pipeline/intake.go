@@ -203,8 +203,8 @@ func (p *Pipeline) acceptObject(ctx, work context.Context, d *delivery, o queue.
 		return
 	}
 	if created {
-		p.metrics.event(store.Queued, "")
-		p.logImage(img).Info().Str("event", string(store.Queued)).Int64("size", img.Size).Msg("queued")
+		p.metrics.event(store.EventQueued, "")
+		p.logImage(img).Info().Str("event", string(store.EventQueued)).Int64("size", img.Size).Msg("queued")
 	}
 	job, fresh := p.take(img.ID, d)
 	if job == nil {
@@ -287,9 +287,9 @@ func (p *Pipeline) dispatch(ctx, work context.Context, job *Job, out chan<- *Job
 // Neither is one that a new message asks for again.
 func (p *Pipeline) settled(work context.Context, job *Job) (outcome, bool) {
 	switch job.image.State {
-	case store.Pending:
+	case store.StatePending:
 		return outcome{}, false
-	case store.Active:
+	case store.StateActive:
 		for _, st := range p.table {
 			if err := st.holds(work, job); err != nil {
 				if !isLoss(err) {
@@ -308,7 +308,7 @@ func (p *Pipeline) settled(work context.Context, job *Job) (outcome, bool) {
 			return outcome{verdict: retry, delay: backoff(p.cfg.Backoff, 1)}, true
 		}
 		if why := askedAgain(job.image, p.cfg.Rules); why != "" && anew {
-			if err := p.reopen(work, job, store.Download, errors.New(why)); err != nil {
+			if err := p.reopen(work, job, store.StageDownload, errors.New(why)); err != nil {
 				p.logJob(job).Warn().Err(err).Msg("image not taken up again now")
 				return outcome{verdict: retry, delay: backoff(p.cfg.Backoff, 1)}, true
 			}
@@ -321,7 +321,7 @@ func (p *Pipeline) settled(work context.Context, job *Job) (outcome, bool) {
 		line = line.Str("remedy", fmt.Sprintf("`consumer submit %s` makes it again", job.image.Key))
 	}
 	line.Msg("handed off: nothing to do")
-	if job.image.State == store.Dead { // the message is buried for it, also when a sibling made it come again
+	if job.image.State == store.StateDead { // the message is buried for it, also when a sibling made it come again
 		return outcome{verdict: dead, reason: job.image.Reason, attempts: job.image.Failures}, true
 	}
 	return done, true
@@ -333,9 +333,9 @@ func (p *Pipeline) settled(work context.Context, job *Job) (outcome, bool) {
 // removed he must submit himself.
 func askedAgain(img store.Image, rules func(key string) string) string {
 	switch img.State {
-	case store.Vanished, store.Superseded, store.Dead:
+	case store.StateVanished, store.StateSuperseded, store.StateDead:
 		return fmt.Sprintf("asked for again after it was %s", img.State)
-	case store.Rejected, store.Violation:
+	case store.StateRejected, store.StateViolation:
 		if now := rules(img.Key); now != img.Rules {
 			return fmt.Sprintf("refused under %q, now it is %q", img.Rules, now)
 		}

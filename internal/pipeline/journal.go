@@ -22,7 +22,7 @@ func (p *Pipeline) logJob(job *Job) *zerolog.Logger {
 	return &l
 }
 
-func (p *Pipeline) event(job *Job, kind store.Kind, step store.Stage) *zerolog.Event {
+func (p *Pipeline) event(job *Job, kind store.EventKind, step store.Stage) *zerolog.Event {
 	p.metrics.event(kind, step)
 	return p.logJob(job).Info().Str("event", string(kind)).Str("step", string(step))
 }
@@ -37,14 +37,14 @@ func (p *Pipeline) begin(ctx context.Context, job *Job, st store.Stage) error {
 	p.mu.Lock()
 	job.began = len(job.deliveries)
 	p.mu.Unlock()
-	p.event(job, store.Begun, st).Msgf("%s begun", st)
+	p.event(job, store.EventBegun, st).Msgf("%s begun", st)
 	return nil
 }
 
 // ended notes the image as the event that ended the attempt left it.
 func (p *Pipeline) ended(job *Job, img store.Image, began time.Time) *zerolog.Event {
 	job.image = img
-	return p.event(job, store.Done, job.attempt.Stage).Dur("took_ms", time.Since(began))
+	return p.event(job, store.EventDone, job.attempt.Stage).Dur("took_ms", time.Since(began))
 }
 
 // advance records a device's next state.
@@ -59,8 +59,8 @@ func (p *Pipeline) advance(ctx context.Context, job *Job, d *store.Device, to st
 	if tree != nil {
 		job.image.Tree = tree
 	}
-	p.metrics.event(store.Step, job.attempt.Stage)
-	p.logJob(job).Debug().Str("event", string(store.Step)).Str("step", string(job.attempt.Stage)).
+	p.metrics.event(store.EventStep, job.attempt.Stage)
+	p.logJob(job).Debug().Str("event", string(store.EventStep)).Str("step", string(job.attempt.Stage)).
 		Int64("device_id", d.ID).
 		Str("device_state", string(to)).Msgf("device %s", to)
 	return nil
@@ -74,7 +74,7 @@ func (p *Pipeline) handOff(ctx context.Context, job *Job, why string) error {
 	}
 	job.image = img
 	p.metrics.handoff("stage")
-	p.event(job, store.Done, job.attempt.Stage).Msgf("%s handed off: %s", job.attempt.Stage, why)
+	p.event(job, store.EventDone, job.attempt.Stage).Msgf("%s handed off: %s", job.attempt.Stage, why)
 	return nil
 }
 
@@ -82,7 +82,7 @@ func (p *Pipeline) handOff(ctx context.Context, job *Job, why string) error {
 // is none: the message comes back.
 func (p *Pipeline) conclude(ctx context.Context, job *Job, j judgement) outcome {
 	p.metrics.failure(job.attempt.Stage, j)
-	log := p.logJob(job).With().Str("event", string(store.Failed)).Str("step", string(job.attempt.Stage)).
+	log := p.logJob(job).With().Str("event", string(store.EventFailed)).Str("step", string(job.attempt.Stage)).
 		Str("verdict", string(j.verdict)).Str("reason", j.class).Logger()
 	if j.verdict == halt || j.verdict == outage {
 		log.Error().Dur("again_in_ms", j.delay).Msg(j.text)
@@ -144,7 +144,7 @@ func (p *Pipeline) undone(ctx context.Context, job *Job, why string) {
 		return
 	}
 	job.image = img
-	p.event(job, store.Undone, job.attempt.Stage).Msgf("%s rolled back: %s", job.attempt.Stage, why)
+	p.event(job, store.EventUndone, job.attempt.Stage).Msgf("%s rolled back: %s", job.attempt.Stage, why)
 }
 
 // reopen takes a job back to a stage whose result was lost.
@@ -154,7 +154,7 @@ func (p *Pipeline) reopen(ctx context.Context, job *Job, st store.Stage, lost er
 		return err
 	}
 	job.image = img
-	p.event(job, store.Reopened, st).Msgf("%s is made again: %v", st, lost)
+	p.event(job, store.EventReopened, st).Msgf("%s is made again: %v", st, lost)
 	return nil
 }
 

@@ -80,7 +80,7 @@ func (p *Pipeline) seal(ctx context.Context, job *Job, d *store.Device, tree *st
 	if err := p.saveManifest(written); err != nil {
 		return err
 	}
-	return p.advance(ctx, job, d, store.Sealed, tree)
+	return p.advance(ctx, job, d, store.DeviceSealed, tree)
 }
 
 // removePartialManifests removes what a saveManifest left that was killed.
@@ -226,7 +226,7 @@ func (p *Pipeline) discard(ctx context.Context, job *Job) {
 // discardBlob removes a refused image's archive, or sets it aside.
 func (p *Pipeline) discardBlob(job *Job) error {
 	var err error
-	if job.image.State == store.Violation {
+	if job.image.State == store.StateViolation {
 		err = p.setAside(job.image.Blob)
 	}
 	return errors.Join(err, p.Downloader.Remove(blobName(job.image.ID)))

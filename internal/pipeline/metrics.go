@@ -86,7 +86,7 @@ func (m *Metrics) took(st store.Stage, d time.Duration) {
 	m.duration.WithLabelValues(string(st)).Observe(d.Seconds())
 }
 
-func (m *Metrics) event(kind store.Kind, st store.Stage) {
+func (m *Metrics) event(kind store.EventKind, st store.Stage) {
 	m.events.WithLabelValues(string(kind), string(st)).Inc()
 }
 

@@ -28,7 +28,7 @@ func TestCountersBeforeTheyCount(t *testing.T) {
 	for _, r := range archive.Rules() {
 		errs = append(errs, &archive.Rejection{Reason: r.Reason, Violation: r.Violation})
 	}
-	for _, st := range []store.Stage{store.Download, store.Unpack, store.Activate} {
+	for _, st := range []store.Stage{store.StageDownload, store.StageUnpack, store.StageActivate} {
 		for _, err := range errs {
 			for failures := range p.cfg.MaxAttempts {
 				job := &Job{attempt: store.Attempt{Stage: st}}

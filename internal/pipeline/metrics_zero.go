@@ -9,7 +9,7 @@ import (
 // zero makes every series whose labels are known beforehand: the first event of a counter
 // that is not there yet is no increase to Prometheus, and an alert on it stays silent.
 func (m *Metrics) zero() {
-	for _, st := range []store.Stage{store.Download, store.Unpack, store.Activate} {
+	for _, st := range []store.Stage{store.StageDownload, store.StageUnpack, store.StageActivate} {
 		m.jobs.WithLabelValues(string(st))
 		m.duration.WithLabelValues(string(st))
 		for class, verdicts := range possible() {

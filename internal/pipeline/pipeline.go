@@ -202,7 +202,7 @@ func (p *Pipeline) finish(work context.Context, job *Job, o outcome) {
 	}
 	p.mu.Unlock()
 	p.nudge()
-	if s := job.image.State; s == store.Active || s.Refused() {
+	if s := job.image.State; s == store.StateActive || s.Refused() {
 		p.breaker.forget(job.image.ID)
 		p.forgetArchive(job.image.ID)
 	}

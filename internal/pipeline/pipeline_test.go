@@ -129,7 +129,7 @@ func TestCaps(t *testing.T) {
 	var first sync.Once
 	full := make(chan struct{})
 	fake(p, gauges, func(_ context.Context, _ *Job, st store.Stage) error {
-		if st == store.Activate { // jobs pile up behind the first that gets here
+		if st == store.StageActivate { // jobs pile up behind the first that gets here
 			first.Do(func() { close(held) })
 			<-full
 		}
@@ -150,7 +150,7 @@ func TestCaps(t *testing.T) {
 	if n != 20 {
 		t.Errorf("%d jobs came out, want 20", n)
 	}
-	for st, most := range map[store.Stage]int64{store.Download: 5, store.Unpack: 2, store.Activate: 1} {
+	for st, most := range map[store.Stage]int64{store.StageDownload: 5, store.StageUnpack: 2, store.StageActivate: 1} {
 		if got := gauges[st].most.Load(); got > most {
 			t.Errorf("%s: %d at once, cap %d", st, got, most)
 		}
@@ -169,9 +169,9 @@ func TestBackPressure(t *testing.T) {
 	var begun atomic.Int64
 	fake(p, gauges, func(_ context.Context, _ *Job, st store.Stage) error {
 		switch st {
-		case store.Download:
+		case store.StageDownload:
 			begun.Add(1)
-		case store.Activate:
+		case store.StageActivate:
 			<-release
 		}
 		return nil
@@ -202,7 +202,7 @@ func TestBackPressure(t *testing.T) {
 func TestAttemptsAreBounded(t *testing.T) {
 	p := newPipeline(t)
 	fake(p, map[store.Stage]*gauge{}, func(_ context.Context, _ *Job, st store.Stage) error {
-		if st == store.Unpack {
+		if st == store.StageUnpack {
 			return syscall.EIO
 		}
 		return nil
@@ -228,9 +228,9 @@ func TestAttemptsAreBounded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := store.Pending
+		want := store.StatePending
 		if attempt == 3 {
-			want = store.Dead
+			want = store.StateDead
 		}
 		if img.State != want || attempt < 3 && (img.Failures != attempt || p.parked[img.ID].IsZero()) {
 			t.Errorf("attempt %d: %+v, want %s; parked %v", attempt, img.Progress, want, p.parked)
@@ -268,7 +268,7 @@ func TestHalt(t *testing.T) {
 	job := enqueue(t, p, 1)[0]
 	fail := func() outcome {
 		t.Helper()
-		if err := p.begin(t.Context(), job, store.Download); err != nil {
+		if err := p.begin(t.Context(), job, store.StageDownload); err != nil {
 			t.Fatal(err)
 		}
 		return p.conclude(t.Context(), job, p.judge(job, fmt.Errorf("write: %w", syscall.ENOSPC)))
@@ -279,7 +279,7 @@ func TestHalt(t *testing.T) {
 			t.Fatalf("%+v, want the message to come back later", o)
 		}
 	}
-	if job.image.Failures != 0 || job.image.Running || job.image.State != store.Pending {
+	if job.image.Failures != 0 || job.image.Running || job.image.State != store.StatePending {
 		t.Errorf("after halts: %+v", job.image.Progress)
 	}
 	p.room = func() error { return nil }
@@ -312,7 +312,7 @@ func TestUnwritableDatabase(t *testing.T) {
 // again at once, and none is taken up without its message that was not before.
 func TestAfterReconcile(t *testing.T) {
 	pending, active, gone := store.Image{}, store.Image{}, store.Image{}
-	pending.State, active.State, gone.State = store.Pending, store.Active, store.Vanished
+	pending.State, active.State, gone.State = store.StatePending, store.StateActive, store.StateVanished
 	for name, c := range map[string]struct {
 		do            Do
 		before, after store.Image

@@ -162,7 +162,7 @@ func (c comparison) calm(image int64) bool {
 		return true
 	}
 	return known && was.UpdatedAt.Equal(is.UpdatedAt) && !c.before.jobs[image] && !c.after.jobs[image] &&
-		(!is.Running || is.State != store.Pending)
+		(!is.Running || is.State != store.StatePending)
 }
 
 // still reports whether the device is as it was in the first reading.
@@ -209,11 +209,11 @@ func (c comparison) planDevices() []Action {
 func (c comparison) planLost() []Action {
 	ready := map[int64]bool{}
 	for _, d := range c.after.devices {
-		ready[d.Image] = ready[d.Image] || d.State == store.Ready
+		ready[d.Image] = ready[d.Image] || d.State == store.DeviceReady
 	}
 	var plan []Action
 	for _, id := range slices.Sorted(maps.Keys(c.after.images)) {
-		if img := c.after.images[id]; img.State == store.Active && !ready[id] && c.calm(id) {
+		if img := c.after.images[id]; img.State == store.StateActive && !ready[id] && c.calm(id) {
 			plan = append(plan, Action{
 				Do: MakeAgain, What: fmt.Sprintf("image %d", id), Image: id,
 				Reason: "it is active and has no device", image: img,
@@ -287,7 +287,7 @@ func (p *Pipeline) rightPool(ctx context.Context, c comparison) error {
 	}
 	missing := 0
 	for _, d := range c.after.devices {
-		if d.State != store.Ready || d.UpdatedAt.Before(row.CreatedAt) || !c.still(d) {
+		if d.State != store.DeviceReady || d.UpdatedAt.Before(row.CreatedAt) || !c.still(d) {
 			continue
 		}
 		if c.truth.thins[devmapper.ID(d.ID)] {
@@ -304,27 +304,29 @@ func (p *Pipeline) rightPool(ctx context.Context, c comparison) error {
 
 // handedOut reports whether a device is a snapshot that a user may have written to. It
 // stays, whatever verdict its image gets: only an operator removes it.
-func handedOut(d store.Device) bool { return d.Kind == store.SnapshotDevice && d.State == store.Ready }
+func handedOut(d store.Device) bool {
+	return d.Kind == store.DeviceKindSnapshot && d.State == store.DeviceReady
+}
 
 // decide is the table of recovery: what becomes of one device of the journal.
 func decide(img store.Image, d store.Device, truth poolTruth) (Do, string) {
 	id := devmapper.ID(d.ID)
 	whole, active := truth.active[id]
 	switch {
-	case img.State == store.Removed, img.State.Refused() && !handedOut(d):
+	case img.State == store.StateRemoved, img.State.Refused() && !handedOut(d):
 		return RollBack, "its image is " + string(img.State)
-	case d.State == store.Sealed && truth.thins[id] && img.Tree != nil && img.Tree.Device == d.ID:
-		if img.Stage != store.Unpack { // its archive is fetched again; the unpack finishes it
+	case d.State == store.DeviceSealed && truth.thins[id] && img.Tree != nil && img.Tree.Device == d.ID:
+		if img.Stage != store.StageUnpack { // its archive is fetched again; the unpack finishes it
 			return "", ""
 		}
 		return RollForward, "it was sealed"
-	case d.State != store.Ready:
+	case d.State != store.DeviceReady:
 		return RollBack, "it is " + string(d.State)
 	case !truth.thins[id]:
 		return MakeAgain, "the pool does not have it"
-	case d.Kind == store.ImageDevice && active:
+	case d.Kind == store.DeviceKindImage && active:
 		return Deactivate, "an image's device is never active"
-	case d.Kind == store.SnapshotDevice && !whole:
+	case d.Kind == store.DeviceKindSnapshot && !whole:
 		return Reactivate, "it is not active"
 	}
 	return "", ""

@@ -32,25 +32,25 @@ func TestDecide(t *testing.T) {
 		of    store.DeviceState
 		want  Do
 	}{
-		{"an image's device", store.Active, "", 1, store.ImageDevice, store.Ready, ""},
-		{"it is active", store.Active, "", 2, store.ImageDevice, store.Ready, Deactivate},
-		{"it is lost", store.Active, "", 4, store.ImageDevice, store.Ready, MakeAgain},
-		{"it was not sealed", store.Pending, store.Unpack, 1, store.ImageDevice, store.Filled, RollBack},
-		{"it was sealed", store.Pending, store.Unpack, 1, store.ImageDevice, store.Sealed, RollForward},
-		{"it was sealed and is lost", store.Pending, store.Unpack, 4, store.ImageDevice, store.Sealed, RollBack},
-		{"the archive is fetched again", store.Pending, store.Download, 1, store.ImageDevice, store.Sealed, ""},
-		{"another was sealed", store.Pending, store.Unpack, 3, store.ImageDevice, store.Sealed, RollBack},
-		{"its image was given up", store.Dead, "", 1, store.ImageDevice, store.Ready, RollBack},
-		{"its image was removed", store.Removed, "", 1, store.ImageDevice, store.Ready, RollBack},
-		{"a snapshot", store.Active, "", 2, store.SnapshotDevice, store.Ready, ""},
-		{"it is not active", store.Active, "", 1, store.SnapshotDevice, store.Ready, Reactivate},
-		{"it is half-created", store.Active, "", 3, store.SnapshotDevice, store.Ready, Reactivate},
-		{"it is lost", store.Active, "", 4, store.SnapshotDevice, store.Ready, MakeAgain},
-		{"it was not handed out", store.Dead, "", 2, store.SnapshotDevice, store.Created, RollBack},
-		{"it was, and its image was given up", store.Dead, "", 2, store.SnapshotDevice, store.Ready, ""},
-		{"it was, and its image was refused", store.Violation, "", 1, store.SnapshotDevice, store.Ready, Reactivate},
-		{"an operator removes it", store.Active, "", 2, store.SnapshotDevice, store.Deleting, RollBack},
-		{"an operator removes its image", store.Removed, "", 2, store.SnapshotDevice, store.Ready, RollBack},
+		{"an image's device", store.StateActive, "", 1, store.DeviceKindImage, store.DeviceReady, ""},
+		{"it is active", store.StateActive, "", 2, store.DeviceKindImage, store.DeviceReady, Deactivate},
+		{"it is lost", store.StateActive, "", 4, store.DeviceKindImage, store.DeviceReady, MakeAgain},
+		{"it was not sealed", store.StatePending, store.StageUnpack, 1, store.DeviceKindImage, store.DeviceFilled, RollBack},
+		{"it was sealed", store.StatePending, store.StageUnpack, 1, store.DeviceKindImage, store.DeviceSealed, RollForward},
+		{"it was sealed and is lost", store.StatePending, store.StageUnpack, 4, store.DeviceKindImage, store.DeviceSealed, RollBack},
+		{"the archive is fetched again", store.StatePending, store.StageDownload, 1, store.DeviceKindImage, store.DeviceSealed, ""},
+		{"another was sealed", store.StatePending, store.StageUnpack, 3, store.DeviceKindImage, store.DeviceSealed, RollBack},
+		{"its image was given up", store.StateDead, "", 1, store.DeviceKindImage, store.DeviceReady, RollBack},
+		{"its image was removed", store.StateRemoved, "", 1, store.DeviceKindImage, store.DeviceReady, RollBack},
+		{"a snapshot", store.StateActive, "", 2, store.DeviceKindSnapshot, store.DeviceReady, ""},
+		{"it is not active", store.StateActive, "", 1, store.DeviceKindSnapshot, store.DeviceReady, Reactivate},
+		{"it is half-created", store.StateActive, "", 3, store.DeviceKindSnapshot, store.DeviceReady, Reactivate},
+		{"it is lost", store.StateActive, "", 4, store.DeviceKindSnapshot, store.DeviceReady, MakeAgain},
+		{"it was not handed out", store.StateDead, "", 2, store.DeviceKindSnapshot, store.DeviceCreated, RollBack},
+		{"it was, and its image was given up", store.StateDead, "", 2, store.DeviceKindSnapshot, store.DeviceReady, ""},
+		{"it was, and its image was refused", store.StateViolation, "", 1, store.DeviceKindSnapshot, store.DeviceReady, Reactivate},
+		{"an operator removes it", store.StateActive, "", 2, store.DeviceKindSnapshot, store.DeviceDeleting, RollBack},
+		{"an operator removes its image", store.StateRemoved, "", 2, store.DeviceKindSnapshot, store.DeviceReady, RollBack},
 	} {
 		img := store.Image{
 			ID:       1,
@@ -66,8 +66,8 @@ func TestDecide(t *testing.T) {
 // on in between, is no difference: the pool was read at another moment.
 func TestTwoReadings(t *testing.T) {
 	early, late := time.Unix(1, 0), time.Unix(2, 0)
-	lost := store.Device{ID: 7, Image: 1, Kind: store.SnapshotDevice, State: store.Ready, UpdatedAt: early}
-	active := store.Image{ID: 1, UpdatedAt: early, Progress: store.Progress{State: store.Active}}
+	lost := store.Device{ID: 7, Image: 1, Kind: store.DeviceKindSnapshot, State: store.DeviceReady, UpdatedAt: early}
+	active := store.Image{ID: 1, UpdatedAt: early, Progress: store.Progress{State: store.StateActive}}
 	for name, c := range map[string]struct {
 		change func(c *comparison)
 		want   int
@@ -75,7 +75,7 @@ func TestTwoReadings(t *testing.T) {
 		"the same":    {func(*comparison) {}, 1},
 		"made since":  {func(c *comparison) { delete(c.before.devices, 7) }, 0},
 		"gone since":  {func(c *comparison) { delete(c.after.devices, 7) }, 0},
-		"ready since": {func(c *comparison) { d := lost; d.State = store.Created; c.before.devices[7] = d }, 0},
+		"ready since": {func(c *comparison) { d := lost; d.State = store.DeviceCreated; c.before.devices[7] = d }, 0},
 		"written since": {
 			func(c *comparison) { d := lost; d.UpdatedAt = late; c.after.devices[7] = d },
 			0,
@@ -84,9 +84,9 @@ func TestTwoReadings(t *testing.T) {
 		"its image came":              {func(c *comparison) { delete(c.before.images, 1) }, 0},
 		"a job had it":                {func(c *comparison) { c.before.jobs[1] = true }, 0},
 		"a job has it":                {func(c *comparison) { c.after.jobs[1] = true }, 0},
-		"an attempt runs":             {func(c *comparison) { running(c, store.Pending) }, 0},
-		"a command was cut off":       {func(c *comparison) { running(c, store.Active) }, 1},
-		"nobody works, before a run":  {func(c *comparison) { running(c, store.Pending); c.alone = true }, 1},
+		"an attempt runs":             {func(c *comparison) { running(c, store.StatePending) }, 0},
+		"a command was cut off":       {func(c *comparison) { running(c, store.StateActive) }, 1},
+		"nobody works, before a run":  {func(c *comparison) { running(c, store.StatePending); c.alone = true }, 1},
 		"nobody works, it is missing": {func(c *comparison) { c.alone = true }, 1},
 	} {
 		one := comparison{truth: poolTruth{}}
@@ -162,13 +162,13 @@ func sealed(t *testing.T, p *Pipeline, job *Job, tree *store.Tree) {
 	t.Helper()
 	ctx := t.Context()
 	steps := []func() error{
-		func() error { return p.begin(ctx, job, store.Download) },
+		func() error { return p.begin(ctx, job, store.StageDownload) },
 		func() error { _, err := p.Store.Downloaded(ctx, job.attempt, store.Blob{Path: "p"}); return err },
-		func() error { return p.begin(ctx, job, store.Unpack) },
+		func() error { return p.begin(ctx, job, store.StageUnpack) },
 		func() error {
-			d, err := p.Store.Reserve(ctx, job.attempt, store.Device{Kind: store.ImageDevice, Bytes: 1})
+			d, err := p.Store.Reserve(ctx, job.attempt, store.Device{Kind: store.DeviceKindImage, Bytes: 1})
 			tree.Device = d.ID
-			return errors.Join(err, p.advance(ctx, job, &d, store.Sealed, tree))
+			return errors.Join(err, p.advance(ctx, job, &d, store.DeviceSealed, tree))
 		},
 	}
 	for i, step := range steps {
@@ -195,13 +195,13 @@ func TestStill(t *testing.T) {
 	if ok, err := p.still(t.Context(), a); err != nil || !ok {
 		t.Errorf("as it was: %t, %v", ok, err)
 	}
-	if err := p.Store.SetDevice(t.Context(), devices[0].ID, store.Deleting); err != nil {
+	if err := p.Store.SetDevice(t.Context(), devices[0].ID, store.DeviceDeleting); err != nil {
 		t.Fatal(err)
 	}
 	if ok, err := p.still(t.Context(), a); err != nil || ok {
 		t.Errorf("it is being deleted: %t, %v", ok, err)
 	}
-	if err := p.Store.SetDevice(t.Context(), devices[0].ID, store.Gone); err != nil {
+	if err := p.Store.SetDevice(t.Context(), devices[0].ID, store.DeviceGone); err != nil {
 		t.Fatal(err)
 	}
 	if ok, err := p.still(t.Context(), a); err != nil || ok {

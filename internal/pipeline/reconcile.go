@@ -96,7 +96,7 @@ func (p *Pipeline) applyIdle(ctx context.Context, a Action) error {
 // time, or for its message, which another host may have by now.
 func afterwards(a Action, before, after store.Image, due time.Time, err error) outcome {
 	switch {
-	case err == nil && before.State == store.Active && after.State == store.Active:
+	case err == nil && before.State == store.StateActive && after.State == store.StateActive:
 		return done
 	case a.Do == MakeAgain || a.Do == RollForward:
 		return abandoned
@@ -120,7 +120,7 @@ func (p *Pipeline) still(ctx context.Context, a Action) (bool, error) {
 	}
 	if a.device.ID == 0 {
 		return a.Do != MakeAgain ||
-			!slices.ContainsFunc(devices, func(d store.Device) bool { return d.State == store.Ready }), nil
+			!slices.ContainsFunc(devices, func(d store.Device) bool { return d.State == store.DeviceReady }), nil
 	}
 	if !slices.ContainsFunc(devices, func(d store.Device) bool { return d.ID == a.device.ID }) {
 		return false, nil

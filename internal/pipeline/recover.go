@@ -147,7 +147,7 @@ func (p *Pipeline) apply(ctx context.Context, job *Job, a Action) error {
 		if a.foreign == 0 {
 			return a.unseen
 		}
-		return p.Store.SkipDevices(ctx, int64(a.foreign)) // its id is not to be handed out
+		return p.Store.AdvanceDeviceIDs(ctx, int64(a.foreign)) // its id is not to be handed out
 	}
 	return fmt.Errorf("no such action: %q", a.Do)
 }
@@ -158,7 +158,7 @@ func (p *Pipeline) rollForward(ctx context.Context, job *Job, d store.Device) er
 	if err := p.Pool.Deactivate(devmapper.ID(d.ID)); err != nil {
 		return err
 	}
-	if err := p.begin(ctx, job, store.Unpack); err != nil {
+	if err := p.begin(ctx, job, store.StageUnpack); err != nil {
 		return err
 	}
 	return p.makeReady(ctx, job, d)
@@ -169,17 +169,17 @@ func (p *Pipeline) rollForward(ctx context.Context, job *Job, d store.Device) er
 // was none would destroy nothing.
 func (p *Pipeline) lose(ctx context.Context, job *Job, d store.Device) error {
 	if d.ID == 0 {
-		return p.reopen(ctx, job, store.Unpack, fmt.Errorf("%w: the image has no device", errLost))
+		return p.reopen(ctx, job, store.StageUnpack, fmt.Errorf("%w: the image has no device", errLost))
 	}
 	if job.image.State.Refused() {
-		return p.Store.SetDevice(ctx, d.ID, store.Gone)
+		return p.Store.SetDevice(ctx, d.ID, store.DeviceGone)
 	}
 	img, err := p.Store.Lose(ctx, d, fmt.Sprintf("%v: the pool does not have device %d", errLost, d.ID))
 	if err != nil {
 		return err
 	}
 	job.image = img
-	p.event(job, store.Reopened, img.Stage).Int64("device_id", d.ID).Str("kind", string(d.Kind)).
+	p.event(job, store.EventReopened, img.Stage).Int64("device_id", d.ID).Str("kind", string(d.Kind)).
 		Msgf("%s is made again: %s", img.Stage, img.Reason)
 	return nil
 }

@@ -32,7 +32,7 @@ func (p *Pipeline) RemoveImage(ctx context.Context, image int64, force bool) (Re
 	if err != nil {
 		return Removed{}, err
 	}
-	r := Removed{Image: img.ID, Key: img.Key, Devices: []int64{}, Already: img.State == store.Removed}
+	r := Removed{Image: img.ID, Key: img.Key, Devices: []int64{}, Already: img.State == store.StateRemoved}
 	devices, err := p.Store.DevicesOf(ctx, image)
 	if err != nil {
 		return r, err
@@ -47,7 +47,7 @@ func (p *Pipeline) RemoveImage(ctx context.Context, image int64, force bool) (Re
 		}); err != nil {
 			return r, p.kept(ctx, image, err)
 		}
-		p.event(&Job{image: img}, store.Removal, "").Msg("image removed")
+		p.event(&Job{image: img}, store.EventRemoved, "").Msg("image removed")
 	}
 	// The devices are the last to go: once the journal has none, the removal is complete
 	// and the image may be submitted again.
@@ -85,17 +85,17 @@ func (p *Pipeline) RemoveSnapshot(ctx context.Context, sn store.Snapshot) (Remov
 		return r, err
 	}
 	devices = slices.DeleteFunc(devices, func(d store.Device) bool { return d.ID != sn.Device })
-	if len(devices) > 0 && img.State != store.Active && img.State != store.Removed {
+	if len(devices) > 0 && img.State != store.StateActive && img.State != store.StateRemoved {
 		return r, fmt.Errorf("snapshot %s: %w: its image %d is %s: wait for its end",
 			sn.Path, errKept, img.ID, img.State)
 	}
-	if len(devices) > 0 && devices[0].State == store.Ready && img.State == store.Active {
+	if len(devices) > 0 && devices[0].State == store.DeviceReady && img.State == store.StateActive {
 		if img, err = p.recordRemoval(devices, func() (store.Image, error) {
 			return p.Store.RemoveSnapshot(ctx, store.Attempt{Image: img.ID, N: img.Attempt}, devices[0])
 		}); err != nil {
 			return r, p.kept(ctx, sn.Image, err)
 		}
-		p.event(&Job{image: img}, store.Removal, store.Activate).Int64("device_id", sn.Device).Str("path", sn.Path).
+		p.event(&Job{image: img}, store.EventRemoved, store.StageActivate).Int64("device_id", sn.Device).Str("path", sn.Path).
 			Msg("snapshot removed")
 	}
 	return r, p.removeDevices(ctx, &r, devices)
@@ -104,7 +104,7 @@ func (p *Pipeline) RemoveSnapshot(ctx context.Context, sn store.Snapshot) (Remov
 // mayRemove refuses an image that is on its way, or has snapshots that nobody allowed to
 // be removed with it.
 func (p *Pipeline) mayRemove(ctx context.Context, img store.Image, force bool) error {
-	if img.State == store.Pending && img.Running {
+	if img.State == store.StatePending && img.Running {
 		return fmt.Errorf("image %d: %w: an attempt is under way, at %s: wait for its end", img.ID, errKept, img.Stage)
 	}
 	snapshots, err := p.Store.SnapshotsOf(ctx, img.ID)
@@ -139,7 +139,7 @@ func (p *Pipeline) recordRemoval(devices []store.Device, record func() (store.Im
 	}
 	errs := []error{err}
 	for _, d := range devices {
-		if d.Kind == store.SnapshotDevice && d.State == store.Ready {
+		if d.Kind == store.DeviceKindSnapshot && d.State == store.DeviceReady {
 			_, err := p.Pool.Activate(devmapper.ID(d.ID), devmapper.KindSnapshot, d.Bytes, false)
 			errs = append(errs, err)
 		}

@@ -25,7 +25,7 @@ func TestRemovedUnderAJob(t *testing.T) {
 		p.finish(t.Context(), job, done)
 	}
 	wg.Wait()
-	if img.State != store.Active {
+	if img.State != store.StateActive {
 		t.Fatalf("the image is %s", img.State)
 	}
 	for i := range p.table {
@@ -48,7 +48,7 @@ func TestRemovedUnderAJob(t *testing.T) {
 		}
 	}
 	now, err := p.Store.Image(t.Context(), img.ID)
-	if err != nil || now.State != store.Removed || now.Running {
+	if err != nil || now.State != store.StateRemoved || now.Running {
 		t.Errorf("the image is %+v, %v", now.Progress, err)
 	}
 	if o, settled := p.settled(t.Context(), &Job{image: now}); !settled || o != done {
@@ -61,7 +61,7 @@ func TestRemovedUnderAJob(t *testing.T) {
 func TestKept(t *testing.T) {
 	p := newPipeline(t)
 	img := enqueue(t, p, 1)[0].image
-	if _, err := p.Store.Begin(t.Context(), img.ID, store.Download); err != nil {
+	if _, err := p.Store.Begin(t.Context(), img.ID, store.StageDownload); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := p.RemoveImage(t.Context(), img.ID, true); !errors.Is(err, errKept) {

@@ -27,10 +27,10 @@ type stage struct {
 func (p *Pipeline) stages() []stage {
 	c := p.cfg
 	return []stage{
-		{store.Download, c.Downloads, c.DownloadTimeout, p.download, p.undoDownload, p.blobHolds}, // network
-		{store.Unpack, c.Unpacks, c.UnpackTimeout, p.unpack, p.undoUnpack, p.deviceHolds},         // disk
+		{store.StageDownload, c.Downloads, c.DownloadTimeout, p.download, p.undoDownload, p.blobHolds}, // network
+		{store.StageUnpack, c.Unpacks, c.UnpackTimeout, p.unpack, p.undoUnpack, p.deviceHolds},         // disk
 		// pool metadata
-		{store.Activate, c.Activations, c.ActivateTimeout, p.activate, p.undoActivate, p.snapshotHolds},
+		{store.StageActivate, c.Activations, c.ActivateTimeout, p.activate, p.undoActivate, p.snapshotHolds},
 	}
 }
 
@@ -151,7 +151,7 @@ func (p *Pipeline) failed(work context.Context, st stage, job *Job, err error) {
 	stopped := lost || work.Err() != nil
 	var j judgement
 	if !stopped {
-		if v, class := classify(err); st.name == store.Download && (v == outage || class == classRefused) {
+		if v, class := classify(err); st.name == store.StageDownload && (v == outage || class == classRefused) {
 			_ = p.lookAtBucket(ctx) // the judgement asks the breaker
 		}
 		j = p.judge(job, err)

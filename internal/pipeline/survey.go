@@ -295,8 +295,8 @@ func (p *Pipeline) Unclaimed(found []Found) ([]string, error) {
 
 // largestIDs finds the largest ids in use: of devices, and of images, whose archives may
 // have outlived everything else.
-func (p *Pipeline) largestIDs(found []Found) (store.Taken, error) {
-	var t store.Taken
+func (p *Pipeline) largestIDs(found []Found) (store.MaxIDs, error) {
+	var t store.MaxIDs
 	for _, f := range found {
 		t.Device = max(t.Device, f.Device)
 		t.Image = max(t.Image, f.seal.Image)

@@ -70,7 +70,7 @@ func TestLargestIDs(t *testing.T) {
 		{Device: 4, Is: FoundImage, Image: 2, Archive: true, seal: sealOf(2, 4, "a")},
 		{Device: 40, Is: FoundUnproven, seal: sealOf(6, 40, "b")},
 	}
-	if got, err := p.largestIDs(found); err != nil || got != (store.Taken{Device: 40, Image: 6}) {
+	if got, err := p.largestIDs(found); err != nil || got != (store.MaxIDs{Device: 40, Image: 6}) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	for _, name := range []string{
@@ -81,7 +81,7 @@ func TestLargestIDs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got, err := p.largestIDs(found); err != nil || got != (store.Taken{Device: 40, Image: 9}) {
+	if got, err := p.largestIDs(found); err != nil || got != (store.MaxIDs{Device: 40, Image: 9}) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	if files, err := p.Unclaimed(found); err != nil || len(files) != 5 ||

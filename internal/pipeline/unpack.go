@@ -133,14 +133,14 @@ func (p *Pipeline) plan(ctx context.Context, job *Job, src *os.File) (*archive.P
 // makeDevice makes an active thin device with an empty file system.
 func (p *Pipeline) makeDevice(ctx context.Context, job *Job) (store.Device, error) {
 	d, err := p.Store.Reserve(ctx, job.attempt,
-		store.Device{Kind: store.ImageDevice, Bytes: p.cfg.DeviceBytes, FSUUID: uuid.NewString()})
+		store.Device{Kind: store.DeviceKindImage, Bytes: p.cfg.DeviceBytes, FSUUID: uuid.NewString()})
 	if err != nil {
 		return d, err
 	}
 	if err := p.Pool.CreateThin(devmapper.ID(d.ID)); err != nil {
 		return d, p.taken(ctx, d, err)
 	}
-	if err := p.advance(ctx, job, &d, store.Created, nil); err != nil {
+	if err := p.advance(ctx, job, &d, store.DeviceCreated, nil); err != nil {
 		return d, err
 	}
 	path, err := p.Pool.Activate(devmapper.ID(d.ID), devmapper.KindImage, d.Bytes, false)
@@ -150,7 +150,7 @@ func (p *Pipeline) makeDevice(ctx context.Context, job *Job) (store.Device, erro
 	if err := devmapper.MakeFilesystem(ctx, path, d.FSUUID); err != nil {
 		return d, err
 	}
-	return d, p.advance(ctx, job, &d, store.Formatted, nil)
+	return d, p.advance(ctx, job, &d, store.DeviceFormatted, nil)
 }
 
 // fill writes the planned tree, syncs, unmounts, reads it back, and seals it.
@@ -165,7 +165,7 @@ func (p *Pipeline) fill(ctx context.Context, job *Job, d *store.Device, src *os.
 	if err != nil {
 		return nil, err
 	}
-	if err := p.advance(ctx, job, d, store.Filled, nil); err != nil {
+	if err := p.advance(ctx, job, d, store.DeviceFilled, nil); err != nil {
 		return nil, err
 	}
 	if err := readBack(ctx, path, written); err != nil {
@@ -217,7 +217,7 @@ func (p *Pipeline) finishSealed(ctx context.Context, job *Job) (bool, error) {
 		return false, err
 	}
 	for _, d := range devices {
-		if d.ID == job.image.Tree.Device && d.State == store.Sealed {
+		if d.ID == job.image.Tree.Device && d.State == store.DeviceSealed {
 			return true, p.makeReady(ctx, job, d)
 		}
 	}
@@ -234,7 +234,7 @@ func (p *Pipeline) makeReady(ctx context.Context, job *Job, d store.Device) erro
 		return err
 	}
 	job.image = img
-	p.event(job, store.Done, store.Unpack).Int64("device_id", d.ID).Msg("unpack finished: its device was sealed")
+	p.event(job, store.EventDone, store.StageUnpack).Int64("device_id", d.ID).Msg("unpack finished: its device was sealed")
 	return nil
 }
 
@@ -242,9 +242,9 @@ func (p *Pipeline) makeReady(ctx context.Context, job *Job, d store.Device) erro
 // be: what is sealed is rolled forward.
 func (p *Pipeline) undoUnpack(ctx context.Context, job *Job) error {
 	return p.dropDevices(ctx, job, func(d store.Device) bool {
-		whole := d.State == store.Ready || d.State == store.Sealed
+		whole := d.State == store.DeviceReady || d.State == store.DeviceSealed
 		result := whole && job.image.Tree != nil && job.image.Tree.Device == d.ID
-		return d.Kind == store.ImageDevice && !result
+		return d.Kind == store.DeviceKindImage && !result
 	})
 }
 
@@ -264,7 +264,7 @@ func (p *Pipeline) imageDevice(ctx context.Context, job *Job) (store.Device, err
 		return store.Device{}, err
 	}
 	for _, d := range devices {
-		if d.ID == job.image.Tree.Device && d.State == store.Ready {
+		if d.ID == job.image.Tree.Device && d.State == store.DeviceReady {
 			return d, nil
 		}
 	}
@@ -278,7 +278,7 @@ func (p *Pipeline) taken(ctx context.Context, d store.Device, err error) error {
 		return err
 	}
 	return errors.Join(fmt.Errorf("thin device %d is in the pool already and not in the journal: %w", d.ID, err),
-		p.Store.SetDevice(ctx, d.ID, store.Gone))
+		p.Store.SetDevice(ctx, d.ID, store.DeviceGone))
 }
 
 // dropDevices removes the image's devices that match, newest first: a snapshot before its
@@ -302,12 +302,12 @@ func (p *Pipeline) dropDevices(ctx context.Context, job *Job, match func(store.D
 // pool, and only then gone from the journal. Every step may find its work done.
 func (p *Pipeline) drop(ctx context.Context, d store.Device) error {
 	id := devmapper.ID(d.ID)
-	err := p.Store.SetDevice(ctx, d.ID, store.Deleting)
-	if store.Unwritable(err) && d.Kind == store.ImageDevice && !d.State.Kept() {
+	err := p.Store.SetDevice(ctx, d.ID, store.DeviceDeleting)
+	if store.Unwritable(err) && d.Kind == store.DeviceKindImage && !d.State.Verified() {
 		// The disk may be full because of this very device. Nothing on it is of any use,
 		// recorded or not.
 		p.empty(d)
-		err = p.Store.SetDevice(ctx, d.ID, store.Deleting)
+		err = p.Store.SetDevice(ctx, d.ID, store.DeviceDeleting)
 	}
 	if err != nil {
 		return err
@@ -319,14 +319,14 @@ func (p *Pipeline) drop(ctx context.Context, d store.Device) error {
 	if err := p.Pool.Delete(id); err != nil && !errors.Is(err, devmapper.ErrNotFound) {
 		return err
 	}
-	return p.Store.SetDevice(ctx, d.ID, store.Gone)
+	return p.Store.SetDevice(ctx, d.ID, store.DeviceGone)
 }
 
 // empty gives a device's space back, to the pool and to the file system under it.
 func (p *Pipeline) empty(d store.Device) {
 	id := devmapper.ID(d.ID)
 	kind := devmapper.KindImage
-	if d.Kind == store.SnapshotDevice {
+	if d.Kind == store.DeviceKindSnapshot {
 		kind = devmapper.KindSnapshot
 	}
 	_, err := p.Pool.Activate(id, kind, d.Bytes, false)

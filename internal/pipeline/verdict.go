@@ -45,11 +45,11 @@ const (
 	retry      verdict = "retry"
 	halt       verdict = "halt"   // the machine's fault and not the image's: it does not count
 	outage     verdict = "outage" // what may fail for every image: counted only if it turns out to be the image's own
-	reject     verdict = verdict(store.Rejected)
-	violation  verdict = verdict(store.Violation)
-	superseded verdict = verdict(store.Superseded)
-	vanished   verdict = verdict(store.Vanished)
-	dead       verdict = verdict(store.Dead)
+	reject     verdict = verdict(store.StateRejected)
+	violation  verdict = verdict(store.StateViolation)
+	superseded verdict = verdict(store.StateSuperseded)
+	vanished   verdict = verdict(store.StateVanished)
+	dead       verdict = verdict(store.StateDead)
 )
 
 // judgement is a verdict with its reason: class is bounded, for metrics; text is for
@@ -89,7 +89,7 @@ func (p *Pipeline) judge(job *Job, err error) judgement {
 	case vanished, superseded:
 		return p.doubt(job, j)
 	case retry:
-		if job.attempt.Stage == store.Download && class == "timeout" { // the network's or the server's
+		if job.attempt.Stage == store.StageDownload && class == "timeout" { // the network's or the server's
 			j = p.weigh(job, j, err)
 		}
 	case outage:
@@ -129,7 +129,7 @@ func (p *Pipeline) weigh(job *Job, j judgement, err error) judgement {
 		return j
 	}
 	counts, n, images := p.breaker.failed(job.attempt.Stage, job.image.ID, err)
-	down := job.attempt.Stage == store.Download && p.breaker.outage() != nil
+	down := job.attempt.Stage == store.StageDownload && p.breaker.outage() != nil
 	if own[j.class] && images < alike {
 		counts = true
 	}

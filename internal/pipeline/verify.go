@@ -121,7 +121,7 @@ func (p *Pipeline) Sealed(ctx context.Context) ([]int64, error) {
 	images, err := p.Store.Images(ctx)
 	var ids []int64
 	for _, img := range images {
-		if img.State == store.Active && img.Tree != nil {
+		if img.State == store.StateActive && img.Tree != nil {
 			ids = append(ids, img.ID)
 		}
 	}

@@ -56,9 +56,9 @@ func (s *Store) SetBackfill(ctx context.Context, b Backfill) error {
 	})
 }
 
-// Untouched returns at most 100 pending images at which no attempt was made since they
+// NeverAttempted returns at most 100 pending images at which no attempt was made since they
 // were put into the journal, or back into the pipeline, oldest first: by hand, by a
 // backfill, or by a message that is on its way through intake.
-func (s *Store) Untouched(ctx context.Context) ([]Image, error) {
+func (s *Store) NeverAttempted(ctx context.Context) ([]Image, error) {
 	return s.images(ctx, imagesUntouched)
 }

@@ -26,7 +26,7 @@ func TestBackupWhileWriting(t *testing.T) {
 			if img, _, err := s.Enqueue(t.Context(), object(i)); err != nil {
 				written <- err
 				return
-			} else if _, err := s.Begin(t.Context(), img.ID, Download); err != nil {
+			} else if _, err := s.Begin(t.Context(), img.ID, StageDownload); err != nil {
 				written <- err
 				return
 			}
@@ -154,7 +154,7 @@ func TestDamaged(t *testing.T) {
 			if err := os.WriteFile(path, harmed, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if s, err := Open(t.Context(), path); !errors.Is(err, ErrDamaged) || !Damaged(err) {
+			if s, err := Open(t.Context(), path); !errors.Is(err, ErrCorrupt) || !Damaged(err) {
 				t.Errorf("Open: %v, want ErrDamaged", err)
 				if err == nil {
 					s.Close()
@@ -193,9 +193,9 @@ func TestCheckCost(t *testing.T) {
 	img := run(t, s, object(1))
 	err = s.tx(t.Context(), func(tx *sql.Tx) error {
 		for i := range n {
-			e := Attempt{Image: img.ID, Stage: Unpack, N: int64(i)}.event(Step, s.now())
+			e := Attempt{Image: img.ID, Stage: StageUnpack, N: int64(i)}.event(EventStep, s.now())
 			e.Detail.Device = &Device{
-				ID: int64(i), Image: img.ID, Kind: ImageDevice, State: Formatted, Bytes: 1 << 30,
+				ID: int64(i), Image: img.ID, Kind: DeviceKindImage, State: DeviceFormatted, Bytes: 1 << 30,
 				FSUUID: "0c6b1ef4-7a4d-4f0e-9d5e-0d7f4f9b5f11",
 			}
 			if err := insertEvent(t.Context(), tx, e); err != nil {

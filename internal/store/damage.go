@@ -11,9 +11,9 @@ import (
 	"github.com/mattn/go-sqlite3"
 )
 
-// ErrDamaged says that the database file is not what SQLite wrote. Nothing is written to
+// ErrCorrupt says that the database file is not what SQLite wrote. Nothing is written to
 // it.
-var ErrDamaged = errors.New("the database is damaged")
+var ErrCorrupt = errors.New("the database is damaged")
 
 // smallest is the size of the smallest database: one page of the smallest size.
 const smallest = 512
@@ -22,17 +22,17 @@ const smallest = 512
 // disk, a copy made while it was written to, or another program.
 func Damaged(err error) bool {
 	var e sqlite3.Error
-	return errors.Is(err, ErrDamaged) || errors.As(err, &e) &&
+	return errors.Is(err, ErrCorrupt) || errors.As(err, &e) &&
 		(e.Code == sqlite3.ErrCorrupt || e.Code == sqlite3.ErrNotADB)
 }
 
 // damaged gives SQLite's word its meaning and the file's name. Other errors it returns as
 // they are.
 func damaged(path string, err error) error {
-	if !Damaged(err) || errors.Is(err, ErrDamaged) {
+	if !Damaged(err) || errors.Is(err, ErrCorrupt) {
 		return err
 	}
-	return fmt.Errorf("%w: %s: %w", ErrDamaged, path, err)
+	return fmt.Errorf("%w: %s: %w", ErrCorrupt, path, err)
 }
 
 // check reads the whole file for the damage that SQLite can see, through a connection
@@ -48,7 +48,7 @@ func check(ctx context.Context, path string) error {
 		return err
 	}
 	if info.Size() < smallest { // SQLite would take it for a new one
-		return fmt.Errorf("%w: %s: it has %d bytes", ErrDamaged, path, info.Size())
+		return fmt.Errorf("%w: %s: it has %d bytes", ErrCorrupt, path, info.Size())
 	}
 	err = checkAs(ctx, path, "ro")
 	if e := (sqlite3.Error{}); errors.As(err, &e) && e.ExtendedCode == sqlite3.ErrReadonlyRollback {
@@ -76,7 +76,7 @@ func soundness(ctx context.Context, db *sql.DB, pragma, name string) error {
 		return fmt.Errorf("check: %w", err)
 	}
 	if verdict != "ok" {
-		return fmt.Errorf("%w: %s: %s", ErrDamaged, name, strings.ReplaceAll(verdict, "\n", "; "))
+		return fmt.Errorf("%w: %s: %s", ErrCorrupt, name, strings.ReplaceAll(verdict, "\n", "; "))
 	}
 	return nil
 }

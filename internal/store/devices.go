@@ -93,12 +93,12 @@ func (s *Store) snapshots(ctx context.Context, query string, args ...any) ([]Sna
 	return list, rows.Err()
 }
 
-// SkipDevices makes the ids handed out from now on larger than id. The pool may have
+// AdvanceDeviceIDs makes the ids handed out from now on larger than id. The pool may have
 // devices that the journal does not know: somebody else's, or those of a journal that is
 // newer than this one, restored from a backup. One in the upper half of all ids is not
 // skipped: ids are not used twice, and there would be none left before long. Should it
 // ever be handed out, the pool says that it has it.
-func (s *Store) SkipDevices(ctx context.Context, id int64) error {
+func (s *Store) AdvanceDeviceIDs(ctx context.Context, id int64) error {
 	if id > maxDevice/2 {
 		return nil
 	}
@@ -123,7 +123,7 @@ func insertDevice(ctx context.Context, tx *sql.Tx, d Device, now time.Time) (int
 }
 
 // kept is what the image has of what was made for it.
-func kept(ctx context.Context, tx *sql.Tx, img Image) (k Kept, err error) {
+func kept(ctx context.Context, tx *sql.Tx, img Image) (k KeptResults, err error) {
 	own := int64(0)
 	if img.Tree != nil {
 		own = img.Tree.Device
@@ -137,7 +137,7 @@ func kept(ctx context.Context, tx *sql.Tx, img Image) (k Kept, err error) {
 // mayDelete refuses the first step of the removal of a snapshot that was handed out: its
 // user may have written to it, so only an operator removes it, by an event.
 func mayDelete(ctx context.Context, tx *sql.Tx, id int64, to DeviceState) error {
-	if to != Deleting {
+	if to != DeviceDeleting {
 		return nil
 	}
 	var out bool
@@ -201,8 +201,8 @@ func (s *Store) Pool(ctx context.Context) (Pool, error) {
 	return p, nil
 }
 
-// IntendPool records the pool that is about to be created.
-func (s *Store) IntendPool(ctx context.Context, p Pool) error {
+// BeginPool records the pool that is about to be created.
+func (s *Store) BeginPool(ctx context.Context, p Pool) error {
 	return s.write(ctx, &Event{Kind: "pool", Stage: "creating"}, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, poolInsert, p.UUID, p.Name, p.Data, p.Metadata, p.BlockSize, s.now().UnixNano())
 		if err != nil {

@@ -34,24 +34,24 @@ func Fold(events []Event) (Progress, error) {
 // apply is one step of the fold.
 func (p Progress) apply(e Event) (Progress, error) {
 	switch e.Kind {
-	case Queued:
+	case EventQueued:
 		if p.State != "" {
 			return p, fmt.Errorf("%w: queued twice", ErrOrder)
 		}
-		p.State, p.Stage = Pending, Download
+		p.State, p.Stage = StatePending, StageDownload
 		return p, nil
-	case Begun:
+	case EventBegun:
 		return p.begun(e)
-	case Reopened:
+	case EventReopened:
 		return p.reopened(e)
-	case Removal:
+	case EventRemoved:
 		return p.removed(e)
-	case Resubmitted:
-		if p.State != Removed {
+	case EventResubmitted:
+		if p.State != StateRemoved {
 			return p, fmt.Errorf("%w: resubmitted in state %q", ErrOrder, p.State)
 		}
-		return Progress{State: Pending, Stage: Download, Attempt: p.Attempt}, nil
-	case Step, Done, Failed, Undone:
+		return Progress{State: StatePending, Stage: StageDownload, Attempt: p.Attempt}, nil
+	case EventStep, EventDone, EventFailed, EventUndone:
 		if e.Attempt != p.Attempt || !p.Running {
 			return p, fmt.Errorf("%w: %s of attempt %d, current is %d (running: %t)",
 				ErrFenced, e.Kind, e.Attempt, p.Attempt, p.Running)
@@ -64,7 +64,7 @@ func (p Progress) apply(e Event) (Progress, error) {
 // begun starts the next attempt. A further snapshot of an active image is an attempt at
 // its last stage.
 func (p Progress) begun(e Event) (Progress, error) {
-	due := p.State == Pending && e.Stage == p.Stage || p.State == Active && e.Stage == Activate
+	due := p.State == StatePending && e.Stage == p.Stage || p.State == StateActive && e.Stage == StageActivate
 	if !due {
 		return p, fmt.Errorf("%w: %s begun in state %q at stage %q", ErrOrder, e.Stage, p.State, p.Stage)
 	}
@@ -80,22 +80,22 @@ func (p Progress) ended(e Event) Progress {
 	if e.Detail.Tree != nil {
 		p.Tree = e.Detail.Tree
 	}
-	if e.Kind == Step {
+	if e.Kind == EventStep {
 		return p
 	}
 	p.Running = false
 	switch {
-	case e.Kind == Done:
+	case e.Kind == EventDone:
 		if e.Detail.Blob != nil {
 			p.Blob = e.Detail.Blob
 		}
 		p.Failures, p.CutOffs, p.Doubt, p.Reason, p.Stage = 0, 0, "", "", e.Stage.next()
 		if p.Stage == "" {
-			p.State = Active
+			p.State = StateActive
 		}
-	case e.Kind == Undone && e.Detail.CutOff && p.State == Pending:
+	case e.Kind == EventUndone && e.Detail.CutOff && p.State == StatePending:
 		p.CutOffs++
-	case e.Kind == Failed && p.State == Pending:
+	case e.Kind == EventFailed && p.State == StatePending:
 		p.Failures++
 		if e.Detail.Fetched > 0 { // an attempt that got further is no step towards giving up
 			p.Failures = 0
@@ -110,29 +110,29 @@ func (p Progress) ended(e Event) Progress {
 
 // ends are the verdicts of a failed attempt that end the image; any other leaves it
 // pending.
-var ends = map[State]bool{Rejected: true, Violation: true, Superseded: true, Vanished: true, Dead: true}
+var ends = map[State]bool{StateRejected: true, StateViolation: true, StateSuperseded: true, StateVanished: true, StateDead: true}
 
 // refused applies a final failure. An image that was handed out stays active, whatever
 // the verdict: somebody may be using it. So does one whose archive alone was lost, since
 // its device does not need the archive any more. The reason names what is missing. Of any
 // other the devices are dropped, and the tree goes with them.
 func (p Progress) refused(end State, e Event) Progress {
-	kept := Kept{Device: p.Tree != nil} // all that older events tell
+	kept := KeptResults{Device: p.Tree != nil} // all that older events tell
 	if e.Detail.Kept != nil {
 		kept = *e.Detail.Kept
 	}
 	p.Stage = ""
-	if kept.Snapshots == 0 && (e.Stage != Download || !kept.Device) {
+	if kept.Snapshots == 0 && (e.Stage != StageDownload || !kept.Device) {
 		p.State, p.Tree = end, nil
 		return p
 	}
-	p.State, p.Rules = Active, ""
+	p.State, p.Rules = StateActive, ""
 	switch {
 	case !kept.Device:
 		p.Tree, p.Reason = nil, "its own device is missing: "+e.Reason
-	case e.Stage == Download:
+	case e.Stage == StageDownload:
 		p.Reason = "its archive is missing: " + e.Reason
-	case e.Stage == Activate:
+	case e.Stage == StageActivate:
 		p.Reason = "a snapshot is not active: " + e.Reason
 	}
 	return p
@@ -143,23 +143,23 @@ func (p Progress) refused(end State, e Event) Progress {
 // an operator removed does not, unless he asks for it: Resubmitted.
 func (p Progress) reopened(e Event) (Progress, error) {
 	switch {
-	case p.State == "" || p.State == Removed:
+	case p.State == "" || p.State == StateRemoved:
 		return p, fmt.Errorf("%w: reopened in state %q", ErrOrder, p.State)
 	case p.State.Refused():
-		return Progress{State: Pending, Stage: Download, Attempt: p.Attempt, Reason: e.Reason}, nil
+		return Progress{State: StatePending, Stage: StageDownload, Attempt: p.Attempt, Reason: e.Reason}, nil
 	}
-	if p.State == Active {
+	if p.State == StateActive {
 		p.Failures = 0
 	}
-	if p.Stage == "" || e.Stage == Download || e.Stage == Unpack && p.Stage == Activate {
+	if p.Stage == "" || e.Stage == StageDownload || e.Stage == StageUnpack && p.Stage == StageActivate {
 		p.Stage = e.Stage
 	}
-	p.State, p.Running, p.Reason, p.CutOffs = Pending, false, e.Reason, 0
+	p.State, p.Running, p.Reason, p.CutOffs = StatePending, false, e.Reason, 0
 	switch {
 	case e.Detail.Resumed: // what is there stays
-	case e.Stage == Download:
+	case e.Stage == StageDownload:
 		p.Blob = nil
-	case e.Stage == Unpack:
+	case e.Stage == StageUnpack:
 		p.Tree = nil
 	}
 	return p, nil

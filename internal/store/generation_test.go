@@ -14,7 +14,7 @@ func TestPoolGeneration(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	check(s.IntendPool(t.Context(), somePool()))
+	check(s.BeginPool(t.Context(), somePool()))
 	for _, step := range []struct{ set, want uint64 }{{3, 3}, {2, 3}, {4, 4}} {
 		check(s.PoolGeneration(t.Context(), step.set))
 		if p, err := s.Pool(t.Context()); err != nil || p.Generation != step.want {

@@ -21,7 +21,7 @@ func (s *Store) Enqueue(ctx context.Context, o Object) (img Image, created bool,
 	if err == nil || !errors.Is(err, ErrNotFound) {
 		return img, false, err
 	}
-	e := Event{At: s.now(), Kind: Queued, Detail: Detail{Object: &o}}
+	e := Event{At: s.now(), Kind: EventQueued, Detail: Detail{Object: &o}}
 	err = s.write(ctx, &e, func(tx *sql.Tx) error {
 		img, err = findImage(ctx, tx, o)
 		if !errors.Is(err, ErrNotFound) { // another connection was faster
@@ -42,7 +42,7 @@ func (s *Store) Enqueue(ctx context.Context, o Object) (img Image, created bool,
 // of those that wait for it.
 func (s *Store) Begin(ctx context.Context, image int64, stage Stage, messages ...string) (Attempt, error) {
 	a := Attempt{Image: image, Stage: stage}
-	e := a.event(Begun, s.now())
+	e := a.event(EventBegun, s.now())
 	e.Detail.Messages = messages
 	err := s.write(ctx, &e, func(tx *sql.Tx) error {
 		img, err := queryImage(ctx, tx, imageByID, image)
@@ -60,8 +60,8 @@ func (s *Store) Begin(ctx context.Context, image int64, stage Stage, messages ..
 // Reserve takes the next thin device id: the durable intent before anything happens in
 // the pool. d carries Kind, Bytes, FSUUID and, for a snapshot, Origin.
 func (s *Store) Reserve(ctx context.Context, a Attempt, d Device) (Device, error) {
-	d.Image, d.State = a.Image, Reserved
-	e := a.event(Step, s.now())
+	d.Image, d.State = a.Image, DeviceReserved
+	e := a.event(EventStep, s.now())
 	e.Detail.Device = &d
 	err := s.write(ctx, &e, func(tx *sql.Tx) error {
 		var err error
@@ -78,7 +78,7 @@ func (s *Store) Reserve(ctx context.Context, a Attempt, d Device) (Device, error
 // the device holds.
 func (s *Store) Advance(ctx context.Context, a Attempt, d Device, to DeviceState, tree *Tree) (Device, error) {
 	d.State = to
-	e := a.event(Step, s.now())
+	e := a.event(EventStep, s.now())
 	e.Detail.Device, e.Detail.Tree = &d, tree
 	_, err := s.append(ctx, e)
 	return d, err
@@ -86,7 +86,7 @@ func (s *Store) Advance(ctx context.Context, a Attempt, d Device, to DeviceState
 
 // Downloaded ends an attempt at Download: the blob lies on disk.
 func (s *Store) Downloaded(ctx context.Context, a Attempt, b Blob) (Image, error) {
-	e := a.event(Done, s.now())
+	e := a.event(EventDone, s.now())
 	e.Detail.Blob = &b
 	return s.append(ctx, e)
 }
@@ -94,16 +94,16 @@ func (s *Store) Downloaded(ctx context.Context, a Attempt, b Blob) (Image, error
 // Unpacked ends an attempt at Unpack: the sealed device is inactive and may be
 // snapshotted.
 func (s *Store) Unpacked(ctx context.Context, a Attempt, d Device) (Image, error) {
-	d.State = Ready
-	e := a.event(Done, s.now())
+	d.State = DeviceReady
+	e := a.event(EventDone, s.now())
 	e.Detail.Device = &d
 	return s.append(ctx, e)
 }
 
 // Activated ends an attempt at Activate: the snapshot is active at path.
 func (s *Store) Activated(ctx context.Context, a Attempt, d Device, path string) (Image, error) {
-	d.State = Ready
-	e := a.event(Done, s.now())
+	d.State = DeviceReady
+	e := a.event(EventDone, s.now())
 	e.Detail.Device = &d
 	e.Detail.Snapshot = &Snapshot{Device: d.ID, Image: a.Image, Path: path, State: "active", CreatedAt: e.At}
 	return s.append(ctx, e)
@@ -111,7 +111,7 @@ func (s *Store) Activated(ctx context.Context, a Attempt, d Device, path string)
 
 // HandedOff ends an attempt whose result was already there and still verified.
 func (s *Store) HandedOff(ctx context.Context, a Attempt) (Image, error) {
-	e := a.event(Done, s.now())
+	e := a.event(EventDone, s.now())
 	e.Reason = "handed off"
 	return s.append(ctx, e)
 }
@@ -130,7 +130,7 @@ type Failure struct {
 
 // Fail ends an attempt without a result.
 func (s *Store) Fail(ctx context.Context, a Attempt, f Failure) (Image, error) {
-	e := a.event(Failed, s.now())
+	e := a.event(EventFailed, s.now())
 	e.Verdict, e.Reason = f.Verdict, f.Reason
 	e.Detail.Doubt, e.Detail.Rules, e.Detail.Fetched, e.Detail.Messages = f.Doubt, f.Rules, f.Fetched, f.Messages
 	return s.append(ctx, e)
@@ -140,7 +140,7 @@ func (s *Store) Fail(ctx context.Context, a Attempt, f Failure) (Image, error) {
 // makes sure that the process is dead may call it. Without such an attempt it changes
 // nothing.
 func (s *Store) CutOff(ctx context.Context, image int64) (img Image, err error) {
-	e := Event{Image: image, At: s.now(), Kind: Undone, Reason: "cut off: the process or the machine died"}
+	e := Event{Image: image, At: s.now(), Kind: EventUndone, Reason: "cut off: the process or the machine died"}
 	e.Detail.CutOff = true
 	err = s.write(ctx, &e, func(tx *sql.Tx) error {
 		img, err = queryImage(ctx, tx, imageByID, image)
@@ -149,8 +149,8 @@ func (s *Store) CutOff(ctx context.Context, image int64) (img Image, err error) 
 		}
 		e.Attempt = img.Attempt
 		e.Stage = img.Stage
-		if img.State == Active {
-			e.Stage = Activate // a further snapshot
+		if img.State == StateActive {
+			e.Stage = StageActivate // a further snapshot
 		}
 		img, err = record(ctx, tx, e)
 		return err
@@ -161,10 +161,10 @@ func (s *Store) CutOff(ctx context.Context, image int64) (img Image, err error) 
 // Resume takes up a pending image at which nobody works, at the stage where it stands.
 // With an attempt under way it changes nothing.
 func (s *Store) Resume(ctx context.Context, image int64, reason string) (img Image, resumed bool, err error) {
-	e := Event{Image: image, At: s.now(), Kind: Reopened, Reason: reason, Detail: Detail{Resumed: true}}
+	e := Event{Image: image, At: s.now(), Kind: EventReopened, Reason: reason, Detail: Detail{Resumed: true}}
 	err = s.write(ctx, &e, func(tx *sql.Tx) error {
 		img, err = queryImage(ctx, tx, imageByID, image)
-		if err != nil || img.State != Pending || img.Running {
+		if err != nil || img.State != StatePending || img.Running {
 			return err
 		}
 		e.Stage, resumed = img.Stage, true
@@ -176,7 +176,7 @@ func (s *Store) Resume(ctx context.Context, image int64, reason string) (img Ima
 
 // Undo ends an attempt that was rolled back without a verdict.
 func (s *Store) Undo(ctx context.Context, a Attempt, reason string) (Image, error) {
-	e := a.event(Undone, s.now())
+	e := a.event(EventUndone, s.now())
 	e.Reason = reason
 	return s.append(ctx, e)
 }
@@ -184,7 +184,7 @@ func (s *Store) Undo(ctx context.Context, a Attempt, reason string) (Image, erro
 // Reopen takes an image back to a stage whose result was lost. ErrOrder if that is Unpack
 // and the journal has the image's device: two of an image cannot be, see Lose.
 func (s *Store) Reopen(ctx context.Context, image int64, stage Stage, reason string) (img Image, err error) {
-	e := Event{Image: image, At: s.now(), Kind: Reopened, Stage: stage, Reason: reason}
+	e := Event{Image: image, At: s.now(), Kind: EventReopened, Stage: stage, Reason: reason}
 	err = s.write(ctx, &e, func(tx *sql.Tx) error {
 		if img, err = queryImage(ctx, tx, imageByID, image); err != nil {
 			return err
@@ -193,7 +193,7 @@ func (s *Store) Reopen(ctx context.Context, image int64, stage Stage, reason str
 		if err != nil {
 			return err
 		}
-		if stage == Unpack && has.Device {
+		if stage == StageUnpack && has.Device {
 			return fmt.Errorf("image %d: %w: reopened at %s, and its device %d is there",
 				image, ErrOrder, stage, img.Tree.Device)
 		}
@@ -207,13 +207,13 @@ func (s *Store) Reopen(ctx context.Context, image int64, stage Stage, reason str
 // more. From here on the journal does not have it either, and what the pool may yet have
 // under its id is not ours to touch.
 func (s *Store) Lose(ctx context.Context, d Device, reason string) (Image, error) {
-	stage := Unpack
-	if d.Kind == SnapshotDevice {
-		stage = Activate
+	stage := StageUnpack
+	if d.Kind == DeviceKindSnapshot {
+		stage = StageActivate
 	}
-	d.State = Gone
+	d.State = DeviceGone
 	return s.append(ctx, Event{
-		Image: d.Image, At: s.now(), Kind: Reopened, Stage: stage, Reason: reason,
+		Image: d.Image, At: s.now(), Kind: EventReopened, Stage: stage, Reason: reason,
 		Detail: Detail{Device: &d},
 	})
 }
@@ -231,7 +231,7 @@ func (s *Store) SetDevice(ctx context.Context, id int64, to DeviceState) error {
 	})
 }
 
-func (a Attempt) event(k Kind, at time.Time) Event {
+func (a Attempt) event(k EventKind, at time.Time) Event {
 	return Event{Image: a.Image, At: at, Kind: k, Stage: a.Stage, Attempt: a.N}
 }
 
@@ -276,14 +276,14 @@ func record(ctx context.Context, tx *sql.Tx, e Event) (Image, error) {
 		return img, err
 	}
 	before := img.Progress
-	if e.Kind == Failed && ends[State(e.Verdict)] {
+	if e.Kind == EventFailed && ends[State(e.Verdict)] {
 		has, err := kept(ctx, tx, img)
 		if err != nil {
 			return img, err
 		}
 		e.Detail.Kept = &has
 	}
-	if e.Kind == Queued {
+	if e.Kind == EventQueued {
 		before = Progress{}
 	}
 	if img.Progress, err = before.apply(e); err != nil {
@@ -292,7 +292,7 @@ func record(ctx context.Context, tx *sql.Tx, e Event) (Image, error) {
 	if err := insertEvent(ctx, tx, e); err != nil {
 		return img, err
 	}
-	if d := e.Detail.Device; d != nil && d.State != Reserved {
+	if d := e.Detail.Device; d != nil && d.State != DeviceReserved {
 		if err := moveDevice(ctx, tx, *d, e.At); err != nil {
 			return img, err
 		}

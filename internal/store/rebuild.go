@@ -13,7 +13,7 @@ const (
 	imageSequence = `INSERT INTO sqlite_sequence (name, seq) SELECT 'images', 0 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'images')`
 	imageSkip     = `UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'images'`
 	rebuiltReason = "rebuilt from the pool"
-	rebuiltKind   = Kind("rebuilt") // only the name of a failpoint
+	rebuiltKind   = EventKind("rebuilt") // only the name of a failpoint
 )
 
 // Rebuilt is an image that was found in the pool: its seal, its archive if that is still
@@ -24,8 +24,8 @@ type Rebuilt struct {
 	Snapshots []Snapshot // Device and Path count
 }
 
-// Taken are the largest ids that are in use or may be: those handed out later are larger.
-type Taken struct {
+// MaxIDs are the largest ids that are in use or may be: those handed out later are larger.
+type MaxIDs struct {
 	Device int64 // of the pool's thin devices
 	Image  int64 // named by a seal, or by a file among the archives
 }
@@ -35,7 +35,7 @@ type Taken struct {
 // so that its row is their fold: active with its snapshots, or, without any, due for
 // activation. Errors: ErrOrder for a database that is not empty; an image or device that
 // is there twice is SQLite's.
-func (s *Store) Rebuild(ctx context.Context, p Pool, images []Rebuilt, taken Taken) error {
+func (s *Store) Rebuild(ctx context.Context, p Pool, images []Rebuilt, taken MaxIDs) error {
 	e := Event{Kind: rebuiltKind}
 	return s.write(ctx, &e, func(tx *sql.Tx) error {
 		var rows int
@@ -62,7 +62,7 @@ func (s *Store) Rebuild(ctx context.Context, p Pool, images []Rebuilt, taken Tak
 }
 
 // skip makes the ids handed out from now on larger than those taken.
-func skip(ctx context.Context, tx *sql.Tx, taken Taken) error {
+func skip(ctx context.Context, tx *sql.Tx, taken MaxIDs) error {
 	for _, step := range []struct {
 		query string
 		args  []any
@@ -86,7 +86,7 @@ func (s *Store) rebuild(ctx context.Context, tx *sql.Tx, r Rebuilt) error {
 	}
 	for _, e := range r.events() {
 		e.Image, e.At, e.Reason = r.Seal.Image, now, rebuiltReason
-		if d := e.Detail.Device; d != nil && d.State == Reserved {
+		if d := e.Detail.Device; d != nil && d.State == DeviceReserved {
 			if _, err := tx.ExecContext(ctx, rebuildDevice, d.ID, d.Image, string(d.Kind), d.Origin, d.Bytes, d.FSUUID,
 				now.UnixNano()); err != nil {
 				return err
@@ -107,40 +107,40 @@ func (s *Store) rebuild(ctx context.Context, tx *sql.Tx, r Rebuilt) error {
 // again.
 func (r Rebuilt) events() []Event {
 	o, tree := r.Seal.Object(), r.Seal.Tree()
-	download, unpack := Attempt{Stage: Download, N: 1}, Attempt{Stage: Unpack, N: 2}
+	download, unpack := Attempt{Stage: StageDownload, N: 1}, Attempt{Stage: StageUnpack, N: 2}
 	d := Device{
-		ID: r.Seal.Device, Image: r.Seal.Image, Kind: ImageDevice, Bytes: r.Seal.DeviceBytes,
+		ID: r.Seal.Device, Image: r.Seal.Image, Kind: DeviceKindImage, Bytes: r.Seal.DeviceBytes,
 		FSUUID: r.Seal.FSUUID,
 	}
 	list := []Event{
-		{Kind: Queued, Detail: Detail{Object: &o}},
-		download.with(Begun, Detail{}),
-		download.with(Done, Detail{Blob: r.Blob}),
-		unpack.with(Begun, Detail{}),
-		unpack.with(Step, Detail{Device: d.in(Reserved)}),
-		unpack.with(Step, Detail{Device: d.in(Created)}),
-		unpack.with(Step, Detail{Device: d.in(Formatted)}),
-		unpack.with(Step, Detail{Device: d.in(Filled)}),
-		unpack.with(Step, Detail{Device: d.in(Sealed), Tree: &tree}),
-		unpack.with(Done, Detail{Device: d.in(Ready)}),
+		{Kind: EventQueued, Detail: Detail{Object: &o}},
+		download.with(EventBegun, Detail{}),
+		download.with(EventDone, Detail{Blob: r.Blob}),
+		unpack.with(EventBegun, Detail{}),
+		unpack.with(EventStep, Detail{Device: d.in(DeviceReserved)}),
+		unpack.with(EventStep, Detail{Device: d.in(DeviceCreated)}),
+		unpack.with(EventStep, Detail{Device: d.in(DeviceFormatted)}),
+		unpack.with(EventStep, Detail{Device: d.in(DeviceFilled)}),
+		unpack.with(EventStep, Detail{Device: d.in(DeviceSealed), Tree: &tree}),
+		unpack.with(EventDone, Detail{Device: d.in(DeviceReady)}),
 	}
 	for i, sn := range r.Snapshots {
-		a := Attempt{Stage: Activate, N: int64(i) + 3}
+		a := Attempt{Stage: StageActivate, N: int64(i) + 3}
 		sd := Device{
-			ID: sn.Device, Image: r.Seal.Image, Kind: SnapshotDevice, Origin: d.ID, Bytes: d.Bytes,
+			ID: sn.Device, Image: r.Seal.Image, Kind: DeviceKindSnapshot, Origin: d.ID, Bytes: d.Bytes,
 			FSUUID: d.FSUUID,
 		}
 		sn.Image, sn.State = r.Seal.Image, "active"
 		list = append(list,
-			a.with(Begun, Detail{}),
-			a.with(Step, Detail{Device: sd.in(Reserved)}),
-			a.with(Step, Detail{Device: sd.in(Created)}),
-			a.with(Done, Detail{Device: sd.in(Ready), Snapshot: &sn}))
+			a.with(EventBegun, Detail{}),
+			a.with(EventStep, Detail{Device: sd.in(DeviceReserved)}),
+			a.with(EventStep, Detail{Device: sd.in(DeviceCreated)}),
+			a.with(EventDone, Detail{Device: sd.in(DeviceReady), Snapshot: &sn}))
 	}
 	return list
 }
 
-func (a Attempt) with(k Kind, d Detail) Event {
+func (a Attempt) with(k EventKind, d Detail) Event {
 	return Event{Kind: k, Stage: a.Stage, Attempt: a.N, Detail: d}
 }
 

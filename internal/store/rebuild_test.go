@@ -33,7 +33,7 @@ func someRebuilt() []Rebuilt {
 func TestRebuild(t *testing.T) {
 	s := newStore(t)
 	ctx := t.Context()
-	if err := s.Rebuild(ctx, somePool(), someRebuilt(), Taken{Device: 99, Image: 7}); err != nil {
+	if err := s.Rebuild(ctx, somePool(), someRebuilt(), MaxIDs{Device: 99, Image: 7}); err != nil {
 		t.Fatal(err)
 	}
 	if p := must[Pool](t)(s.Pool(ctx)); p.State != "ready" || p.UUID != somePool().UUID || p.BlockSize != 65536 {
@@ -45,7 +45,7 @@ func TestRebuild(t *testing.T) {
 		state State
 		stage Stage
 		blob  bool
-	}{{2, Active, "", true}, {4, Pending, Activate, true}, {5, Active, "", false}} {
+	}{{2, StateActive, "", true}, {4, StatePending, StageActivate, true}, {5, StateActive, "", false}} {
 		img, seal := images[i], someSeal(want.id)
 		if img.ID != want.id || img.State != want.state || img.Stage != want.stage || (img.Blob != nil) != want.blob ||
 			img.Running ||
@@ -88,7 +88,7 @@ func TestRebuild(t *testing.T) {
 func TestAfterRebuild(t *testing.T) {
 	s := newStore(t)
 	ctx := t.Context()
-	if err := s.Rebuild(ctx, somePool(), someRebuilt(), Taken{Device: 99, Image: 7}); err != nil {
+	if err := s.Rebuild(ctx, somePool(), someRebuilt(), MaxIDs{Device: 99, Image: 7}); err != nil {
 		t.Fatal(err)
 	}
 	if img, created, err := s.Enqueue(ctx, someSeal(4).Object()); err != nil || created || img.ID != 4 {
@@ -97,9 +97,9 @@ func TestAfterRebuild(t *testing.T) {
 	if img := run(t, s, object(1)); img.ID != 8 || img.Tree.Device != 100 {
 		t.Errorf("the next image is %d on device %d, want 8 on 100", img.ID, img.Tree.Device)
 	}
-	a := must[Attempt](t)(s.Begin(ctx, 4, Activate))
-	d := must[Device](t)(s.Reserve(ctx, a, Device{Kind: SnapshotDevice, Bytes: 1 << 20, Origin: 40}))
-	if img := must[Image](t)(s.Activated(ctx, a, d, "/p")); img.State != Active || d.ID <= 100 {
+	a := must[Attempt](t)(s.Begin(ctx, 4, StageActivate))
+	d := must[Device](t)(s.Reserve(ctx, a, Device{Kind: DeviceKindSnapshot, Bytes: 1 << 20, Origin: 40}))
+	if img := must[Image](t)(s.Activated(ctx, a, d, "/p")); img.State != StateActive || d.ID <= 100 {
 		t.Errorf("%+v on device %d", img.Progress, d.ID)
 	}
 }
@@ -110,19 +110,19 @@ func TestRebuildIsAllOrNothing(t *testing.T) {
 	ctx := t.Context()
 	s := newStore(t)
 	twice := append(someRebuilt(), Rebuilt{Seal: someSeal(9), Snapshots: []Snapshot{{Device: 21, Path: "/p"}}})
-	if err := s.Rebuild(ctx, somePool(), twice, Taken{}); err == nil {
+	if err := s.Rebuild(ctx, somePool(), twice, MaxIDs{}); err == nil {
 		t.Error("a device of two images was taken")
 	}
 	if _, err := s.Pool(ctx); !errors.Is(err, ErrNotFound) || len(must[[]Image](t)(s.Images(ctx))) != 0 {
 		t.Errorf("a rebuild that failed left something: %v", err)
 	}
-	if err := s.Rebuild(ctx, somePool(), nil, Taken{Device: 3, Image: 2}); err != nil {
+	if err := s.Rebuild(ctx, somePool(), nil, MaxIDs{Device: 3, Image: 2}); err != nil {
 		t.Fatal(err)
 	}
 	if img := run(t, s, object(1)); img.ID != 3 || img.Tree.Device != 4 {
 		t.Errorf("image %d on device %d, want 3 on 4", img.ID, img.Tree.Device)
 	}
-	if err := s.Rebuild(ctx, somePool(), someRebuilt(), Taken{}); !errors.Is(err, ErrOrder) {
+	if err := s.Rebuild(ctx, somePool(), someRebuilt(), MaxIDs{}); !errors.Is(err, ErrOrder) {
 		t.Errorf("into a database that is in use: %v, want ErrOrder", err)
 	}
 }

@@ -24,29 +24,29 @@ func (p Progress) removed(e Event) (Progress, error) {
 	if e.Attempt != p.Attempt {
 		return p, fmt.Errorf("%w: removed as of attempt %d, current is %d", ErrFenced, e.Attempt, p.Attempt)
 	}
-	if p.State == "" || p.State == Removed || p.State == Pending && p.Running || e.Detail.Device != nil &&
-		p.State != Active {
+	if p.State == "" || p.State == StateRemoved || p.State == StatePending && p.Running || e.Detail.Device != nil &&
+		p.State != StateActive {
 		return p, fmt.Errorf("%w: removed in state %q", ErrOrder, p.State)
 	}
 	if e.Detail.Device != nil {
 		return p, nil
 	}
-	return Progress{State: Removed, Attempt: p.Attempt, Reason: e.Reason}, nil
+	return Progress{State: StateRemoved, Attempt: p.Attempt, Reason: e.Reason}, nil
 }
 
 // Remove records that an operator removes the image: the durable intent before anything
 // of it is removed. a is the image's newest attempt. From here on no attempt begins or
 // writes, and Recover removes what is left.
 func (s *Store) Remove(ctx context.Context, a Attempt, reason string) (Image, error) {
-	return s.append(ctx, Event{Image: a.Image, At: s.now(), Kind: Removal, Attempt: a.N, Reason: reason})
+	return s.append(ctx, Event{Image: a.Image, At: s.now(), Kind: EventRemoved, Attempt: a.N, Reason: reason})
 }
 
 // RemoveSnapshot records that an operator removes one snapshot of an active image: its
 // device is Deleting. The image stays active, even if it was the last.
 func (s *Store) RemoveSnapshot(ctx context.Context, a Attempt, d Device) (Image, error) {
-	d.State = Deleting
+	d.State = DeviceDeleting
 	return s.append(ctx, Event{
-		Image: a.Image, At: s.now(), Kind: Removal, Stage: Activate, Attempt: a.N,
+		Image: a.Image, At: s.now(), Kind: EventRemoved, Stage: StageActivate, Attempt: a.N,
 		Detail: Detail{Device: &d},
 	})
 }
@@ -54,7 +54,7 @@ func (s *Store) RemoveSnapshot(ctx context.Context, a Attempt, d Device) (Image,
 // Resubmit takes a removed image into the pipeline again. ErrLeftovers while the journal
 // has devices of it.
 func (s *Store) Resubmit(ctx context.Context, image int64) (img Image, err error) {
-	e := Event{Image: image, At: s.now(), Kind: Resubmitted}
+	e := Event{Image: image, At: s.now(), Kind: EventResubmitted}
 	err = s.write(ctx, &e, func(tx *sql.Tx) error {
 		var left int
 		if err := tx.QueryRowContext(ctx, devicesLeft, image).Scan(&left); err != nil {
@@ -70,9 +70,9 @@ func (s *Store) Resubmit(ctx context.Context, image int64) (img Image, err error
 	return img, err
 }
 
-// SnapshotEver returns the snapshot with the device id or, if id is 0, at the path,
+// SnapshotByID returns the snapshot with the device id or, if id is 0, at the path,
 // active or gone; or ErrNotFound.
-func (s *Store) SnapshotEver(ctx context.Context, id int64, path string) (Snapshot, error) {
+func (s *Store) SnapshotByID(ctx context.Context, id int64, path string) (Snapshot, error) {
 	var sn Snapshot
 	var at int64
 	err := s.read.QueryRowContext(ctx, snapshotEver, id, path).

@@ -209,18 +209,18 @@ func run(t *testing.T, s *Store, o Object) Image {
 	if err != nil || !created {
 		t.Fatalf("Enqueue: created %t, %v", created, err)
 	}
-	a := must[Attempt](t)(s.Begin(ctx, img.ID, Download))
+	a := must[Attempt](t)(s.Begin(ctx, img.ID, StageDownload))
 	must[Image](t)(s.Downloaded(ctx, a, Blob{Path: "p", SHA256: "s", Size: 10}))
-	a = must[Attempt](t)(s.Begin(ctx, img.ID, Unpack))
-	d := must[Device](t)(s.Reserve(ctx, a, Device{Kind: ImageDevice, Bytes: 1 << 20, FSUUID: "u"}))
-	for _, st := range []DeviceState{Created, Formatted, Filled} {
+	a = must[Attempt](t)(s.Begin(ctx, img.ID, StageUnpack))
+	d := must[Device](t)(s.Reserve(ctx, a, Device{Kind: DeviceKindImage, Bytes: 1 << 20, FSUUID: "u"}))
+	for _, st := range []DeviceState{DeviceCreated, DeviceFormatted, DeviceFilled} {
 		d = must[Device](t)(s.Advance(ctx, a, d, st, nil))
 	}
-	d = must[Device](t)(s.Advance(ctx, a, d, Sealed, &Tree{Device: d.ID, Digest: "sha256:x"}))
+	d = must[Device](t)(s.Advance(ctx, a, d, DeviceSealed, &Tree{Device: d.ID, Digest: "sha256:x"}))
 	must[Image](t)(s.Unpacked(ctx, a, d))
-	a = must[Attempt](t)(s.Begin(ctx, img.ID, Activate))
-	sn := must[Device](t)(s.Reserve(ctx, a, Device{Kind: SnapshotDevice, Bytes: 1 << 20, Origin: d.ID}))
-	sn = must[Device](t)(s.Advance(ctx, a, sn, Created, nil))
+	a = must[Attempt](t)(s.Begin(ctx, img.ID, StageActivate))
+	sn := must[Device](t)(s.Reserve(ctx, a, Device{Kind: DeviceKindSnapshot, Bytes: 1 << 20, Origin: d.ID}))
+	sn = must[Device](t)(s.Advance(ctx, a, sn, DeviceCreated, nil))
 	return must[Image](t)(s.Activated(ctx, a, sn, "/dev/mapper/x"))
 }
 
@@ -228,7 +228,7 @@ func TestWholeLife(t *testing.T) {
 	s := newStore(t)
 	ctx := t.Context()
 	img := run(t, s, object(1))
-	if img.State != Active || img.Stage != "" || img.Running || img.Blob == nil || img.Tree == nil {
+	if img.State != StateActive || img.Stage != "" || img.Running || img.Blob == nil || img.Tree == nil {
 		t.Errorf("after all stages: %+v", img.Progress)
 	}
 	if sn := must[[]Snapshot](t)(s.SnapshotsOf(ctx, img.ID)); len(sn) != 1 || sn[0].Path != "/dev/mapper/x" ||
@@ -240,13 +240,13 @@ func TestWholeLife(t *testing.T) {
 		t.Errorf("second Enqueue: %d, created %t, %v", again.ID, created, err)
 	}
 	// a further snapshot is an attempt at the last stage and leaves the image active
-	a := must[Attempt](t)(s.Begin(ctx, img.ID, Activate))
-	sn := must[Device](t)(s.Reserve(ctx, a, Device{Kind: SnapshotDevice, Bytes: 1 << 20, Origin: img.Tree.Device}))
-	if img = must[Image](t)(s.Fail(ctx, a, Failure{Verdict: "retry", Reason: "pool"})); img.State != Active ||
+	a := must[Attempt](t)(s.Begin(ctx, img.ID, StageActivate))
+	sn := must[Device](t)(s.Reserve(ctx, a, Device{Kind: DeviceKindSnapshot, Bytes: 1 << 20, Origin: img.Tree.Device}))
+	if img = must[Image](t)(s.Fail(ctx, a, Failure{Verdict: "retry", Reason: "pool"})); img.State != StateActive ||
 		img.Failures != 0 {
 		t.Errorf("a failed further snapshot changed the image: %+v", img.Progress)
 	}
-	for _, st := range []DeviceState{Deleting, Gone} {
+	for _, st := range []DeviceState{DeviceDeleting, DeviceGone} {
 		if err := s.SetDevice(ctx, sn.ID, st); err != nil {
 			t.Fatal(err)
 		}
@@ -265,10 +265,10 @@ func TestActiveOutlivesItsArchive(t *testing.T) {
 	for _, verdict := range []string{"rejected", "dead"} {
 		s := newStore(t)
 		img := run(t, s, object(1))
-		must[Image](t)(s.Reopen(t.Context(), img.ID, Download, "archive is gone"))
-		a := must[Attempt](t)(s.Begin(t.Context(), img.ID, Download))
+		must[Image](t)(s.Reopen(t.Context(), img.ID, StageDownload, "archive is gone"))
+		a := must[Attempt](t)(s.Begin(t.Context(), img.ID, StageDownload))
 		img = must[Image](t)(s.Fail(t.Context(), a, Failure{Verdict: verdict, Reason: "object is gone"}))
-		if img.State != Active || img.Tree == nil || img.Blob != nil ||
+		if img.State != StateActive || img.Tree == nil || img.Blob != nil ||
 			img.Reason != "its archive is missing: object is gone" {
 			t.Errorf("after %s: %+v, want an active image without archive", verdict, img.Progress)
 		}
@@ -278,25 +278,25 @@ func TestActiveOutlivesItsArchive(t *testing.T) {
 // A final verdict ends an image, and leaves it to be asked for again; only one that was
 // removed is not reopened.
 func TestReopenedAfterTheEnd(t *testing.T) {
-	for _, verdict := range []State{Dead, Rejected, Violation, Superseded, Vanished} {
+	for _, verdict := range []State{StateDead, StateRejected, StateViolation, StateSuperseded, StateVanished} {
 		s := newStore(t)
 		img, _, err := s.Enqueue(t.Context(), object(1))
 		if err != nil {
 			t.Fatal(err)
 		}
-		a := must[Attempt](t)(s.Begin(t.Context(), img.ID, Download))
+		a := must[Attempt](t)(s.Begin(t.Context(), img.ID, StageDownload))
 		if img = must[Image](t)(s.Fail(t.Context(), a,
 			Failure{Verdict: string(verdict), Reason: "why"})); img.State != verdict || !img.State.Refused() {
 			t.Errorf("verdict %s made the image %s", verdict, img.State)
 		}
-		img, err = s.Reopen(t.Context(), img.ID, Download, "asked for again")
-		if err != nil || img.State != Pending || img.Stage != Download || img.Failures != 0 {
+		img, err = s.Reopen(t.Context(), img.ID, StageDownload, "asked for again")
+		if err != nil || img.State != StatePending || img.Stage != StageDownload || img.Failures != 0 {
 			t.Errorf("%s: reopened to %+v, %v", verdict, img.Progress, err)
 		}
-		a = must[Attempt](t)(s.Begin(t.Context(), img.ID, Download))
+		a = must[Attempt](t)(s.Begin(t.Context(), img.ID, StageDownload))
 		must[Image](t)(s.Fail(t.Context(), a, Failure{Verdict: string(verdict), Reason: "why"}))
 		must[Image](t)(s.Remove(t.Context(), a, ""))
-		if img, err = s.Reopen(t.Context(), img.ID, Download, "asked for again"); !errors.Is(err, ErrOrder) {
+		if img, err = s.Reopen(t.Context(), img.ID, StageDownload, "asked for again"); !errors.Is(err, ErrOrder) {
 			t.Errorf("removed, and reopened to %+v, %v", img.Progress, err)
 		}
 	}
@@ -308,7 +308,7 @@ func TestSkipDevices(t *testing.T) {
 	s := newStore(t)
 	ctx := t.Context()
 	for i, skip := range []int64{41, 7, 99, maxDevice} {
-		if err := s.SkipDevices(ctx, skip); err != nil {
+		if err := s.AdvanceDeviceIDs(ctx, skip); err != nil {
 			t.Fatal(err)
 		}
 		img := run(t, s, object(i))
@@ -363,11 +363,11 @@ func TestBackfillProgress(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if list := must[[]Image](t)(s.Untouched(ctx)); len(list) != 1 || list[0].ID != img.ID {
+	if list := must[[]Image](t)(s.NeverAttempted(ctx)); len(list) != 1 || list[0].ID != img.ID {
 		t.Errorf("untouched: %+v", list)
 	}
-	must[Attempt](t)(s.Begin(ctx, img.ID, Download))
-	if list := must[[]Image](t)(s.Untouched(ctx)); len(list) != 0 {
+	must[Attempt](t)(s.Begin(ctx, img.ID, StageDownload))
+	if list := must[[]Image](t)(s.NeverAttempted(ctx)); len(list) != 0 {
 		t.Errorf("still untouched after an attempt: %+v", list)
 	}
 }
@@ -379,13 +379,13 @@ func TestFencing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	old := must[Attempt](t)(s.Begin(ctx, img.ID, Download))
-	cur := must[Attempt](t)(s.Begin(ctx, img.ID, Download)) // the first was cut off by a crash, or is a zombie
+	old := must[Attempt](t)(s.Begin(ctx, img.ID, StageDownload))
+	cur := must[Attempt](t)(s.Begin(ctx, img.ID, StageDownload)) // the first was cut off by a crash, or is a zombie
 	writes := map[string]func(Attempt) error{
 		"Downloaded": func(a Attempt) error { _, err := s.Downloaded(ctx, a, Blob{}); return err },
 		"Reserve": func(a Attempt) error {
 			_,
-				err := s.Reserve(ctx, a, Device{Kind: ImageDevice, Bytes: 1})
+				err := s.Reserve(ctx, a, Device{Kind: DeviceKindImage, Bytes: 1})
 			return err
 		},
 		"Fail": func(a Attempt) error {
@@ -409,7 +409,7 @@ func TestFencing(t *testing.T) {
 	if _, err := s.Downloaded(ctx, cur, Blob{}); !errors.Is(err, ErrFenced) {
 		t.Errorf("done twice: %v, want ErrFenced", err)
 	}
-	if _, err := s.Begin(ctx, img.ID, Activate); !errors.Is(err, ErrOrder) {
+	if _, err := s.Begin(ctx, img.ID, StageActivate); !errors.Is(err, ErrOrder) {
 		t.Errorf("stage skipped: %v, want ErrOrder", err)
 	}
 }
@@ -465,7 +465,7 @@ func TestTablesAreTheFold(t *testing.T) {
 
 func walk(t *testing.T, s *Store, r *rand.Rand, steps int) {
 	ctx := t.Context()
-	stages := []Stage{Download, Unpack, Activate}
+	stages := []Stage{StageDownload, StageUnpack, StageActivate}
 	attempts := []Attempt{{}}
 	devices := []Device{{}}
 	for range steps {
@@ -484,11 +484,11 @@ func walk(t *testing.T, s *Store, r *rand.Rand, steps int) {
 			_, err = s.Downloaded(ctx, a, Blob{Path: "p", Size: r.Int64N(9)})
 		case 5:
 			var made Device
-			if made, err = s.Reserve(ctx, a, Device{Kind: ImageDevice, Bytes: 1}); err == nil {
+			if made, err = s.Reserve(ctx, a, Device{Kind: DeviceKindImage, Bytes: 1}); err == nil {
 				devices = append(devices, made)
 			}
 		case 6, 7:
-			_, err = s.Advance(ctx, a, d, Sealed, &Tree{Device: d.ID})
+			_, err = s.Advance(ctx, a, d, DeviceSealed, &Tree{Device: d.ID})
 		case 8:
 			_, err = s.Unpacked(ctx, a, d)
 		case 9:
@@ -528,7 +528,7 @@ func TestCutOff(t *testing.T) {
 		t.Errorf("no attempt was under way: %+v", got.Progress)
 	}
 	for n := 1; n <= 3; n++ {
-		must[Attempt](t)(s.Begin(ctx, img.ID, Download))
+		must[Attempt](t)(s.Begin(ctx, img.ID, StageDownload))
 		if got, resumed, err := s.Resume(ctx, img.ID, "asked"); err != nil || resumed || !got.Running {
 			t.Errorf("taken from under an attempt: %+v %v", got.Progress, err)
 		}
@@ -539,12 +539,12 @@ func TestCutOff(t *testing.T) {
 		}
 	}
 	if got, resumed, err := s.Resume(ctx, img.ID, "asked"); err != nil || !resumed || got.CutOffs != 0 ||
-		got.Stage != Download {
+		got.Stage != StageDownload {
 		t.Errorf("resumed: %t %+v %v", resumed, got.Progress, err)
 	}
-	must[Attempt](t)(s.Begin(ctx, img.ID, Download))
+	must[Attempt](t)(s.Begin(ctx, img.ID, StageDownload))
 	must[Image](t)(s.CutOff(ctx, img.ID))
-	a := must[Attempt](t)(s.Begin(ctx, img.ID, Download))
+	a := must[Attempt](t)(s.Begin(ctx, img.ID, StageDownload))
 	if got := must[Image](t)(s.Fail(ctx, a, Failure{Verdict: "retry", Reason: "x"})); got.CutOffs != 0 {
 		t.Errorf("an attempt came to its end: %+v", got.Progress)
 	}
@@ -566,11 +566,11 @@ func TestResumeKeeps(t *testing.T) {
 	s, ctx := newStore(t), t.Context()
 	img := run(t, s, object(1))
 	tree := img.Tree.Digest
-	must[Image](t)(s.Reopen(ctx, img.ID, Download, "its archive was lost"))
-	a := must[Attempt](t)(s.Begin(ctx, img.ID, Download))
+	must[Image](t)(s.Reopen(ctx, img.ID, StageDownload, "its archive was lost"))
+	a := must[Attempt](t)(s.Begin(ctx, img.ID, StageDownload))
 	must[Image](t)(s.Downloaded(ctx, a, *img.Blob))
 	got, resumed, err := s.Resume(ctx, img.ID, "asked")
-	if err != nil || !resumed || got.Stage != Unpack || got.Blob == nil || got.Tree == nil || got.Tree.Digest != tree {
+	if err != nil || !resumed || got.Stage != StageUnpack || got.Blob == nil || got.Tree == nil || got.Tree.Digest != tree {
 		t.Errorf("resumed %t: %+v, %v", resumed, got.Progress, err)
 	}
 	folds(t, s, img.ID)
@@ -580,25 +580,25 @@ func TestResumeKeeps(t *testing.T) {
 // that got further does not count.
 func TestBeginsAnew(t *testing.T) {
 	s, ctx := newStore(t), t.Context()
-	for _, end := range []State{Rejected, Violation, Superseded, Vanished, Dead} {
+	for _, end := range []State{StateRejected, StateViolation, StateSuperseded, StateVanished, StateDead} {
 		img, _, err := s.Enqueue(ctx, Object{Bucket: "b", Key: "images/" + string(end), ETag: "e"})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for range 3 {
-			a := must[Attempt](t)(s.Begin(ctx, img.ID, Download))
+			a := must[Attempt](t)(s.Begin(ctx, img.ID, StageDownload))
 			if got := must[Image](t)(s.Fail(ctx, a,
 				Failure{Verdict: "retry", Reason: "slow", Fetched: 1})); got.Failures != 0 {
 				t.Errorf("counted although it got further: %+v", got.Progress)
 			}
 		}
-		a := must[Attempt](t)(s.Begin(ctx, img.ID, Download))
+		a := must[Attempt](t)(s.Begin(ctx, img.ID, StageDownload))
 		got := must[Image](t)(s.Fail(ctx, a, Failure{Verdict: string(end), Reason: "x", Rules: "today's"}))
 		if got.State != end || got.Rules != "today's" {
 			t.Errorf("%+v", got.Progress)
 		}
-		got = must[Image](t)(s.Reopen(ctx, img.ID, Download, "again"))
-		if got.State != Pending || got.Stage != Download || got.Failures != 0 || got.Rules != "" || got.Attempt != a.N {
+		got = must[Image](t)(s.Reopen(ctx, img.ID, StageDownload, "again"))
+		if got.State != StatePending || got.Stage != StageDownload || got.Failures != 0 || got.Rules != "" || got.Attempt != a.N {
 			t.Errorf("%s, asked for again: %+v", end, got.Progress)
 		}
 		folds(t, s, img.ID)

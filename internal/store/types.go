@@ -8,18 +8,18 @@ type Stage string
 
 // The stages.
 const (
-	Download Stage = "download"
-	Unpack   Stage = "unpack"
-	Activate Stage = "activate"
+	StageDownload Stage = "download"
+	StageUnpack   Stage = "unpack"
+	StageActivate Stage = "activate"
 )
 
 // next returns the stage after s, "" after the last.
 func (s Stage) next() Stage {
 	switch s {
-	case Download:
-		return Unpack
-	case Unpack:
-		return Activate
+	case StageDownload:
+		return StageUnpack
+	case StageUnpack:
+		return StageActivate
 	}
 	return ""
 }
@@ -31,36 +31,36 @@ type State string
 // was lost; Removed only when an operator submits it again; the others by a new event, a
 // refusal (Rejected, Violation) only once policy or limits differ.
 const (
-	Pending   State = "pending"   // in the pipeline, or waiting for its next attempt
-	Active    State = "active"    // every stage done, a snapshot is active
-	Rejected  State = "rejected"  // refused for what it is
-	Violation State = "violation" // refused as an attack
+	StatePending   State = "pending"   // in the pipeline, or waiting for its next attempt
+	StateActive    State = "active"    // every stage done, a snapshot is active
+	StateRejected  State = "rejected"  // refused for what it is
+	StateViolation State = "violation" // refused as an attack
 	// Its key was overwritten before it was fetched; the newer is an image of its own.
-	Superseded State = "superseded"
-	Vanished   State = "vanished" // the object was deleted before it was fetched
-	Dead       State = "dead"     // given up after too many attempts; a new message about it is a new chance
-	Removed    State = "removed"  // by an operator; a new message about it changes nothing
+	StateSuperseded State = "superseded"
+	StateVanished   State = "vanished" // the object was deleted before it was fetched
+	StateDead       State = "dead"     // given up after too many attempts; a new message about it is a new chance
+	StateRemoved    State = "removed"  // by an operator; a new message about it changes nothing
 )
 
 // Refused tells whether the image ended without a result, or its results were removed:
 // nothing of it is kept.
-func (s State) Refused() bool { return s != "" && s != Pending && s != Active }
+func (s State) Refused() bool { return s != "" && s != StatePending && s != StateActive }
 
-// Kind says what an event records.
-type Kind string
+// EventKind says what an event records.
+type EventKind string
 
 // The kinds of events.
 const (
-	Queued   Kind = "queued"   // the object became an image of ours
-	Begun    Kind = "begun"    // an attempt at a stage starts
-	Step     Kind = "step"     // a device changed state
-	Done     Kind = "done"     // the stage's result is there
-	Failed   Kind = "failed"   // the attempt ended with a verdict
-	Undone   Kind = "undone"   // the attempt was rolled back without a verdict: shutdown, or a crash before
-	Reopened Kind = "reopened" // the results from this stage on were lost and are made again
+	EventQueued   EventKind = "queued"   // the object became an image of ours
+	EventBegun    EventKind = "begun"    // an attempt at a stage starts
+	EventStep     EventKind = "step"     // a device changed state
+	EventDone     EventKind = "done"     // the stage's result is there
+	EventFailed   EventKind = "failed"   // the attempt ended with a verdict
+	EventUndone   EventKind = "undone"   // the attempt was rolled back without a verdict: shutdown, or a crash before
+	EventReopened EventKind = "reopened" // the results from this stage on were lost and are made again
 
-	Removal     Kind = "removed"     // an operator removed the image, or the one snapshot that the event names
-	Resubmitted Kind = "resubmitted" // an operator asked for a removed image again
+	EventRemoved     EventKind = "removed"     // an operator removed the image, or the one snapshot that the event names
+	EventResubmitted EventKind = "resubmitted" // an operator asked for a removed image again
 )
 
 // Object identifies an S3 object: (Bucket, Key, Version) is its identity.
@@ -111,8 +111,8 @@ type DeviceKind string
 
 // The kinds of thin devices.
 const (
-	ImageDevice    DeviceKind = "image"
-	SnapshotDevice DeviceKind = "snapshot"
+	DeviceKindImage    DeviceKind = "image"
+	DeviceKindSnapshot DeviceKind = "snapshot"
 )
 
 // DeviceState is the life of a thin device: before Sealed a crash rolls it back, from
@@ -121,18 +121,18 @@ type DeviceState string
 
 // The states of a thin device, in order.
 const (
-	Reserved  DeviceState = "reserved"  // id taken, the pool may or may not know it
-	Created   DeviceState = "created"   // the pool has it
-	Formatted DeviceState = "formatted" // it holds an empty file system
-	Filled    DeviceState = "filled"    // the tree is written, synced and unmounted
-	Sealed    DeviceState = "sealed"    // the tree was read back and agrees; its digest is recorded
-	Ready     DeviceState = "ready"     // image: inactive, an origin for snapshots. Snapshot: active
-	Deleting  DeviceState = "deleting"  // being removed; never activated again
-	Gone      DeviceState = "gone"      // the pool no longer has it
+	DeviceReserved  DeviceState = "reserved"  // id taken, the pool may or may not know it
+	DeviceCreated   DeviceState = "created"   // the pool has it
+	DeviceFormatted DeviceState = "formatted" // it holds an empty file system
+	DeviceFilled    DeviceState = "filled"    // the tree is written, synced and unmounted
+	DeviceSealed    DeviceState = "sealed"    // the tree was read back and agrees; its digest is recorded
+	DeviceReady     DeviceState = "ready"     // image: inactive, an origin for snapshots. Snapshot: active
+	DeviceDeleting  DeviceState = "deleting"  // being removed; never activated again
+	DeviceGone      DeviceState = "gone"      // the pool no longer has it
 )
 
-// Kept reports whether a device in this state holds a tree that was read back and agreed.
-func (s DeviceState) Kept() bool { return s == Sealed || s == Ready }
+// Verified reports whether a device in this state holds a tree that was read back and agreed.
+func (s DeviceState) Verified() bool { return s == DeviceSealed || s == DeviceReady }
 
 // Device is a thin device of the pool.
 type Device struct {
@@ -169,7 +169,7 @@ type Event struct {
 	Seq     int64     `json:"seq"`
 	Image   int64     `json:"image_id"`
 	At      time.Time `json:"at"`
-	Kind    Kind      `json:"kind"`
+	Kind    EventKind `json:"kind"`
 	Stage   Stage     `json:"stage,omitempty"`
 	Attempt int64     `json:"attempt,omitempty"`
 	Verdict string    `json:"verdict,omitempty"`
@@ -187,18 +187,18 @@ type Detail struct {
 
 	CutOff bool `json:"cut_off,omitempty"` // the process or the machine died during the attempt
 	// of a failure: the end that it suspects, to be seen twice before it is believed
-	Doubt   State  `json:"doubt,omitempty"`
-	Rules   string `json:"rules,omitempty"`   // of a refusal: policy and limits that it was given under
-	Resumed bool   `json:"resumed,omitempty"` // of a reopening: nothing was lost, a waiting image is taken up now
-	Fetched int64  `json:"fetched,omitempty"` // of a failed download: bytes newly on disk
-	Kept    *Kept  `json:"kept,omitempty"`
+	Doubt   State        `json:"doubt,omitempty"`
+	Rules   string       `json:"rules,omitempty"`   // of a refusal: policy and limits that it was given under
+	Resumed bool         `json:"resumed,omitempty"` // of a reopening: nothing was lost, a waiting image is taken up now
+	Fetched int64        `json:"fetched,omitempty"` // of a failed download: bytes newly on disk
+	Kept    *KeptResults `json:"kept,omitempty"`
 
 	Messages []string `json:"messages,omitempty"` // begun, failed: the ids of the messages that waited for it
 }
 
-// Kept is what an image has when an attempt fails for good. It decides whether the image
+// KeptResults is what an image has when an attempt fails for good. It decides whether the image
 // stays active.
-type Kept struct {
+type KeptResults struct {
 	Device    bool `json:"device"`    // its own, as recorded in its tree
 	Snapshots int  `json:"snapshots"` // that were handed out
 }

@@ -82,9 +82,9 @@ func (h *host) trace() []string {
 // but not before the image is active: recovery does not need it.
 func (h *host) waitSettled(key string, redeliver bool) {
 	h.T.Helper()
-	want := store.Active
+	want := store.StateActive
 	if refused(key) {
-		want = store.Rejected
+		want = store.StateRejected
 	}
 	since := time.Now()
 	h.WaitFor(key+" ends "+string(want), func() bool {

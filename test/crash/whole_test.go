@@ -62,12 +62,12 @@ func (h *host) wholeImages(found invariants.Host) {
 		devices, err := h.Store.DevicesOf(h.T.Context(), img.ID)
 		h.Check(err)
 		want, again := 0, 0
-		if img.State == store.Active {
+		if img.State == store.StateActive {
 			want, again = 2, book.Lost
 		}
 		made := 0
 		for _, e := range found.Events[img.ID] {
-			if e.Kind == store.Done && e.Detail.Snapshot != nil {
+			if e.Kind == store.EventDone && e.Detail.Snapshot != nil {
 				made++
 			}
 		}
@@ -85,7 +85,7 @@ func (h *host) acknowledged() {
 		if !h.w.isDeleted(key) {
 			continue
 		}
-		if img, ok := h.image(key); !ok || img.State == store.Pending {
+		if img, ok := h.image(key); !ok || img.State == store.StatePending {
 			h.Errorf("the message about %s is deleted, and its image is: %+v", key, img)
 		}
 	}

@@ -55,7 +55,7 @@ func (h *host) behindPortal(status int) *portal {
 func (h *host) isMade(key string, body []byte) bool {
 	h.T.Helper()
 	return slices.ContainsFunc(h.ImagesOf(key),
-		func(img store.Image) bool { return img.ETag == md5Hex(body) && img.State == store.Active })
+		func(img store.Image) bool { return img.ETag == md5Hex(body) && img.State == store.StateActive })
 }
 
 // waitMade waits until there is an active image of the key with these bytes.
@@ -85,7 +85,7 @@ func TestProxyHoldsUpOnly(t *testing.T) {
 				t.Errorf("backfill takes the page for a listing: %s", out)
 			}
 			for key, body := range map[string][]byte{"images/small.tar": small, "images/large.tar": large} {
-				if images := h.ImagesOf(key); len(images) != 1 || images[0].State != store.Pending ||
+				if images := h.ImagesOf(key); len(images) != 1 || images[0].State != store.StatePending ||
 					images[0].ETag != md5Hex(body) {
 					t.Errorf("while the proxy answers: %+v", images)
 				}
@@ -159,7 +159,7 @@ func TestCustomerKeyIsRefused(t *testing.T) {
 	h.Check(err)
 	h.Start()
 	img := h.WaitEnded("images/secret.tar")
-	if img.State != store.Rejected || img.Failures > 1 ||
+	if img.State != store.StateRejected || img.Failures > 1 ||
 		!strings.HasPrefix(img.Reason, "S3 refuses this object: InvalidRequest: ") {
 		t.Errorf("%s after %d failures: %s", img.State, img.Failures, img.Reason)
 	}

@@ -17,7 +17,7 @@ func TestBackfillTokenForgotten(t *testing.T) {
 	for _, token := range []string{"of-a-bucket-that-was", "no token at all"} {
 		h.Check(h.Store.SetBackfill(t.Context(),
 			store.Backfill{Bucket: h.Cloud.Name, Prefix: "images/", Token: token, StartedAt: time.Now()}))
-		if out := h.Consumer("backfill"); !strings.Contains(out, "1 objects listed") || h.count(store.Pending) != 1 {
+		if out := h.Consumer("backfill"); !strings.Contains(out, "1 objects listed") || h.count(store.StatePending) != 1 {
 			t.Errorf("token %q: %s", token, out)
 		}
 	}

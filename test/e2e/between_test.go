@@ -128,7 +128,7 @@ func TestManifestsOfRemovedImages(t *testing.T) {
 		t.Errorf("%v, %v; want the manifests of c and d", entries, err)
 	}
 	h.Stop()
-	if n := h.count(store.Removed); n != 2 {
+	if n := h.count(store.StateRemoved); n != 2 {
 		t.Errorf("%d removed", n)
 	}
 	h.Look()

@@ -24,7 +24,7 @@ func TestIndexesWithoutEnd(t *testing.T) {
 	h.serves(h.WaitActive("images/good.tar"))
 	for _, key := range bombs {
 		img := h.WaitEnded(key)
-		if img.State != store.Rejected || img.Attempt > 2 { // one of each stage
+		if img.State != store.StateRejected || img.Attempt > 2 { // one of each stage
 			t.Errorf("%s is %s at attempt %d: %s", key, img.State, img.Attempt, img.Reason)
 		}
 	}

@@ -145,13 +145,13 @@ func TestFailingSiblings(t *testing.T) {
 	h.WaitFor("both are buried", func() bool { return h.quarantined() == 2 })
 	h.WaitDrained()
 	for _, key := range []string{"images/a.tar", "images/b.tar"} {
-		if img := h.WaitEnded(key); img.State != store.Dead || len(h.failures(key)) > 8 {
+		if img := h.WaitEnded(key); img.State != store.StateDead || len(h.failures(key)) > 8 {
 			t.Errorf("%s is %s after %d failures", key, img.State, len(h.failures(key)))
 		}
 	}
 	h.faulty().Clear()
 	h.send(h.notified("images/a.tar", "images/b.tar")) // a new message is a new chance
-	h.WaitFor("both are active", func() bool { return h.count(store.Active) == 2 })
+	h.WaitFor("both are active", func() bool { return h.count(store.StateActive) == 2 })
 	h.Stop()
 	h.Look()
 }

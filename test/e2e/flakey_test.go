@@ -115,7 +115,7 @@ func (h *host) failures(key string) (reasons []string) {
 		events, err := h.Store.History(h.T.Context(), img.ID)
 		h.Check(err)
 		for _, e := range events {
-			if e.Kind == store.Failed {
+			if e.Kind == store.EventFailed {
 				reasons = append(reasons, e.Reason)
 			}
 		}
@@ -213,7 +213,7 @@ func TestStateWritesFail(t *testing.T) {
 	mount()
 	h.Store, err = store.OpenExisting(t.Context(), filepath.Join(dir, "consumer.db"))
 	h.Check(err)
-	if img := h.WaitEnded("images/first.tar"); img.State != store.Active {
+	if img := h.WaitEnded("images/first.tar"); img.State != store.StateActive {
 		t.Errorf("what was recorded is lost: %+v", img)
 	}
 	h.Start()

@@ -34,7 +34,7 @@ func TestThreeHosts(t *testing.T) {
 	count := func(h *host) int {
 		counts, err := h.Store.Counts(t.Context())
 		h.Check(err)
-		return counts[store.Active]
+		return counts[store.StateActive]
 	}
 	victim := fleet[2]
 	victim.WaitLonger(time.Duration(n)*time.Second, "the third host has work in hand", func() bool {
@@ -49,7 +49,7 @@ func TestThreeHosts(t *testing.T) {
 		images, err := h.Store.Images(t.Context())
 		h.Check(err)
 		for _, img := range images {
-			if img.State == store.Active {
+			if img.State == store.StateActive {
 				active[img.Key]++
 			} else if h != victim {
 				t.Errorf("%s is %s on a living host", img.Key, img.State)

@@ -57,7 +57,7 @@ func (h *host) waitUntried(key string) {
 	h.T.Helper()
 	h.WaitFor(key+" is tried", func() bool {
 		images := h.ImagesOf(key)
-		return len(images) == 1 && (images[0].State != store.Pending || !images[0].Running && images[0].Attempt > 1)
+		return len(images) == 1 && (images[0].State != store.StatePending || !images[0].Running && images[0].Attempt > 1)
 	})
 }
 
@@ -177,7 +177,7 @@ func TestActiveHasItsDevice(t *testing.T) {
 	for _, img := range h.ImagesOf("images/x.tar") {
 		devices, err := h.Store.DevicesOf(t.Context(), img.ID)
 		h.Check(err)
-		if img.State == store.Active && len(devices) == 0 {
+		if img.State == store.StateActive && len(devices) == 0 {
 			out, code := h.Try("verify", "images/x.tar")
 			t.Errorf("image %d is active and has no device; verify: %d %s", img.ID, code, out)
 		}
@@ -243,7 +243,7 @@ func TestDeviceDoesNotAnswer(t *testing.T) {
 		func() bool { return strings.Contains(string(h.NewestLog()), "does not come back") })
 	good := h.first()
 	h.serves(good)
-	if img := h.ImagesOf("images/x.tar")[0]; img.State != store.Pending || img.Failures != 1 || img.Running {
+	if img := h.ImagesOf("images/x.tar")[0]; img.State != store.StatePending || img.Failures != 1 || img.Running {
 		t.Errorf("the image whose device does not answer: %+v", img.Progress)
 	}
 	disks.Run(t, "dmsetup", "resume", name)

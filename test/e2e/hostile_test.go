@@ -30,14 +30,14 @@ type upload struct {
 // state is how the image must end.
 func (u upload) state() store.State {
 	if u.reason == "" {
-		return store.Active
+		return store.StateActive
 	}
 	rules := archive.Rules()
 	i := slices.IndexFunc(rules, func(r archive.Rule) bool { return string(r.Reason) == u.reason })
 	if i >= 0 && rules[i].Violation {
-		return store.Violation
+		return store.StateViolation
 	}
-	return store.Rejected
+	return store.StateRejected
 }
 
 // hostileUploads is every test archive under the strict policy, and under the others
@@ -127,7 +127,7 @@ func (h *host) judged(uploads []upload) {
 		if img.State != state || !strings.Contains(img.Reason, u.reason) || u.reason == "" && img.Reason != "" {
 			h.T.Errorf("%s (%s) ended %s: %q, want %s: %s", u.name, u.key, img.State, img.Reason, state, u.reason)
 		}
-		if want := (logged{rule: u.reason, violation: state == store.Violation}); state != store.Active &&
+		if want := (logged{rule: u.reason, violation: state == store.StateViolation}); state != store.StateActive &&
 			verdicts[u.key] != want {
 			h.T.Errorf("%s (%s): logged %+v, want %+v", u.name, u.key, verdicts[u.key], want)
 		}
@@ -152,7 +152,7 @@ func (h *host) verdicts() map[string]logged {
 			Key           string `json:"s3_key"`
 			Violation     string `json:"security_violation"`
 		}
-		if json.Unmarshal(line, &l) == nil && l.Event == string(store.Failed) {
+		if json.Unmarshal(line, &l) == nil && l.Event == string(store.EventFailed) {
 			found[l.Key] = logged{rule: l.Reason, violation: l.Violation == l.Reason}
 		}
 	}
@@ -165,7 +165,7 @@ func (h *host) keptAside(uploads []upload, budget int64) {
 	h.T.Helper()
 	attacks, all := map[string]bool{}, int64(0)
 	for _, u := range uploads {
-		if u.state() == store.Violation {
+		if u.state() == store.StateViolation {
 			attacks[sha256Hex(u.body)+".tar"] = true
 			all += int64(len(u.body))
 		}
@@ -200,7 +200,7 @@ func (h *host) soundSnapshots() {
 		h.Check(err)
 		devices, err := h.Store.DevicesOf(h.T.Context(), img.ID)
 		h.Check(err)
-		if active := img.State == store.Active; active != (len(rows) == 1) || active != (len(devices) == 2) ||
+		if active := img.State == store.StateActive; active != (len(rows) == 1) || active != (len(devices) == 2) ||
 			!active && len(rows)+len(devices) > 0 {
 			h.T.Errorf("%s is %s and has %d snapshots, %d devices", img.Key, img.State, len(rows), len(devices))
 		}

@@ -238,7 +238,7 @@ func TestKilledInRenewal(t *testing.T) {
 	h.Stop()
 	h.Look()
 	if list, err := h.Store.Images(t.Context()); err != nil || len(list) != len(points) ||
-		list[0].State != store.Active {
+		list[0].State != store.StateActive {
 		t.Errorf("%+v, %v", list, err)
 	}
 }

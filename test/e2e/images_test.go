@@ -75,7 +75,7 @@ func (h *host) waitEvent(key, event string) {
 
 func name(e store.Event) string {
 	parts := []string{string(e.Kind), string(e.Stage)}
-	if e.Detail.Device != nil && e.Kind == store.Step {
+	if e.Detail.Device != nil && e.Kind == store.EventStep {
 		parts = append(parts, string(e.Detail.Device.State))
 	}
 	return strings.Join(parts, " ")
@@ -94,10 +94,10 @@ func (h *host) overlaps() map[store.Stage]int {
 		}
 		for _, e := range events {
 			switch e.Kind {
-			case store.Begun:
+			case store.EventBegun:
 				now[e.Stage]++
 				most[e.Stage] = max(most[e.Stage], now[e.Stage])
-			case store.Done, store.Failed, store.Undone:
+			case store.EventDone, store.EventFailed, store.EventUndone:
 				now[e.Stage]--
 			}
 			seq = e.Seq

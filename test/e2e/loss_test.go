@@ -73,7 +73,7 @@ func TestPoolLost(t *testing.T) {
 			t.Errorf("%s holds %s, was %s", key, got.Tree.Digest, digests[key])
 		}
 	}
-	if got := h.WaitEnded("images/c.tar"); got.State != store.Removed {
+	if got := h.WaitEnded("images/c.tar"); got.State != store.StateRemoved {
 		t.Errorf("the removed image is %s", got.State)
 	}
 	h.Stop()
@@ -122,7 +122,7 @@ func TestBackupAndRestore(t *testing.T) {
 	images, err := h.Store.Images(t.Context())
 	h.Check(err)
 	for _, img := range images {
-		known[img.Key] = img.State == store.Active
+		known[img.Key] = img.State == store.StateActive
 	}
 	if len(known) != 6 || known["images/later.tar"] {
 		t.Errorf("restored: %v", known)

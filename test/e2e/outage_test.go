@@ -23,7 +23,7 @@ func (h *host) waitCount(state store.State, n int) {
 // held against them.
 func (h *host) heals(n int) {
 	h.T.Helper()
-	h.waitCount(store.Active, n)
+	h.waitCount(store.StateActive, n)
 	h.waitResumed()
 	for i := range n {
 		h.uncounted(fmt.Sprintf("images/%d.tar", i))
@@ -47,7 +47,7 @@ func TestOutageOfS3(t *testing.T) {
 	h.waitPaused(time.Now(), "not the image's fault")
 	calls := h.faulty().Calls("GetObject")
 	h.WaitFor("it is tried again and again", func() bool { return h.faulty().Calls("GetObject") > calls+4*n })
-	if dead := h.count(store.Dead); dead > 0 {
+	if dead := h.count(store.StateDead); dead > 0 {
 		t.Errorf("%d of %d images were given up for an outage", dead, n)
 	}
 	h.faulty().Clear()
@@ -73,7 +73,7 @@ func TestBucketDoesNotAnswer(t *testing.T) {
 		t.Errorf("%d polls while the bucket does not answer", now-received)
 	}
 	h.faulty().Clear()
-	h.waitCount(store.Active, 2)
+	h.waitCount(store.StateActive, 2)
 	h.uncounted("images/a.tar")
 	h.WaitDrained()
 	h.Stop()
@@ -92,8 +92,8 @@ func TestOneObjectDenied(t *testing.T) {
 	for i := range 4 {
 		h.put(fmt.Sprintf("images/%d.tar", i), tarballs.RootFS("hello", 3))
 	}
-	h.waitCount(store.Active, 4)
-	if img := h.WaitEnded("images/denied.tar"); img.State != store.Dead || img.Failures != 3 {
+	h.waitCount(store.StateActive, 4)
+	if img := h.WaitEnded("images/denied.tar"); img.State != store.StateDead || img.Failures != 3 {
 		t.Errorf("the denied object: %+v", img.Progress)
 	}
 	h.waitResumed()
@@ -140,14 +140,14 @@ func TestImageThatKillsTheDaemon(t *testing.T) {
 		killed++
 	}
 	img := h.ImagesOf("images/p.tar")[0]
-	if killed != 3 || img.State != store.Dead || !strings.Contains(img.Reason, "died") {
+	if killed != 3 || img.State != store.StateDead || !strings.Contains(img.Reason, "died") {
 		t.Errorf("killed the daemon %d times, want 3; %+v", killed, img.Progress)
 	}
 	h.Start()
 	h.put("images/good.tar", tarballs.RootFS("hello", 3))
 	h.WaitActive("images/good.tar")
 	h.WaitDrained()
-	if img := h.ImagesOf("images/p.tar")[0]; img.State != store.Dead {
+	if img := h.ImagesOf("images/p.tar")[0]; img.State != store.StateDead {
 		t.Errorf("its message, delivered again, brought it back: %+v", img.Progress)
 	}
 	h.Consumer("rm", "--force", "images/p.tar")
@@ -169,11 +169,11 @@ func TestDeletedAndUploadedAgain(t *testing.T) {
 			h.put("images/a.tar", body)
 			h.deleteObject("images/a.tar")
 			h.Start()
-			if img := h.WaitEnded("images/a.tar"); img.State != store.Vanished {
+			if img := h.WaitEnded("images/a.tar"); img.State != store.StateVanished {
 				t.Fatal(img.State)
 			}
 			back(h)
-			h.WaitFor("it is active", func() bool { return h.ImagesOf("images/a.tar")[0].State == store.Active })
+			h.WaitFor("it is active", func() bool { return h.ImagesOf("images/a.tar")[0].State == store.StateActive })
 			h.WaitDrained()
 			h.Stop()
 		})
@@ -195,11 +195,11 @@ func TestOverwrittenAndBack(t *testing.T) {
 	h.put("images/x.tar", a)
 	h.put("images/x.tar", b)
 	h.Start()
-	h.waitCount(store.Superseded, 1)
-	h.waitCount(store.Active, 1)
+	h.waitCount(store.StateSuperseded, 1)
+	h.waitCount(store.StateActive, 1)
 	h.WaitDrained()
 	h.put("images/x.tar", a)
-	h.waitCount(store.Active, 2)
+	h.waitCount(store.StateActive, 2)
 	h.WaitDrained()
 	h.Stop()
 	h.Look()
@@ -226,7 +226,7 @@ func TestRemedyOfARefusal(t *testing.T) {
 	h.WaitRunning()
 	h.put("images/x.tar", body)
 	h.TryWith([]string{"IMAGE_POLICY=distro"}, "submit", "images/y.tar")
-	h.waitCount(store.Active, 2)
+	h.waitCount(store.StateActive, 2)
 	h.WaitDrained()
 	h.Stop()
 	h.Look()
@@ -256,7 +256,7 @@ func TestOnlyForeignMessages(t *testing.T) {
 	for i := range 5 {
 		h.put(fmt.Sprintf("images/%d.tar", i), tarballs.RootFS("hello", 3))
 	}
-	h.waitCount(store.Active, 5)
+	h.waitCount(store.StateActive, 5)
 	if code, text := h.Get("/readyz"); code != http.StatusOK {
 		t.Error(code, text)
 	}

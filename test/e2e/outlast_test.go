@@ -19,7 +19,7 @@ func TestSlowButSteadyDownload(t *testing.T) {
 	h.put("images/a.tar", tarballs.RootFS("hello", 3, big(200)))
 	h.WaitLonger(2*time.Minute, "images/a.tar ends", func() bool {
 		images := h.ImagesOf("images/a.tar")
-		return len(images) > 0 && images[0].State != store.Pending
+		return len(images) > 0 && images[0].State != store.StatePending
 	})
 	h.WaitActive("images/a.tar")
 	h.WaitDrained()

@@ -86,10 +86,10 @@ func TestTenAtOnce(t *testing.T) {
 	h.Stop()
 	most := h.overlaps()
 	t.Logf("at once, by the journal: %v", most)
-	if most[store.Download] > 5 || most[store.Unpack] > 2 || most[store.Activate] > 1 {
+	if most[store.StageDownload] > 5 || most[store.StageUnpack] > 2 || most[store.StageActivate] > 1 {
 		t.Errorf("more at once than the caps allow: %v", most)
 	}
-	if most[store.Unpack] != 2 {
+	if most[store.StageUnpack] != 2 {
 		t.Errorf("unpacks never overlapped: this test proves nothing")
 	}
 	devices, err := h.Store.Devices(t.Context())

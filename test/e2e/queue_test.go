@@ -93,7 +93,7 @@ func TestFaultMatrix(t *testing.T) {
 		h.Check(err)
 		ended := 0
 		for _, e := range events {
-			if e.Kind == store.Done && e.Stage == store.Activate {
+			if e.Kind == store.EventDone && e.Stage == store.StageActivate {
 				ended++
 			}
 		}
@@ -127,7 +127,7 @@ func TestQuarantine(t *testing.T) {
 	h.faulty().Fault(emulator.Fault{Op: "GetObject", Status: 403, Code: "AccessDenied"})
 	h.put("images/a.tar", tarballs.RootFS("hello", 3))
 	h.send("{this is no notification")
-	if img := h.WaitEnded("images/a.tar"); img.State != store.Dead || img.Failures != 3 {
+	if img := h.WaitEnded("images/a.tar"); img.State != store.StateDead || img.Failures != 3 {
 		t.Errorf("ended %s after %d failures, want dead after 3", img.State, img.Failures)
 	}
 	h.WaitDrained()
@@ -147,7 +147,7 @@ func TestQuarantine(t *testing.T) {
 			h.Consumer("quarantine", "drop", fmt.Sprint(q.ID))
 		}
 	}
-	h.WaitFor("the image that was dead is active", func() bool { return h.count(store.Active) == 1 })
+	h.WaitFor("the image that was dead is active", func() bool { return h.count(store.StateActive) == 1 })
 	h.WaitDrained()
 	h.Stop()
 	h.Look()
@@ -215,14 +215,14 @@ func TestOverwrittenAndDeleted(t *testing.T) {
 		&s3.DeleteObjectInput{Bucket: aws.String(h.Cloud.Name), Key: aws.String("images/gone.tar")})
 	h.Check(err)
 	h.Start()
-	if img := h.WaitEnded("images/gone.tar"); img.State != store.Vanished || img.Failures != 2 {
+	if img := h.WaitEnded("images/gone.tar"); img.State != store.StateVanished || img.Failures != 2 {
 		t.Errorf("a deleted object ended %s after asking %d times, want vanished after 2", img.State, img.Failures)
 	}
 	img := h.WaitActive("images/a.tar")
 	h.WaitDrained()
 	images, err := h.Store.ByKey(t.Context(), "images/a.tar")
 	h.Check(err)
-	if len(images) != 2 || images[0].State != store.Superseded || images[1].State != store.Active {
+	if len(images) != 2 || images[0].State != store.StateSuperseded || images[1].State != store.StateActive {
 		t.Errorf("images of the overwritten key: %+v", images)
 	}
 	snapshots, err := h.Store.SnapshotsOf(t.Context(), img.ID)
@@ -296,7 +296,7 @@ func TestStopReturnsTheRest(t *testing.T) {
 		h.put(fmt.Sprintf("images/%02d.tar", i), tarballs.RootFS("hello", 60))
 	}
 	h.Start()
-	h.WaitFor("downloads run", func() bool { return h.overlaps()[store.Download] == 5 })
+	h.WaitFor("downloads run", func() bool { return h.overlaps()[store.StageDownload] == 5 })
 	h.Stop()
 	a, err := h.Cloud.SQS.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{
 		QueueUrl: aws.String(h.Cloud.Queue),

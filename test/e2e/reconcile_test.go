@@ -36,7 +36,7 @@ func TestReconcile(t *testing.T) {
 	h.WaitFor("the image has another device", func() bool {
 		again, err = h.Store.Image(t.Context(), img.ID)
 		h.Check(err)
-		return again.State == store.Active && again.Tree.Device != img.Tree.Device
+		return again.State == store.StateActive && again.Tree.Device != img.Tree.Device
 	})
 	if again.Tree.Digest != img.Tree.Digest {
 		t.Errorf("made again with digest %s, was %s", again.Tree.Digest, img.Tree.Digest)
@@ -90,7 +90,7 @@ func TestWrongPool(t *testing.T) {
 	if _, err := devmapper.Create(invariants.ConfigOf(row)); !errors.Is(err, devmapper.ErrForeign) {
 		t.Errorf("a new pool over data of another: %v", err)
 	}
-	if now, err := h.Store.Image(t.Context(), img.ID); err != nil || now.State != store.Active {
+	if now, err := h.Store.Image(t.Context(), img.ID); err != nil || now.State != store.StateActive {
 		t.Errorf("the image is touched: %+v %v", now.Progress, err)
 	}
 	h.Check(os.Rename(right, row.Metadata))
@@ -115,7 +115,7 @@ func TestPoolWithoutItsDevices(t *testing.T) {
 	if out, code := h.Try("run"); code != 3 || !strings.Contains(out, "has none of its 2 devices") {
 		t.Errorf("run: %d %s", code, out)
 	}
-	if now := h.image(img.ID); now.State != store.Active {
+	if now := h.image(img.ID); now.State != store.StateActive {
 		t.Errorf("the image is touched: %+v", now.Progress)
 	}
 }

@@ -23,12 +23,12 @@ func TestRefusals(t *testing.T) {
 	}{
 		{
 			name: "traversal", key: "images/dotdot.tar",
-			body: tarballs.RootFS("x", 1, tarballs.Entry{Name: "../../etc/passwd", Body: "x"}), state: store.Violation,
+			body: tarballs.RootFS("x", 1, tarballs.Entry{Name: "../../etc/passwd", Body: "x"}), state: store.StateViolation,
 			says: "..",
 		},
 		{
 			name: "absolute name", key: "images/abs.tar",
-			body: tarballs.RootFS("x", 1, tarballs.Entry{Name: "/etc/passwd", Body: "x"}), state: store.Violation,
+			body: tarballs.RootFS("x", 1, tarballs.Entry{Name: "/etc/passwd", Body: "x"}), state: store.StateViolation,
 			says: "absolute",
 		},
 		{
@@ -38,7 +38,7 @@ func TestRefusals(t *testing.T) {
 		},
 		{
 			name: "escaping link", key: "images/esc.tar",
-			body: tarballs.RootFS("x", 1, tarballs.Entry{Name: "etc/l", Link: "../../../x"}), state: store.Violation,
+			body: tarballs.RootFS("x", 1, tarballs.Entry{Name: "etc/l", Link: "../../../x"}), state: store.StateViolation,
 			says: "etc/l",
 		},
 		{
@@ -51,21 +51,21 @@ func TestRefusals(t *testing.T) {
 			body: tarballs.RootFS("x", 1, tarballs.Entry{Name: "etc/null", Type: '3', Dev: [2]int64{1, 3}}),
 			says: "etc/null",
 		},
-		{name: "truncated", key: "images/short.tar", body: good[:len(good)/2], state: store.Rejected},
+		{name: "truncated", key: "images/short.tar", body: good[:len(good)/2], state: store.StateRejected},
 		{
 			name: "no image", key: "images/text.tar", body: []byte(strings.Repeat("this is no tar\n", 100)),
-			state: store.Rejected,
+			state: store.StateRejected,
 		},
-		{name: "compressed", key: "images/gz.tar", body: gzipped(good), state: store.Rejected, says: "gzip"},
+		{name: "compressed", key: "images/gz.tar", body: gzipped(good), state: store.StateRejected, says: "gzip"},
 		{
 			name: "not canonical", key: "images/flat.tar", body: tarballs.Tar(tarballs.Entry{Name: "readme", Body: "x"}),
-			state: store.Rejected, says: "etc",
+			state: store.StateRejected, says: "etc",
 		},
-		{name: "bad key", key: "images/../x.tar", body: good, state: store.Rejected},
+		{name: "bad key", key: "images/../x.tar", body: good, state: store.StateRejected},
 	} {
 		h.put(c.key, c.body)
 		img := h.WaitEnded(c.key)
-		if img.State != store.Rejected && img.State != store.Violation || c.state != "" && img.State != c.state ||
+		if img.State != store.StateRejected && img.State != store.StateViolation || c.state != "" && img.State != c.state ||
 			!strings.Contains(img.Reason, c.says) {
 			t.Errorf("%s: ended %s: %q; want %s naming %q", c.name, img.State, img.Reason, c.state, c.says)
 		}
@@ -154,8 +154,8 @@ func TestSeveralRecords(t *testing.T) {
 	h.Start()
 	h.WaitDrained()
 	for key, want := range map[string]store.State{
-		"images/0.tar": store.Active, "images/1.tar": store.Active,
-		"images/2.tar": store.Rejected,
+		"images/0.tar": store.StateActive, "images/1.tar": store.StateActive,
+		"images/2.tar": store.StateRejected,
 	} {
 		if img := h.WaitEnded(key); img.State != want {
 			t.Errorf("%s ended %s (%s), want %s", key, img.State, img.Reason, want)

@@ -78,7 +78,7 @@ func TestRemove(t *testing.T) {
 		h.refused(args, "in use", filepath.Base(two[1].Path))
 	}
 	h.Check(m.Close())
-	if now := h.snapshots(a.ID); !slices.Equal(now, two) || h.image(a.ID).State != store.Active {
+	if now := h.snapshots(a.ID); !slices.Equal(now, two) || h.image(a.ID).State != store.StateActive {
 		t.Errorf("after refusals: %+v, %+v", now, h.image(a.ID).Progress)
 	}
 	for _, sn := range two { // both are active still
@@ -93,7 +93,7 @@ func TestRemove(t *testing.T) {
 	h.tells(fmt.Sprintf("device %d deleting", two[0].Device), "history", "images/a.tar")
 	h.put("images/a.tar", body)
 	h.WaitDrained()
-	if left := h.snapshots(a.ID); len(left) != 0 || h.image(a.ID).State != store.Active {
+	if left := h.snapshots(a.ID); len(left) != 0 || h.image(a.ID).State != store.StateActive {
 		t.Errorf("a further message made %+v of %+v", left, h.image(a.ID).Progress)
 	}
 	h.Consumer("snapshot", "images/a.tar")
@@ -112,7 +112,7 @@ func TestRemove(t *testing.T) {
 	bad := h.WaitEnded("images/bad.tar")
 	h.tells("removed", "rm", "images/bad.tar")
 	h.tells("is pending", "submit", "images/bad.tar") // a second chance for one that was refused
-	if again := h.WaitEnded("images/bad.tar"); again.State != store.Rejected || again.Attempt <= bad.Attempt {
+	if again := h.WaitEnded("images/bad.tar"); again.State != store.StateRejected || again.Attempt <= bad.Attempt {
 		t.Errorf("submitted again: %+v", again.Progress)
 	}
 	h.Stop()
@@ -133,7 +133,7 @@ func (h *host) staysRemoved(img store.Image, body []byte) {
 	h.Stop()
 	h.Start()
 	h.WaitRunning()
-	if now := h.image(img.ID); now.State != store.Removed || h.events(img.ID) != before {
+	if now := h.image(img.ID); now.State != store.StateRemoved || h.events(img.ID) != before {
 		h.T.Errorf("image %d came back: %+v", img.ID, now.Progress)
 	}
 	if _, err := os.Stat(filepath.Join(h.dir(), "state", "blobs", fmt.Sprintf("%d.tar", img.ID))); !errors.Is(err,
@@ -270,8 +270,8 @@ func (h *host) removeKilled(key string, c cut) {
 	h.Look()
 	nothing := strings.HasPrefix(c.at, "before:removed:")
 	left, state := h.snapshots(img.ID), h.image(img.ID).State
-	if kept := len(left) == 1 && state == store.Active; nothing != kept || c.image && !nothing &&
-		state != store.Removed {
+	if kept := len(left) == 1 && state == store.StateActive; nothing != kept || c.image && !nothing &&
+		state != store.StateRemoved {
 		h.T.Errorf("%+v: image %s with the snapshots %+v", c, state, left)
 	}
 	want := map[bool]string{true: "removed, devices", false: "removed already"}[nothing]
@@ -304,7 +304,7 @@ func TestRemoveUnderMessages(t *testing.T) {
 		})
 		putting.Wait()
 		h.WaitDrained()
-		if now := h.image(img.ID); now.State != store.Removed {
+		if now := h.image(img.ID); now.State != store.StateRemoved {
 			t.Errorf("image %d is %+v", img.ID, now.Progress)
 		}
 	}

@@ -96,7 +96,7 @@ func TestOneUploadFillsTheDisk(t *testing.T) {
 	user := h.writes(h.first())
 	before := h.free()
 	h.put("images/big.tar", tarballs.RootFS("x", 3, big(345)))
-	if img := h.WaitEnded("images/big.tar"); img.State != store.Dead {
+	if img := h.WaitEnded("images/big.tar"); img.State != store.StateDead {
 		t.Errorf("an image for which there is no room: %+v", img.Progress)
 	}
 	h.WaitFor("its space comes back", func() bool { return h.free() > before-64 })

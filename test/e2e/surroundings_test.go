@@ -94,7 +94,7 @@ func TestFewDescriptors(t *testing.T) {
 	for i := range 12 {
 		h.put(fmt.Sprintf("images/%02d.tar", i), tarballs.RootFS("hello", 3, big(18)))
 	}
-	h.WaitLonger(time.Minute, "all are active", func() bool { return h.count(store.Active) == 12 })
+	h.WaitLonger(time.Minute, "all are active", func() bool { return h.count(store.StateActive) == 12 })
 	h.WaitDrained()
 	h.Stop()
 	h.Look()

@@ -264,9 +264,9 @@ func TestReservation(t *testing.T) {
 	for _, key := range []string{"images/a.tar", "images/b.tar"} {
 		h.put(key, tarballs.RootFS("hello", 3, big(50)))
 	}
-	h.WaitFor("one is active and one put off", func() bool { return h.count(store.Active) == 1 && h.putOff() > 0 })
+	h.WaitFor("one is active and one put off", func() bool { return h.count(store.StateActive) == 1 && h.putOff() > 0 })
 	h.Consumer("pool", "grow", "--data-size", "1GiB")
-	h.WaitFor("both are active", func() bool { return h.count(store.Active) == 2 })
+	h.WaitFor("both are active", func() bool { return h.count(store.StateActive) == 2 })
 	h.WaitDrained()
 	h.Stop()
 	h.Look()

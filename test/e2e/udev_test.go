@@ -72,7 +72,7 @@ func TestUdevdBehind(t *testing.T) {
 			h.Consumer("rm", "--force", key(i-2))
 		}
 	}
-	h.WaitFor("all images end", func() bool { return h.count(store.Active)+h.count(store.Removed) == n })
+	h.WaitFor("all images end", func() bool { return h.count(store.StateActive)+h.count(store.StateRemoved) == n })
 	stop()
 	for i := range n {
 		for _, reason := range h.failures(key(i)) {

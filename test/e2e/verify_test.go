@@ -31,7 +31,7 @@ func TestVerify(t *testing.T) {
 		t.Errorf("verify: %s", out)
 	}
 	h.put("images/a.tar", []byte("no archive")) // the newest version of the key, and refused
-	h.WaitFor("it is refused", func() bool { return h.count(store.Rejected) == 1 })
+	h.WaitFor("it is refused", func() bool { return h.count(store.StateRejected) == 1 })
 	for _, args := range [][]string{{"verify", "--json", "images/a.tar"}, {"snapshot", "--json", "images/a.tar"}} {
 		if out := h.Consumer(args...); !strings.Contains(out, fmt.Sprintf(`"image_id": %d`, img.ID)) {
 			t.Errorf("%v: %s", args, out)
@@ -90,7 +90,7 @@ func TestViolationsAndPolicies(t *testing.T) {
 	for _, name := range []string{"a", "b", "c"} {
 		before, last = last, tarballs.RootFS("x", 8, tarballs.Entry{Name: "../" + name, Body: name})
 		h.put("images/"+name+".tar", last)
-		if img := h.WaitEnded("images/" + name + ".tar"); img.State != store.Violation {
+		if img := h.WaitEnded("images/" + name + ".tar"); img.State != store.StateViolation {
 			t.Errorf("%s ended %s", name, img.State)
 		}
 	}
@@ -102,7 +102,7 @@ func TestViolationsAndPolicies(t *testing.T) {
 	h.put("images/debian/d.tar", setuid)
 	h.WaitActive("images/debian/d.tar")
 	h.put("images/other.tar", setuid)
-	if img := h.WaitEnded("images/other.tar"); img.State == store.Active {
+	if img := h.WaitEnded("images/other.tar"); img.State == store.StateActive {
 		t.Error("a policy reached beyond its prefix")
 	}
 	h.WaitDrained()
@@ -221,7 +221,7 @@ func TestVerifyLetsOthersIn(t *testing.T) {
 	for i := range 12 {
 		h.put(fmt.Sprintf("images/%d.tar", i), tarballs.RootFS("hello", 3, big(4)))
 	}
-	h.WaitFor("all are active", func() bool { return h.count(store.Active) == 12 })
+	h.WaitFor("all are active", func() bool { return h.count(store.StateActive) == 12 })
 	h.WaitDrained()
 	verify := exec.Command(h.Program(), "verify", "--all")
 	verify.Env = h.Environment()

@@ -63,7 +63,7 @@ func (h *Host) WaitEnded(key string) store.Image {
 		if len(images) > 0 {
 			img = images[len(images)-1]
 		}
-		return len(images) > 0 && img.State != store.Pending
+		return len(images) > 0 && img.State != store.StatePending
 	})
 	return img
 }
@@ -73,7 +73,7 @@ func (h *Host) WaitEnded(key string) store.Image {
 func (h *Host) WaitActive(key string) store.Image {
 	h.T.Helper()
 	img := h.WaitEnded(key)
-	if img.State != store.Active {
+	if img.State != store.StateActive {
 		h.Check(fmt.Errorf("%s ended %s: %s", key, img.State, img.Reason))
 	}
 	return img

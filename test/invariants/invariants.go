@@ -120,10 +120,10 @@ func (h Host) devices(b *broken) {
 	rows, active := map[devmapper.ID]bool{}, map[devmapper.ID]bool{}
 	for _, d := range h.Devices {
 		rows[devmapper.ID(d.ID)] = true
-		if d.State != store.Ready {
+		if d.State != store.DeviceReady {
 			b.addf("device %d is %s", d.ID, d.State)
 		}
-		if d.Kind == store.SnapshotDevice {
+		if d.Kind == store.DeviceKindSnapshot {
 			active[devmapper.ID(d.ID)] = true
 		}
 	}
@@ -170,7 +170,7 @@ const (
 func (h Host) files(b *broken) {
 	claimed := map[string]bool{}
 	for _, img := range h.Images {
-		if img.State == store.Active {
+		if img.State == store.StateActive {
 			if img.Blob != nil { // it may be lost while the image is in use
 				claimed[img.Blob.Path] = true
 			}

@@ -14,22 +14,22 @@ func sound(t *testing.T) Host {
 	t.Helper()
 	blob := &store.Blob{Path: filepath.Join("/s", blobs, "b"), SHA256: "b"}
 	tree := &store.Tree{Device: 1, Digest: "sha256:m"}
-	events := []store.Event{{Kind: store.Queued}}
-	for i, stage := range []store.Stage{store.Download, store.Unpack, store.Activate} {
+	events := []store.Event{{Kind: store.EventQueued}}
+	for i, stage := range []store.Stage{store.StageDownload, store.StageUnpack, store.StageActivate} {
 		n := int64(i + 1)
-		events = append(events, store.Event{Kind: store.Begun, Stage: stage, Attempt: n},
-			store.Event{Kind: store.Done, Stage: stage, Attempt: n})
+		events = append(events, store.Event{Kind: store.EventBegun, Stage: stage, Attempt: n},
+			store.Event{Kind: store.EventDone, Stage: stage, Attempt: n})
 	}
 	events[2].Detail.Blob, events[4].Detail.Tree = blob, tree
 	p, err := store.Fold(events)
-	if err != nil || p.State != store.Active {
+	if err != nil || p.State != store.StateActive {
 		t.Fatal(p, err)
 	}
 	return Host{
 		StateDir: "/s", Images: []store.Image{{ID: 1, Progress: p}}, Events: map[int64][]store.Event{1: events},
 		Devices: []store.Device{
-			{ID: 1, Kind: store.ImageDevice, State: store.Ready},
-			{ID: 2, Kind: store.SnapshotDevice, State: store.Ready},
+			{ID: 1, Kind: store.DeviceKindImage, State: store.DeviceReady},
+			{ID: 2, Kind: store.DeviceKindSnapshot, State: store.DeviceReady},
 		},
 		Thins: []devmapper.ID{1, 2}, Active: []devmapper.ActiveDevice{{ID: 2, Name: "s"}},
 		Pool:  devmapper.Status{Mode: devmapper.ModeReadWrite},
@@ -44,7 +44,7 @@ func TestBroken(t *testing.T) {
 	}
 	for want, spoil := range map[string]func(h *Host){
 		"the pool is not sound":                   func(h *Host) { h.Pool.HeldRoot = true },
-		"device 1 is sealed":                      func(h *Host) { h.Devices[0].State = store.Sealed },
+		"device 1 is sealed":                      func(h *Host) { h.Devices[0].State = store.DeviceSealed },
 		"thin device 3 is in the pool and not":    func(h *Host) { h.Thins = append(h.Thins, 3) },
 		"thin device 1 is in the journal and not": func(h *Host) { h.Thins = h.Thins[1:] },
 		"active device i should not be": func(h *Host) {

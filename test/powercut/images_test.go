@@ -31,7 +31,7 @@ var images = sync.OnceValue(func() []image {
 
 // newImage makes an image of so many small files and so many of 3 MiB.
 func newImage(name string, small, large int) image {
-	img := image{key: "images/" + name + ".tar", ends: store.Active, files: map[string]string{}}
+	img := image{key: "images/" + name + ".tar", ends: store.StateActive, files: map[string]string{}}
 	entries := []tarballs.Entry{{Name: "etc/"}, {Name: "usr/"}, {Name: "var/"}}
 	random := rand.NewChaCha8([32]byte([]byte(fmt.Sprintf("%-32s", name))))
 	for i := range small + large {
@@ -52,7 +52,7 @@ func newImage(name string, small, large int) image {
 // newRefused makes an archive that is refused as an attack.
 func newRefused(name string) image {
 	return image{
-		key: "images/" + name + ".tar", ends: store.Violation,
+		key: "images/" + name + ".tar", ends: store.StateViolation,
 		archive: tarballs.Tar(tarballs.Entry{Name: "etc/"},
 			tarballs.Entry{Name: "../out", Body: string(bytes.Repeat([]byte("x"), 10000))}),
 	}

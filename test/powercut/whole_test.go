@@ -156,7 +156,7 @@ func (h *host) whole() {
 
 func active(list []store.Image) (n int) {
 	for _, img := range list {
-		if img.State == store.Active {
+		if img.State == store.StateActive {
 			n++
 		}
 	}
@@ -170,7 +170,7 @@ func (h *host) wholeFilesystems(found invariants.Host) {
 	check(h.T, err)
 	defer pool.Close()
 	for _, d := range found.Devices {
-		if d.Kind != store.ImageDevice {
+		if d.Kind != store.DeviceKindImage {
 			continue
 		}
 		path, err := pool.Activate(devmapper.ID(d.ID), devmapper.KindImage, d.Bytes, true)
@@ -185,7 +185,7 @@ func (h *host) wholeSnapshots(img store.Image) {
 	h.T.Helper()
 	rows, err := h.Store.SnapshotsOf(h.T.Context(), img.ID)
 	check(h.T, err)
-	if img.State == store.Active && len(rows) == 0 {
+	if img.State == store.StateActive && len(rows) == 0 {
 		h.T.Errorf("%s is active and has no snapshot", img.Key)
 	}
 	for _, sn := range rows {

@@ -108,7 +108,7 @@ func (s *soak) mix() {
 	for range backlog / 2 {
 		s.upload(first)
 	}
-	s.WaitFor("there is something to work with", func() bool { return s.count(store.Active) >= backlog/2 })
+	s.WaitFor("there is something to work with", func() bool { return s.count(store.StateActive) >= backlog/2 })
 	var all sync.WaitGroup
 	for range workers {
 		all.Go(s.work)
@@ -231,7 +231,7 @@ func (s *soak) pause(d time.Duration) {
 // be kept from its work.
 func (s *soak) waitForRoom() {
 	for range 50 {
-		if s.count(store.Pending) < backlog || s.isOver() {
+		if s.count(store.StatePending) < backlog || s.isOver() {
 			return
 		}
 		s.pause(50 * time.Millisecond)

@@ -116,7 +116,7 @@ func (o *object) newVersion(build func() []byte, want store.State, hello string)
 
 // mayBeUsed: it is an image, as far as is known.
 func (v *version) mayBeUsed() bool {
-	return v.want == store.Active && v.told && !v.removed && !v.passed && !v.broken
+	return v.want == store.StateActive && v.told && !v.removed && !v.passed && !v.broken
 }
 
 func (v *version) isMounted() bool {
@@ -139,7 +139,7 @@ func (s *soak) claimActive(r *rand.Rand) (*object, *version) {
 	}
 	list := slices.DeleteFunc(slices.Clone(o.versions), func(v *version) bool { return !v.mayBeUsed() })
 	v := list[r.IntN(len(list))]
-	if s.look(o, v) == store.Active && !v.broken {
+	if s.look(o, v) == store.StateActive && !v.broken {
 		return o, v
 	}
 	s.release(o)
@@ -155,10 +155,10 @@ func (s *soak) look(o *object, v *version) store.State {
 		s.Check(err)
 	}
 	v.image = img.ID
-	v.passed = v != o.current && (img.State == store.Superseded || img.State == store.Vanished)
+	v.passed = v != o.current && (img.State == store.StateSuperseded || img.State == store.StateVanished)
 	switch {
 	case v.broken || v.removed:
-	case img.State == store.Active:
+	case img.State == store.StateActive:
 		s.lookAtSnapshots(o, v)
 	case v.seen:
 		s.breaks(v, "%s: image %d was active and is %s: %s", o.key, img.ID, img.State, img.Reason)
@@ -226,11 +226,11 @@ func (s *soak) wrong() (list []string) {
 func (v *version) mayEnd(o *object) []store.State {
 	switch {
 	case v.removed:
-		return []store.State{store.Removed}
+		return []store.State{store.StateRemoved}
 	case v == o.current || v.seen:
 		return []store.State{v.want}
 	case !v.told:
-		return []store.State{"", v.want, store.Superseded, store.Vanished}
+		return []store.State{"", v.want, store.StateSuperseded, store.StateVanished}
 	}
-	return []store.State{v.want, store.Superseded, store.Vanished}
+	return []store.State{v.want, store.StateSuperseded, store.StateVanished}
 }

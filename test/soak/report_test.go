@@ -78,13 +78,13 @@ func (s *soak) unpackTimes() (list []time.Duration) {
 		for _, e := range events {
 			seq = e.Seq
 			at := attempt{e.Image, e.Attempt}
-			if e.Stage != store.Unpack {
+			if e.Stage != store.StageUnpack {
 				continue
 			}
 			switch e.Kind {
-			case store.Begun:
+			case store.EventBegun:
 				begun[at] = e.At
-			case store.Done:
+			case store.EventDone:
 				list = append(list, e.At.Sub(begun[at]))
 			}
 		}

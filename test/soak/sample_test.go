@@ -39,8 +39,8 @@ func (p sample) String() string {
 func (s *soak) sample() {
 	s.T.Helper()
 	p := sample{
-		after: time.Since(s.began), active: s.count(store.Active), pending: s.count(store.Pending),
-		refused:  s.count(store.Rejected, store.Violation, store.Superseded, store.Vanished, store.Dead, store.Removed),
+		after: time.Since(s.began), active: s.count(store.StateActive), pending: s.count(store.StatePending),
+		refused:  s.count(store.StateRejected, store.StateViolation, store.StateSuperseded, store.StateVanished, store.StateDead, store.StateRemoved),
 		database: size(s.Database()), wal: size(s.Database() + "-wal"), files: countFiles(s.State),
 	}
 	devices, err := s.Store.Devices(s.T.Context())

@@ -58,7 +58,7 @@ func (s *soak) waitRest() {
 	defer tick.Stop()
 	rests := 0
 	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); <-tick.C {
-		if s.count(store.Pending) > 0 || !s.IsDrained() {
+		if s.count(store.StatePending) > 0 || !s.IsDrained() {
 			rests = 0
 			continue
 		}
@@ -66,7 +66,7 @@ func (s *soak) waitRest() {
 			return
 		}
 	}
-	s.Errorf("three minutes after the last upload %d images are pending", s.count(store.Pending))
+	s.Errorf("three minutes after the last upload %d images are pending", s.count(store.StatePending))
 }
 
 // quiet checks a daemon that has nothing to do.
@@ -116,7 +116,7 @@ func (s *soak) activatedOnce() {
 			s.Check(err)
 			made := 0
 			for _, e := range events {
-				if e.Kind == store.Done && e.Stage == store.Activate {
+				if e.Kind == store.EventDone && e.Stage == store.StageActivate {
 					made++
 				}
 			}
@@ -135,7 +135,7 @@ func (s *soak) removeAll() {
 	images, err := s.Store.Images(s.T.Context())
 	s.Check(err)
 	for _, img := range images {
-		if img.State == store.Active {
+		if img.State == store.StateActive {
 			s.runs("rm", "--force", fmt.Sprint(img.ID))
 		}
 	}

@@ -30,7 +30,7 @@ func (s *soak) upload(r *rand.Rand) bool {
 // several, so that there are times of many removals and times of few.
 func (s *soak) makeRoom(r *rand.Rand) {
 	s.waitForRoom()
-	switch n := s.count(store.Active, store.Pending); {
+	switch n := s.count(store.StateActive, store.StatePending); {
 	case n < mostImages:
 		return
 	case n > 2*mostImages: // removals do not keep up
@@ -40,7 +40,7 @@ func (s *soak) makeRoom(r *rand.Rand) {
 	}
 	defer s.removing.Unlock()
 	for range 2 * (mostImages - fewImages) {
-		if s.count(store.Active, store.Pending) <= fewImages || s.isOver() {
+		if s.count(store.StateActive, store.StatePending) <= fewImages || s.isOver() {
 			return
 		}
 		if s.removeImage(r) {
@@ -57,10 +57,10 @@ func goodVersion(o *object, r *rand.Rand) *version {
 	if r.IntN(5) == 0 {
 		good := archives().good
 		c := good[r.IntN(len(good))]
-		return o.newVersion(func() []byte { return c.Bytes }, store.Active, "")
+		return o.newVersion(func() []byte { return c.Bytes }, store.StateActive, "")
 	}
 	hello, files := fmt.Sprintf("%016x", r.Uint64()), 3+r.IntN(40)
-	return o.newVersion(func() []byte { return tarballs.RootFS(hello, files) }, store.Active, hello)
+	return o.newVersion(func() []byte { return tarballs.RootFS(hello, files) }, store.StateActive, hello)
 }
 
 // put uploads a version, and its event goes out.
@@ -121,9 +121,9 @@ func (s *soak) uploadHostile(r *rand.Rand) bool {
 	defer s.release(o)
 	bad := archives().bad
 	c := bad[r.IntN(len(bad))]
-	want := store.Rejected
+	want := store.StateRejected
 	if c.Violation {
-		want = store.Violation
+		want = store.StateViolation
 	}
 	s.put(o, o.newVersion(func() []byte { return c.Bytes }, want, ""))
 	return true
@@ -161,7 +161,7 @@ func (s *soak) overwrite(r *rand.Rand) bool {
 // key holds what it held before, and so must the host.
 func (s *soak) thereAndBack(r *rand.Rand) bool {
 	s.makeRoom(r)
-	o := s.claim(r, func(o *object) bool { return o.current != nil && o.current.want == store.Active })
+	o := s.claim(r, func(o *object) bool { return o.current != nil && o.current.want == store.StateActive })
 	if o == nil {
 		return false
 	}
