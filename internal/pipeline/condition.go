@@ -174,16 +174,22 @@ func (p *Pipeline) fit() error {
 	return p.poolRoom()
 }
 
+// leastFreeDisk is what a file system must have free whatever the reserve: with less, not
+// even the smallest image gets through, and the failure would be counted as its own.
+const leastFreeDisk = 1 << 20
+
 // diskRoom checks the reserve of the file systems that hold our files.
 func (p *Pipeline) diskRoom() error {
+	least := max(p.cfg.MinFreeDisk, leastFreeDisk)
 	for _, dir := range p.cfg.Disks {
 		_, free, err := freeUnder(dir)
 		if err != nil {
 			return fmt.Errorf("%w: %w", errDiskLow, err)
 		}
-		if free < p.cfg.MinFreeDisk {
-			return fmt.Errorf("%w: %d MiB are free under %s, %d MiB are the reserve (STATE_MIN_FREE): make room there, or enlarge it",
-				errDiskLow, free>>20, dir, p.cfg.MinFreeDisk>>20)
+		if free < least {
+			return fmt.Errorf("%w: %d MiB are free under %s, "+
+				"%d MiB are the reserve (STATE_MIN_FREE): make room there, or enlarge it",
+				errDiskLow, free>>20, dir, least>>20)
 		}
 	}
 	return nil

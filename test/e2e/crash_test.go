@@ -75,7 +75,7 @@ func TestKilledInBetween(t *testing.T) {
 // A stop in the middle rolls back without a verdict, and gives the message back at once.
 func TestStoppedInBetween(t *testing.T) {
 	h := newHost(t, "SHUTDOWN_GRACE=0s")
-	h.put("images/a.tar", tarballs.RootFS("hello", 400))
+	h.put("images/a.tar", tarballs.RootFS("hello", 400, big(40))) // not sealed before the stop
 	h.Start()
 	h.waitEvent("images/a.tar", "step unpack formatted")
 	h.Stop()

@@ -244,7 +244,7 @@ func TestDiskFull(t *testing.T) {
 	for i := range 3 {
 		h.put(fmt.Sprintf("images/b%d.tar", i), tarballs.RootFS("world", 300))
 	}
-	h.waitPaused(since, "database cannot be written")
+	h.waitPaused(since, "disk is low on space")
 	h.serves(img)
 	h.Check(os.Remove(filler))
 	for i := range 3 {
