@@ -11,6 +11,8 @@ import (
 
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/internal/durable"
 )
 
 // MetadataSize is how many bytes of metadata a pool should have. The kernel's
@@ -70,16 +72,7 @@ func createFile(path string, size int64, enlarge func(f *os.File, size int64) er
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return durable.SyncDir(filepath.Dir(path))
 }
 
 // HasSuperblock tells whether a metadata device or file holds a pool, intact or damaged.

@@ -7,11 +7,12 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/internal/durable"
 )
 
 // ErrDamaged says that the pool's metadata does not pass its check.
@@ -242,12 +243,9 @@ func runThinRepair(ctx context.Context, cfg Config, in, out string) error {
 // saveAside gives a file a name under which nothing of ours looks for it.
 func saveAside(cfg Config, path string) (string, error) {
 	aside := cfg.Metadata + damagedSuffix + "-" + strconv.FormatInt(time.Now().UnixNano(), 10)
-	err := os.Rename(path, aside)
+	err := durable.Rename(path, aside)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
-	if err != nil {
-		return "", err
-	}
-	return aside, syncDir(filepath.Dir(path))
+	return aside, err
 }

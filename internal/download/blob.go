@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"imagemanager.internal/internal/durable"
 )
 
 // Check tells whether the file is still the blob. Size, inode and modification time as
@@ -114,7 +116,7 @@ func (d *Downloader) Remove(name string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return syncDir(d.cfg.Dir)
+	return durable.SyncDir(d.cfg.Dir)
 }
 
 // List returns the names of all files in the directory in order, those of temporary files

@@ -29,6 +29,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
+	"imagemanager.internal/internal/durable"
 	"imagemanager.internal/internal/failpoint"
 )
 
@@ -126,7 +127,7 @@ func New(api API, cfg Config) (*Downloader, error) {
 	if err := os.Chmod(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("blob directory: %w", err)
 	}
-	if err := syncDir(filepath.Dir(dir)); err != nil {
+	if err := durable.SyncDir(filepath.Dir(dir)); err != nil {
 		return nil, fmt.Errorf("blob directory: %w", err)
 	}
 	return &Downloader{api: api, cfg: cfg}, nil
@@ -257,7 +258,7 @@ func publish(path string, blob Blob) (Blob, error) {
 	}
 	failpoint.Here("after", "rename", "blob")
 	blob.Path = path
-	return blob, syncDir(filepath.Dir(path))
+	return blob, durable.SyncDir(filepath.Dir(path))
 }
 
 // clear removes what a failed download leaves, but for what the next one can resume from.
@@ -269,7 +270,7 @@ func (d *Downloader) clear(name string, failure error) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return syncDir(d.cfg.Dir)
+	return durable.SyncDir(d.cfg.Dir)
 }
 
 // resumable tells whether the object is still there to be had and the disk still there to

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"imagemanager.internal/internal/durable"
 	"imagemanager.internal/internal/failpoint"
 )
 
@@ -63,7 +64,7 @@ func resumePartial(path string, id identity) (_ *partial, err error) {
 // state.
 func beginPartial(path string, id identity) (_ *partial, err error) {
 	// The old state must be gone for good before there are new bytes for it to lie about.
-	if err := errors.Join(discard(path), syncDir(filepath.Dir(path))); err != nil {
+	if err := errors.Join(discard(path), durable.SyncDir(filepath.Dir(path))); err != nil {
 		return nil, err
 	}
 	p := &partial{object: id, sha256: sha256.New(), other: id.Checksum.hasher()}

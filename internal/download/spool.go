@@ -142,13 +142,3 @@ func inode(info os.FileInfo) uint64 {
 	}
 	return 0
 }
-
-// syncDir makes the names in a directory durable: fsync(2) of a file does not.
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
-}

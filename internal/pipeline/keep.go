@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/durable"
 	"imagemanager.internal/internal/failpoint"
 	"imagemanager.internal/internal/store"
 )
@@ -39,10 +40,7 @@ func (p *Pipeline) saveManifest(m *archive.Manifest) (err error) {
 		return err
 	}
 	failpoint.Here("before", "rename", "manifest")
-	if err := os.Rename(f.Name(), p.manifestPath(m.Digest())); err != nil {
-		return err
-	}
-	return syncDir(p.cfg.ManifestDir)
+	return durable.Rename(f.Name(), p.manifestPath(m.Digest()))
 }
 
 // lockManifests keeps removers of manifests out (LOCK_SH), from before one is written
@@ -183,11 +181,11 @@ func (p *Pipeline) setAside(b *store.Blob) error {
 	if err := p.makeRoomAside(b.Size); err != nil {
 		return err
 	}
-	err := os.Rename(b.Path, filepath.Join(p.cfg.ViolationDir, b.SHA256+".tar"))
+	err := durable.Rename(b.Path, filepath.Join(p.cfg.ViolationDir, b.SHA256+".tar"))
 	if errors.Is(err, fs.ErrNotExist) { // somebody else did it meanwhile
 		return nil
 	}
-	return errors.Join(err, syncDir(p.cfg.ViolationDir))
+	return err
 }
 
 func (p *Pipeline) makeRoomAside(size int64) error {
@@ -230,14 +228,4 @@ func (p *Pipeline) discardBlob(job *Job) error {
 		err = p.setAside(job.image.Blob)
 	}
 	return errors.Join(err, p.Downloader.Remove(blobName(job.image.ID)))
-}
-
-// syncDir makes the names in a directory durable.
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
 }

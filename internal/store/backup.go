@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 
 	"github.com/mattn/go-sqlite3"
+
+	"imagemanager.internal/internal/durable"
 )
 
 // BackedUp describes a copy of the database.
@@ -55,10 +57,7 @@ func (s *Store) Backup(ctx context.Context, path string, replace bool) (b Backed
 	if err := errors.Join(f.Sync(), s.mayWrite(b.Path, replace)); err != nil {
 		return b, err
 	}
-	if err := os.Rename(f.Name(), b.Path); err != nil {
-		return b, err
-	}
-	return b, syncDir(filepath.Dir(b.Path))
+	return b, durable.Rename(f.Name(), b.Path)
 }
 
 // mayWrite refuses to replace a file, and the database itself in any case.
@@ -129,14 +128,4 @@ func checkCopy(ctx context.Context, path string) (seq int64, err error) {
 	}
 	err = db.QueryRowContext(ctx, "SELECT ifnull(max(seq), 0) FROM events").Scan(&seq)
 	return seq, err
-}
-
-// syncDir makes the names in a directory durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
