@@ -5,8 +5,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 GOLANGCI_VERSION := v2.15.0
+DEADCODE_VERSION := v0.38.0
 CACHE := $(CURDIR)/.cache
 GOLANGCI := $(CACHE)/golangci-lint-$(GOLANGCI_VERSION)
+DEADCODE := $(CACHE)/deadcode-$(DEADCODE_VERSION)
 IMAGE ?= $(CACHE)/debian-minbase.tar
 UML := $(CURDIR)/bin/uml-run
 N ?= 500
@@ -112,13 +114,22 @@ test-debian: build-test $(CACHE)/debian-minbase.tar $(CACHE)/debian-python3-gcc.
 	$(DM) CIM_DEBIAN_IMAGES=$(CACHE)/debian-minbase.tar:$(CACHE)/debian-python3-gcc.tar bin/uml-test -v -run '^TestDebianImages$$' ./test/e2e
 
 .PHONY: lint
-lint: $(GOLANGCI) ## golangci-lint, pinned
+lint: $(GOLANGCI) $(DEADCODE) ## golangci-lint and deadcode, pinned
 	$(GOLANGCI) run ./...
+	@for tags in '' failpoint; do \
+		dead=$$($(DEADCODE) -tags="$$tags" ./cmd/...); \
+		test -z "$$dead" || { echo "$$dead" >&2; exit 1; }; \
+	done
 
 $(GOLANGCI):
 	@mkdir -p $(CACHE)
 	GOBIN=$(CACHE) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 	@mv $(CACHE)/golangci-lint $@
+
+$(DEADCODE):
+	@mkdir -p $(CACHE)
+	GOBIN=$(CACHE) go install golang.org/x/tools/cmd/deadcode@$(DEADCODE_VERSION)
+	@mv $(CACHE)/deadcode $@
 
 .PHONY: bench
 bench: build-test ## the benchmarks; compare ratios within one run
