@@ -15,6 +15,7 @@ import (
 
 	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/pipeline"
+	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/queue"
 )
 
@@ -99,26 +100,39 @@ func loadConfig(fs *flag.FlagSet, args []string) (config, error) {
 	return c, err
 }
 
-// pipeline translates the configuration for the pipeline. checkCommon has passed.
-func (c config) pipeline() pipeline.Config {
+// provision translates the configuration for package provision. checkCommon has passed.
+func (c config) provision() provision.Config {
 	limits := archive.DefaultLimits()
 	limits.ImageBytes, limits.FileBytes, limits.Entries = int64(c.MaxImage), int64(c.MaxFile), c.MaxEntries
 	policies := map[string]archive.Policy{}
 	for prefix, policy := range c.Policies {
 		policies[prefix] = archive.Policy(policy)
 	}
+	return provision.Config{
+		Prefix: c.Prefix,
+		Policy: archive.Policy(c.Policy), Policies: policies, Limits: limits, DeviceBytes: int64(c.DeviceSize),
+		StateDir: c.StateDir, MinFreeDisk: int64(c.MinFreeDisk),
+		ManifestDir:  filepath.Join(c.StateDir, "manifests"),
+		ViolationDir: filepath.Join(c.StateDir, "violations"), ViolationBytes: int64(c.Violations),
+	}
+}
+
+// pipeline translates the configuration for the pipeline. checkCommon has passed.
+func (c config) pipeline() pipeline.Config {
+	p := c.provision()
 	return pipeline.Config{
-		Bucket: c.Bucket, Prefix: c.Prefix, Policies: policies,
-		ManifestDir: filepath.Join(c.StateDir, "manifests"), ViolationDir: filepath.Join(c.StateDir, "violations"),
-		ViolationBytes: int64(c.Violations),
-		Downloads:      c.Downloads, Unpacks: c.Unpacks, Activations: c.Activations,
+		Bucket: c.Bucket, Prefix: c.Prefix,
+		Downloads: c.Downloads, Unpacks: c.Unpacks, Activations: c.Activations,
 		DownloadTimeout: c.DownloadTimeout, UnpackTimeout: c.UnpackTimeout, ActivateTimeout: c.ActivateTimeout,
-		Policy: archive.Policy(c.Policy), Limits: limits, DeviceBytes: int64(c.DeviceSize),
 		MaxAttempts: c.MaxAttempts, MaxCutOffs: c.MaxCutOffs, Unclaimed: 2 * c.Visibility, Backoff: c.Backoff,
 		Grace:       c.Grace,
 		KeepForeign: c.Foreign == "keep", BackfillAtStart: c.BackfillAtStart, BackfillEvery: c.BackfillEvery,
 		StateDir: c.StateDir, MinFreeDisk: int64(c.MinFreeDisk), ReconcileEvery: c.ReconcileEvery,
 		MinFreeData: c.MinFreeData / 100, MinFreeMetadata: c.MinFreeMetadata / 100,
+		Kept: map[string]string{
+			"archives":  filepath.Join(c.StateDir, "blobs"),
+			"manifests": p.ManifestDir, "violations": p.ViolationDir,
+		},
 	}
 }
 

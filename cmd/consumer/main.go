@@ -19,7 +19,7 @@ import (
 	"syscall"
 
 	"imagemanager.internal/internal/devmapper"
-	"imagemanager.internal/internal/pipeline"
+	"imagemanager.internal/internal/reconcile"
 	"imagemanager.internal/internal/store"
 )
 
@@ -133,7 +133,7 @@ func report(err error, w io.Writer) int {
 		errors.Is(err, devmapper.ErrNoSuperblock),
 		errors.Is(err, devmapper.ErrHasSuperblock), errors.Is(err, devmapper.ErrReadOnly),
 		errors.Is(err, devmapper.ErrDamaged), errors.Is(err, devmapper.ErrUnidentified), errors.Is(err, errNoPool),
-		errors.Is(err, errPoolLost), errors.Is(err, pipeline.ErrWrongPool), damaged:
+		errors.Is(err, errPoolLost), errors.Is(err, reconcile.ErrWrongPool), damaged:
 		return 3
 	case errors.Is(err, store.ErrNotFound):
 		return 5

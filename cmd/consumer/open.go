@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
@@ -109,79 +107,31 @@ func poolConfig(row store.Pool) devmapper.Config {
 	}
 }
 
-// openPipeline wires the leaves to the pipeline.
+// openPipeline wires the pipeline to this machine, to the queue and to the bucket.
 func (s *system) openPipeline(ctx context.Context, reg prometheus.Registerer) (*pipeline.Pipeline, error) {
 	s3c, sqsc, err := s.clients(ctx)
 	if err != nil {
 		return nil, err
 	}
-	metrics := pipeline.NewMetrics(reg)
 	source := download.NewRegional(s3c)
-	down, err := download.New(source,
-		download.Config{Dir: filepath.Join(s.cfg.StateDir, "blobs"), MaxBytes: int64(s.cfg.MaxImage)})
+	l, err := s.openLocal(ctx, source, reg)
 	if err != nil {
 		return nil, err
 	}
 	cfg := s.cfg.pipeline()
-	if cfg.Disks, cfg.PoolDir, err = s.disks(ctx); err != nil {
-		return nil, err
-	}
-	return pipeline.New(cfg, pipeline.Parts{
+	cfg.Disks = l.disks
+	metrics := pipeline.NewMetrics(reg)
+	return pipeline.New(cfg, pipeline.Deps{
 		Store:      s.store,
 		Queue:      queue.New(sqsc, s.cfg.queue(metrics.Queue())),
-		Downloader: down,
 		Bucket:     download.NewBucket(source, s.cfg.Bucket, s.cfg.Prefix),
 		Pool:       s.pool,
+		Host:       l.host,
+		Recorder:   l.record,
+		Reconciler: l.reconciler,
+		Rules:      s.cfg.provision().Rules,
 		Log:        s.log,
 		Metrics:    metrics,
 		Exclusive:  s.exclusive,
 	})
-}
-
-// disks are the directories whose file systems must have room: that of the state, and
-// those of the pool's files. poolDir is where its data file grows, "" if they are on a
-// block device.
-func (s *system) disks(ctx context.Context) (dirs []string, poolDir string, err error) {
-	dirs = []string{s.cfg.StateDir}
-	if s.store == nil { // it is being made anew
-		return dirs, "", nil
-	}
-	row, err := s.store.Pool(ctx)
-	if err != nil {
-		return nil, "", err
-	}
-	for _, path := range []string{row.Data, row.Metadata} {
-		info, err := os.Stat(path)
-		if err != nil || !info.Mode().IsRegular() {
-			continue
-		}
-		if path == row.Data {
-			poolDir = filepath.Dir(path)
-		}
-		if !slices.Contains(dirs, filepath.Dir(path)) {
-			dirs = append(dirs, filepath.Dir(path))
-		}
-	}
-	return dirs, poolDir, nil
-}
-
-// openBeside wires a pipeline for one command about the pool, beside a running daemon or
-// without one, but not beside its recovery.
-func (s *system) openBeside(ctx context.Context) (*pipeline.Pipeline, error) {
-	p, err := s.lookBeside(ctx)
-	if err == nil {
-		s.renewPool(ctx)
-	}
-	return p, err
-}
-
-// lookBeside is openBeside for a command that changes nothing: not even the generation.
-func (s *system) lookBeside(ctx context.Context) (*pipeline.Pipeline, error) {
-	if err := s.lockPool(ctx, poolPatience); err != nil {
-		return nil, err
-	}
-	if err := s.openPool(ctx); err != nil {
-		return nil, err
-	}
-	return s.openPipeline(ctx, prometheus.NewRegistry())
 }

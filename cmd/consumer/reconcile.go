@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io"
 
-	"imagemanager.internal/internal/pipeline"
+	"imagemanager.internal/internal/reconcile"
 )
 
 // cmdReconcile brings journal, pool and files into agreement, as the daemon does at its
@@ -29,47 +29,48 @@ func cmdReconcile(ctx context.Context, args []string, out io.Writer) error {
 		if *dry {
 			open = s.lookBeside
 		}
-		p, err := open(ctx)
+		l, err := open(ctx)
 		if err != nil {
 			return err
 		}
+		r := l.reconciler(nil)
 		if *dry && s.daemonRunning() {
-			plan, err := p.PlanTwice(ctx)
+			diff, err := r.DiffTwice(ctx)
 			if err != nil {
 				return err
 			}
-			return printPlan(out, plan, asJSON)
+			return printDiff(out, diff, asJSON)
 		}
-		plan, err := p.Plan(ctx, true)
-		var done pipeline.Recovered
+		diff, err := r.Diff(ctx, true)
+		var done reconcile.Recovered
 		if err == nil && !*dry {
-			done, err = p.Recover(ctx)
+			done, err = r.Recover(ctx)
 		}
 		if err != nil {
 			return err
 		}
-		return errors.Join(printPlan(out, plan, asJSON), done.Err())
+		return errors.Join(printDiff(out, diff, asJSON), done.Err())
 	})
 }
 
-func printPlan(out io.Writer, plan pipeline.Plan, asJSON bool) error {
+func printDiff(out io.Writer, diff reconcile.Diff, asJSON bool) error {
 	if asJSON {
-		return printJSON(out, nonNil(plan.Actions))
+		return printJSON(out, nonNil(diff.Actions))
 	}
-	if plan.InHand > 0 {
-		fmt.Fprintf(out, "not looked at, because the daemon works on them: %d images\n", plan.InHand)
+	if diff.InHand > 0 {
+		fmt.Fprintf(out, "not looked at, because the daemon works on them: %d images\n", diff.InHand)
 	}
-	if len(plan.Actions) == 0 {
+	if len(diff.Actions) == 0 {
 		fmt.Fprintln(out, "journal, pool and files agree: nothing to do")
 		return nil
 	}
 	t := newTable(out, "DO", "WHAT", "IMAGE", "REASON")
-	for _, a := range plan.Actions {
+	for _, a := range diff.Actions {
 		image := ""
 		if a.Image > 0 {
 			image = fmt.Sprint(a.Image)
 		}
-		t.row(string(a.Do), a.What, dash(image), a.Reason)
+		t.row(string(a.Kind), a.What, dash(image), a.Reason)
 	}
 	return t.flush()
 }

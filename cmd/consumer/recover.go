@@ -14,7 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"imagemanager.internal/internal/devmapper"
-	"imagemanager.internal/internal/pipeline"
+	"imagemanager.internal/internal/reconcile"
 	"imagemanager.internal/internal/store"
 )
 
@@ -51,18 +51,19 @@ func cmdRecover(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	p, err := s.openPipeline(ctx, prometheus.NewRegistry())
+	l, err := s.openLocal(ctx, nil, prometheus.NewRegistry())
 	if err != nil {
 		return err
 	}
-	found, err := s.recover(ctx, p, row, *dry)
+	r := l.reconciler(nil)
+	found, err := s.recover(ctx, r, row, *dry)
 	if err != nil || *dry {
 		err = errors.Join(err, s.leaveAsFound(row, attached))
 	}
 	if err != nil {
 		return err
 	}
-	files, err := p.Unclaimed(found)
+	files, err := r.Unclaimed(found)
 	if err != nil {
 		return err
 	}
@@ -146,10 +147,9 @@ func (s *system) leaveAsFound(row store.Pool, attached bool) error {
 }
 
 // recover surveys the pool and, unless dry, makes the database.
-func (s *system) recover(ctx context.Context, p *pipeline.Pipeline, row store.Pool, dry bool) ([]pipeline.Found,
-	error,
-) {
-	found, err := p.Survey(ctx, row, !dry)
+func (s *system) recover(ctx context.Context, r *reconcile.Reconciler, row store.Pool, dry bool,
+) ([]reconcile.Candidate, error) {
+	found, err := r.ScanPool(ctx, row, !dry)
 	if err != nil || dry {
 		return found, err
 	}
@@ -159,10 +159,11 @@ func (s *system) recover(ctx context.Context, p *pipeline.Pipeline, row store.Po
 			return found, err
 		}
 	}
-	if p.Store, err = store.Open(ctx, path+rebuilding); err != nil {
+	st, err := store.Open(ctx, path+rebuilding)
+	if err != nil {
 		return found, err
 	}
-	if err := errors.Join(p.Rebuild(ctx, row, found), p.Store.Close()); err != nil {
+	if err := errors.Join(r.Rebuild(ctx, st, row, found), st.Close()); err != nil {
 		return found, err
 	}
 	return found, publish(path+rebuilding, path)
@@ -190,10 +191,10 @@ func publish(from, to string) error {
 
 // recovered is what recover prints.
 type recovered struct {
-	Pool     store.Pool       `json:"pool"`
-	Devices  []pipeline.Found `json:"devices"`
-	Archives []string         `json:"unclaimed_archives"` // of images that are not among the devices
-	DryRun   bool             `json:"dry_run"`
+	Pool     store.Pool            `json:"pool"`
+	Devices  []reconcile.Candidate `json:"devices"`
+	Archives []string              `json:"unclaimed_archives"` // of images that are not among the devices
+	DryRun   bool                  `json:"dry_run"`
 }
 
 // printFound shows what every device of the pool is. The error says that some are nothing
@@ -209,13 +210,13 @@ func printFound(out io.Writer, r recovered, asJSON bool) error {
 	} else {
 		err = r.table(out)
 		fmt.Fprintf(out, "pool %s (%s): %d images, %d snapshots; %s\n", r.Pool.Name, r.Pool.UUID,
-			is[pipeline.FoundImage], is[pipeline.FoundSnapshot],
+			is[reconcile.FoundImage], is[reconcile.FoundSnapshot],
 			map[bool]string{
 				true:  "nothing was written",
 				false: "the database is rebuilt. `consumer backfill` finds the images that the pool does not have",
 			}[r.DryRun])
 	}
-	if n := is[pipeline.FoundUnproven]; err == nil && n > 0 {
+	if n := is[reconcile.FoundUnproven]; err == nil && n > 0 {
 		err = fmt.Errorf("%d %w", n, errLeftAlone)
 	}
 	return err
@@ -228,7 +229,7 @@ func (r recovered) table(out io.Writer) error {
 		if f.Image != 0 {
 			image = fmt.Sprint(f.Image)
 		}
-		if f.Is == pipeline.FoundImage {
+		if f.Is == reconcile.FoundImage {
 			archive = map[bool]string{true: "yes", false: "no"}[f.Archive]
 		}
 		t.row(fmt.Sprint(f.Device), f.Is, image, dash(quoted(f.Key)), archive, dash(f.Path), dash(oneLine(f.Why)))

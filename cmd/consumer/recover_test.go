@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"imagemanager.internal/internal/pipeline"
+	"imagemanager.internal/internal/reconcile"
 	"imagemanager.internal/internal/store"
 )
 
@@ -75,9 +75,9 @@ func TestPublish(t *testing.T) {
 func TestPrintFound(t *testing.T) {
 	r := recovered{
 		Pool: store.Pool{Name: "images", UUID: "u"},
-		Devices: []pipeline.Found{
-			{Device: 1, Is: pipeline.FoundImage, Image: 3, Key: "images/\x1b[31m.tar", Archive: true},
-			{Device: 2, Is: pipeline.FoundSnapshot, Image: 3, Path: "/dev/mapper/x"},
+		Devices: []reconcile.Candidate{
+			{Device: 1, Is: reconcile.FoundImage, Image: 3, Key: "images/\x1b[31m.tar", Archive: true},
+			{Device: 2, Is: reconcile.FoundSnapshot, Image: 3, Path: "/dev/mapper/x"},
 		},
 		Archives: []string{"/state/blobs/9.tar"},
 	}
@@ -94,7 +94,7 @@ func TestPrintFound(t *testing.T) {
 		}
 	}
 	out.Reset()
-	r.Devices, r.DryRun = append(r.Devices, pipeline.Found{Device: 5, Is: pipeline.FoundUnproven, Why: "damaged"}), true
+	r.Devices, r.DryRun = append(r.Devices, reconcile.Candidate{Device: 5, Is: reconcile.FoundUnproven, Why: "damaged"}), true
 	if err := printFound(&out, r, false); !errors.Is(err, errLeftAlone) ||
 		!strings.Contains(out.String(), "nothing was written") || !strings.Contains(out.String(), "damaged") {
 		t.Errorf("%v: %s", err, out.String())

@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"imagemanager.internal/internal/pipeline"
+	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/store"
 )
 
@@ -33,7 +33,7 @@ func cmdRm(ctx context.Context, args []string, out io.Writer) error {
 					return err
 				}
 			}
-			p, err := s.openBeside(ctx)
+			l, err := s.openBeside(ctx)
 			if err != nil {
 				return err
 			}
@@ -42,11 +42,11 @@ func cmdRm(ctx context.Context, args []string, out io.Writer) error {
 					return err
 				}
 			}
-			var r pipeline.Removed
+			var r provision.Removed
 			if snapshot {
-				r, err = p.RemoveSnapshot(ctx, sn)
+				r, err = l.host.RemoveSnapshot(ctx, sn)
 			} else {
-				r, err = p.RemoveImage(ctx, img.ID, *force)
+				r, err = l.host.RemoveImage(ctx, img.ID, *force)
 			}
 			if err != nil {
 				return err
@@ -72,7 +72,7 @@ func (s *system) endCutOff(ctx context.Context, img store.Image) error {
 	return errors.Join(err, alone.Close())
 }
 
-func printRemoved(out io.Writer, r pipeline.Removed, snapshot bool, sn store.Snapshot, asJSON bool) error {
+func printRemoved(out io.Writer, r provision.Removed, snapshot bool, sn store.Snapshot, asJSON bool) error {
 	if asJSON {
 		return printJSON(out, r)
 	}

@@ -232,11 +232,11 @@ func cmdSnapshot(ctx context.Context, args []string, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		p, err := s.openBeside(ctx)
+		l, err := s.openBeside(ctx)
 		if err != nil {
 			return err
 		}
-		sn, err := p.Snapshot(ctx, image)
+		sn, err := l.host.Snapshot(ctx, image)
 		if err != nil {
 			return err
 		}

@@ -27,7 +27,7 @@ func (s *system) openSubmitter(ctx context.Context) (*pipeline.Submitter, error)
 	return &pipeline.Submitter{
 		Store: s.store, Bucket: download.NewBucket(download.NewRegional(s3c), s.cfg.Bucket, s.cfg.Prefix),
 		Name: s.cfg.Bucket, Prefix: s.cfg.Prefix,
-		Rules: s.cfg.pipeline().Rules,
+		Rules: s.cfg.provision().Rules,
 	}, nil
 }
 

@@ -8,7 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"imagemanager.internal/internal/pipeline"
+	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/store"
 )
 
@@ -38,22 +38,22 @@ func cmdVerify(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err := s.holdingPool(ctx, poolPatience, func() error { return s.openPool(ctx) }); err != nil {
 		return err
 	}
-	p, err := s.openPipeline(ctx, prometheus.NewRegistry())
+	l, err := s.openLocal(ctx, nil, prometheus.NewRegistry())
 	if err != nil {
 		return err
 	}
 	if *all {
-		if ids, err = p.Sealed(ctx); err != nil {
+		if ids, err = l.host.Verifiable(ctx); err != nil {
 			return err
 		}
 	}
-	results, err := s.verify(ctx, p, ids, *all)
+	results, err := s.verify(ctx, l.host, ids, *all)
 	return errors.Join(err, printVerified(out, results, *asJSON))
 }
 
 // verified is the result for one image.
 type verified struct {
-	pipeline.Verified
+	provision.Verified
 	Error string `json:"error,omitempty"` // why it was not looked at
 }
 
@@ -71,7 +71,7 @@ func (v verified) result() string {
 
 // verify goes on after an image that differs or cannot be looked at, and skips one of all
 // that was removed or opened again meanwhile. Only the end of ctx ends it.
-func (s *system) verify(ctx context.Context, p *pipeline.Pipeline, ids []int64, all bool) ([]verified, error) {
+func (s *system) verify(ctx context.Context, h *provision.Host, ids []int64, all bool) ([]verified, error) {
 	results := []verified{}
 	var errs []error
 	for _, id := range ids {
@@ -81,7 +81,7 @@ func (s *system) verify(ctx context.Context, p *pipeline.Pipeline, ids []int64, 
 			if gone = err == nil && all && img.State != store.StateActive; gone || err != nil {
 				return err
 			}
-			v.Verified, err = p.Verify(ctx, id)
+			v.Verified, err = h.Verify(ctx, id)
 			return err
 		})
 		if ctx.Err() != nil {

@@ -12,19 +12,19 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// backfills compares the bucket with the journal at the start and every so often, as
+// backfillLoop compares the bucket with the journal: at the start, and at the interval, as
 // configured.
-func (p *Pipeline) backfills(ctx context.Context) {
+func (p *Pipeline) backfillLoop(ctx context.Context) {
 	if !p.cfg.BackfillAtStart && p.cfg.BackfillEvery > 0 {
 		wait(ctx, p.cfg.BackfillEvery)
 	}
 	for (p.cfg.BackfillAtStart || p.cfg.BackfillEvery > 0) && ctx.Err() == nil {
-		b, err := p.submitter().Backfill(ctx, nil)
+		b, err := p.submitter.Backfill(ctx, nil)
 		switch {
 		case err == nil:
-			p.Log.Info().Int("listed", b.Listed).Int("enqueued", b.Enqueued).Msg("backfill complete")
+			p.log.Info().Int("listed", b.Listed).Int("enqueued", b.Enqueued).Msg("backfill complete")
 		case ctx.Err() == nil:
-			p.Log.Error().Err(err).Str("class", string(queue.Classify(err))).
+			p.log.Error().Err(err).Str("class", string(queue.Classify(err))).
 				Msg("backfill failed; the next one continues where it stopped")
 		}
 		if p.cfg.BackfillEvery <= 0 {
@@ -32,25 +32,6 @@ func (p *Pipeline) backfills(ctx context.Context) {
 		}
 		wait(ctx, p.cfg.BackfillEvery)
 	}
-}
-
-// submitNewest puts the object that replaced a job's into the journal, before the job's
-// own is recorded as superseded.
-func (p *Pipeline) submitNewest(ctx context.Context, job *Job) error {
-	newest, _, err := p.submitter().Submit(ctx, job.image.Key)
-	switch {
-	case errors.Is(err, download.ErrGone): // replaced, and then deleted
-		return nil
-	case err != nil:
-		return err
-	case newest.ID == job.image.ID:
-		return fmt.Errorf("%w, yet it is what the key holds", download.ErrChanged)
-	}
-	return nil
-}
-
-func (p *Pipeline) submitter() *Submitter {
-	return &Submitter{Store: p.Store, Bucket: p.Bucket, Name: p.cfg.Bucket, Prefix: p.cfg.Prefix, Rules: p.cfg.Rules}
 }
 
 // Submitter puts objects into the journal without a notification. It needs neither pool
@@ -183,4 +164,19 @@ func (s *Submitter) Resubmit(ctx context.Context, key string) (img store.Image, 
 		return img, false, nil
 	}
 	return img, err == nil, err
+}
+
+// submitNewest puts the object that replaced an image's into the journal, before the image
+// is recorded as superseded.
+func (s *Submitter) submitNewest(ctx context.Context, img store.Image) error {
+	newest, _, err := s.Submit(ctx, img.Key)
+	switch {
+	case errors.Is(err, download.ErrGone): // replaced, and then deleted
+		return nil
+	case err != nil:
+		return err
+	case newest.ID == img.ID:
+		return fmt.Errorf("%w, yet it is what the key holds", download.ErrChanged)
+	}
+	return nil
 }

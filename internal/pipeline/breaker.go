@@ -13,9 +13,9 @@ import (
 )
 
 const (
-	// alike is how many failures in a row, without a success between, are an outage and
-	// no image's fault.
-	alike = 3
+	// streakLength is how many failures in a row at a stage are an outage, and no image's
+	// fault.
+	streakLength = 3
 	// longestTrial is the longest pause between two trials during an outage.
 	longestTrial = 15 * time.Second
 	// longestOutage is the longest an image waits for its next attempt during an outage.
@@ -25,21 +25,21 @@ const (
 )
 
 // breaker tells outages (of S3, credentials, network, a tool, a right) from an image's
-// own faults. Each failure that may be an outage is weighed by what else happened at its
-// stage: while nothing succeeds it is held against nobody, after a few intake goes on
-// with one message at a time, and the first success ends that. While a look at the bucket
-// itself fails, intake stops.
+// own faults. It weighs each failure that may be an outage by what else happened at the
+// stage. While nothing succeeds there, the failure counts against no image. After a few
+// of them intake goes on with one message at a time. The first success ends that. While a
+// look at the bucket itself fails, intake stops.
 type breaker struct {
 	mu     sync.Mutex
 	stages map[store.Stage]*streak
 	images map[int64]suspicion
-	down   error     // what the last look at the bucket said; nil: it answers
-	next   time.Time // when it is looked at again
-	pause  time.Duration
-	trial  time.Time // of the last message taken while failures are alike
+	down   error         // what the last look at the bucket said; nil: it answers
+	next   time.Time     // when it is looked at again
+	pause  time.Duration // between two looks
+	trial  time.Time     // when the last message was taken during a streak
 }
 
-// streak are the failures at a stage since its last success.
+// streak is the failures at a stage since its last success.
 type streak struct {
 	successes int
 	failures  int
@@ -47,13 +47,13 @@ type streak struct {
 	cause     error
 }
 
-// suspicion is what an image's failures that may be an outage came to.
+// suspicion counts an image's failures that may be an outage.
 type suspicion struct {
 	failures  int
 	successes int // of its stage, as of the last one
 }
 
-func (b *breaker) of(st store.Stage) *streak {
+func (b *breaker) streakAt(st store.Stage) *streak {
 	if b.stages == nil {
 		b.stages = map[store.Stage]*streak{}
 	}
@@ -73,20 +73,21 @@ func (b *breaker) of(st store.Stage) *streak {
 func (b *breaker) succeeded(st store.Stage, image int64) (ended bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s := b.of(st)
-	ended = s.failures >= alike
+	s := b.streakAt(st)
+	ended = s.failures >= streakLength
 	*s = streak{successes: s.successes + 1, images: map[int64]bool{}}
 	delete(b.images, image)
 	return ended
 }
 
-// failed notes a failure that may be an outage and reports whether it counts against the
-// image all the same: others succeeded at the stage since its last one. n is how often it
-// failed so, images how many did since the last success.
+// failed notes a failure that may be an outage, and reports whether it counts against the
+// image all the same, because others succeeded at the stage since its last one. n is the
+// number of the image's failures, images the number of images that failed since the last
+// success.
 func (b *breaker) failed(st store.Stage, image int64, cause error) (counts bool, n, images int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s := b.of(st)
+	s := b.streakAt(st)
 	last, again := b.images[image]
 	counts = again && s.successes > last.successes
 	b.images[image] = suspicion{failures: last.failures + 1, successes: s.successes}
@@ -95,9 +96,9 @@ func (b *breaker) failed(st store.Stage, image int64, cause error) (counts bool,
 	return counts, last.failures + 1, len(s.images)
 }
 
-// again counts a failure that is no image's fault and tells nothing of others, and
-// returns how many there were.
-func (b *breaker) again(image int64) int {
+// failedAlone counts a failure that is not the image's fault and tells nothing of others.
+// It returns how many there were.
+func (b *breaker) failedAlone(image int64) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.images == nil {
@@ -109,8 +110,8 @@ func (b *breaker) again(image int64) int {
 	return s.failures
 }
 
-// forget drops an image that has ended. Failures of images that have all ended tell
-// nothing any more.
+// forget drops an image that has ended. A streak tells nothing any more once all its
+// images have ended.
 func (b *breaker) forget(image int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -123,47 +124,48 @@ func (b *breaker) forget(image int64) {
 	}
 }
 
-// why says what fails for every image that is tried, nil if nothing does.
-func (b *breaker) why() error {
+// outage returns what fails for every image that is tried; nil if nothing does.
+func (b *breaker) outage() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for name, s := range b.stages {
-		if s.failures >= alike {
-			return fmt.Errorf("%w: %s failed %d times, for %d images, and for none it succeeded since: %w; one message at a time is tried until one succeeds: %s",
+		if s.failures >= streakLength {
+			return fmt.Errorf("%w: %s failed %d times, for %d images, and succeeded for none since: %w; "+
+				"one message at a time is tried until one succeeds: %s",
 				errOutage, name, s.failures, len(s.images), s.cause, remedy(s.cause))
 		}
 	}
 	return nil
 }
 
-// trialIn is how long until the next message is tried while failures are alike, and
-// whether they are. One image alone that fails holds up nobody.
-func (b *breaker) trialIn() (time.Duration, bool) {
+// nextTrial returns how long to wait until the next message is tried during a streak, and
+// whether there is one. A single image that fails holds up nobody.
+func (b *breaker) nextTrial() (pause time.Duration, streak bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	most := 0
 	for _, s := range b.stages {
-		if s.failures >= alike {
+		if s.failures >= streakLength {
 			most = max(most, len(s.images))
 		}
 	}
 	if most < 2 {
 		return 0, false
 	}
-	pause := min(time.Second<<min(most-2, 4), longestTrial)
+	pause = min(time.Second<<min(most-2, 4), longestTrial)
 	return max(0, pause-time.Since(b.trial)), true
 }
 
-// tried notes that a message is tried.
-func (b *breaker) tried() {
+// noteTrial notes that a message is tried.
+func (b *breaker) noteTrial() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.trial = time.Now()
 }
 
-// outage is why the bucket itself does not answer, nil if it did when it was last looked
-// at.
-func (b *breaker) outage() error {
+// bucketDown returns why the bucket did not answer when it was last looked at; nil if it
+// did.
+func (b *breaker) bucketDown() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.down == nil {
@@ -173,15 +175,15 @@ func (b *breaker) outage() error {
 		errOutage, b.down, remedy(b.down))
 }
 
-// due reports whether it is time to look at the bucket again while it does not answer.
-func (b *breaker) due() bool {
+// lookDue reports whether it is time to look again at a bucket that does not answer.
+func (b *breaker) lookDue() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.down != nil && !time.Now().Before(b.next)
 }
 
-// looked notes what a look at the bucket said, and reports whether that is news.
-func (b *breaker) looked(err error) (news bool) {
+// noteLook notes what a look at the bucket said, and reports whether that is news.
+func (b *breaker) noteLook(err error) (news bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	news = (b.down == nil) != (err == nil)
@@ -194,47 +196,36 @@ func (b *breaker) looked(err error) (news bool) {
 	return news
 }
 
-// lookAtBucket asks the bucket whether it answers. What says nothing of the bucket as a
-// whole counts as an answer.
-func (p *Pipeline) lookAtBucket(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
-	err := p.probe(ctx)
-	if err != nil && errors.Is(ctx.Err(), context.Canceled) { // a shutdown, and no answer
-		return nil
-	}
-	anonymous := errors.Is(err, queue.ErrNoCredentials)
-	// or it may never be listed
-	if !anonymous && (download.Scope(err) != download.AllObjects || errors.Is(err, download.ErrDenied)) {
-		err = nil
-	}
-	if p.breaker.looked(err) {
-		if err != nil {
-			p.Log.Error().Err(p.breaker.outage()).Msg("S3 does not answer for the bucket")
-		} else {
-			p.Log.Info().Msg("S3 answers for the bucket again")
-			p.hasten()
-		}
-	}
-	return err
-}
-
-// hasten makes the images that wait for the end of an outage due now.
-func (p *Pipeline) hasten() {
-	now := time.Now()
-	p.mu.Lock()
-	for id, at := range p.parked {
-		if p.breaker.suspects(id) && at.After(now) {
-			p.parked[id] = now
-		}
-	}
-	p.mu.Unlock()
-	p.nudge()
-}
-
+// suspects reports whether the image failed for what may be an outage.
 func (b *breaker) suspects(image int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	_, is := b.images[image]
-	return is
+	_, found := b.images[image]
+	return found
+}
+
+// lookAtBucket asks the bucket whether it answers. An answer that says nothing of the
+// bucket as a whole counts as one.
+func (h *health) lookAtBucket(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	err := h.probe(ctx)
+	if err != nil && errors.Is(ctx.Err(), context.Canceled) { // a shutdown, not an answer
+		return nil
+	}
+	anonymous := errors.Is(err, queue.ErrNoCredentials)
+	mayNotList := errors.Is(err, download.ErrDenied)
+	if !anonymous && (download.Scope(err) != download.AllObjects || mayNotList) {
+		err = nil
+	}
+	if !h.breaker.noteLook(err) {
+		return err
+	}
+	if err != nil {
+		h.log.Error().Err(h.breaker.bucketDown()).Msg("S3 does not answer for the bucket")
+		return err
+	}
+	h.log.Info().Msg("S3 answers for the bucket again")
+	h.onRecovery()
+	return nil
 }

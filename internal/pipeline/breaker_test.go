@@ -13,6 +13,7 @@ import (
 
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/download"
+	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/queue"
 	"imagemanager.internal/internal/store"
 )
@@ -20,16 +21,16 @@ import (
 // fail lets a download fail, and returns the image after it.
 func fail(t *testing.T, p *Pipeline, image int64, err error) store.Image {
 	t.Helper()
-	img, e := p.Store.Image(t.Context(), image)
+	img, e := p.store.Image(t.Context(), image)
 	if e != nil {
 		t.Fatal(e)
 	}
-	job := &Job{image: img}
+	job := &Job{Task: provision.Task{Image: img}}
 	if e := p.begin(t.Context(), job, store.StageDownload); e != nil {
 		t.Fatal(e)
 	}
-	p.conclude(t.Context(), job, p.judge(job, err))
-	return job.image
+	p.recordFailure(t.Context(), job, p.judge(&job.Task, err))
+	return job.Image
 }
 
 // What may be an outage is held against nobody while nothing succeeds, for one object as
@@ -46,15 +47,15 @@ func TestOutage(t *testing.T) {
 	if p.Ready() == nil {
 		t.Error("20 failures in a row, and all is said to be well")
 	}
-	if _, careful := p.careful(); careful {
+	if _, careful := p.health.oneByOne(); careful {
 		t.Error("one image alone holds up the others")
 	}
 	fail(t, p, 2, unavailable)
-	if pause, careful := p.careful(); !careful || pause > longestTrial {
-		t.Errorf("two images fail alike: careful %t, pause %s", careful, pause)
+	if pause, careful := p.health.oneByOne(); !careful || pause > longestTrial {
+		t.Errorf("two images fail streakLength: careful %t, pause %s", careful, pause)
 	}
 	for i := range p.cfg.MaxAttempts {
-		if !p.breaker.succeeded(store.StageDownload, 3) && i == 0 {
+		if !p.health.breaker.succeeded(store.StageDownload, 3) && i == 0 {
 			t.Error("a success does not end it")
 		}
 		if p.Ready() != nil {
@@ -71,11 +72,11 @@ func TestOutage(t *testing.T) {
 // to prove it.
 func TestDeniedObjects(t *testing.T) {
 	p := newPipeline(t)
-	enqueue(t, p, alike+1)
+	enqueue(t, p, streakLength+1)
 	denied := fmt.Errorf("%w: get", download.ErrDenied)
-	for id := int64(1); id <= alike+1; id++ {
+	for id := int64(1); id <= streakLength+1; id++ {
 		img := fail(t, p, id, denied)
-		if counted, want := img.Failures == 1, id < alike; counted != want {
+		if counted, want := img.Failures == 1, id < streakLength; counted != want {
 			t.Errorf("image %d denied: counted %t, want %t", id, counted, want)
 		}
 	}
@@ -96,7 +97,7 @@ func TestNoOutage(t *testing.T) {
 	if p.Ready() == nil || img.State != store.StateDead {
 		t.Fatalf("%v, %+v", p.Ready(), img.Progress)
 	}
-	job := &Job{image: img, over: make(chan struct{})}
+	job := &Job{Task: provision.Task{Image: img}, ended: make(chan struct{})}
 	p.finish(t.Context(), job, outcome{verdict: dead})
 	if err := p.Ready(); err != nil {
 		t.Errorf("the one image that failed has ended: %v", err)
@@ -118,25 +119,25 @@ func TestOutageOfTheBucket(t *testing.T) {
 		p := newPipeline(t)
 		var well atomic.Bool
 		var looks atomic.Int64
-		p.probe = func(context.Context) error {
+		p.health.probe = func(context.Context) error {
 			looks.Add(1)
 			if well.Load() {
 				return nil
 			}
 			return download.ErrNoBucket
 		}
-		if err := p.lookAtBucket(t.Context()); err == nil || p.admit() || p.Ready() == nil {
+		if err := p.health.lookAtBucket(t.Context()); err == nil || p.health.acceptingWork() || p.Ready() == nil {
 			t.Fatal("work is taken although the bucket does not answer")
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		go p.watch(ctx)
+		go p.health.watch(ctx)
 		wait(t.Context(), 10*time.Minute)
 		if n := looks.Load(); n < 10 || n > 100 {
 			t.Errorf("%d looks in ten minutes", n)
 		}
 		well.Store(true)
 		wait(t.Context(), 2*longestTrial)
-		if !p.admit() || p.Ready() != nil {
+		if !p.health.acceptingWork() || p.Ready() != nil {
 			t.Error(p.Ready())
 		}
 		cancel()
@@ -148,13 +149,13 @@ func TestOutageOfTheBucket(t *testing.T) {
 // refuse it, with all that was put into it meanwhile.
 func TestPoolDoesNotProveItself(t *testing.T) {
 	p := newPipeline(t)
-	p.condition.proved(fmt.Errorf("%w: the data are another's", devmapper.ErrForeign))
-	if err := p.fit(); !errors.Is(err, devmapper.ErrForeign) {
+	p.health.poolProved(fmt.Errorf("%w: the data are another's", devmapper.ErrForeign))
+	if err := p.health.checkCapacity(); !errors.Is(err, devmapper.ErrForeign) {
 		t.Errorf("%v", err)
 	}
 	for _, passing := range []error{nil, devmapper.ErrReadOnly} { // has a condition of its own
-		p.condition.proved(passing)
-		if err := p.condition.wrongPool(); err != nil {
+		p.health.poolProved(passing)
+		if err := p.health.poolProof(); err != nil {
 			t.Errorf("after %v: %v", passing, err)
 		}
 	}
@@ -198,21 +199,21 @@ func TestForeignUntilProved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPipeline(t)
 		o := queue.Object{Bucket: "other", Key: "images/x.tar"}
-		all, first := p.condition.allForeign(o, "s3://b/images/…")
+		all, first := p.health.noteForeign(o)
 		if !all || p.Ready() == nil {
 			t.Fatal("the first foreign message is taken for what it is")
 		}
 		for range 30 {
-			if !p.awaitTrial(t.Context()) {
+			if !p.health.awaitTrial(t.Context(), func() int { return len(p.messages.permits) }) {
 				t.Fatal("messages are not taken one by one")
 			}
-			p.condition.allForeign(o, "s3://b/images/…")
+			p.health.noteForeign(o)
 		}
-		if _, away := p.condition.allForeign(o, ""); away <= first || away > longestForeign {
+		if _, away := p.health.noteForeign(o); away <= first || away > longestForeign {
 			t.Errorf("the last is away for %s", away)
 		}
-		p.condition.ours()
-		if all, _ := p.condition.allForeign(o, ""); all || p.Ready() != nil || p.awaitTrial(t.Context()) {
+		p.health.noteOurs()
+		if all, _ := p.health.noteForeign(o); all || p.Ready() != nil || p.health.awaitTrial(t.Context(), func() int { return len(p.messages.permits) }) {
 			t.Error("one was ours, and foreign ones are held up still", p.Ready())
 		}
 	})

@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
+	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/queue"
 	"imagemanager.internal/internal/store"
 )
@@ -64,21 +65,21 @@ func TestDuplicatePath(t *testing.T) {
 		n = v
 	}
 	p := newPipeline(t)
-	p.room = func() error { return nil }
-	fake(p, map[store.Stage]*gauge{}, func(context.Context, *Job, store.Stage) error { return nil })
-	img := enqueue(t, p, 1)[0].image
+	p.health.capacity = func() error { return nil }
+	fake(p, map[store.Stage]*gauge{}, func(context.Context, *provision.Task, store.Stage) error { return nil })
+	img := enqueue(t, p, 1)[0].Image
 	for i := range p.table {
-		p.table[i].holds = func(ctx context.Context, job *Job) error { // as the real ones: from the journal
-			_, err := p.Store.DevicesOf(ctx, job.image.ID)
+		p.table[i].check = func(ctx context.Context, job *provision.Task) error { // as the real ones: from the journal
+			_, err := p.store.DevicesOf(ctx, job.Image.ID)
 			return err
 		}
 	}
 	var wg sync.WaitGroup
-	for job := range chain(t.Context(), p, &wg, []*Job{p.jobs[img.ID]}) {
+	for job := range chain(t.Context(), p, &wg, []*Job{p.jobs.byImage[img.ID]}) {
 		p.finish(t.Context(), job, done)
 	}
 	wg.Wait()
-	events, err := p.Store.History(t.Context(), img.ID)
+	events, err := p.store.History(t.Context(), img.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +93,7 @@ func TestDuplicatePath(t *testing.T) {
 	var before, after uint64
 	q := &sameAgain{body: `{"Records":[{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":"b"},"object":{"key":"images/0.tar","eTag":"e"}}}]}`}
 	q.at = map[int]func(){n / 10: func() { before = heap() }, n: func() { after = heap(); stop() }}
-	p.Queue = queue.New(q, queue.Config{URL: "http://127.0.0.1/q", Wait: time.Second})
+	p.messages.queue = queue.New(q, queue.Config{URL: "http://127.0.0.1/q", Wait: time.Second})
 	began := time.Now()
 	if err := p.Run(ctx); err != nil {
 		t.Fatal(err)
@@ -102,7 +103,7 @@ func TestDuplicatePath(t *testing.T) {
 	if after > before+before/2+1<<20 {
 		t.Errorf("the heap grew from %d to %d bytes", before, after)
 	}
-	if now, err := p.Store.History(t.Context(), img.ID); err != nil || len(now) != len(events) {
+	if now, err := p.store.History(t.Context(), img.ID); err != nil || len(now) != len(events) {
 		t.Errorf("duplicates changed the journal: %d events, then %d, %v", len(events), len(now), err)
 	}
 }

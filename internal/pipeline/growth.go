@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"imagemanager.internal/internal/store"
 )
 
 const (
@@ -37,68 +40,68 @@ func newKept(reg prometheus.Registerer) kept {
 	return k
 }
 
-// growth measures what grows, and empties the database's log when nothing is to be done.
-func (p *Pipeline) growth(ctx context.Context) {
+// growth measures what grows, and empties the database's log while there is nothing to do.
+type growth struct {
+	store   *store.Store
+	dirs    map[string]string // by the label of the gauge
+	idle    func() bool       // no image is on its way
+	limit   *logLimit
+	log     zerolog.Logger
+	metrics *Metrics
+}
+
+// watch works until ctx ends.
+func (g *growth) watch(ctx context.Context) {
 	var measured, busy time.Time
 	for ctx.Err() == nil {
 		now := time.Now()
 		if now.Sub(measured) >= measureEvery {
 			measured = now
-			if err := p.measure(ctx); err != nil && ctx.Err() == nil {
-				p.Log.Warn().Err(err).Msg("what is kept cannot be measured")
+			if err := g.measure(ctx); err != nil && ctx.Err() == nil {
+				g.log.Warn().Err(err).Msg("what is kept cannot be measured")
 			}
 		}
-		if !p.idle() {
+		if !g.idle() {
 			busy = now
 		}
 		if now.Sub(busy) >= idleAfter {
-			p.emptyLog(ctx)
+			g.emptyLog(ctx)
 		}
 		wait(ctx, time.Second)
 	}
 }
 
-// idle reports whether no image is on its way through the stages.
-func (p *Pipeline) idle() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.jobs) == 0
-}
-
-// emptyLog empties the database's log. A reader may prevent that; there is another time.
-func (p *Pipeline) emptyLog(ctx context.Context) {
-	if err := p.Store.EmptyLog(ctx); err != nil && ctx.Err() == nil && p.quiet.allows("log", time.Now()) {
-		p.Log.Warn().Err(err).Msg("the database's log cannot be emptied; it is tried again")
+// emptyLog empties the database's log. A reader may prevent that; it is tried again later.
+func (g *growth) emptyLog(ctx context.Context) {
+	if err := g.store.EmptyLog(ctx); err != nil && ctx.Err() == nil && g.limit.allows("log", time.Now()) {
+		g.log.Warn().Err(err).Msg("the database's log cannot be emptied; it is tried again")
 	}
 }
 
 // measure sets the gauges.
-func (p *Pipeline) measure(ctx context.Context) error {
-	size, err := p.Store.Size(ctx)
+func (g *growth) measure(ctx context.Context) error {
+	size, err := g.store.Size(ctx)
 	if err == nil {
 		for table, n := range map[string]int64{
 			"images": size.Images, "events": size.Events, "devices": size.Devices,
 			"quarantine": size.Quarantined,
 		} {
-			p.metrics.kept.rows.WithLabelValues(table).Set(float64(n))
+			g.metrics.kept.rows.WithLabelValues(table).Set(float64(n))
 		}
-		p.metrics.kept.bytes.WithLabelValues("database").Set(float64(size.Bytes))
-		p.metrics.kept.bytes.WithLabelValues("database_log").Set(float64(size.LogBytes))
+		g.metrics.kept.bytes.WithLabelValues("database").Set(float64(size.Bytes))
+		g.metrics.kept.bytes.WithLabelValues("database_log").Set(float64(size.LogBytes))
 	}
-	for what, dir := range map[string]string{
-		"archives": filepath.Join(p.cfg.StateDir, "blobs"), "manifests": p.cfg.ManifestDir,
-		"violations": p.cfg.ViolationDir,
-	} {
-		files, bytes, e := weigh(dir)
+	for what, dir := range g.dirs {
+		files, bytes, e := sizeOf(dir)
 		err = errors.Join(err, e)
-		p.metrics.kept.files.WithLabelValues(what).Set(float64(files))
-		p.metrics.kept.bytes.WithLabelValues(what).Set(float64(bytes))
+		g.metrics.kept.files.WithLabelValues(what).Set(float64(files))
+		g.metrics.kept.bytes.WithLabelValues(what).Set(float64(bytes))
 	}
 	return err
 }
 
-// weigh counts the files under a directory, and their bytes; nothing where there is none.
-func weigh(dir string) (files int, bytes int64, err error) {
+// sizeOf counts the files under a directory, and their bytes. A missing directory has none.
+func sizeOf(dir string) (files int, bytes int64, err error) {
 	err = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
 		if err == nil && e.Type().IsRegular() {
 			var info fs.FileInfo

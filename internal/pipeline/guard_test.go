@@ -15,23 +15,23 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/store"
 )
 
 // A panic in a stage fails that attempt, with its stack, and nothing else.
 func TestPanicInAStage(t *testing.T) {
-	p := newPipeline(t)
 	var log bytes.Buffer
-	p.Log = zerolog.New(zerolog.SyncWriter(&log))
-	fake(p, map[store.Stage]*gauge{}, func(_ context.Context, job *Job, st store.Stage) error {
-		if st == store.StageUnpack && job.image.ID == 1 {
+	p := newLoggingPipeline(t, zerolog.New(zerolog.SyncWriter(&log)))
+	fake(p, map[store.Stage]*gauge{}, func(_ context.Context, job *provision.Task, st store.Stage) error {
+		if st == store.StageUnpack && job.Image.ID == 1 {
 			var nobody *Job
-			nobody.began++ // panics
+			nobody.atBegin++ // panics
 		}
 		return nil
 	})
 	for i := range p.table {
-		p.table[i].holds = func(context.Context, *Job) error { return nil }
+		p.table[i].check = func(context.Context, *provision.Task) error { return nil }
 	}
 	jobs := enqueue(t, p, 3)
 	var wg sync.WaitGroup
@@ -41,7 +41,7 @@ func TestPanicInAStage(t *testing.T) {
 		p.finish(t.Context(), job, done)
 	}
 	wg.Wait()
-	img, err := p.Store.Image(t.Context(), 1)
+	img, err := p.store.Image(t.Context(), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,19 +60,19 @@ func TestStuckStage(t *testing.T) {
 		back := make(chan struct{})
 		var mu sync.Mutex
 		var undone []int64
-		fake(p, map[store.Stage]*gauge{}, func(_ context.Context, job *Job, st store.Stage) error {
-			if st == store.StageUnpack && job.image.ID <= 2 {
+		fake(p, map[store.Stage]*gauge{}, func(_ context.Context, job *provision.Task, st store.Stage) error {
+			if st == store.StageUnpack && job.Image.ID <= 2 {
 				<-back
 				return errors.New("late")
 			}
 			return nil
 		})
 		for i := range p.table {
-			p.table[i].holds = func(context.Context, *Job) error { return nil }
-			p.table[i].undo = func(_ context.Context, job *Job) error {
+			p.table[i].check = func(context.Context, *provision.Task) error { return nil }
+			p.table[i].undo = func(_ context.Context, job *provision.Task) error {
 				mu.Lock()
 				defer mu.Unlock()
-				undone = append(undone, job.image.ID)
+				undone = append(undone, job.Image.ID)
 				return nil
 			}
 		}
@@ -80,23 +80,23 @@ func TestStuckStage(t *testing.T) {
 		var wg sync.WaitGroup
 		began := time.Now()
 		for job := range chain(t.Context(), p, &wg, jobs) {
-			if job.image.ID != 3 {
-				t.Errorf("image %d passed", job.image.ID)
+			if job.Image.ID != 3 {
+				t.Errorf("image %d passed", job.Image.ID)
 			}
 			p.finish(t.Context(), job, done)
 		}
 		wg.Wait()
-		if took := time.Since(began); took > p.cfg.UnpackTimeout+2*patience {
+		if took := time.Since(began); took > p.cfg.UnpackTimeout+2*returnTimeout {
 			t.Errorf("the next image waited %s", took)
 		}
-		img, err := p.Store.Image(t.Context(), 1)
+		img, err := p.store.Image(t.Context(), 1)
 		if err != nil || img.Failures != 1 || img.Running {
 			t.Errorf("%+v %v", img.Progress, err)
 		}
 		for _, job := range jobs[:2] {
-			<-job.over // else whoever feeds images one by one would wait with it
+			<-job.ended // else whoever feeds images one by one would wait with it
 		}
-		if job, _ := p.take(1, nil); job != nil {
+		if job, _ := p.jobs.take(1, nil); job != nil {
 			t.Error("its image is free although the stage is still at it")
 		}
 		mu.Lock()
@@ -108,8 +108,8 @@ func TestStuckStage(t *testing.T) {
 		close(back)
 		synctest.Wait()
 		mu.Lock()
-		if len(undone) != 2 || len(p.jobs) != 0 || p.parked[1].IsZero() {
-			t.Errorf("after it came back: undone %v, %d jobs, parked %v", undone, len(p.jobs), p.parked)
+		if len(undone) != 2 || len(p.jobs.byImage) != 0 || p.jobs.retryAt[1].IsZero() {
+			t.Errorf("after it came back: undone %v, %d jobs, parked %v", undone, len(p.jobs.byImage), p.jobs.retryAt)
 		}
 	})
 }
@@ -120,16 +120,16 @@ func TestLookingIsNoLoss(t *testing.T) {
 	for name, c := range map[string]struct {
 		err      error
 		reopened bool
-	}{"cannot be looked at": {syscall.EIO, false}, "is gone": {errLost, true}} {
+	}{"cannot be looked at": {syscall.EIO, false}, "is gone": {provision.ErrResultLost, true}} {
 		p := newPipeline(t)
-		fake(p, map[store.Stage]*gauge{}, func(context.Context, *Job, store.Stage) error { return nil })
+		fake(p, map[store.Stage]*gauge{}, func(context.Context, *provision.Task, store.Stage) error { return nil })
 		job := enqueue(t, p, 1)[0]
-		job.image.Stage = store.StageUnpack
-		p.table[0].holds = func(context.Context, *Job) error { return fmt.Errorf("stat: %w", c.err) }
+		job.Image.Stage = store.StageUnpack
+		p.table[0].check = func(context.Context, *provision.Task) error { return fmt.Errorf("stat: %w", c.err) }
 		if p.step(t.Context(), p.table[0], job) != c.reopened {
 			t.Errorf("%s: goes on %t", name, !c.reopened)
 		}
-		events, err := p.Store.History(t.Context(), job.image.ID)
+		events, err := p.store.History(t.Context(), job.Image.ID)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,24 +10,28 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"imagemanager.internal/internal/download"
 	"imagemanager.internal/internal/queue"
 	"imagemanager.internal/internal/store"
 )
 
-// source feeds the first stage: from the queue, and from the journal what has no message.
+// longestStuck is how long a message is returned for if its image is at a stage that does
+// not come back.
+const longestStuck = 15 * time.Minute
+
+// source feeds the first stage: from the queue, and from the journal. It starts all that
+// goes on beside the stages, too.
 func (p *Pipeline) source(ctx, work context.Context, running *sync.WaitGroup) <-chan *Job {
 	unfinished := p.unfinished(work) // before anybody begins an attempt
 	out := make(chan *Job)
 	var senders sync.WaitGroup
 	senders.Go(func() { p.intake(ctx, work, out) })
 	senders.Go(func() { p.resume(ctx, work, unfinished, out) })
-	senders.Go(func() { p.trickle(ctx, work, out) })
-	senders.Go(func() { p.sweeps(ctx) })
-	senders.Go(func() { p.backfills(ctx) })
-	senders.Go(func() { p.reconciles(ctx) })
-	senders.Go(func() { p.watch(ctx) })
-	senders.Go(func() { p.growth(ctx) })
+	senders.Go(func() { p.drainBacklog(ctx, work, out) })
+	senders.Go(func() { p.sweepLoop(ctx) })
+	senders.Go(func() { p.backfillLoop(ctx) })
+	senders.Go(func() { p.reconcileLoop(ctx) })
+	senders.Go(func() { p.health.watch(ctx) })
+	senders.Go(func() { p.growth.watch(ctx) })
 	running.Go(func() {
 		senders.Wait()
 		close(out)
@@ -35,31 +39,35 @@ func (p *Pipeline) source(ctx, work context.Context, running *sync.WaitGroup) <-
 	return out
 }
 
-// intake receives as many messages as there are permits for: none free, no call. What it
-// has received it hands on before it receives again, so a full pipeline leaves messages
-// visible to the other hosts on the queue.
+// intake receives as many messages as there are permits for. Without a free permit it does
+// not call. What it has received it hands on before it receives again, so a full pipeline
+// leaves messages visible to the other hosts on the queue.
 func (p *Pipeline) intake(ctx, work context.Context, out chan<- *Job) {
 	failures := 0
-	p.proveOurs(ctx)
+	p.health.proveOurs(ctx)
 	for {
-		n := p.acquire(ctx)
+		most := 10
+		if p.health.awaitTrial(ctx, func() int { return len(p.messages.permits) }) {
+			most = 1
+		}
+		n := p.messages.acquire(ctx, most)
 		if n == 0 {
 			return
 		}
-		msgs, err := p.receive(ctx, n)
-		p.releasePermits(n - len(msgs))
+		msgs, err := p.messages.receive(ctx, n)
+		p.messages.releasePermits(n - len(msgs))
 		if err != nil && ctx.Err() == nil {
 			failures++
-			p.received(err)
+			p.health.polled(err)
 			wait(ctx, min(backoff(100*time.Millisecond, failures), 20*time.Second))
 			continue
 		}
 		failures = 0
-		p.condition.polled()
+		p.health.polled(nil)
 		for _, m := range msgs {
-			// a poll that was drained while stopping, or during which the pool filled up
-			if ctx.Err() != nil || !p.admit() {
-				p.settle(work, p.deliver(m), abandoned)
+			// The poll may have been drained while stopping, or the pool filled up meanwhile.
+			if ctx.Err() != nil || !p.health.acceptingWork() {
+				p.messages.acknowledge(work, p.messages.watch(m), returned)
 				continue
 			}
 			p.accept(ctx, work, m, out)
@@ -67,63 +75,14 @@ func (p *Pipeline) intake(ctx, work context.Context, out chan<- *Job) {
 	}
 }
 
-// receive polls once when the pool has room; otherwise it waits a moment and brings
-// nothing.
-func (p *Pipeline) receive(ctx context.Context, n int) ([]*queue.Message, error) {
-	if !p.admit() {
-		wait(ctx, time.Second)
-		return nil, nil
-	}
-	return p.Queue.Receive(ctx, n)
-}
-
-// received reports a failed poll, once every ten seconds for a class.
-func (p *Pipeline) received(err error) {
-	class := queue.Classify(err)
-	p.metrics.receiveError(string(class))
-	if p.condition.failed(class, time.Now()) {
-		p.Log.Error().Err(err).Str("class", string(class)).Msg("cannot receive messages; trying again")
-	}
-}
-
-// acquire waits for one permit and takes up to ten, one while messages are tried one by
-// one, 0 when ctx has ended.
-func (p *Pipeline) acquire(ctx context.Context) int {
-	most := 10
-	if p.awaitTrial(ctx) {
-		most = 1
-	}
-	select {
-	case p.permits <- struct{}{}:
-	case <-ctx.Done():
-		return 0
-	}
-	for n := 1; n < most; n++ {
-		select {
-		case p.permits <- struct{}{}:
-		default:
-			return n
-		}
-	}
-	return most
-}
-
-func (p *Pipeline) releasePermits(n int) {
-	for range n {
-		<-p.permits
-	}
-}
-
 // accept turns a message into jobs, one a record, and hands the new ones to the first
 // stage.
 func (p *Pipeline) accept(ctx, work context.Context, m *queue.Message, out chan<- *Job) {
-	d := p.deliver(m)
+	d := p.messages.watch(m)
 	p.metrics.message("received")
 	if m.Malformed != nil {
-		p.Log.Error().Err(m.Malformed).Str("message_id", m.ID).Int("receive_count", m.ReceiveCount).
-			Msg("message is no S3 notification")
-		p.metrics.ignored("malformed")
-		p.settle(work, d, outcome{verdict: dead, reason: m.Malformed.Error(), attempts: m.ReceiveCount})
+		o := p.malformed(m, m.Malformed, "message is not an S3 notification")
+		p.messages.acknowledge(work, d, o)
 		return
 	}
 	for _, ig := range m.Notification.Ignored {
@@ -131,50 +90,55 @@ func (p *Pipeline) accept(ctx, work context.Context, m *queue.Message, out chan<
 	}
 	end := done
 	for _, err := range m.Notification.Broken {
-		p.Log.Error().Err(err).Str("message_id", m.ID).Int("receive_count", m.ReceiveCount).
-			Msg("a record of the message is no S3 notification")
-		p.metrics.ignored("malformed")
-		end = outcome{verdict: dead, reason: err.Error(), attempts: m.ReceiveCount}
+		end = p.malformed(m, err, "a record of the message is not an S3 notification")
 	}
 	for _, o := range m.Notification.Objects {
-		reason := p.foreign(o)
+		reason := p.cfg.foreign(o)
 		if reason == "" {
-			p.condition.ours()
+			p.health.noteOurs()
 			d.add()
 			p.acceptObject(ctx, work, d, o, out)
 			continue
 		}
-		p.ignore(m, reason).Str("bucket", o.Bucket).Str("s3_key", o.Key).Msg("notification is about no image of ours")
+		p.ignore(m, reason).Str("bucket", o.Bucket).Str("s3_key", o.Key).
+			Msg("notification is not about an image of ours")
 		if reason == reasonDirectory {
 			continue
 		}
-		p.proveOurs(work) // an image may have come from the bucket's listing meanwhile
-		if all, away := p.condition.allForeign(o, fmt.Sprintf("s3://%s/%s…", p.cfg.Bucket, p.cfg.Prefix)); all {
-			end = outcome{verdict: retry, delay: away}
+		p.health.proveOurs(work) // an image may have come from the bucket's listing meanwhile
+		if all, delay := p.health.noteForeign(o); all {
+			end = outcome{verdict: retry, delay: delay}
 			continue
 		}
 		if p.cfg.KeepForeign {
 			end = outcome{verdict: dead, reason: reason, attempts: m.ReceiveCount}
 		}
 	}
-	p.settle(work, d, end)
+	p.messages.acknowledge(work, d, end)
 }
 
+// malformed logs and counts what cannot be read. Its message is dead-lettered.
+func (p *Pipeline) malformed(m *queue.Message, err error, text string) outcome {
+	p.log.Error().Err(err).Str("message_id", m.ID).Int("receive_count", m.ReceiveCount).Msg(text)
+	p.metrics.ignored("malformed")
+	return outcome{verdict: dead, reason: err.Error(), attempts: m.ReceiveCount}
+}
+
+// ignore counts what a message names and we do not take, and begins its log line.
 func (p *Pipeline) ignore(m *queue.Message, reason string) *zerolog.Event {
 	p.metrics.ignored(reason)
-	return p.Log.Info().Str("message_id", m.ID).Str("reason", reason)
+	return p.log.Info().Str("message_id", m.ID).Str("reason", reason)
 }
 
-// reasonDirectory is the reason for a key that ends in a slash: how consoles make a
-// folder.
+// reasonDirectory is the reason for a key that ends in a slash: consoles make folders so.
 const reasonDirectory = "directory_marker"
 
-// foreign names the reason why an object is none of ours, "" if it is one.
-func (p *Pipeline) foreign(o queue.Object) string {
+// foreign returns the reason why an object is not one of ours; empty if it is.
+func (c Config) foreign(o queue.Object) string {
 	switch {
-	case o.Bucket != p.cfg.Bucket:
+	case o.Bucket != c.Bucket:
 		return "foreign_bucket"
-	case !strings.HasPrefix(o.Key, p.cfg.Prefix):
+	case !strings.HasPrefix(o.Key, c.Prefix):
 		return "foreign_prefix"
 	case strings.HasSuffix(o.Key, "/"):
 		return reasonDirectory
@@ -184,153 +148,137 @@ func (p *Pipeline) foreign(o queue.Object) string {
 
 // acceptObject records the object as an image and starts or joins its job.
 func (p *Pipeline) acceptObject(ctx, work context.Context, d *delivery, o queue.Object, out chan<- *Job) {
-	obj, err := p.identify(work, o)
+	obj, err := identify(work, p.bucket, p.cfg.Prefix, o)
 	if err != nil {
-		_ = p.lookAtBucket(work) // while it does not answer nothing more is taken
+		_ = p.health.lookAtBucket(work) // while it does not answer, nothing more is taken
 		delay := backoff(p.cfg.Backoff, d.msg.ReceiveCount)
-		p.Log.Warn().Err(err).Str("s3_key", o.Key).Dur("again_in_ms", delay).
+		p.log.Warn().Err(err).Str("s3_key", o.Key).Dur("again_in_ms", delay).
 			Msg("S3 does not say which object it is; message returned")
-		p.settle(work, d, outcome{verdict: retry, delay: delay})
+		p.messages.acknowledge(work, d, outcome{verdict: retry, delay: delay})
 		return
 	}
-	img, created, err := p.Store.Enqueue(work, obj)
+	img, created, err := p.store.Enqueue(work, obj)
 	if err != nil {
 		if store.Unwritable(err) {
-			p.condition.unwritable(err)
+			p.health.journalFailed(err)
 		}
-		p.Log.Error().Err(err).Str("s3_key", o.Key).Msg("journal cannot be written; message returned")
-		p.settle(work, d, outcome{verdict: retry, delay: backoff(p.cfg.Backoff, 1)})
+		p.log.Error().Err(err).Str("s3_key", o.Key).Msg("journal cannot be written; message returned")
+		p.messages.acknowledge(work, d, outcome{verdict: retry, delay: backoff(p.cfg.Backoff, 1)})
 		return
 	}
 	if created {
-		p.metrics.event(store.EventQueued, "")
-		p.logImage(img).Info().Str("event", string(store.EventQueued)).Int64("size", img.Size).Msg("queued")
+		p.record.Queued(img)
 	}
-	job, fresh := p.take(img.ID, d)
-	if job == nil {
-		p.settle(work, d, outcome{verdict: retry, delay: longestStuck})
-		return
+	job, fresh := p.jobs.take(img.ID, d)
+	switch {
+	case job == nil:
+		p.messages.acknowledge(work, d, outcome{verdict: retry, delay: longestStuck})
+	case fresh:
+		p.dispatch(ctx, work, job, out)
+	default:
+		p.record.HandedOff("joined")
 	}
-	if !fresh {
-		p.metrics.handoff("joined")
-		return
-	}
-	p.dispatch(ctx, work, job, out)
 }
-
-// identify makes the object of an event one. Some senders encode keys and some do not: of
-// the two readings it is the one that the object has. An event that names neither version
-// nor eTag is about what the key holds now: else all that it ever holds would be one
-// image. What S3 does not answer is not decided.
-func (p *Pipeline) identify(ctx context.Context, o queue.Object) (store.Object, error) {
-	obj := store.Object{
-		Bucket: o.Bucket, Key: o.Key, VersionID: o.VersionID, ETag: o.ETag, Sequencer: o.Sequencer,
-		Size: o.Size,
-	}
-	ambiguous := o.AltKey != "" && strings.HasPrefix(o.AltKey, p.cfg.Prefix)
-	if !ambiguous && obj.Version() != "" {
-		return obj, nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
-	found, err := p.Bucket.Head(ctx, o.Key)
-	another := err == nil && o.ETag != "" && found.ETag != o.ETag
-	if ambiguous && (another || errors.Is(err, download.ErrGone)) {
-		other, e := p.Bucket.Head(ctx, o.AltKey)
-		if e == nil && (o.ETag == "" || other.ETag == o.ETag) {
-			obj.Key, found, err = o.AltKey, other, nil
-		} else if e != nil && !errors.Is(e, download.ErrGone) {
-			err = e
-		}
-	}
-	if err != nil && download.Scope(err) == download.AllObjects {
-		return obj, err
-	}
-	if err == nil && obj.Version() == "" {
-		obj.VersionID, obj.ETag, obj.Size = found.VersionID, found.ETag, found.Size
-	}
-	return obj, nil
-}
-
-// longestStuck is how long a message is given back whose image is at a stage that does
-// not come back.
-const longestStuck = 15 * time.Minute
 
 // dispatch reads the image of a job just taken and sends the job on, unless there is
 // nothing to do.
 func (p *Pipeline) dispatch(ctx, work context.Context, job *Job, out chan<- *Job) {
-	img, err := p.Store.Image(work, job.image.ID)
+	img, err := p.store.Image(work, job.Image.ID)
 	if err != nil {
-		p.Log.Error().Err(err).Int64("image_id", job.image.ID).Msg("journal cannot be read; message returned")
+		p.log.Error().Err(err).Int64("image_id", job.Image.ID).Msg("journal cannot be read; message returned")
 		p.finish(work, job, outcome{verdict: retry, delay: backoff(p.cfg.Backoff, 1)})
 		return
 	}
-	job.image = img
-	if p.cfg.suspect(img) && p.lonely() != img.ID {
-		again := backoff(p.cfg.Backoff, img.CutOffs)
-		p.finish(work, job, outcome{verdict: retry, delay: again})
+	job.Image = img
+	if p.cfg.suspect(img) && p.health.aloneImage() != img.ID {
+		p.finish(work, job, outcome{verdict: retry, delay: backoff(p.cfg.Backoff, img.CutOffs)})
 		return
 	}
-	if o, settled := p.settled(work, job); settled {
+	if o, answered := p.answerFromJournal(work, job); answered {
 		p.finish(work, job, o)
 		return
 	}
 	select {
 	case out <- job:
 	case <-ctx.Done():
-		p.finish(work, job, abandoned)
+		p.finish(work, job, returned)
 	}
 }
 
-// settled answers for an image that is terminal already: "handed off". An active one
-// whose results no longer verify is not settled: the stages make again what was lost.
-// Neither is one that a new message asks for again.
-func (p *Pipeline) settled(work context.Context, job *Job) (outcome, bool) {
-	switch job.image.State {
+// answerFromJournal answers for an image that is terminal already: "handed off". It does
+// not answer for an active image whose results are lost, because the stages make them
+// again, nor for an image that a new message asks for again.
+func (p *Pipeline) answerFromJournal(work context.Context, job *Job) (o outcome, answered bool) {
+	switch job.Image.State {
 	case store.StatePending:
 		return outcome{}, false
 	case store.StateActive:
-		for _, st := range p.table {
-			if err := st.holds(work, job); err != nil {
-				if !isLoss(err) {
-					p.logJob(job).Warn().Err(err).Str("step", string(st.name)).
-						Msg("active image cannot be looked at; message returned")
-					return outcome{verdict: retry, delay: backoff(p.cfg.Backoff, 1)}, true
-				}
-				p.logJob(job).Warn().Err(err).Str("step", string(st.name)).Msg("active image is not whole")
-				return outcome{}, false
-			}
+		if o, settled := p.answerForActive(work, job); !settled {
+			return o, o.verdict == retry
 		}
 	default:
 		anew, err := p.askedAnew(work, job)
 		if err != nil {
-			p.logJob(job).Error().Err(err).Msg("journal cannot be read; message returned")
+			p.record.Log(&job.Task).Error().Err(err).Msg("journal cannot be read; message returned")
 			return outcome{verdict: retry, delay: backoff(p.cfg.Backoff, 1)}, true
 		}
-		if why := askedAgain(job.image, p.cfg.Rules); why != "" && anew {
-			if err := p.reopen(work, job, store.StageDownload, errors.New(why)); err != nil {
-				p.logJob(job).Warn().Err(err).Msg("image not taken up again now")
+		if why := askedAgain(job.Image, p.rules); why != "" && anew {
+			if err := p.record.Reopen(work, &job.Task, store.StageDownload, errors.New(why)); err != nil {
+				p.record.Log(&job.Task).Warn().Err(err).Msg("image not taken up again now")
 				return outcome{verdict: retry, delay: backoff(p.cfg.Backoff, 1)}, true
 			}
 			return outcome{}, false
 		}
 	}
-	p.metrics.handoff("settled")
-	line := p.logJob(job).Info().Str("state", string(job.image.State)).Str("reason", job.image.Reason)
-	if job.image.State.Refused() {
-		line = line.Str("remedy", fmt.Sprintf("`consumer submit %s` makes it again", job.image.Key))
+	p.record.HandedOff("settled")
+	line := p.record.Log(&job.Task).Info().Str("state", string(job.Image.State)).Str("reason", job.Image.Reason)
+	if job.Image.State.Refused() {
+		line = line.Str("remedy", fmt.Sprintf("`consumer submit %s` makes it again", job.Image.Key))
 	}
 	line.Msg("handed off: nothing to do")
-	if job.image.State == store.StateDead { // the message is buried for it, also when a sibling made it come again
-		return outcome{verdict: dead, reason: job.image.Reason, attempts: job.image.Failures}, true
+	if job.Image.State == store.StateDead { // dead-lettered for it, also when a sibling brought the message back
+		return outcome{verdict: dead, reason: job.Image.Reason, attempts: job.Image.Failures}, true
 	}
 	return done, true
 }
 
+// answerForActive checks the results of an active image. It is settled if they are all
+// there. If they cannot be checked, the outcome is a retry.
+func (p *Pipeline) answerForActive(work context.Context, job *Job) (o outcome, settled bool) {
+	for _, st := range p.table {
+		err := st.check(work, &job.Task)
+		if err == nil {
+			continue
+		}
+		log := p.record.Log(&job.Task).Warn().Err(err).Str("step", string(st.name))
+		if !isLoss(err) {
+			log.Msg("active image cannot be looked at; message returned")
+			return outcome{verdict: retry, delay: backoff(p.cfg.Backoff, 1)}, false
+		}
+		log.Msg("active image is not whole")
+		return outcome{}, false
+	}
+	return done, true
+}
+
+// askedAnew reports whether a message waits for the job under which the image was never
+// tried. Any other message comes again because a sibling of this record is to be retried,
+// or because it could not be settled. If that opened the image again, two such records
+// would bring each other back for ever.
+func (p *Pipeline) askedAnew(ctx context.Context, job *Job) (bool, error) {
+	for _, id := range p.jobs.messageIDs(job) {
+		tried, err := p.store.Tried(ctx, job.Image.ID, id)
+		if err != nil || !tried {
+			return !tried, err
+		}
+	}
+	return false, nil
+}
+
 // askedAgain says why an image that ended without a result is taken up when its object is
-// notified, listed or submitted again; "" if it is not. What was said of the object was
-// so on that day; what was refused stays so under the same rules; what an operator
-// removed he must submit himself.
+// notified, listed or submitted again; empty if it is not. Vanished, superseded and dead
+// were true on their day. A refusal stands while the rules stand. A removed image an
+// operator must submit.
 func askedAgain(img store.Image, rules func(key string) string) string {
 	switch img.State {
 	case store.StateVanished, store.StateSuperseded, store.StateDead:
@@ -341,14 +289,4 @@ func askedAgain(img store.Image, rules func(key string) string) string {
 		}
 	}
 	return ""
-}
-
-// wait returns after d, or when ctx ends.
-func wait(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }

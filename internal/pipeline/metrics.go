@@ -17,19 +17,15 @@ const namespace = "imagemanager"
 type Metrics struct {
 	jobs      *prometheus.GaugeVec
 	duration  *prometheus.HistogramVec
-	events    *prometheus.CounterVec
 	failures  *prometheus.CounterVec
 	messages  *prometheus.CounterVec
 	ignores   *prometheus.CounterVec
-	handoffs  *prometheus.CounterVec
 	receive   *prometheus.CounterVec
 	settle    *prometheus.CounterVec
 	margin    prometheus.Histogram
 	attacks   *prometheus.CounterVec
 	poolBytes *prometheus.GaugeVec
-	unclaimed *prometheus.GaugeVec
 	pending   *prometheus.GaugeVec
-	problems  prometheus.Gauge
 	kept      kept
 
 	callFailed func(operation string, err error) // set by New, before the queue is called
@@ -45,13 +41,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	m := &Metrics{
 		jobs:     gauge("stage_jobs", "Images in a stage now.", "stage"),
-		events:   counter("journal_events_total", "Events written to the journal.", "kind", "stage"),
 		failures: counter("failures_total", "Failed attempts by verdict and reason.", "stage", "verdict", "reason"),
 		messages: counter("messages_total", "Messages received, deleted, or returned to the queue.", "result"),
 		ignores:  counter("notifications_ignored_total", "Notifications that name no image of ours.", "reason"),
-		handoffs: counter("handoffs_total",
-			"Work that was there already: joined a running job, settled at intake, or found by a stage.", "how"),
-		receive: counter("receive_errors_total", "Failed polls of the queue.", "class"),
+		receive:  counter("receive_errors_total", "Failed polls of the queue.", "class"),
 		settle: counter("queue_retries_total", "Entries of queue calls that failed and were tried again.",
 			"operation"),
 		margin: prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -59,22 +52,17 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help:    "What was left of a message's lease when it was extended.",
 			Buckets: []float64{0, 1, 2.5, 5, 10, 20, 30, 60, 300, 3600},
 		}),
-		attacks:   counter("security_violations_total", "Archives refused as attacks.", "rule"),
-		unclaimed: gauge("unclaimed", "Things that no row of the journal claims, as of the last reconcile.", "kind"),
+		attacks: counter("security_violations_total", "Archives refused as attacks.", "rule"),
 		pending: gauge("pending_images",
 			"Pending images without a job: waiting for their next attempt, or found in nobody's hands.", "held_by"),
-		problems: prometheus.NewGauge(prometheus.GaugeOpts{
-			Namespace: namespace, Name: "reconcile_problems",
-			Help: "Things that the last reconcile could not bring into agreement.",
-		}),
 		poolBytes: gauge("pool_bytes", "Space of the thin pool.", "space", "state"),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: namespace, Name: "stage_duration_seconds", Help: "Time of a stage that was done.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800},
 		}, []string{"stage"}),
 	}
-	reg.MustRegister(m.jobs, m.duration, m.events, m.failures, m.messages, m.ignores, m.handoffs, m.receive, m.settle,
-		m.margin, m.attacks, m.poolBytes, m.unclaimed, m.pending, m.problems)
+	reg.MustRegister(m.jobs, m.duration, m.failures, m.messages, m.ignores, m.receive, m.settle,
+		m.margin, m.attacks, m.poolBytes, m.pending)
 	m.kept = newKept(reg)
 	m.zero()
 	return m
@@ -86,10 +74,6 @@ func (m *Metrics) took(st store.Stage, d time.Duration) {
 	m.duration.WithLabelValues(string(st)).Observe(d.Seconds())
 }
 
-func (m *Metrics) event(kind store.EventKind, st store.Stage) {
-	m.events.WithLabelValues(string(kind), string(st)).Inc()
-}
-
 func (m *Metrics) failure(st store.Stage, j judgement) {
 	m.failures.WithLabelValues(string(st), string(j.verdict), j.class).Inc()
 }
@@ -97,15 +81,12 @@ func (m *Metrics) failure(st store.Stage, j judgement) {
 func (m *Metrics) violation(rule string)     { m.attacks.WithLabelValues(rule).Inc() }
 func (m *Metrics) message(result string)     { m.messages.WithLabelValues(result).Inc() }
 func (m *Metrics) ignored(reason string)     { m.ignores.WithLabelValues(reason).Inc() }
-func (m *Metrics) handoff(how string)        { m.handoffs.WithLabelValues(how).Inc() }
 func (m *Metrics) receiveError(class string) { m.receive.WithLabelValues(class).Inc() }
 
 func (m *Metrics) waiting(timer, nobody int) {
 	m.pending.WithLabelValues("timer").Set(float64(timer))
 	m.pending.WithLabelValues("nobody").Set(float64(nobody))
 }
-
-func (m *Metrics) leftover(kind string, n int) { m.unclaimed.WithLabelValues(kind).Set(float64(n)) }
 
 func (m *Metrics) pool(s devmapper.Status) {
 	m.poolBytes.WithLabelValues("data", "used").Set(float64(s.UsedData))

@@ -10,6 +10,7 @@ import (
 
 	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/download"
+	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/store"
 )
 
@@ -23,7 +24,7 @@ func TestCountersBeforeTheyCount(t *testing.T) {
 	p := newPipeline(t)
 	errs := []error{errors.New("never seen"), download.ErrGone, &archive.Rejection{Reason: archive.Layout}}
 	for _, c := range classes {
-		errs = append(errs, fmt.Errorf("wrapped: %w", c.is))
+		errs = append(errs, fmt.Errorf("wrapped: %w", c.target))
 	}
 	for _, r := range archive.Rules() {
 		errs = append(errs, &archive.Rejection{Reason: r.Reason, Violation: r.Violation})
@@ -31,9 +32,9 @@ func TestCountersBeforeTheyCount(t *testing.T) {
 	for _, st := range []store.Stage{store.StageDownload, store.StageUnpack, store.StageActivate} {
 		for _, err := range errs {
 			for failures := range p.cfg.MaxAttempts {
-				job := &Job{attempt: store.Attempt{Stage: st}}
-				job.image.Failures = failures
-				j := p.judge(job, err)
+				job := &Job{Task: provision.Task{Attempt: store.Attempt{Stage: st}}}
+				job.Image.Failures = failures
+				j := p.judge(&job.Task, err)
 				m.failure(st, j)
 				if j.verdict == violation {
 					m.violation(j.class)

@@ -6,8 +6,8 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// zero makes every series whose labels are known beforehand: the first event of a counter
-// that is not there yet is no increase to Prometheus, and an alert on it stays silent.
+// zero makes every series with labels that are known beforehand. To Prometheus, the first
+// event of a counter without a series is not an increase, and an alert on it stays silent.
 func (m *Metrics) zero() {
 	for _, st := range []store.Stage{store.StageDownload, store.StageUnpack, store.StageActivate} {
 		m.jobs.WithLabelValues(string(st))
@@ -23,7 +23,7 @@ func (m *Metrics) zero() {
 			m.attacks.WithLabelValues(string(r.Reason))
 		}
 	}
-	for _, result := range []string{"received", "deleted", "returned", "buried", "lost", "unsettled"} {
+	for _, result := range []string{"received", "deleted", "returned", "dead_lettered", "lost", "unsettled"} {
 		m.messages.WithLabelValues(result)
 	}
 	for _, class := range queue.Classes() {
@@ -32,13 +32,10 @@ func (m *Metrics) zero() {
 	for _, operation := range []string{"delete", "release", "extend", "dead-letter"} {
 		m.settle.WithLabelValues(operation)
 	}
-	for _, how := range []string{"joined", "settled", "stage"} {
-		m.handoffs.WithLabelValues(how)
-	}
 	m.waiting(0, 0)
 }
 
-// possible are the verdicts that a failure of each class may come to.
+// possible returns the verdicts that a failure of each class may end with.
 func possible() map[string][]verdict {
 	list := map[string][]verdict{"database": {halt, retry, dead}, classPanic: comesTo(retry)}
 	for _, c := range classes {
@@ -56,7 +53,7 @@ func possible() map[string][]verdict {
 	return list
 }
 
-// comesTo are the verdicts that one of the table may become.
+// comesTo returns the verdicts that one of the table may become.
 func comesTo(v verdict) []verdict {
 	switch v {
 	case reject, violation, dead:

@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
+	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/queue"
 	"imagemanager.internal/internal/store"
 )
@@ -114,11 +115,11 @@ func TestPermitsAreConserved(t *testing.T) {
 
 func conserved(t *testing.T, seed uint64) {
 	p := newPipeline(t)
-	p.room = func() error { return nil }
+	p.health.capacity = func() error { return nil }
 	ctx, stop := context.WithCancel(t.Context())
 	record := `{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":"b"},"object":{"key":"%s","eTag":"e"}}}`
 	q := &roughQueue{
-		t: t, cap: cap(p.permits), total: 200, done: stop, r: rand.New(rand.NewPCG(seed, 2)),
+		t: t, cap: cap(p.messages.permits), total: 200, done: stop, r: rand.New(rand.NewPCG(seed, 2)),
 		held: map[string]bool{},
 	}
 	q.bodies = []string{
@@ -130,10 +131,10 @@ func conserved(t *testing.T, seed uint64) {
 		q.bodies = append(q.bodies, `{"Records":[`+one+`]}`, `{"Records":[`+one+`,`+fmt.Sprintf(record, "images/x.tar")+
 			`]}`)
 	}
-	p.Queue = queue.New(q, queue.Config{URL: "http://127.0.0.1/q", Wait: time.Second})
+	p.messages.queue = queue.New(q, queue.Config{URL: "http://127.0.0.1/q", Wait: time.Second})
 	var mu sync.Mutex
 	r := rand.New(rand.NewPCG(seed, 3))
-	fake(p, map[store.Stage]*gauge{}, func(context.Context, *Job, store.Stage) error {
+	fake(p, map[store.Stage]*gauge{}, func(context.Context, *provision.Task, store.Stage) error {
 		mu.Lock()
 		defer mu.Unlock()
 		if r.IntN(4) == 0 {
@@ -142,29 +143,29 @@ func conserved(t *testing.T, seed uint64) {
 		return nil
 	})
 	for i := range p.table {
-		p.table[i].holds = func(context.Context, *Job) error { return nil }
+		p.table[i].check = func(context.Context, *provision.Task) error { return nil }
 	}
 	if err := p.Run(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if len(p.permits) != 0 || len(p.jobs) != 0 || len(q.held) != 0 {
-		t.Errorf("seed %d: %d permits, %d jobs, %d messages left", seed, len(p.permits), len(p.jobs), len(q.held))
+	if len(p.messages.permits) != 0 || len(p.jobs.byImage) != 0 || len(q.held) != 0 {
+		t.Errorf("seed %d: %d permits, %d jobs, %d messages left", seed, len(p.messages.permits), len(p.jobs.byImage), len(q.held))
 	}
 }
 
 // With no permit free there is no call to the queue at all.
 func TestNoPermitNoPoll(t *testing.T) {
 	p := newPipeline(t)
-	for range cap(p.permits) {
-		p.permits <- struct{}{}
+	for range cap(p.messages.permits) {
+		p.messages.permits <- struct{}{}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if n := p.acquire(ctx); n != 0 {
+	if n := p.messages.acquire(ctx, 10); n != 0 {
 		t.Errorf("%d permits acquired of none", n)
 	}
-	<-p.permits
-	if n := p.acquire(t.Context()); n != 1 {
+	<-p.messages.permits
+	if n := p.messages.acquire(t.Context(), 10); n != 1 {
 		t.Errorf("%d permits acquired of one", n)
 	}
 }

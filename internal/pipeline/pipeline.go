@@ -1,130 +1,58 @@
-// Package pipeline takes images from a notification to an active snapshot: it is the mind
-// of the program.
+// Package pipeline takes images from a notification to an active snapshot.
 //
-// stage.go holds the table of stages and the loop over it; read it first. intake.go turns
-// messages into jobs, feed.go what waits in the journal, delivery.go ended jobs into
-// settled messages. verdict.go judges errors, breaker.go tells outages from an image's
-// own faults, recover.go brings journal, pool and blob directory into agreement after a
-// crash. Leaves (queue, download, archive, devmapper, store) return errors; only this
-// package has an opinion on them.
+// stage.go holds the table of stages and the loop over it: read it first. intake.go turns
+// messages into jobs, and resume.go does so with what waits in the journal. message.go
+// settles the messages of jobs that have ended. verdict.go is the one place with an opinion
+// on errors. health.go knows whether work may be taken, and breaker.go tells outages from
+// an image's own faults.
+//
+// The steps on this host are those of package provision. The comparison of journal, pool
+// and files is that of package reconcile.
 package pipeline
 
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
 
-	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/download"
+	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/queue"
+	"imagemanager.internal/internal/reconcile"
 	"imagemanager.internal/internal/store"
 )
 
-// undoTimeout bounds a roll-back and every write that must not be cut off by a shutdown.
+// undoTimeout bounds a roll-back, and every write that a shutdown must not cut off.
 const undoTimeout = time.Minute
 
 // Config holds what an operator may set. New refuses nonsense.
 type Config struct {
 	Bucket string // notifications about other buckets are counted and dropped
-	Prefix string // keys elsewhere are counted and dropped
+	Prefix string // so are those about keys elsewhere
 
 	Downloads, Unpacks, Activations                 int // jobs at once in each stage
 	DownloadTimeout, UnpackTimeout, ActivateTimeout time.Duration
 
-	Policy      archive.Policy
-	Policies    map[string]archive.Policy // by key prefix; the longest that fits wins over Policy
-	Limits      archive.Limits
-	DeviceBytes int64 // virtual size of every image's thin device
-
-	MaxAttempts int // failures in a row at one stage before an image is given up
-	MaxCutOffs  int // attempts in a row that died with the process before an image is tried alone, once
-	// how long a message that was given back may stay away before its image is taken up
-	// without it
-	Unclaimed time.Duration
-	Backoff   time.Duration // before the second attempt; doubles, with full jitter
-	Grace     time.Duration // how long running stages may go on after a stop
+	MaxAttempts int           // failures in a row at one stage before an image is given up
+	MaxCutOffs  int           // attempts in a row that died with the process before an image is tried alone, once
+	Unclaimed   time.Duration // an image whose message was returned is taken up without it after this time
+	Backoff     time.Duration // before the second attempt; doubles, with full jitter
+	Grace       time.Duration // how long running stages may go on after a stop
 
 	MinFreeData, MinFreeMetadata float64  // fractions of the pool; below, nothing new is taken
 	Disks                        []string // directories on the file systems that must have room
-	PoolDir                      string   // of the pool's data file; "": they are on a block device
 	MinFreeDisk                  int64    // bytes on each of them; below, nothing new is taken
 
-	StateDir       string        // for messages
-	ReconcileEvery time.Duration // compare journal, pool and files so often; 0 never
+	StateDir       string            // for messages
+	Kept           map[string]string // directories whose growth is measured, by the label of the gauge
+	ReconcileEvery time.Duration     // interval between reconciles; 0 disables them
 
-	ManifestDir    string // manifests of sealed trees
-	ViolationDir   string // archives refused as attacks
-	ViolationBytes int64  // all of them together
-
-	KeepForeign     bool          // events about another bucket or prefix are buried, not dropped
+	KeepForeign     bool          // events about another bucket or prefix are dead-lettered, not dropped
 	BackfillAtStart bool          // compare the bucket with the journal when Run starts
-	BackfillEvery   time.Duration // and so often; 0 never
-}
-
-// Parts are the leaves that a pipeline works with.
-type Parts struct {
-	Store      *store.Store
-	Queue      *queue.Client
-	Downloader *download.Downloader
-	Bucket     *download.Bucket
-	Pool       *devmapper.Pool
-	Log        zerolog.Logger
-	Metrics    *Metrics
-
-	// Exclusive keeps other commands out of the pool until the function that it returns
-	// is called. Its error says that one is at work.
-	Exclusive func() (func() error, error)
-}
-
-// Pipeline is one consumer. Make it with New, then Recover, then Run.
-type Pipeline struct {
-	Parts
-	cfg     Config
-	table   []stage
-	room    func() error                // nil: the machine is fit for new work; else why not, and what to do
-	probe   func(context.Context) error // asks S3 for the bucket as such
-	metrics *Metrics
-
-	permits chan struct{} // one for each message held; buffered: its length is the number held
-
-	mu      sync.Mutex
-	jobs    map[int64]*Job // by image id: at most one job an image
-	held    reservation
-	fetched map[int64]store.Blob // archives that this process hashed as it wrote them
-	parked  map[int64]time.Time  // pending images without a job, and when they are taken up without a message
-	solo    int64                // image that is tried alone; 0: none
-	wake    chan struct{}        // buffered by one: a parked image, or one to be resumed, is there
-
-	watchers  sync.WaitGroup // one goroutine for each message held
-	condition condition
-	breaker   breaker
-	quiet     quiet // limits the lines about calls to the queue
-}
-
-// New checks the configuration.
-func New(cfg Config, parts Parts) (*Pipeline, error) {
-	if err := cfg.check(); err != nil {
-		return nil, err
-	}
-	p := &Pipeline{
-		Parts:   parts,
-		cfg:     cfg,
-		metrics: parts.Metrics,
-		permits: make(chan struct{}, cfg.Downloads+cfg.Unpacks+cfg.Activations),
-		jobs:    map[int64]*Job{},
-		parked:  map[int64]time.Time{},
-		fetched: map[int64]store.Blob{},
-		wake:    make(chan struct{}, 1),
-	}
-	p.table, p.room, p.probe = p.stages(), p.fit, parts.Bucket.Probe
-	p.metrics.callFailed = p.callFailed
-	return p, nil
+	BackfillEvery   time.Duration // interval between later comparisons; 0 disables them
 }
 
 func (c Config) check() error {
@@ -135,116 +63,113 @@ func (c Config) check() error {
 	if c.DownloadTimeout <= 0 || c.UnpackTimeout <= 0 || c.ActivateTimeout <= 0 {
 		errs = append(errs, errors.New("every stage needs a time-out"))
 	}
-	if c.DeviceBytes <= 0 || c.MaxAttempts < 1 || c.MaxCutOffs < 1 || c.Backoff <= 0 {
-		errs = append(errs, errors.New("device size, attempts, cut-offs and backoff must be positive"))
+	if c.MaxAttempts < 1 || c.MaxCutOffs < 1 || c.Backoff <= 0 {
+		errs = append(errs, errors.New("attempts, cut-offs and backoff must be positive"))
 	}
 	return errors.Join(errs...)
 }
 
-// policy is the one that applies to a key.
-func (c Config) policy(key string) archive.Policy {
-	policy, longest := c.Policy, -1
-	for prefix, p := range c.Policies {
-		if strings.HasPrefix(key, prefix) && len(prefix) > longest {
-			policy, longest = p, len(prefix)
-		}
+// suspect reports whether so many processes died at the image that it may have killed
+// them.
+func (c Config) suspect(img store.Image) bool {
+	return img.State == store.StatePending && img.CutOffs >= c.MaxCutOffs
+}
+
+// Deps are what a pipeline works with.
+type Deps struct {
+	Store      *store.Store
+	Queue      *queue.Client
+	Bucket     *download.Bucket
+	Pool       *devmapper.Pool
+	Host       *provision.Host
+	Recorder   *provision.Recorder
+	Reconciler func(reconcile.Jobs) *reconcile.Reconciler // makes one that knows the running jobs
+	Rules      func(key string) string                    // of provision.Config
+	Log        zerolog.Logger
+	Metrics    *Metrics
+
+	// Exclusive keeps other commands out of the pool until the function that it returns is
+	// called. Its error names the command that is at work.
+	Exclusive func() (func() error, error)
+}
+
+// Pipeline is one consumer. Make it with New, then Recover, then Run.
+type Pipeline struct {
+	cfg        Config
+	table      []stage
+	store      *store.Store
+	bucket     *download.Bucket
+	pool       *devmapper.Pool
+	host       *provision.Host
+	record     *provision.Recorder
+	reconciler *reconcile.Reconciler
+	rules      func(key string) string
+	exclusive  func() (func() error, error)
+	log        zerolog.Logger
+	metrics    *Metrics
+
+	jobs      *jobs
+	messages  *messages
+	health    *health
+	growth    *growth
+	submitter *Submitter
+}
+
+// New checks the configuration.
+func New(cfg Config, d Deps) (*Pipeline, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
 	}
-	return policy
+	p := &Pipeline{
+		cfg: cfg, store: d.Store, bucket: d.Bucket, pool: d.Pool, host: d.Host, record: d.Recorder,
+		rules: d.Rules, exclusive: d.Exclusive, log: d.Log, metrics: d.Metrics,
+		jobs:      newJobs(),
+		health:    newHealth(cfg, d),
+		submitter: &Submitter{Store: d.Store, Bucket: d.Bucket, Name: cfg.Bucket, Prefix: cfg.Prefix, Rules: d.Rules},
+	}
+	p.messages = newMessages(cfg, d, p.health, p.jobs)
+	p.growth = &growth{
+		store: d.Store, dirs: cfg.Kept, idle: p.jobs.idle, limit: &p.health.limit, log: d.Log, metrics: d.Metrics,
+	}
+	p.table = p.stages()
+	p.health.onRecovery = func() { p.jobs.hasten(p.health.breaker.suspects) }
+	p.metrics.callFailed = p.health.queueCallFailed
+	p.reconciler = d.Reconciler(jobsOfPipeline{p})
+	return p, nil
 }
 
-// Rules are what a refusal of the key rests on, in words: what was refused under others
-// may be asked for again.
-func (c Config) Rules(key string) string {
-	l := c.Limits
-	return fmt.Sprintf("policy %s, archive and files %d bytes, file %d bytes, %d entries, device %d bytes",
-		c.policy(key), l.ImageBytes, l.FileBytes, l.Entries, c.DeviceBytes)
+// Ready returns nil if the pipeline takes work. The error says why it does not, and what
+// to do. It is cheap.
+func (p *Pipeline) Ready() error { return p.health.ready() }
+
+// Recover brings journal, pool and files into agreement. Nothing else may use the pool
+// meanwhile. See reconcile.Reconciler.
+func (p *Pipeline) Recover(ctx context.Context) (reconcile.Recovered, error) {
+	return p.reconciler.Recover(ctx)
 }
 
-// graceful returns a context that ends the grace period after ctx does. The function
+// ProbeDeadLetter refuses a dead-letter queue that cannot be one. This error in the
+// configuration must show before a message depends on it. If the queue cannot be looked
+// at, that is only logged.
+func (p *Pipeline) ProbeDeadLetter(ctx context.Context) error { return p.messages.probeDeadLetter(ctx) }
+
+// withGrace returns a context that ends the grace period after ctx does. The function
 // returned ends it at once.
-func (p *Pipeline) graceful(ctx context.Context) (context.Context, context.CancelFunc) {
+func withGrace(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	release := context.AfterFunc(ctx, func() {
-		timer := time.AfterFunc(p.cfg.Grace, cancel)
+		timer := time.AfterFunc(grace, cancel)
 		context.AfterFunc(work, func() { timer.Stop() })
 	})
 	return work, func() { release(); cancel() }
 }
 
-// take makes the image's job, or finds the one that is under way; the delivery waits for
-// it in both cases. There is none to wait for when the image's stage does not come back.
-func (p *Pipeline) take(image int64, d *delivery) (job *Job, fresh bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	job, found := p.jobs[image]
-	if !found {
-		job = &Job{image: store.Image{ID: image}, over: make(chan struct{})}
-		p.jobs[image] = job
-		delete(p.parked, image)
-	}
-	if job.stuck {
-		return nil, false
-	}
-	if d != nil {
-		job.deliveries = append(job.deliveries, d)
-	}
-	return job, !found
-}
-
-// finish ends a job: its image is free for the next one, its messages learn the outcome.
-func (p *Pipeline) finish(work context.Context, job *Job, o outcome) {
-	p.condition.count(o.verdict)
-	p.mu.Lock()
-	delete(p.jobs, job.image.ID)
-	waiting := job.deliveries
-	if o.verdict == retry && !o.left {
-		p.park(job, o)
-	}
-	p.mu.Unlock()
-	p.nudge()
-	if s := job.image.State; s == store.StateActive || s.Refused() {
-		p.breaker.forget(job.image.ID)
-		p.forgetArchive(job.image.ID)
-	}
-	defer close(job.over)
-	for i, d := range waiting {
-		if i >= job.began && (o.verdict == vanished || o.verdict == superseded) {
-			p.settle(work, d, abandoned) // it tells of the object as it was after we looked
-			continue
-		}
-		p.settle(work, d, o)
-	}
-}
-
-// forgetArchive drops the note that this process hashed an image's archive.
-func (p *Pipeline) forgetArchive(image int64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.fetched, image)
-}
-
-// park notes when the image of a job is taken up again by itself: after its delay, or,
-// where that is given back to a message, a while after it ought to have come. Pipeline.mu
-// is held.
-func (p *Pipeline) park(job *Job, o outcome) {
-	due := time.Now().Add(o.delay)
-	if len(job.deliveries) > 0 && !p.cfg.suspect(job.image) {
-		due = due.Add(p.cfg.Unclaimed)
-	}
-	p.parked[job.image.ID] = due
-}
-
-// nudge wakes the goroutine that feeds images from the journal.
-func (p *Pipeline) nudge() {
+// wait returns after d, or when ctx ends.
+func wait(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
 	select {
-	case p.wake <- struct{}{}:
-	default: // it is going to look anyway
-	}
-}
-
-// heartbeat keeps the held messages invisible until work ends.
-func (p *Pipeline) heartbeat(work context.Context) {
-	if err := p.Queue.Run(work); err != nil && work.Err() == nil {
-		p.Log.Error().Err(err).Msg("heartbeat ended")
+	case <-timer.C:
+	case <-ctx.Done():
 	}
 }

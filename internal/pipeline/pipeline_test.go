@@ -19,6 +19,8 @@ import (
 	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/download"
+	"imagemanager.internal/internal/provision"
+	"imagemanager.internal/internal/reconcile"
 	"imagemanager.internal/internal/store"
 )
 
@@ -28,12 +30,17 @@ func testConfig() Config {
 	return Config{
 		Bucket: "b", Prefix: "images/", Downloads: 5, Unpacks: 2, Activations: 1,
 		DownloadTimeout: time.Minute, UnpackTimeout: time.Minute, ActivateTimeout: time.Minute,
-		DeviceBytes: 1 << 30, MaxAttempts: 3, MaxCutOffs: 3, Unclaimed: time.Minute, Backoff: time.Second,
+		MaxAttempts: 3, MaxCutOffs: 3, Unclaimed: time.Minute, Backoff: time.Second,
 		Grace: time.Second,
 	}
 }
 
 func newPipeline(t *testing.T) *Pipeline {
+	t.Helper()
+	return newLoggingPipeline(t, zerolog.Nop())
+}
+
+func newLoggingPipeline(t *testing.T, log zerolog.Logger) *Pipeline {
 	t.Helper()
 	st, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "c.db"))
 	if err != nil {
@@ -44,12 +51,23 @@ func newPipeline(t *testing.T) *Pipeline {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := New(testConfig(),
-		Parts{Store: st, Downloader: down, Log: zerolog.Nop(), Metrics: NewMetrics(prometheus.NewRegistry())})
+	reg := prometheus.NewRegistry()
+	record := provision.NewRecorder(st, log, provision.NewMetrics(reg))
+	hostConfig := provision.Config{Prefix: "images/", DeviceBytes: 1 << 30}
+	host := provision.New(hostConfig, record, down, nil)
+	p, err := New(testConfig(), Deps{
+		Store: st, Host: host, Recorder: record, Rules: hostConfig.Rules, Log: log, Metrics: NewMetrics(reg),
+		Reconciler: func(jobs reconcile.Jobs) *reconcile.Reconciler {
+			return reconcile.New(reconcile.Deps{
+				Store: st, Archives: down, Host: host, Recorder: record,
+				Jobs: jobs, Log: log, Metrics: reconcile.NewMetrics(reg),
+			})
+		},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.room = func() error { return nil }
+	p.health.capacity = func() error { return nil }
 	return p
 }
 
@@ -65,18 +83,18 @@ func (g *gauge) enter() {
 }
 
 // fake replaces the work of the stages by work, and keeps their caps and their journal.
-func fake(p *Pipeline, gauges map[store.Stage]*gauge, work func(context.Context, *Job, store.Stage) error) {
+func fake(p *Pipeline, gauges map[store.Stage]*gauge, work func(context.Context, *provision.Task, store.Stage) error) {
 	for i, st := range p.table {
 		g := &gauge{}
 		gauges[st.name] = g
-		p.table[i].undo = func(context.Context, *Job) error { return nil }
-		p.table[i].do = func(ctx context.Context, job *Job) error {
+		p.table[i].undo = func(context.Context, *provision.Task) error { return nil }
+		p.table[i].do = func(ctx context.Context, job *provision.Task) error {
 			g.enter()
 			defer g.inside.Add(-1)
 			if err := work(ctx, job, st.name); err != nil {
 				return err
 			}
-			return p.handOff(ctx, job, "fake")
+			return p.record.HandOff(ctx, job, "fake")
 		}
 	}
 }
@@ -86,16 +104,16 @@ func enqueue(t *testing.T, p *Pipeline, n int) []*Job {
 	t.Helper()
 	var jobs []*Job
 	for i := range n {
-		img, _, err := p.Store.Enqueue(t.Context(),
+		img, _, err := p.store.Enqueue(t.Context(),
 			store.Object{Bucket: "b", Key: fmt.Sprintf("images/%d.tar", i), ETag: "e"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		job, fresh := p.take(img.ID, nil)
+		job, fresh := p.jobs.take(img.ID, nil)
 		if !fresh {
 			t.Fatal("job exists")
 		}
-		job.image = img
+		job.Image = img
 		jobs = append(jobs, job)
 	}
 	return jobs
@@ -110,7 +128,7 @@ func chain(ctx context.Context, p *Pipeline, wg *sync.WaitGroup, jobs []*Job) <-
 			select {
 			case in <- j:
 			case <-ctx.Done():
-				p.finish(ctx, j, abandoned)
+				p.finish(ctx, j, returned)
 			}
 		}
 	})
@@ -128,7 +146,7 @@ func TestCaps(t *testing.T) {
 	held := make(chan struct{})
 	var first sync.Once
 	full := make(chan struct{})
-	fake(p, gauges, func(_ context.Context, _ *Job, st store.Stage) error {
+	fake(p, gauges, func(_ context.Context, _ *provision.Task, st store.Stage) error {
 		if st == store.StageActivate { // jobs pile up behind the first that gets here
 			first.Do(func() { close(held) })
 			<-full
@@ -155,8 +173,8 @@ func TestCaps(t *testing.T) {
 			t.Errorf("%s: %d at once, cap %d", st, got, most)
 		}
 	}
-	if len(p.jobs) != 0 {
-		t.Errorf("%d jobs are still registered", len(p.jobs))
+	if len(p.jobs.byImage) != 0 {
+		t.Errorf("%d jobs are still registered", len(p.jobs.byImage))
 	}
 }
 
@@ -167,7 +185,7 @@ func TestBackPressure(t *testing.T) {
 	gauges := map[store.Stage]*gauge{}
 	release := make(chan struct{})
 	var begun atomic.Int64
-	fake(p, gauges, func(_ context.Context, _ *Job, st store.Stage) error {
+	fake(p, gauges, func(_ context.Context, _ *provision.Task, st store.Stage) error {
 		switch st {
 		case store.StageDownload:
 			begun.Add(1)
@@ -184,7 +202,7 @@ func TestBackPressure(t *testing.T) {
 		wait(t.Context(), time.Millisecond)
 	}
 	// one more would have had the time of a whole run of the stages to start
-	if _, err := p.Store.Images(t.Context()); err != nil {
+	if _, err := p.store.Images(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if n := begun.Load(); n > caps {
@@ -201,30 +219,30 @@ func TestBackPressure(t *testing.T) {
 // is given up.
 func TestAttemptsAreBounded(t *testing.T) {
 	p := newPipeline(t)
-	fake(p, map[store.Stage]*gauge{}, func(_ context.Context, _ *Job, st store.Stage) error {
+	fake(p, map[store.Stage]*gauge{}, func(_ context.Context, _ *provision.Task, st store.Stage) error {
 		if st == store.StageUnpack {
 			return syscall.EIO
 		}
 		return nil
 	})
-	img := enqueue(t, p, 1)[0].image
+	img := enqueue(t, p, 1)[0].Image
 	for attempt := 1; attempt <= 3; attempt++ {
-		p.mu.Lock()
-		delete(p.jobs, img.ID)
-		p.mu.Unlock()
-		job, _ := p.take(img.ID, nil)
-		img, err := p.Store.Image(t.Context(), img.ID)
+		p.jobs.mu.Lock()
+		delete(p.jobs.byImage, img.ID)
+		p.jobs.mu.Unlock()
+		job, _ := p.jobs.take(img.ID, nil)
+		img, err := p.store.Image(t.Context(), img.ID)
 		if err != nil {
 			t.Fatal(err)
 		}
-		job.image = img
-		p.table[0].holds = func(context.Context, *Job) error { return nil }
+		job.Image = img
+		p.table[0].check = func(context.Context, *provision.Task) error { return nil }
 		var wg sync.WaitGroup
 		for range chain(t.Context(), p, &wg, []*Job{job}) {
 			t.Error("a failed job came out")
 		}
 		wg.Wait()
-		img, err = p.Store.Image(t.Context(), img.ID)
+		img, err = p.store.Image(t.Context(), img.ID)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -232,8 +250,8 @@ func TestAttemptsAreBounded(t *testing.T) {
 		if attempt == 3 {
 			want = store.StateDead
 		}
-		if img.State != want || attempt < 3 && (img.Failures != attempt || p.parked[img.ID].IsZero()) {
-			t.Errorf("attempt %d: %+v, want %s; parked %v", attempt, img.Progress, want, p.parked)
+		if img.State != want || attempt < 3 && (img.Failures != attempt || p.jobs.retryAt[img.ID].IsZero()) {
+			t.Errorf("attempt %d: %+v, want %s; parked %v", attempt, img.Progress, want, p.jobs.retryAt)
 		}
 	}
 }
@@ -271,18 +289,18 @@ func TestHalt(t *testing.T) {
 		if err := p.begin(t.Context(), job, store.StageDownload); err != nil {
 			t.Fatal(err)
 		}
-		return p.conclude(t.Context(), job, p.judge(job, fmt.Errorf("write: %w", syscall.ENOSPC)))
+		return p.recordFailure(t.Context(), job, p.judge(&job.Task, fmt.Errorf("write: %w", syscall.ENOSPC)))
 	}
-	p.room = func() error { return errDiskLow }
+	p.health.capacity = func() error { return provision.ErrDiskLow }
 	for range 2 * p.cfg.MaxAttempts {
 		if o := fail(); o.verdict != retry || o.delay <= 0 {
 			t.Fatalf("%+v, want the message to come back later", o)
 		}
 	}
-	if job.image.Failures != 0 || job.image.Running || job.image.State != store.StatePending {
-		t.Errorf("after halts: %+v", job.image.Progress)
+	if job.Image.Failures != 0 || job.Image.Running || job.Image.State != store.StatePending {
+		t.Errorf("after halts: %+v", job.Image.Progress)
 	}
-	p.room = func() error { return nil }
+	p.health.capacity = func() error { return nil }
 	for i := range p.cfg.MaxAttempts {
 		if o := fail(); (o.verdict == dead) != (i == p.cfg.MaxAttempts-1) {
 			t.Errorf("failure %d: %+v", i+1, o)
@@ -293,14 +311,14 @@ func TestHalt(t *testing.T) {
 // A database that cannot be written stops intake until a write succeeds, and says so.
 func TestUnwritableDatabase(t *testing.T) {
 	p := newPipeline(t)
-	p.room = func() error { return p.condition.database() }
-	p.judge(&Job{}, fmt.Errorf("commit: %w", sqlite3.Error{Code: sqlite3.ErrFull}))
-	if p.admit() || p.Ready() == nil {
+	p.health.capacity = func() error { return p.health.journalError() }
+	p.judge(&provision.Task{}, fmt.Errorf("commit: %w", sqlite3.Error{Code: sqlite3.ErrFull}))
+	if p.health.acceptingWork() || p.Ready() == nil {
 		t.Fatal("work is taken although the database cannot be written")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	wg.Go(func() { p.watch(ctx) })
+	wg.Go(func() { p.health.watch(ctx) })
 	for p.Ready() != nil && t.Context().Err() == nil {
 		wait(t.Context(), time.Millisecond)
 	}
@@ -308,33 +326,27 @@ func TestUnwritableDatabase(t *testing.T) {
 	wg.Wait()
 }
 
-// An image that reconcile has looked after goes on as before: only what was lost is made
-// again at once, and none is taken up without its message that was not before.
+// A reconcile that had an image leaves its message and its next attempt as it says.
 func TestAfterReconcile(t *testing.T) {
-	pending, active, gone := store.Image{}, store.Image{}, store.Image{}
-	pending.State, active.State, gone.State = store.StatePending, store.StateActive, store.StateVanished
 	for name, c := range map[string]struct {
-		do            Do
-		before, after store.Image
-		due           time.Time
-		err           error
-		verdict       verdict
-		parked        bool
+		outcome reconcile.Outcome
+		waits   bool
 	}{
-		"terminal":            {Reactivate, active, active, time.Time{}, nil, accepted, false},
-		"ended, asked anew":   {RollBack, gone, gone, time.Time{}, nil, retry, false},
-		"lost":                {MakeAgain, active, pending, time.Time{}, nil, retry, true},
-		"waits for a message": {RollBack, pending, pending, time.Time{}, nil, retry, false},
-		"waits for its time":  {RollBack, pending, pending, time.Now().Add(time.Hour), nil, retry, true},
-		"failed":              {Reactivate, active, active, time.Time{}, errLost, retry, false},
+		"it is whole":            {outcome: reconcile.Outcome{Whole: true}},
+		"it waits for a message": {outcome: reconcile.Outcome{}},
+		"it waits for its time":  {outcome: reconcile.Outcome{Due: time.Now().Add(time.Hour)}, waits: true},
+		"it is made again, now":  {outcome: reconcile.Outcome{Due: time.Now()}, waits: true},
 	} {
 		p := newPipeline(t)
-		o := afterwards(Action{Do: c.do}, c.before, c.after, c.due, c.err)
-		job, _ := p.take(1, nil)
-		p.finish(t.Context(), job, o)
-		due, parked := p.parked[1]
-		if o.verdict != c.verdict || parked != c.parked || !c.due.IsZero() && time.Until(due) < 50*time.Minute {
-			t.Errorf("%s: %+v, parked %t until %s", name, o, parked, due)
+		jobs := jobsOfPipeline{p}
+		task, free := jobs.Take(1)
+		if _, again := jobs.Take(1); !free || again || !jobs.Working()[1] {
+			t.Errorf("%s: the image was not taken once", name)
+		}
+		jobs.Finish(t.Context(), task, c.outcome)
+		due := jobs.Due(1)
+		if due.IsZero() == c.waits || c.waits && due.Sub(c.outcome.Due).Abs() > time.Minute || jobs.Working()[1] {
+			t.Errorf("%s: due %s", name, due)
 		}
 	}
 }

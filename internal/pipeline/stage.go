@@ -9,54 +9,42 @@ import (
 
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/download"
+	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/store"
 )
 
-// stage is one row of the table: what is done to a job, how many at once, for how long at
-// most, and how it is undone.
+// step is what a stage does to an image.
+type step func(context.Context, *provision.Task) error
+
+// stage is one row of the table.
 type stage struct {
-	name  store.Stage
-	cap   int           // goroutines: so many jobs are in this stage at once, at most
-	limit time.Duration // for one attempt
-	do    func(context.Context, *Job) error
-	undo  func(context.Context, *Job) error // total: any time, any number of times
-	holds func(context.Context, *Job) error // nil: the recorded result still verifies, the job is handed on untouched
+	name    store.Stage
+	workers int           // so many jobs are in this stage at once, at most
+	limit   time.Duration // for one attempt
+	do      step
+	undo    step // at any time, any number of times
+	check   step // nil: the recorded result is still there, so the job is handed on untouched
 }
 
 // stages is the whole program in one place.
 func (p *Pipeline) stages() []stage {
-	c := p.cfg
+	c, h := p.cfg, p.host
 	return []stage{
-		{store.StageDownload, c.Downloads, c.DownloadTimeout, p.download, p.undoDownload, p.blobHolds}, // network
-		{store.StageUnpack, c.Unpacks, c.UnpackTimeout, p.unpack, p.undoUnpack, p.deviceHolds},         // disk
-		// pool metadata
-		{store.StageActivate, c.Activations, c.ActivateTimeout, p.activate, p.undoActivate, p.snapshotHolds},
+		{store.StageDownload, c.Downloads, c.DownloadTimeout, h.Download, h.UndoDownload, h.CheckDownload},
+		{store.StageUnpack, c.Unpacks, c.UnpackTimeout, h.Unpack, h.UndoUnpack, h.CheckUnpack},
+		{store.StageActivate, c.Activations, c.ActivateTimeout, h.Activate, h.UndoActivate, h.CheckActivate},
 	}
 }
 
-// Job is one image on its way through the stages. Whoever received it from a channel owns
-// it.
-type Job struct {
-	image   store.Image   // as of the last event
-	attempt store.Attempt // the fencing token of the current attempt
-
-	over chan struct{} // closed when the job has ended
-
-	deliveries []*delivery             // messages that wait for this image; guarded by Pipeline.mu
-	began      int                     // how many of them there were when the attempt began; guarded by Pipeline.mu
-	stuck      bool                    // its stage does not come back; guarded by Pipeline.mu
-	cancel     context.CancelCauseFunc // of the attempt that runs; guarded by Pipeline.mu
-}
-
-// Run takes messages from the queue and unfinished images from the journal through the
-// stages until ctx ends. Then it takes nothing more, lets running stages finish for the
-// grace period, rolls back the rest and returns when every goroutine is gone. Recover
-// must have returned before.
+// Run takes messages from the queue, and unfinished images from the journal, through the
+// stages until ctx ends. Then it takes nothing more and lets running stages finish for the
+// grace period. It rolls back the rest, and returns when every goroutine has ended.
+// Recover must have returned before.
 func (p *Pipeline) Run(ctx context.Context) error {
-	work, stop := p.graceful(ctx)
+	work, stop := withGrace(ctx, p.cfg.Grace)
 	defer stop()
 	var running sync.WaitGroup
-	running.Go(func() { p.heartbeat(work) })
+	running.Go(func() { p.messages.keepInvisible(work) })
 	jobs := p.source(ctx, work, &running)
 	for _, st := range p.table {
 		jobs = p.start(work, &running, st, jobs)
@@ -66,20 +54,19 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	}
 	stop()
 	running.Wait()
-	p.watchers.Wait()
-	p.emptyLog(context.WithoutCancel(ctx))
-	p.condition.summary(p.Log.Info())
+	p.messages.watchers.Wait()
+	p.growth.emptyLog(context.WithoutCancel(ctx))
+	p.health.summary(p.log.Info())
 	return nil
 }
 
-// start connects a stage: cap workers take jobs from in and hand them to the channel
-// returned. The channel is unbuffered: a job that the next stage has no room for keeps
-// its worker, so a slow stage stops everything before it, down to the receiving of
-// messages.
+// start connects a stage: its workers take jobs from in and hand them to the channel
+// returned. The channel is unbuffered. A job that the next stage has no room for keeps its
+// worker, so a slow stage stops everything before it, down to the receiving of messages.
 func (p *Pipeline) start(work context.Context, running *sync.WaitGroup, st stage, in <-chan *Job) <-chan *Job {
 	out := make(chan *Job)
 	var workers sync.WaitGroup
-	for range st.cap {
+	for range st.workers {
 		workers.Go(func() {
 			for job := range in {
 				if !p.step(work, st, job) {
@@ -88,7 +75,7 @@ func (p *Pipeline) start(work context.Context, running *sync.WaitGroup, st stage
 				select {
 				case out <- job:
 				case <-work.Done():
-					p.finish(work, job, abandoned)
+					p.finish(work, job, returned)
 				}
 			}
 		})
@@ -101,21 +88,22 @@ func (p *Pipeline) start(work context.Context, running *sync.WaitGroup, st stage
 }
 
 // step takes one job through one stage and reports whether it goes on. A result that is
-// there already and still verifies is handed on; one that was lost takes the job back to
-// this stage.
+// there already is handed on. A lost result takes the job back to this stage.
 func (p *Pipeline) step(work context.Context, st stage, job *Job) bool {
-	if job.image.Stage != st.name {
-		if lost := st.holds(work, job); lost == nil {
+	if job.Image.Stage != st.name {
+		loss := st.check(work, &job.Task)
+		if loss == nil {
 			return true
-		} else if !isLoss(lost) {
-			p.notReopened(work, job, lost)
-			return false
-		} else if err := p.reopen(work, job, st.name, lost); err != nil {
-			p.notReopened(work, job, err)
+		}
+		if isLoss(loss) {
+			loss = p.record.Reopen(work, &job.Task, st.name, loss)
+		}
+		if loss != nil {
+			p.putOff(work, job, loss)
 			return false
 		}
 	}
-	ctx, end := p.lease(work, st, job)
+	ctx, end := p.jobs.lease(work, st, job)
 	defer end()
 	p.metrics.busy(st.name, 1)
 	defer p.metrics.busy(st.name, -1)
@@ -126,71 +114,106 @@ func (p *Pipeline) step(work context.Context, st stage, job *Job) bool {
 		late, err = st.perform(ctx, job)
 	}
 	if late != nil {
-		p.stuck(work, st, job, late, err)
+		p.abandonStuck(work, st, job, late, err)
 		return false
 	}
 	if err != nil {
-		p.failed(work, st, job, because(ctx, err))
+		p.failed(work, st, job, withCause(ctx, err))
 		return false
 	}
 	p.metrics.took(st.name, time.Since(began))
-	if p.breaker.succeeded(st.name, job.image.ID) {
-		p.Log.Info().Str("step", string(st.name)).Msg("succeeds again")
-		p.hasten()
+	if p.health.breaker.succeeded(st.name, job.Image.ID) {
+		p.log.Info().Str("step", string(st.name)).Msg("succeeds again")
+		p.health.onRecovery()
 	}
 	return true
 }
 
+// begin opens an attempt at a stage for a job and the messages that wait for it.
+func (p *Pipeline) begin(ctx context.Context, job *Job, st store.Stage) error {
+	if err := p.record.Begin(ctx, &job.Task, st, p.jobs.messageIDs(job)...); err != nil {
+		return err
+	}
+	p.jobs.noteBegin(job)
+	return nil
+}
+
 // failed judges the attempt, rolls it back, records the verdict and ends the job. It
-// judges first: a roll-back may give back the very space whose lack was no fault of the
-// image. The roll-back runs to its end even while stopping.
+// judges first, because a roll-back may give back the very space whose lack was no fault
+// of the image. The roll-back runs to its end even while stopping.
 func (p *Pipeline) failed(work context.Context, st stage, job *Job, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(work), undoTimeout)
 	defer cancel()
-	lost := errors.Is(err, errLeaseLost)
-	stopped := lost || work.Err() != nil
+	stopped := stopReason(work, err)
 	var j judgement
-	if !stopped {
+	if stopped == "" {
 		if v, class := classify(err); st.name == store.StageDownload && (v == outage || class == classRefused) {
-			_ = p.lookAtBucket(ctx) // the judgement asks the breaker
+			_ = p.health.lookAtBucket(ctx) // the judgement asks the breaker
 		}
-		j = p.judge(job, err)
+		j = p.judge(&job.Task, err)
 	}
-	if undo := st.undo(ctx, job); undo != nil {
-		p.logJob(job).Error().Err(undo).Str("step", string(st.name)).
+	if undo := st.undo(ctx, &job.Task); undo != nil {
+		p.record.Log(&job.Task).Error().Err(undo).Str("step", string(st.name)).
 			Msg("roll-back incomplete; the next reconcile finishes it")
 	}
-	if stopped {
-		p.undone(ctx, job, map[bool]string{true: errLeaseLost.Error(), false: "stopped"}[lost])
-		p.finish(work, job, abandoned)
+	if stopped != "" {
+		p.record.Undo(ctx, &job.Task, stopped)
+		p.finish(work, job, returned)
 		return
 	}
 	if j.verdict == superseded {
-		if err := p.submitNewest(ctx, job); err != nil {
-			j = p.judge(job, fmt.Errorf("superseded, and the newest cannot be had: %w", err))
+		if err := p.submitter.submitNewest(ctx, job.Image); err != nil {
+			j = p.judge(&job.Task, fmt.Errorf("superseded, and the newest cannot be had: %w", err))
 		}
 	}
-	o := p.conclude(ctx, job, j)
-	if job.image.State.Refused() {
-		p.discard(ctx, job)
+	o := p.recordFailure(ctx, job, j)
+	if job.Image.State.Refused() {
+		p.host.Discard(ctx, &job.Task)
 	}
 	p.finish(work, job, o)
 }
 
-// isLoss reports whether an error proves that a result is gone. That it cannot be looked
-// at proves nothing.
+// stopReason says why an attempt ended without a verdict: SQS gave its message to another
+// consumer, or this one stops. It is empty for a failure.
+func stopReason(work context.Context, err error) string {
+	switch {
+	case errors.Is(err, errLeaseLost):
+		return errLeaseLost.Error()
+	case work.Err() != nil:
+		return "stopped"
+	}
+	return ""
+}
+
+// putOff ends a job whose image cannot be taken back to a stage: an operator removed it
+// since the job looked, or the journal cannot be written. No attempt was begun, so nothing
+// is rolled back: whoever removes the image is at its devices. The message comes back and
+// finds the image as it is then.
+func (p *Pipeline) putOff(work context.Context, job *Job, err error) {
+	p.record.Log(&job.Task).Warn().Err(err).Msg("lost results are not made again now")
+	if work.Err() != nil {
+		p.finish(work, job, returned)
+		return
+	}
+	p.finish(work, job, outcome{verdict: retry, delay: backoff(p.cfg.Backoff, 1)})
+}
+
+// isLoss reports whether an error proves that a result is gone. If it cannot be looked at,
+// that proves nothing.
 func isLoss(err error) bool {
-	for _, is := range []error{errLost, download.ErrMissing, download.ErrCorrupt, devmapper.ErrNotFound} {
-		if errors.Is(err, is) {
+	for _, target := range []error{
+		provision.ErrResultLost, download.ErrMissing, download.ErrCorrupt, devmapper.ErrNotFound,
+	} {
+		if errors.Is(err, target) {
 			return true
 		}
 	}
 	return false
 }
 
-// because replaces a context's bare error with its cause, so that a time-out tells whose
-// it was.
-func because(ctx context.Context, err error) error {
+// withCause adds the cause of a context that has ended, so that a time-out says whose it
+// was.
+func withCause(ctx context.Context, err error) error {
 	if ctx.Err() == nil {
 		return err
 	}

@@ -3,37 +3,25 @@ package pipeline
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"os/exec"
 	"syscall"
-	"time"
 
 	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/download"
+	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/queue"
 	"imagemanager.internal/internal/store"
 )
 
 var (
-	// errTimeout is the cause of a stage's context that ran out of time.
+	// errTimeout is the cause of a stage's context when its time is up.
 	errTimeout = errors.New("timed out")
-	// errDiffers says that the device does not hold what was written to it.
-	errDiffers = errors.New("read back differently")
-	// errPoolLow says that the pool has no room for this image now.
-	errPoolLow = errors.New("thin pool is low on space")
-	// errDiskLow says that the file system under the archives and the database is nearly
-	// full.
-	errDiskLow = errors.New("disk is low on space")
-	// errDatabase says that the journal takes no events.
+	// errDatabase is returned when the journal takes no events.
 	errDatabase = errors.New("database cannot be written")
-	// errTooSmall says that the image cannot fit its device.
-	errTooSmall = errors.New("image does not fit the device")
-	// errLost says that a recorded result is not there any more.
-	errLost = errors.New("recorded result is gone")
-	// errOutage says that what fails would fail for any image.
+	// errOutage is returned for what would fail for any image.
 	errOutage = errors.New("not the image's fault")
-	// errCutOff says that an image is given up because processes died at it.
+	// errCutOff is why an image is given up at which processes died.
 	errCutOff = errors.New("the process or the machine died during every attempt")
 )
 
@@ -43,8 +31,8 @@ type verdict string
 const (
 	accepted   verdict = "done"
 	retry      verdict = "retry"
-	halt       verdict = "halt"   // the machine's fault and not the image's: it does not count
-	outage     verdict = "outage" // what may fail for every image: counted only if it turns out to be the image's own
+	halt       verdict = "halt"   // the machine's fault, not the image's: it does not count
+	outage     verdict = "outage" // may fail for every image: it counts only if it turns out to be the image's own
 	reject     verdict = verdict(store.StateRejected)
 	violation  verdict = verdict(store.StateViolation)
 	superseded verdict = verdict(store.StateSuperseded)
@@ -52,122 +40,30 @@ const (
 	dead       verdict = verdict(store.StateDead)
 )
 
-// judgement is a verdict with its reason: class is bounded, for metrics; text is for
-// people.
-type judgement struct {
-	verdict verdict
-	class   string
-	text    string
-	delay   time.Duration
-	fetched int64       // bytes newly on disk, of a download that failed
-	doubt   store.State // retry: the end that is believed only when the next attempt finds the same
-
-	rejection *archive.Rejection // violation: which entry
-	stack     []byte             // of a panic
-}
-
-// judge is the one place with an opinion on errors. What it does not know is retried;
-// attempts are bounded. Those that failed because the machine is not fit for any work, or
-// by an outage, are not counted; one that merely asks for more than there is, is.
-func (p *Pipeline) judge(job *Job, err error) judgement {
-	v, class := classify(err)
-	if store.Unwritable(err) {
-		p.condition.unwritable(err)
-	}
-	j := judgement{verdict: v, class: class, text: err.Error(), fetched: download.Progress(err)}
-	errors.As(err, &j.rejection)
-	var panicked *archive.Panic
-	if errors.As(err, &panicked) {
-		j.stack = panicked.Stack
-	}
-	switch v {
-	case halt:
-		j.delay = backoff(p.cfg.Backoff, 1)
-		if p.room() == nil {
-			j.verdict = retry
-		}
-	case vanished, superseded:
-		return p.doubt(job, j)
-	case retry:
-		if job.attempt.Stage == store.StageDownload && class == "timeout" { // the network's or the server's
-			j = p.weigh(job, j, err)
-		}
-	case outage:
-		j = p.weigh(job, j, err)
-	case reject:
-		if class == classRefused && p.breaker.outage() != nil {
-			j = p.weigh(job, j, err)
-		}
-	}
-	if j.verdict != retry {
-		return j
-	}
-	failures := job.image.Failures + 1
-	if j.fetched > 0 { // it got further: that is no step towards giving up
-		failures = 0
-	}
-	if failures >= p.cfg.MaxAttempts {
-		j.verdict = dead
-	}
-	j.delay = backoff(p.cfg.Backoff, failures)
-	return j
-}
-
-// doubt believes what is said of an object only when two attempts in a row found the
-// same, some time apart: it is said by what stands between us and S3, too.
-func (p *Pipeline) doubt(job *Job, j judgement) judgement {
-	if said := store.State(j.verdict); job.image.Doubt != said {
-		j.doubt, j.verdict, j.delay = said, retry, backoff(p.cfg.Backoff, 1)
-	}
-	return j
-}
-
-// weigh decides whether a failure that may be an outage is held against the image.
-func (p *Pipeline) weigh(job *Job, j judgement, err error) judgement {
-	if j.class == classBusy { // whoever holds the device says nothing of others
-		j.verdict, j.delay = outage, min(backoff(p.cfg.Backoff, p.breaker.again(job.image.ID)), longestOutage)
-		return j
-	}
-	counts, n, images := p.breaker.failed(job.attempt.Stage, job.image.ID, err)
-	down := job.attempt.Stage == store.StageDownload && p.breaker.outage() != nil
-	if own[j.class] && images < alike {
-		counts = true
-	}
-	if counts && !down {
-		j.verdict = retry
-		return j
-	}
-	if j.fetched > 0 {
-		n = 1
-	}
-	j.verdict, j.delay = outage, min(backoff(p.cfg.Backoff, n), longestOutage)
-	return j
-}
-
-// classBusy is a device that somebody has open: never the image's fault.
+// classBusy is the class of a device that somebody has open: never the image's fault.
 const classBusy = "device_busy"
 
-// own are the classes that may concern one object alone while the bucket is well.
-var own = map[string]bool{"denied": true, "kms": true, "short_body": true}
+// ownClasses are the classes that may concern one object alone while the bucket is well.
+var ownClasses = map[string]bool{"denied": true, "kms": true, "short_body": true}
 
-// classRefused is what S3 says of one object for good, while the bucket answers.
+// classRefused is the class of S3's final refusal of one object, while the bucket answers.
 const classRefused = "refused_by_s3"
 
-// classes is searched from the top; the first sentinel that matches decides. A halt is
-// one only while the machine is not fit; an outage is weighed.
+// classes is searched from the top, and the first sentinel that matches decides. A halt
+// stays one only while the machine is not fit. An outage is weighed.
 var classes = []struct {
-	is      error
+	target  error
 	verdict verdict
 	class   string
 }{
 	{errStuck, retry, "stuck"},
 	{errCutOff, dead, "cut_off"},
 	{errTimeout, retry, "timeout"},
-	{errDiffers, retry, "read_back"},
-	{errPoolLow, halt, "pool_low"},
-	{errDiskLow, halt, "disk_low"},
-	{errTooSmall, reject, "device_too_small"},
-	{errLost, retry, "lost"},
+	{provision.ErrReadBack, retry, "read_back"},
+	{provision.ErrPoolLow, halt, "pool_low"},
+	{provision.ErrDiskLow, halt, "disk_low"},
+	{provision.ErrTooSmall, reject, "device_too_small"},
+	{provision.ErrResultLost, retry, "lost"},
 	{queue.ErrNoCredentials, outage, "credentials"},
 	{download.ErrKey, reject, "bad_key"},
 	{download.ErrGone, vanished, "object_gone"},
@@ -205,6 +101,7 @@ var classes = []struct {
 	{context.DeadlineExceeded, retry, "timeout"},
 }
 
+// classify finds the verdict of an error by itself, and its class for the metrics.
 func classify(err error) (verdict, string) {
 	var rejected *archive.Rejection
 	if errors.As(err, &rejected) {
@@ -218,7 +115,7 @@ func classify(err error) (verdict, string) {
 		return retry, classPanic
 	}
 	for _, c := range classes {
-		if errors.Is(err, c.is) {
+		if errors.Is(err, c.target) {
 			return c.verdict, c.class
 		}
 	}
@@ -236,11 +133,11 @@ func classify(err error) (verdict, string) {
 	}
 }
 
-// classPanic is code of ours that gave up on what it met.
+// classPanic is the class of a panic in our own code.
 const classPanic = "panic"
 
-// classMachine is what the machine lacks for any image: a right, a tool, memory,
-// descriptors.
+// classMachine is the class of what the machine lacks for any image: a right, a tool,
+// memory, descriptors.
 const classMachine = "machine"
 
 // remedy says what an operator can do about what fails for every image.
@@ -252,22 +149,11 @@ func remedy(err error) string {
 	case "no_bucket":
 		return "make the bucket, or correct S3_BUCKET and AWS_REGION"
 	case "not_s3":
-		return "what answers is no S3: see to proxies, load balancers and AWS_ENDPOINT_URL"
+		return "what answers is not S3: see to proxies, load balancers and AWS_ENDPOINT_URL"
 	case "network":
 		return "see to DNS, routes, proxies and AWS_ENDPOINT_URL"
 	case classMachine:
 		return "see that the daemon runs as root with its tools on the PATH, and has memory and descriptors"
 	}
 	return "nothing is lost: it goes on when it is over"
-}
-
-// backoff doubles from base with every failure, up to 15 minutes, with full jitter: two
-// consumers never march in step.
-func backoff(base time.Duration, failures int) time.Duration {
-	const ceiling = 15 * time.Minute
-	d := base << min(max(failures, 1)-1, 20)
-	if d > ceiling || d <= 0 {
-		d = ceiling
-	}
-	return time.Duration(rand.Int64N(int64(d))) + time.Second
 }

@@ -21,6 +21,8 @@ import (
 
 	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/pipeline"
+	"imagemanager.internal/internal/provision"
+	"imagemanager.internal/internal/reconcile"
 )
 
 const root = "../.."
@@ -114,6 +116,8 @@ var metricName = regexp.MustCompile(`\bimagemanager_[a-z_]+`)
 func TestMetricsAreDocumented(t *testing.T) {
 	registered := names{}
 	pipeline.NewMetrics(registered)
+	provision.NewMetrics(registered)
+	reconcile.NewMetrics(registered)
 	if len(registered) < 10 {
 		t.Fatalf("only %d metrics: %v", len(registered), registered)
 	}

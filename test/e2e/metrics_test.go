@@ -19,7 +19,7 @@ func TestMetricsAtStart(t *testing.T) {
 	for _, m := range []string{
 		`security_violations_total{rule="dotdot_name"}`,
 		`failures_total{reason="server",stage="download",verdict="outage"}`,
-		`messages_total{result="buried"}`, `receive_errors_total{class="denied"}`,
+		`messages_total{result="dead_lettered"}`, `receive_errors_total{class="denied"}`,
 		`queue_retries_total{operation="extend"}`,
 	} {
 		if !strings.Contains(text, "imagemanager_"+m+" 0\n") {

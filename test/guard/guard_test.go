@@ -35,9 +35,8 @@ var (
 		"test/emulator.s3Call": "one method for each operation of S3",
 		"test/emulator.queues": "one method for each operation of SQS",
 		// These are being taken apart.
-		"internal/pipeline.Pipeline": "temporary",
-		"internal/devmapper.Pool":    "temporary",
-		"cmd/consumer.system":        "temporary",
+		"internal/devmapper.Pool": "temporary",
+		"cmd/consumer.system":     "temporary",
 	}
 )
 

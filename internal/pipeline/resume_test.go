@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"imagemanager.internal/internal/download"
+	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/queue"
 	"imagemanager.internal/internal/store"
 )
@@ -38,7 +39,7 @@ func (o objects) ListObjectsV2(
 // free drops the jobs that enqueue made: the images wait in the journal alone.
 func free(p *Pipeline, jobs []*Job) {
 	for _, job := range jobs {
-		delete(p.jobs, job.image.ID)
+		delete(p.jobs.byImage, job.Image.ID)
 	}
 }
 
@@ -46,12 +47,12 @@ func free(p *Pipeline, jobs []*Job) {
 // names neither version nor eTag is about what is there now.
 func TestIdentify(t *testing.T) {
 	p := newPipeline(t)
-	p.Bucket = download.NewBucket(objects{etags: map[string]string{"images/a+b": `"plus"`, "images/a b": `"blank"`}},
+	p.bucket = download.NewBucket(objects{etags: map[string]string{"images/a+b": `"plus"`, "images/a b": `"blank"`}},
 		"b", "images/")
 	for _, c := range []struct{ etag, key, want string }{
 		{"plus", "images/a+b", "plus"}, {"blank", "images/a b", "blank"}, {"", "images/a+b", "plus"},
 	} {
-		got, err := p.identify(t.Context(),
+		got, err := identify(t.Context(), p.bucket, "images/",
 			queue.Object{Bucket: "b", Key: "images/a+b", AltKey: "images/a b", ETag: c.etag})
 		if err != nil || got.Key != c.key || got.ETag != c.want {
 			t.Errorf("eTag %q: %+v, %v", c.etag, got, err)
@@ -62,24 +63,24 @@ func TestIdentify(t *testing.T) {
 // hand lets intake accept an object of a message that nobody else knows.
 func hand(t *testing.T, p *Pipeline, o queue.Object) {
 	t.Helper()
-	p.Queue = queue.New(&roughQueue{t: t}, queue.Config{URL: "http://127.0.0.1/q"})
-	p.permits <- struct{}{}
+	p.messages.queue = queue.New(&roughQueue{t: t}, queue.Config{URL: "http://127.0.0.1/q"})
+	p.messages.permits <- struct{}{}
 	m := &queue.Message{ID: "m", ReceiveCount: 1, Notification: queue.Notification{Objects: []queue.Object{o}}}
 	p.accept(t.Context(), t.Context(), m, make(chan *Job))
-	p.watchers.Wait()
+	p.messages.watchers.Wait()
 }
 
 // An S3 that does not answer when an event is to be understood stops intake, as one that
 // does not at a download.
 func TestOutageAtIntake(t *testing.T) {
 	p := newPipeline(t)
-	p.Bucket = download.NewBucket(objects{err: &net.OpError{Op: "dial", Err: errors.New("refused")}}, "b", "images/")
-	p.probe = p.Bucket.Probe
+	p.bucket = download.NewBucket(objects{err: &net.OpError{Op: "dial", Err: errors.New("refused")}}, "b", "images/")
+	p.health.probe = p.bucket.Probe
 	hand(t, p, queue.Object{Bucket: "b", Key: "images/x"})
-	if p.admit() {
+	if p.health.acceptingWork() {
 		t.Error("intake goes on")
 	}
-	if images, err := p.Store.Images(t.Context()); err != nil || len(images) != 0 {
+	if images, err := p.store.Images(t.Context()); err != nil || len(images) != 0 {
 		t.Errorf("an image was made of what nobody knows: %+v, %v", images, err)
 	}
 }
@@ -103,8 +104,8 @@ func TestSweep(t *testing.T) {
 	if err := p.sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if len(p.parked) != 1 || p.parked[2].IsZero() {
-		t.Errorf("parked: %v, want the second image alone", p.parked)
+	if len(p.jobs.retryAt) != 1 || p.jobs.retryAt[2].IsZero() {
+		t.Errorf("parked: %v, want the second image alone", p.jobs.retryAt)
 	}
 }
 
@@ -117,11 +118,11 @@ func TestTrickleHeedsPauses(t *testing.T) {
 	wg.Go(func() {
 		for job := range out {
 			sent++
-			p.room = func() error { return errDiskLow }
+			p.health.capacity = func() error { return provision.ErrDiskLow }
 			p.finish(t.Context(), job, done)
 		}
 	})
-	p.trickleOnce(t.Context(), t.Context(), out)
+	p.drainBacklogOnce(t.Context(), t.Context(), out)
 	close(out)
 	wg.Wait()
 	if sent != 1 {
@@ -136,7 +137,7 @@ func TestStuckAtAStop(t *testing.T) {
 		p := newPipeline(t)
 		p.cfg.MaxAttempts = 1
 		back := make(chan struct{})
-		fake(p, map[store.Stage]*gauge{}, func(context.Context, *Job, store.Stage) error {
+		fake(p, map[store.Stage]*gauge{}, func(context.Context, *provision.Task, store.Stage) error {
 			<-back
 			return nil
 		})
@@ -147,7 +148,7 @@ func TestStuckAtAStop(t *testing.T) {
 			t.Error("it passed")
 		}
 		wg.Wait()
-		img, err := p.Store.Image(t.Context(), 1)
+		img, err := p.store.Image(t.Context(), 1)
 		if err != nil || img.State != store.StatePending || img.Failures != 0 || img.Running {
 			t.Errorf("%+v, %v", img.Progress, err)
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/aws/smithy-go"
 
 	"imagemanager.internal/internal/download"
+	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/queue"
 	"imagemanager.internal/internal/store"
 )
@@ -126,16 +127,16 @@ func notified(keys ...string) string {
 // reports whether it is empty. do is asked for every attempt at a stage.
 func work(t *testing.T, p *Pipeline, q *patientQueue, do func(key string, st store.Stage) error) (emptied bool) {
 	t.Helper()
-	p.Queue = queue.New(q, queue.Config{
+	p.messages.queue = queue.New(q, queue.Config{
 		URL: "http://127.0.0.1/q", DeadLetterURL: "http://127.0.0.1/dead",
 		Wait: time.Second, Visibility: time.Minute,
 	})
 	fake(p, map[store.Stage]*gauge{},
-		func(_ context.Context, job *Job, st store.Stage) error { return do(job.image.Key, st) })
+		func(_ context.Context, job *provision.Task, st store.Stage) error { return do(job.Image.Key, st) })
 	for i, st := range p.table {
-		p.table[i].holds = func(_ context.Context, job *Job) error {
-			if job.image.Stage == "" && job.image.State != store.StateActive || job.image.Stage == st.name {
-				return errLost
+		p.table[i].check = func(_ context.Context, job *provision.Task) error {
+			if job.Image.Stage == "" && job.Image.State != store.StateActive || job.Image.Stage == st.name {
+				return provision.ErrResultLost
 			}
 			return nil
 		}
@@ -153,8 +154,8 @@ func work(t *testing.T, p *Pipeline, q *patientQueue, do func(key string, st sto
 	if err := <-ran; err != nil {
 		t.Error(err)
 	}
-	if len(p.permits) != 0 {
-		t.Errorf("%d permits left", len(p.permits))
+	if len(p.messages.permits) != 0 {
+		t.Errorf("%d permits left", len(p.messages.permits))
 	}
 	return emptied
 }
@@ -162,7 +163,7 @@ func work(t *testing.T, p *Pipeline, q *patientQueue, do func(key string, st sto
 // state is the state of a key's image.
 func state(t *testing.T, p *Pipeline, key string) store.State {
 	t.Helper()
-	images, err := p.Store.ByKey(t.Context(), key)
+	images, err := p.store.ByKey(t.Context(), key)
 	if err != nil || len(images) != 1 {
 		t.Fatalf("%v, %+v", err, images)
 	}
@@ -304,7 +305,7 @@ func TestBuriedElsewhere(t *testing.T) {
 				if !work(t, p, q, nil) || q.takes != 1 {
 					t.Errorf("received %d times", q.takes)
 				}
-				list, err := p.Store.QuarantinedAll(t.Context())
+				list, err := p.store.QuarantinedAll(t.Context())
 				if err != nil || len(list) != 1 || list[0].Body != "no notification" {
 					t.Errorf("%v, in quarantine: %+v", err, list)
 				}
@@ -315,7 +316,7 @@ func TestBuriedElsewhere(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			p, q := newPipeline(t), newPatientQueue("no notification")
 			q.denied = &smithy.GenericAPIError{Code: "AccessDenied", Fault: smithy.FaultClient}
-			p.Store.Close()
+			p.store.Close()
 			if work(t, p, q, nil) {
 				t.Error("the message is gone")
 			}

@@ -1,4 +1,4 @@
-package pipeline
+package provision
 
 import (
 	"context"
@@ -26,50 +26,50 @@ type Verified struct {
 	Unreadable  string   `json:"unreadable,omitempty"` // why the device, or what is on it, cannot be read
 }
 
-// errUnreadable says that what should be on a device is not to be had from it.
+// errUnreadable is returned when a device cannot be read, or what is on it.
 var errUnreadable = errors.New("unreadable")
 
-// unreadable are the errors with which a kernel says so of a file system, once its device
-// is there. Any other is one of looking: it says nothing about the image.
+// unreadable are the errors with which the kernel reports a file system that it cannot
+// read on a device that is there. Any other error says nothing about the image.
 var unreadable = []error{
 	syscall.EIO, syscall.EUCLEAN, syscall.EBADMSG, syscall.EINVAL, syscall.ESTALE, syscall.ENODATA, syscall.EREMOTEIO,
 }
 
 // Verify reads an image's device through a fresh read-only mount and compares it with the
-// manifest of its seal. The device is active, read-only, meanwhile; the caller holds the
-// pool's lock. A device that is lost or cannot be read is a result, and no error.
-func (p *Pipeline) Verify(ctx context.Context, image int64) (Verified, error) {
-	v, err := p.prove(ctx, image)
-	if errors.Is(err, errUnreadable) || errors.Is(err, errLost) || errors.Is(err, devmapper.ErrNotFound) {
+// manifest of its seal. Meanwhile the device is active, read-only. The caller holds the
+// pool's lock. A device that is lost or cannot be read is a result, not an error.
+func (h *Host) Verify(ctx context.Context, image int64) (Verified, error) {
+	v, err := h.compareWithSeal(ctx, image)
+	if errors.Is(err, errUnreadable) || errors.Is(err, ErrResultLost) || errors.Is(err, devmapper.ErrNotFound) {
 		v.Same, v.Unreadable = false, err.Error()
 		return v, nil
 	}
 	return v, err
 }
 
-func (p *Pipeline) prove(ctx context.Context, image int64) (v Verified, err error) {
-	img, err := p.Store.Image(ctx, image)
+func (h *Host) compareWithSeal(ctx context.Context, image int64) (v Verified, err error) {
+	img, err := h.store.Image(ctx, image)
 	if err != nil {
 		return v, err
 	}
 	v = Verified{Image: img.ID, Key: img.Key, Differences: []string{}}
-	d, err := p.imageDevice(ctx, &Job{image: img})
+	d, err := h.Devices.ofImage(ctx, img)
 	if err != nil {
 		return v, err
 	}
 	v.Device, v.Sealed = d.ID, img.Tree.Digest
-	path, err := p.Pool.Activate(devmapper.ID(d.ID), devmapper.KindImage, d.Bytes, true)
+	path, err := h.pool.Activate(devmapper.ID(d.ID), devmapper.KindImage, d.Bytes, true)
 	if err != nil {
 		return v, err
 	}
-	defer func() { err = errors.Join(err, p.Pool.Deactivate(devmapper.ID(d.ID))) }()
+	defer func() { err = errors.Join(err, h.pool.Deactivate(devmapper.ID(d.ID))) }()
 	var found *archive.Manifest
 	err = inspect(path, func(root *os.File) (err error) {
 		if found, err = archive.ReadManifest(ctx, root); err != nil {
 			return fmt.Errorf("device %d cannot be read: %w", d.ID, err)
 		}
 		var lines []string
-		v.Seal, lines, err = p.compareSeal(ctx, root, img, d)
+		v.Seal, lines, err = h.compareSealRecord(ctx, root, img, d)
 		v.Differences = append(v.Differences, lines...)
 		return err
 	})
@@ -82,19 +82,9 @@ func (p *Pipeline) prove(ctx context.Context, image int64) (v Verified, err erro
 	v.Found = found.Digest()
 	v.Same = v.Found == v.Sealed && v.Seal != sealDiffers
 	if v.Found != v.Sealed {
-		v.Differences = append(p.nameDifferences(v.Sealed, found), v.Differences...)
+		v.Differences = append(h.Manifests.differences(v.Sealed, found), v.Differences...)
 	}
 	return v, nil
-}
-
-// nameDifferences compares a tree with the manifest of its seal.
-func (p *Pipeline) nameDifferences(digest string, found *archive.Manifest) []string {
-	sealed, err := p.loadManifest(digest)
-	if err != nil {
-		return []string{"the digest differs; what differs cannot be named: " + err.Error()}
-	}
-	const most = 100
-	return sealed.Diff(found, most)
 }
 
 // readTree reads everything that a device holds.
@@ -116,9 +106,9 @@ func inspect(path string, look func(root *os.File) error) (err error) {
 	return look(m.Root())
 }
 
-// Sealed returns the ids of the images that can be verified.
-func (p *Pipeline) Sealed(ctx context.Context) ([]int64, error) {
-	images, err := p.Store.Images(ctx)
+// Verifiable returns the ids of the images that can be verified.
+func (h *Host) Verifiable(ctx context.Context) ([]int64, error) {
+	images, err := h.store.Images(ctx)
 	var ids []int64
 	for _, img := range images {
 		if img.State == store.StateActive && img.Tree != nil {

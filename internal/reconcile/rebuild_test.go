@@ -1,4 +1,4 @@
-package pipeline
+package reconcile
 
 import (
 	"os"
@@ -19,34 +19,34 @@ func sealOf(image, device int64, key string) store.Seal {
 
 // Each image is adopted once, from the newest device that claims to be it, and a snapshot
 // by the device that the pool says it was made of, whatever is on it.
-func TestSettleFound(t *testing.T) {
-	p := newPipeline(t)
-	proven := func(s store.Seal) Found {
-		return Found{Device: s.Device, Is: FoundImage, seal: s, sealed: true, fsUUID: s.FSUUID}
+func TestResolve(t *testing.T) {
+	r := newReconciler(t)
+	proven := func(s store.Seal) Candidate {
+		return Candidate{Device: s.Device, Is: FoundImage, seal: s, sealed: true, fsUUID: s.FSUUID}
 	}
-	snapshot := func(device int64, s store.Seal) Found { return Found{Device: device, origin: s.Device} }
+	snapshot := func(device int64, s store.Seal) Candidate { return Candidate{Device: device, origin: s.Device} }
 	a, b := sealOf(1, 1, "a"), sealOf(2, 3, "b")
 	for name, c := range map[string]struct {
-		found []Found
+		found []Candidate
 		want  string
 	}{
 		"image and snapshots": {
-			[]Found{proven(a), snapshot(2, a), proven(b), snapshot(4, b), snapshot(5, a)},
+			[]Candidate{proven(a), snapshot(2, a), proven(b), snapshot(4, b), snapshot(5, a)},
 			"image 1, snapshot 1, image 2, snapshot 2, snapshot 1",
 		},
-		"snapshot before image": {[]Found{snapshot(0, a), proven(a)}, "snapshot 1, image 1"},
-		"of no proven image":    {[]Found{snapshot(2, a), proven(b)}, "unproven 0, image 2"},
+		"snapshot before image": {[]Candidate{snapshot(0, a), proven(a)}, "snapshot 1, image 1"},
+		"of no proven image":    {[]Candidate{snapshot(2, a), proven(b)}, "unproven 0, image 2"},
 		"same image id": {
-			[]Found{proven(a), snapshot(2, a), proven(sealOf(1, 9, "other"))},
+			[]Candidate{proven(a), snapshot(2, a), proven(sealOf(1, 9, "other"))},
 			"unproven 0, unproven 0, image 1",
 		},
-		"same object": {[]Found{proven(a), proven(sealOf(7, 9, "a"))}, "unproven 0, image 7"},
+		"same object": {[]Candidate{proven(a), proven(sealOf(7, 9, "a"))}, "unproven 0, image 7"},
 		"refused before": {
-			[]Found{{Device: 1, Is: FoundUnproven, Why: "x", seal: a}, snapshot(2, a)},
+			[]Candidate{{Device: 1, Is: FoundUnproven, Why: "x", seal: a}, snapshot(2, a)},
 			"unproven 0, unproven 0",
 		},
 	} {
-		if err := p.settleFound(t.Context(), c.found); err != nil {
+		if err := r.resolve(t.Context(), c.found); err != nil {
 			t.Fatal(err)
 		}
 		var got []string
@@ -64,27 +64,27 @@ func TestSettleFound(t *testing.T) {
 
 // Ids of images that are lost are not given to others: neither those of seals that were
 // not adopted, nor those of archives.
-func TestLargestIDs(t *testing.T) {
-	p := newPipeline(t)
-	found := []Found{
+func TestMaxIDs(t *testing.T) {
+	r := newReconciler(t)
+	found := []Candidate{
 		{Device: 4, Is: FoundImage, Image: 2, Archive: true, seal: sealOf(2, 4, "a")},
 		{Device: 40, Is: FoundUnproven, seal: sealOf(6, 40, "b")},
 	}
-	if got, err := p.largestIDs(found); err != nil || got != (store.MaxIDs{Device: 40, Image: 6}) {
+	if got, err := r.maxIDs(found); err != nil || got != (store.MaxIDs{Device: 40, Image: 6}) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	for _, name := range []string{
 		"2.tar", "8.tar", "9.tar.part", "notes.txt", "99999999999999999999.tar",
 		"9007199254740993.tar",
 	} {
-		if err := os.WriteFile(p.Downloader.Path(name), nil, 0o600); err != nil {
+		if err := os.WriteFile(r.archives.Path(name), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if got, err := p.largestIDs(found); err != nil || got != (store.MaxIDs{Device: 40, Image: 9}) {
+	if got, err := r.maxIDs(found); err != nil || got != (store.MaxIDs{Device: 40, Image: 9}) {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if files, err := p.Unclaimed(found); err != nil || len(files) != 5 ||
+	if files, err := r.Unclaimed(found); err != nil || len(files) != 5 ||
 		strings.Contains(strings.Join(files, " "), "/2.tar") {
 		t.Errorf("unclaimed: %q, %v", files, err)
 	}

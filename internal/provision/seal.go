@@ -1,4 +1,4 @@
-package pipeline
+package provision
 
 import (
 	"context"
@@ -10,8 +10,8 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// A sealed device carries a record of what it is, beside the tree: what Survey makes a
-// lost journal from.
+// A sealed device carries a record of what it is, beside the tree. A lost journal is
+// rebuilt from these records.
 
 // The results of comparing a seal record with the journal.
 const (
@@ -20,11 +20,18 @@ const (
 	sealDiffers = "differs"
 )
 
-// writeSeal writes the record of a tree that has just been written below root.
-func (p *Pipeline) writeSeal(ctx context.Context, root *os.File, img store.Image, d store.Device,
+// seal saves the manifest of a filled device and records the seal that refers to it.
+func (h *Host) seal(ctx context.Context, t *Task, d *store.Device, tree *store.Tree, written *archive.Manifest) error {
+	return h.Manifests.saveUntil(written, func() error {
+		return h.record.advance(ctx, t, d, store.DeviceSealed, tree)
+	})
+}
+
+// writeSealRecord writes the record of a tree that has just been written below root.
+func (h *Host) writeSealRecord(ctx context.Context, root *os.File, img store.Image, d store.Device,
 	tree *store.Tree,
 ) error {
-	pool, err := p.Store.Pool(ctx)
+	pool, err := h.store.Pool(ctx)
 	if err != nil {
 		return err
 	}
@@ -35,12 +42,12 @@ func (p *Pipeline) writeSeal(ctx context.Context, root *os.File, img store.Image
 	return archive.WriteSeal(root, record)
 }
 
-// compareSeal says how the record below root agrees with the journal, and names what does
-// not.
-func (p *Pipeline) compareSeal(ctx context.Context, root *os.File, img store.Image, d store.Device) (result string,
+// compareSealRecord compares the record below root with the journal, and names what
+// differs.
+func (h *Host) compareSealRecord(ctx context.Context, root *os.File, img store.Image, d store.Device) (result string,
 	differences []string, err error,
 ) {
-	pool, err := p.Store.Pool(ctx)
+	pool, err := h.store.Pool(ctx)
 	if err != nil {
 		return "", nil, err
 	}
@@ -57,7 +64,7 @@ func (p *Pipeline) compareSeal(ctx context.Context, root *os.File, img store.Ima
 		return sealDiffers, []string{"seal record: " + err.Error()}, nil
 	}
 	archived := store.Blob{SHA256: found.ArchiveSHA256, Size: found.ArchiveSize}
-	if img.Blob != nil { // else the archive was lost since, and nobody knows better
+	if img.Blob != nil { // without one the archive was lost since, and only the record knows
 		archived = *img.Blob
 	}
 	for _, line := range store.SealOf(pool, img, archived, d, *img.Tree).Differs(found) {

@@ -1,25 +1,17 @@
-package pipeline
+package reconcile
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/store"
 )
 
 // The table of recovery.
 func TestDecide(t *testing.T) {
-	truth := poolTruth{
+	pool := poolContent{
 		thins:  map[devmapper.ID]bool{1: true, 2: true, 3: true},
 		active: map[devmapper.ID]bool{2: true, 3: false},
 	}
@@ -30,7 +22,7 @@ func TestDecide(t *testing.T) {
 		id    int64
 		kind  store.DeviceKind
 		of    store.DeviceState
-		want  Do
+		want  ActionKind
 	}{
 		{"an image's device", store.StateActive, "", 1, store.DeviceKindImage, store.DeviceReady, ""},
 		{"it is active", store.StateActive, "", 2, store.DeviceKindImage, store.DeviceReady, Deactivate},
@@ -56,7 +48,7 @@ func TestDecide(t *testing.T) {
 			ID:       1,
 			Progress: store.Progress{State: c.state, Stage: c.stage, Tree: &store.Tree{Device: 1}},
 		}
-		if do, _ := decide(img, store.Device{ID: c.id, Kind: c.kind, State: c.of}, truth); do != c.want {
+		if do, _ := decide(img, store.Device{ID: c.id, Kind: c.kind, State: c.of}, pool); do != c.want {
 			t.Errorf("%s %s: %q, want %q", c.kind, c.name, do, c.want)
 		}
 	}
@@ -89,13 +81,13 @@ func TestTwoReadings(t *testing.T) {
 		"nobody works, before a run":  {func(c *comparison) { running(c, store.StatePending); c.alone = true }, 1},
 		"nobody works, it is missing": {func(c *comparison) { c.alone = true }, 1},
 	} {
-		one := comparison{truth: poolTruth{}}
+		one := comparison{}
 		for _, r := range []*reading{&one.before, &one.after} {
 			r.devices, r.images, r.jobs = map[int64]store.Device{7: lost}, map[int64]store.Image{1: active},
 				map[int64]bool{}
 		}
 		c.change(&one)
-		if plan := one.planDevices(); len(plan) != c.want {
+		if plan := one.diffDevices(); len(plan) != c.want {
 			t.Errorf("%s: %+v, want %d", name, plan, c.want)
 		}
 	}
@@ -110,101 +102,71 @@ func running(c *comparison, state store.State) {
 	}
 }
 
-// A manifest that was written just before its seal is not taken for a leftover: whoever
-// looks for leftovers waits for the seal.
-func TestManifestBeforeItsSeal(t *testing.T) {
-	p := newPipeline(t)
-	p.cfg.ManifestDir = filepath.Join(t.TempDir(), "manifests")
-	job := enqueue(t, p, 1)[0]
-	if left, err := p.listManifests(); !errors.Is(err, fs.ErrNotExist) || left != nil {
-		t.Errorf("before there is any: %q, %v", left, err)
-	}
-	written := new(archive.Manifest)
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
+// An action is no longer carried out if its device has changed since.
+func TestStillApplies(t *testing.T) {
+	r := newReconciler(t)
+	img, d := sealed(t, r)
+	a := Action{Kind: RollForward, image: img, device: d}
+	for i, state := range []store.DeviceState{store.DeviceSealed, store.DeviceDeleting, store.DeviceGone} {
+		if i > 0 {
+			check(t, r.store.SetDevice(t.Context(), d.ID, state))
 		}
-	}
-	must(os.MkdirAll(p.cfg.ManifestDir, 0o700))
-	unlock, err := p.lockManifests(syscall.LOCK_SH) // as seal does
-	must(err)
-	defer unlock() // twice does no harm
-	must(p.saveManifest(written))
-	name := filepath.Base(p.manifestPath(written.Digest()))
-	listed, removed := make(chan error, 1), make(chan error, 1) // buffered: they are asked later
-	go func() { _, err := p.listManifests(); listed <- err }()
-	go func() { removed <- p.removeManifest(t.Context(), name) }()
-	waits := time.NewTimer(50 * time.Millisecond)
-	defer waits.Stop()
-	select {
-	case err := <-listed:
-		t.Fatalf("listed before the seal is recorded: %v", err)
-	case err := <-removed:
-		t.Fatalf("removed before the seal is recorded: %v", err)
-	case <-waits.C:
-	}
-	sealed(t, p, job, &store.Tree{Digest: written.Digest()})
-	unlock()
-	must(errors.Join(<-listed, <-removed))
-	if _, err := os.Stat(p.manifestPath(written.Digest())); err != nil {
-		t.Errorf("the manifest of a sealed image is gone: %v", err)
-	}
-	must(os.WriteFile(filepath.Join(p.cfg.ManifestDir, strings.Repeat("0", 64)), nil, 0o600))
-	must(p.removeManifest(t.Context(), strings.Repeat("0", 64)))
-	if left, err := p.listManifests(); err != nil || len(left) != 1 || left[0] != name {
-		t.Errorf("left are %q, %v; want %s", left, err, name)
+		if ok, err := r.stillApplies(t.Context(), a); err != nil || ok != (i == 0) {
+			t.Errorf("the device is %s: %t, %v", state, ok, err)
+		}
 	}
 }
 
-// sealed records that the job's image has a sealed device.
-func sealed(t *testing.T, p *Pipeline, job *Job, tree *store.Tree) {
+// sealed makes an image with a sealed device.
+func sealed(t *testing.T, r *Reconciler) (store.Image, store.Device) {
 	t.Helper()
 	ctx := t.Context()
-	steps := []func() error{
-		func() error { return p.begin(ctx, job, store.StageDownload) },
-		func() error { _, err := p.Store.Downloaded(ctx, job.attempt, store.Blob{Path: "p"}); return err },
-		func() error { return p.begin(ctx, job, store.StageUnpack) },
-		func() error {
-			d, err := p.Store.Reserve(ctx, job.attempt, store.Device{Kind: store.DeviceKindImage, Bytes: 1})
-			tree.Device = d.ID
-			return errors.Join(err, p.advance(ctx, job, &d, store.DeviceSealed, tree))
-		},
-	}
-	for i, step := range steps {
-		if err := step(); err != nil {
-			t.Fatal(fmt.Errorf("step %d: %w", i, err))
-		}
-	}
-}
-
-// An action of a plan is no longer carried out when its device has changed since.
-func TestStill(t *testing.T) {
-	p := newPipeline(t)
-	job := enqueue(t, p, 1)[0]
-	sealed(t, p, job, &store.Tree{Digest: "sha256:x"})
-	devices, err := p.Store.DevicesOf(context.Background(), job.image.ID)
+	img, _, err := r.store.Enqueue(ctx, store.Object{Bucket: "b", Key: "images/a.tar", ETag: "e"})
+	check(t, err)
+	a, err := r.store.Begin(ctx, img.ID, store.StageDownload)
+	check(t, err)
+	_, err = r.store.Downloaded(ctx, a, store.Blob{Path: "p"})
+	check(t, err)
+	a, err = r.store.Begin(ctx, img.ID, store.StageUnpack)
+	check(t, err)
+	d, err := r.store.Reserve(ctx, a, store.Device{Kind: store.DeviceKindImage, Bytes: 1})
+	check(t, err)
+	_, err = r.store.Advance(ctx, a, d, store.DeviceSealed, &store.Tree{Device: d.ID, Digest: "sha256:x"})
+	check(t, err)
+	img, err = r.store.Image(ctx, img.ID)
+	check(t, err)
+	devices, err := r.store.DevicesOf(ctx, img.ID)
 	if err != nil || len(devices) != 1 {
 		t.Fatal(devices, err)
 	}
-	img, err := p.Store.Image(t.Context(), job.image.ID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := Action{Do: RollForward, image: img, device: devices[0]}
-	if ok, err := p.still(t.Context(), a); err != nil || !ok {
-		t.Errorf("as it was: %t, %v", ok, err)
-	}
-	if err := p.Store.SetDevice(t.Context(), devices[0].ID, store.DeviceDeleting); err != nil {
-		t.Fatal(err)
-	}
-	if ok, err := p.still(t.Context(), a); err != nil || ok {
-		t.Errorf("it is being deleted: %t, %v", ok, err)
-	}
-	if err := p.Store.SetDevice(t.Context(), devices[0].ID, store.DeviceGone); err != nil {
-		t.Fatal(err)
-	}
-	if ok, err := p.still(t.Context(), a); err != nil || ok {
-		t.Errorf("it is gone: %t, %v", ok, err)
+	return img, devices[0]
+}
+
+// After an action, an image goes on as before. Only what was lost is made again at once,
+// and no image is taken up without its message that was not before.
+func TestOutcomeOf(t *testing.T) {
+	pending, active, gone := store.Image{}, store.Image{}, store.Image{}
+	pending.State, active.State, gone.State = store.StatePending, store.StateActive, store.StateVanished
+	later := time.Now().Add(time.Hour)
+	for name, c := range map[string]struct {
+		kind          ActionKind
+		before, after store.Image
+		due           time.Time
+		err           error
+		want          Outcome
+		now           bool
+	}{
+		"terminal":            {kind: Reactivate, before: active, after: active, want: Outcome{Whole: true}},
+		"ended, asked again":  {kind: RollBack, before: gone, after: gone},
+		"lost":                {kind: MakeAgain, before: active, after: pending, now: true},
+		"rolled forward":      {kind: RollForward, before: pending, after: pending, now: true},
+		"waits for a message": {kind: RollBack, before: pending, after: pending},
+		"waits for its time":  {kind: RollBack, before: pending, after: pending, due: later, want: Outcome{Due: later}},
+		"failed":              {kind: Reactivate, before: active, after: active, err: provision.ErrResultLost},
+	} {
+		got := outcomeOf(Action{Kind: c.kind}, c.before, c.after, c.due, c.err)
+		if c.now && (got.Whole || time.Since(got.Due).Abs() > time.Minute) || !c.now && got != c.want {
+			t.Errorf("%s: %+v", name, got)
+		}
 	}
 }

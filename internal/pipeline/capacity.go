@@ -1,0 +1,70 @@
+package pipeline
+
+import (
+	"fmt"
+
+	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/provision"
+)
+
+// leastFreeDisk is what a file system must have free whatever the reserve. With less, not
+// even the smallest image gets through, and the failure would be counted as its own.
+const leastFreeDisk = 1 << 20
+
+// checkCapacity returns what the machine lacks for any work, and what to do about it.
+func (h *health) checkCapacity() error {
+	if err := h.journalError(); err != nil {
+		return fmt.Errorf("%w: %w: see to the disk under %s; work goes on by itself once a write succeeds",
+			errDatabase, err, h.cfg.StateDir)
+	}
+	if err := h.poolProof(); err != nil {
+		return fmt.Errorf("the pool does not prove itself any more, and the next start would refuse it: %w", err)
+	}
+	if err := h.diskCapacity(); err != nil {
+		return err
+	}
+	if err := h.checkSettling(); err != nil {
+		return err
+	}
+	return h.poolCapacity()
+}
+
+// diskCapacity checks the reserve of the file systems that hold our files.
+func (h *health) diskCapacity() error {
+	least := max(h.cfg.MinFreeDisk, leastFreeDisk)
+	for _, dir := range h.cfg.Disks {
+		_, free, err := provision.FreeUnder(dir)
+		if err != nil {
+			return fmt.Errorf("%w: %w", provision.ErrDiskLow, err)
+		}
+		if free < least {
+			return fmt.Errorf("%w: %d MiB are free under %s, %d MiB are the reserve (STATE_MIN_FREE): "+
+				"make room there, or enlarge it", provision.ErrDiskLow, free>>20, dir, least>>20)
+		}
+	}
+	return nil
+}
+
+// poolCapacity checks that the pool takes changes, and its reserves.
+func (h *health) poolCapacity() error {
+	s, err := h.pool.Status()
+	if err != nil {
+		return fmt.Errorf("thin pool does not answer: %w", err)
+	}
+	h.metrics.pool(s)
+	if err := provision.CheckWritable(s); err != nil {
+		return err
+	}
+	freeData := 1 - float64(s.UsedData)/float64(s.TotalData)
+	freeMetadata := 1 - float64(s.UsedMetadata)/float64(s.TotalMetadata)
+	switch {
+	case s.Mode == devmapper.ModeOutOfDataSpace || freeData < h.cfg.MinFreeData:
+		return fmt.Errorf("%w: %.1f %% of its data is free, %.1f %% is the reserve: "+
+			"`consumer pool grow --data-size` adds space", provision.ErrPoolLow, 100*freeData, 100*h.cfg.MinFreeData)
+	case freeMetadata < h.cfg.MinFreeMetadata:
+		return fmt.Errorf("%w: %.1f %% of its metadata is free, %.1f %% is the reserve: "+
+			"`consumer pool grow --metadata-size` adds space",
+			provision.ErrPoolLow, 100*freeMetadata, 100*h.cfg.MinFreeMetadata)
+	}
+	return nil
+}

@@ -1,0 +1,45 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"imagemanager.internal/internal/download"
+	"imagemanager.internal/internal/queue"
+	"imagemanager.internal/internal/store"
+)
+
+// identify decides which object an event is about. Some senders encode keys and some do
+// not: of the two readings of a key, the object's is the one that exists with the event's
+// eTag. An event with neither version nor eTag is about what the key holds now: otherwise
+// all that the key ever holds would be one image. While S3 does not answer, nothing is
+// decided.
+func identify(ctx context.Context, bucket *download.Bucket, prefix string, o queue.Object) (store.Object, error) {
+	obj := store.Object{
+		Bucket: o.Bucket, Key: o.Key, VersionID: o.VersionID, ETag: o.ETag, Sequencer: o.Sequencer, Size: o.Size,
+	}
+	ambiguous := o.AltKey != "" && strings.HasPrefix(o.AltKey, prefix)
+	if !ambiguous && obj.Version() != "" {
+		return obj, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	found, err := bucket.Head(ctx, o.Key)
+	another := err == nil && o.ETag != "" && found.ETag != o.ETag
+	if ambiguous && (another || errors.Is(err, download.ErrGone)) {
+		other, e := bucket.Head(ctx, o.AltKey)
+		if e == nil && (o.ETag == "" || other.ETag == o.ETag) {
+			obj.Key, found, err = o.AltKey, other, nil
+		} else if e != nil && !errors.Is(e, download.ErrGone) {
+			err = e
+		}
+	}
+	if err != nil && download.Scope(err) == download.AllObjects {
+		return obj, err
+	}
+	if err == nil && obj.Version() == "" {
+		obj.VersionID, obj.ETag, obj.Size = found.VersionID, found.ETag, found.Size
+	}
+	return obj, nil
+}

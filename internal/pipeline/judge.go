@@ -1,0 +1,175 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/download"
+	"imagemanager.internal/internal/provision"
+	"imagemanager.internal/internal/store"
+)
+
+// judgement is a verdict with its reason: class is bounded, for metrics; text is for
+// people.
+type judgement struct {
+	verdict verdict
+	class   string
+	text    string
+	delay   time.Duration
+	fetched int64       // bytes newly on disk, of a download that failed
+	doubt   store.State // retry: the end that is believed only if the next attempt finds the same
+
+	rejection *archive.Rejection // violation: which entry
+	stack     []byte             // of a panic
+}
+
+// judge is the one place with an opinion on errors. Unknown errors are retried, and
+// attempts are bounded. A failure is not counted if the machine is not fit for any work,
+// or if it is an outage. A failure for lack of space is counted if the machine has room
+// for other images.
+func (p *Pipeline) judge(t *provision.Task, err error) judgement {
+	v, class := classify(err)
+	if store.Unwritable(err) {
+		p.health.journalFailed(err)
+	}
+	j := judgement{verdict: v, class: class, text: err.Error(), fetched: download.Progress(err)}
+	errors.As(err, &j.rejection)
+	var panicked *archive.Panic
+	if errors.As(err, &panicked) {
+		j.stack = panicked.Stack
+	}
+	switch v {
+	case halt:
+		j.delay = backoff(p.cfg.Backoff, 1)
+		if p.health.capacity() == nil {
+			j.verdict = retry
+		}
+	case vanished, superseded:
+		return p.doubt(t, j)
+	case retry:
+		if t.Attempt.Stage == store.StageDownload && class == "timeout" { // the network's or the server's
+			j = p.weigh(t, j, err)
+		}
+	case outage:
+		j = p.weigh(t, j, err)
+	case reject:
+		if class == classRefused && p.health.breaker.bucketDown() != nil {
+			j = p.weigh(t, j, err)
+		}
+	}
+	if j.verdict != retry {
+		return j
+	}
+	failures := t.Image.Failures + 1
+	if j.fetched > 0 { // it got further: that is not a step towards giving up
+		failures = 0
+	}
+	if failures >= p.cfg.MaxAttempts {
+		j.verdict = dead
+	}
+	j.delay = backoff(p.cfg.Backoff, failures)
+	return j
+}
+
+// doubt believes that an object is gone or replaced only when two attempts in a row found
+// it so, some time apart. A proxy between us and S3 says such things, too.
+func (p *Pipeline) doubt(t *provision.Task, j judgement) judgement {
+	if said := store.State(j.verdict); t.Image.Doubt != said {
+		j.doubt, j.verdict, j.delay = said, retry, backoff(p.cfg.Backoff, 1)
+	}
+	return j
+}
+
+// weigh decides whether a failure that may be an outage counts against the image.
+func (p *Pipeline) weigh(t *provision.Task, j judgement, err error) judgement {
+	b := &p.health.breaker
+	if j.class == classBusy { // whoever has the device open says nothing of other images
+		j.verdict, j.delay = outage, min(backoff(p.cfg.Backoff, b.failedAlone(t.Image.ID)), longestOutage)
+		return j
+	}
+	counts, n, images := b.failed(t.Attempt.Stage, t.Image.ID, err)
+	down := t.Attempt.Stage == store.StageDownload && b.bucketDown() != nil
+	if ownClasses[j.class] && images < streakLength {
+		counts = true
+	}
+	if counts && !down {
+		j.verdict = retry
+		return j
+	}
+	if j.fetched > 0 {
+		n = 1
+	}
+	j.verdict, j.delay = outage, min(backoff(p.cfg.Backoff, n), longestOutage)
+	return j
+}
+
+// recordFailure records the verdict on a failed attempt. A verdict that cannot be recorded
+// does not hold: the message comes back.
+func (p *Pipeline) recordFailure(ctx context.Context, job *Job, j judgement) outcome {
+	p.metrics.failure(job.Attempt.Stage, j)
+	log := p.record.Log(&job.Task).With().Str("event", string(store.EventFailed)).
+		Str("step", string(job.Attempt.Stage)).Str("verdict", string(j.verdict)).Str("reason", j.class).Logger()
+	if j.verdict == halt || j.verdict == outage {
+		log.Error().Dur("again_in_ms", j.delay).Msg(j.text)
+		p.record.Undo(ctx, &job.Task, j.text)
+		return outcome{verdict: retry, delay: j.delay}
+	}
+	f := store.Failure{
+		Verdict: string(j.verdict), Reason: j.text, Doubt: j.doubt, Fetched: j.fetched,
+		Messages: p.jobs.messageIDs(job),
+	}
+	switch j.verdict {
+	case vanished, superseded:
+		f.Messages = nil // a message from after the begin tells of what came after: it is a new chance
+	case reject, violation:
+		f.Rules = p.rules(job.Image.Key)
+	}
+	img, err := p.store.Fail(ctx, job.Attempt, f)
+	if err != nil {
+		log.Error().Err(err).Str("text", j.text).Msg("verdict not recorded; the image is taken up again")
+		return outcome{verdict: retry, delay: backoff(p.cfg.Backoff, job.Image.Failures+1)}
+	}
+	job.Image = img
+	p.logFailure(&log, j, img)
+	return outcome{verdict: j.verdict, delay: j.delay, reason: j.text, attempts: img.Failures}
+}
+
+// logFailure writes the log line of a recorded verdict. That of a violation says which
+// rule, which entry, and where in which archive.
+func (p *Pipeline) logFailure(log *zerolog.Logger, j judgement, img store.Image) {
+	switch j.verdict {
+	case retry:
+		if j.stack != nil {
+			log.Error().Bytes("stack", j.stack).Msg("a stage panicked: please report it")
+		}
+		log.Warn().Dur("again_in_ms", j.delay).Msg(j.text)
+	case violation:
+		p.metrics.violation(j.class)
+		line := log.Error().Str("security_violation", j.class)
+		if r := j.rejection; r != nil {
+			line = line.Str("entry", r.Entry).Int("entry_index", r.Index).Int64("offset", r.Offset).Int("more", r.More)
+		}
+		if img.Blob != nil {
+			line = line.Str("sha256", img.Blob.SHA256)
+		}
+		line.Msg(j.text)
+	default:
+		log.Error().Msg(j.text)
+	}
+}
+
+// backoff returns the delay before the next attempt. It doubles from base with every
+// failure, up to 15 minutes, with full jitter: two consumers never march in step.
+func backoff(base time.Duration, failures int) time.Duration {
+	const ceiling = 15 * time.Minute
+	d := base << min(max(failures, 1)-1, 20)
+	if d > ceiling || d <= 0 {
+		d = ceiling
+	}
+	return time.Duration(rand.Int64N(int64(d))) + time.Second
+}

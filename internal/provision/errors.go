@@ -1,0 +1,31 @@
+package provision
+
+import (
+	"errors"
+	"fmt"
+
+	"imagemanager.internal/internal/devmapper"
+)
+
+var (
+	// ErrReadBack is returned when a device does not hold what was written to it.
+	ErrReadBack = errors.New("read back differently")
+	// ErrPoolLow is returned when the pool has no room for an image now.
+	ErrPoolLow = errors.New("thin pool is low on space")
+	// ErrDiskLow is returned when a file system that holds our files has no room now.
+	ErrDiskLow = errors.New("disk is low on space")
+	// ErrTooSmall is returned for an image that cannot fit its device.
+	ErrTooSmall = errors.New("image does not fit the device")
+	// ErrResultLost is returned when a recorded result is no longer there.
+	ErrResultLost = errors.New("recorded result is gone")
+)
+
+// CheckWritable returns why a pool takes no changes at all, and what to do about it.
+func CheckWritable(s devmapper.Status) error {
+	if !s.NeedsCheck && (s.Mode == devmapper.ModeReadWrite || s.Mode == devmapper.ModeOutOfDataSpace) {
+		return nil
+	}
+	return fmt.Errorf("%w: it is %s, needs a check: %t, metadata %d of %d bytes: "+
+		"stop the daemon and run `consumer pool repair`",
+		devmapper.ErrReadOnly, s.Mode, s.NeedsCheck, s.UsedMetadata, s.TotalMetadata)
+}

@@ -1,0 +1,108 @@
+// Package provision does the recorded steps of one image on this host: it downloads the
+// archive, unpacks it into a thin device, activates a snapshot of that, verifies it, and
+// removes it again. It knows no queue.
+//
+// Each step writes its intent to the journal, acts, and records the result. A step that
+// was cut off anywhere can be undone, and begun again. record.go is the only way into
+// the journal. download.go, unpack.go and activate.go are the three stages; each has a
+// step, its undo, and a check that the recorded result is still there. device.go destroys
+// thin devices, manifests.go and violations.go keep files beside them, reserve.go sets
+// space aside.
+//
+// Errors are returned. What an error means for an image is decided by whoever called:
+// package pipeline.
+package provision
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/download"
+	"imagemanager.internal/internal/store"
+)
+
+// rollbackTimeout bounds the roll-back of a step that a command began.
+const rollbackTimeout = time.Minute
+
+// Config says how images are made.
+type Config struct {
+	Prefix string // a key that does not begin with it is refused
+
+	Policy      archive.Policy
+	Policies    map[string]archive.Policy // by key prefix; the longest match wins over Policy
+	Limits      archive.Limits
+	DeviceBytes int64 // virtual size of an image's thin device
+
+	StateDir    string // archives are in its file system
+	PoolDir     string // directory of the pool's data file; empty when that is a block device
+	MinFreeDisk int64  // bytes to leave free on the file systems of both
+
+	ManifestDir    string // manifests of sealed trees
+	ViolationDir   string // archives that were refused as attacks
+	ViolationBytes int64  // limit for all of them together
+}
+
+// policy returns the policy for a key.
+func (c Config) policy(key string) archive.Policy {
+	policy, longest := c.Policy, -1
+	for prefix, p := range c.Policies {
+		if strings.HasPrefix(key, prefix) && len(prefix) > longest {
+			policy, longest = p, len(prefix)
+		}
+	}
+	return policy
+}
+
+// Rules describes the policy and the limits for a key. A refusal is recorded with them:
+// under other rules the image may be asked for again.
+func (c Config) Rules(key string) string {
+	l := c.Limits
+	return fmt.Sprintf("policy %s, archive and files %d bytes, file %d bytes, %d entries, device %d bytes",
+		c.policy(key), l.ImageBytes, l.FileBytes, l.Entries, c.DeviceBytes)
+}
+
+// Task is an image that somebody works on. It belongs to one goroutine.
+type Task struct {
+	Image   store.Image   // as of its last event
+	Attempt store.Attempt // fencing token of the current attempt
+}
+
+// Host makes images on this machine. All its methods may be called at once, for
+// different images.
+type Host struct {
+	cfg      Config
+	store    *store.Store
+	archives *download.Downloader
+	pool     *devmapper.Pool
+	log      zerolog.Logger
+	record   *Recorder
+	space    *reservations
+
+	Devices   *Devices
+	Manifests *Manifests
+
+	mu      sync.Mutex
+	fetched map[int64]store.Blob // archives that this process hashed while it wrote them
+}
+
+// New returns a Host. The recorder has the journal, the log and the metrics.
+func New(cfg Config, r *Recorder, archives *download.Downloader, pool *devmapper.Pool) *Host {
+	return &Host{
+		cfg:       cfg,
+		store:     r.store,
+		archives:  archives,
+		pool:      pool,
+		log:       r.log,
+		record:    r,
+		space:     newReservations(pool, cfg.MinFreeDisk),
+		Devices:   &Devices{store: r.store, pool: pool, log: r.log},
+		Manifests: &Manifests{dir: cfg.ManifestDir, store: r.store},
+		fetched:   map[int64]store.Blob{},
+	}
+}

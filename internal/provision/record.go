@@ -1,0 +1,149 @@
+package provision
+
+import (
+	"context"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"imagemanager.internal/internal/store"
+)
+
+// Recorder writes the journal. Every event is written, then counted, then logged in one
+// line.
+type Recorder struct {
+	store   *store.Store
+	log     zerolog.Logger
+	metrics *Metrics
+}
+
+// NewRecorder returns a Recorder.
+func NewRecorder(s *store.Store, log zerolog.Logger, m *Metrics) *Recorder {
+	return &Recorder{store: s, log: log, metrics: m}
+}
+
+// LogImage returns a logger whose lines name the image.
+func (r *Recorder) LogImage(img store.Image) *zerolog.Logger {
+	l := r.log.With().Int64("image_id", img.ID).Str("s3_key", img.Key).Logger()
+	return &l
+}
+
+// Log returns a logger whose lines name the image and the attempt.
+func (r *Recorder) Log(t *Task) *zerolog.Logger {
+	l := r.LogImage(t.Image).With().Int64("attempt", t.Attempt.N).Logger()
+	return &l
+}
+
+// Event counts an event that is in the journal, and begins its log line.
+func (r *Recorder) Event(t *Task, kind store.EventKind, st store.Stage) *zerolog.Event {
+	r.metrics.event(kind, st)
+	return r.Log(t).Info().Str("event", string(kind)).Str("step", string(st))
+}
+
+// Queued counts and logs an object that became an image.
+func (r *Recorder) Queued(img store.Image) {
+	r.metrics.event(store.EventQueued, "")
+	r.LogImage(img).Info().Str("event", string(store.EventQueued)).Int64("size", img.Size).Msg("queued")
+}
+
+// Begin opens an attempt: from here on no other may write to the image. The messages are
+// the ids of those that wait for it.
+func (r *Recorder) Begin(ctx context.Context, t *Task, st store.Stage, messages ...string) error {
+	a, err := r.store.Begin(ctx, t.Image.ID, st, messages...)
+	if err != nil {
+		return err
+	}
+	t.Attempt, t.Image.Attempt, t.Image.Running = a, a.N, true
+	r.Event(t, store.EventBegun, st).Msgf("%s begun", st)
+	return nil
+}
+
+// advance records a device's next state, and with the seal its tree.
+func (r *Recorder) advance(ctx context.Context, t *Task, d *store.Device, to store.DeviceState,
+	tree *store.Tree,
+) error {
+	next, err := r.store.Advance(ctx, t.Attempt, *d, to, tree)
+	if err != nil {
+		return err
+	}
+	*d = next
+	if tree != nil {
+		t.Image.Tree = tree
+	}
+	r.metrics.event(store.EventStep, t.Attempt.Stage)
+	r.Log(t).Debug().Str("event", string(store.EventStep)).Str("step", string(t.Attempt.Stage)).
+		Int64("device_id", d.ID).Str("device_state", string(to)).Msgf("device %s", to)
+	return nil
+}
+
+// done notes that the attempt ended well and left the image as given.
+func (r *Recorder) done(t *Task, img store.Image, began time.Time) *zerolog.Event {
+	t.Image = img
+	return r.Event(t, store.EventDone, t.Attempt.Stage).Dur("took_ms", time.Since(began))
+}
+
+// HandOff ends an attempt whose result was there already.
+func (r *Recorder) HandOff(ctx context.Context, t *Task, why string) error {
+	img, err := r.store.HandedOff(ctx, t.Attempt)
+	if err != nil {
+		return err
+	}
+	t.Image = img
+	r.metrics.HandedOff("stage")
+	r.Event(t, store.EventDone, t.Attempt.Stage).Msgf("%s handed off: %s", t.Attempt.Stage, why)
+	return nil
+}
+
+// Undo records that an attempt was rolled back without a verdict. If that cannot be
+// written, the next start finds the attempt and ends it.
+func (r *Recorder) Undo(ctx context.Context, t *Task, why string) {
+	if !t.Image.Running {
+		return
+	}
+	img, err := r.store.Undo(ctx, t.Attempt, why)
+	if err != nil {
+		r.Log(t).Warn().Err(err).Msg("roll-back not recorded; the next start finds the attempt cut off")
+		return
+	}
+	t.Image = img
+	r.Event(t, store.EventUndone, t.Attempt.Stage).Msgf("%s rolled back: %s", t.Attempt.Stage, why)
+}
+
+// Reopen takes an image back to a stage whose result was lost.
+func (r *Recorder) Reopen(ctx context.Context, t *Task, st store.Stage, cause error) error {
+	img, err := r.store.Reopen(ctx, t.Image.ID, st, cause.Error())
+	if err != nil {
+		return err
+	}
+	t.Image = img
+	r.Event(t, store.EventReopened, st).Msgf("%s is made again: %v", st, cause)
+	return nil
+}
+
+// LoseDevice takes an image back to the stage that made a device which the pool has lost.
+func (r *Recorder) LoseDevice(ctx context.Context, t *Task, d store.Device, why string) error {
+	img, err := r.store.Lose(ctx, d, why)
+	if err != nil {
+		return err
+	}
+	t.Image = img
+	r.Event(t, store.EventReopened, img.Stage).Int64("device_id", d.ID).Str("kind", string(d.Kind)).
+		Msgf("%s is made again: %s", img.Stage, img.Reason)
+	return nil
+}
+
+// progress returns a callback that logs how far a stage has come, at most once a second.
+func (r *Recorder) progress(t *Task, total int64) func(done int64) {
+	last := time.Now()
+	return func(done int64) {
+		if time.Since(last) < time.Second {
+			return
+		}
+		last = time.Now()
+		r.Log(t).Debug().Str("step", string(t.Attempt.Stage)).Int64("done_bytes", done).
+			Int64("total_bytes", total).Msg("progress")
+	}
+}
+
+// HandedOff counts work that was done already; how is "joined", "settled" or "stage".
+func (r *Recorder) HandedOff(how string) { r.metrics.HandedOff(how) }

@@ -1,0 +1,258 @@
+package provision
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/download"
+	"imagemanager.internal/internal/store"
+)
+
+// Unpack turns the archive into a sealed, inactive thin device. The whole archive is
+// judged before the pool is touched. Every step on the device is recorded before the next
+// is taken. What was written is read back through a fresh mount before the seal.
+func (h *Host) Unpack(ctx context.Context, t *Task) error {
+	began := time.Now()
+	if t.Image.Tree != nil {
+		if h.CheckUnpack(ctx, t) == nil {
+			return h.record.HandOff(ctx, t, "the device is there")
+		}
+		if finished, err := h.finishSealed(ctx, t); finished || err != nil {
+			return err
+		}
+	}
+	// What an earlier attempt left goes first, unless somebody has it open: that does not
+	// hold this attempt up.
+	if err := h.UndoUnpack(ctx, t); err != nil && !errors.Is(err, devmapper.ErrBusy) {
+		return err
+	}
+	src, err := os.Open(t.Image.Blob.Path)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	plan, err := h.judgeArchive(ctx, t, src)
+	if err != nil {
+		return err
+	}
+	release, err := h.space.reserve(ctx, need{pool: plan.PoolBytes(), dir: h.cfg.PoolDir, disk: plan.PoolBytes()})
+	if err != nil {
+		return err
+	}
+	defer release()
+	d, err := h.makeDevice(ctx, t)
+	if err != nil {
+		return err
+	}
+	tree, err := h.fill(ctx, t, &d, src, plan)
+	if err != nil {
+		return err
+	}
+	if err := h.pool.Deactivate(devmapper.ID(d.ID)); err != nil {
+		return err
+	}
+	img, err := h.store.Unpacked(ctx, t.Attempt, d)
+	if err != nil {
+		return err
+	}
+	h.record.done(t, img, began).Int64("device_id", d.ID).Int("entries", tree.Entries).Int64("bytes", tree.Bytes).
+		Int("changed", tree.Changed).Str("digest", tree.Digest).Msg("unpacked")
+	return nil
+}
+
+// judgeArchive makes sure that the archive is the one that was downloaded, and plans what
+// is written. Bytes that this process hashed while it wrote them are trusted, unless the
+// archive is refused: what rots on a disk must not condemn an upload. An archive that has
+// changed is removed, and the next attempt downloads it again.
+func (h *Host) judgeArchive(ctx context.Context, t *Task, src *os.File) (*archive.Plan, error) {
+	b := *t.Image.Blob
+	verified := !h.hashedHere(t.Image.ID, b)
+	if verified {
+		if err := h.verifyArchive(ctx, t.Image.ID, b); err != nil {
+			return nil, err
+		}
+	}
+	plan, err := h.planArchive(ctx, t, src)
+	var refused *archive.Rejection
+	if errors.As(err, &refused) && !verified {
+		if err := h.verifyArchive(ctx, t.Image.ID, b); err != nil {
+			return nil, err
+		}
+	}
+	return plan, err
+}
+
+// verifyArchive hashes the archive, and removes one that differs.
+func (h *Host) verifyArchive(ctx context.Context, image int64, b store.Blob) error {
+	err := h.archives.Verify(ctx, download.Blob{Path: b.Path, SHA256: b.SHA256, Size: b.Size})
+	if !errors.Is(err, download.ErrCorrupt) {
+		return err
+	}
+	return errors.Join(err, h.archives.Remove(ArchiveName(image)))
+}
+
+// planArchive judges the archive, and whether it fits its device.
+func (h *Host) planArchive(ctx context.Context, t *Task, src *os.File) (*archive.Plan, error) {
+	plan, err := archive.Check(ctx, src, t.Image.Blob.Size,
+		archive.Options{Policy: h.cfg.policy(t.Image.Key), Limits: h.cfg.Limits})
+	if err != nil {
+		return nil, err
+	}
+	if need := plan.DeviceBytes(); need > h.cfg.DeviceBytes {
+		return nil, fmt.Errorf("%w: it needs about %d bytes of %d: raise DEVICE_SIZE",
+			ErrTooSmall, need, h.cfg.DeviceBytes)
+	}
+	const most = 20
+	for i, a := range plan.Adjustments {
+		if i == most {
+			h.record.Log(t).Info().Int("more", plan.Adjusted-most).Msg("further entries adjusted")
+			break
+		}
+		h.record.Log(t).Info().Str("entry", a.Entry).Str("reason", string(a.Reason)).
+			Str("from", a.From).Str("to", a.To).Msg("entry adjusted by policy")
+	}
+	return plan, nil
+}
+
+// makeDevice makes an active thin device with an empty file system.
+func (h *Host) makeDevice(ctx context.Context, t *Task) (store.Device, error) {
+	d, err := h.store.Reserve(ctx, t.Attempt,
+		store.Device{Kind: store.DeviceKindImage, Bytes: h.cfg.DeviceBytes, FSUUID: uuid.NewString()})
+	if err != nil {
+		return d, err
+	}
+	if err := h.pool.CreateThin(devmapper.ID(d.ID)); err != nil {
+		return d, h.Devices.releaseForeignID(ctx, d, err)
+	}
+	if err := h.record.advance(ctx, t, &d, store.DeviceCreated, nil); err != nil {
+		return d, err
+	}
+	path, err := h.pool.Activate(devmapper.ID(d.ID), devmapper.KindImage, d.Bytes, false)
+	if err != nil {
+		return d, err
+	}
+	if err := devmapper.MakeFilesystem(ctx, path, d.FSUUID); err != nil {
+		return d, err
+	}
+	return d, h.record.advance(ctx, t, &d, store.DeviceFormatted, nil)
+}
+
+// fill writes the planned tree, syncs, unmounts, reads it back, and seals it.
+func (h *Host) fill(ctx context.Context, t *Task, d *store.Device, src *os.File, plan *archive.Plan,
+) (*store.Tree, error) {
+	path, err := h.pool.Activate(devmapper.ID(d.ID), devmapper.KindImage, d.Bytes, false)
+	if err != nil {
+		return nil, err
+	}
+	written, tree, err := h.extract(ctx, t, *d, path, src, plan)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.record.advance(ctx, t, d, store.DeviceFilled, nil); err != nil {
+		return nil, err
+	}
+	if err := readBack(ctx, path, written); err != nil {
+		return nil, err
+	}
+	return tree, h.seal(ctx, t, d, tree, written)
+}
+
+// extract writes the tree and its seal record, durably.
+func (h *Host) extract(ctx context.Context, t *Task, d store.Device, path string, src *os.File, plan *archive.Plan,
+) (_ *archive.Manifest, _ *store.Tree, err error) {
+	m, err := devmapper.MountDetached(path, devmapper.MountBuild)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { err = errors.Join(err, m.Close()) }()
+	written, err := archive.Extract(ctx, src, plan, m.Root(), h.record.progress(t, plan.Bytes))
+	if err != nil {
+		return nil, nil, err
+	}
+	tree := &store.Tree{
+		Device: d.ID, Shape: string(plan.Shape), Policy: string(plan.Policy), Digest: written.Digest(),
+		Entries: plan.Entries, Files: len(written.Records), Bytes: plan.Bytes, Changed: plan.Adjusted,
+	}
+	if err := h.writeSealRecord(ctx, m.Root(), t.Image, d, tree); err != nil {
+		return nil, nil, err
+	}
+	return written, tree, m.Sync()
+}
+
+// readBack compares what the device holds with what was meant to be written.
+func readBack(ctx context.Context, path string, written *archive.Manifest) error {
+	found, err := readTree(ctx, path)
+	if err != nil {
+		return err
+	}
+	if found.Digest() != written.Digest() {
+		return fmt.Errorf("%w: %s", ErrReadBack, strings.Join(written.Diff(found, 5), "; "))
+	}
+	return nil
+}
+
+// finishSealed makes a device ready that an earlier attempt sealed, and could not make
+// ready because somebody had it open. It reports whether there was one.
+func (h *Host) finishSealed(ctx context.Context, t *Task) (bool, error) {
+	devices, err := h.store.DevicesOf(ctx, t.Image.ID)
+	if err != nil {
+		return false, err
+	}
+	for _, d := range devices {
+		if d.ID == t.Image.Tree.Device && d.State == store.DeviceSealed {
+			return true, h.makeReady(ctx, t, d)
+		}
+	}
+	return false, nil
+}
+
+// RollForward finishes an unpack that was cut off after the seal. The attempt begins only
+// when nothing can hold it up any more.
+func (h *Host) RollForward(ctx context.Context, t *Task, d store.Device) error {
+	if err := h.pool.Deactivate(devmapper.ID(d.ID)); err != nil {
+		return err
+	}
+	if err := h.record.Begin(ctx, t, store.StageUnpack); err != nil {
+		return err
+	}
+	return h.makeReady(ctx, t, d)
+}
+
+// makeReady ends an unpack whose device is sealed. From here on the device is never active.
+func (h *Host) makeReady(ctx context.Context, t *Task, d store.Device) error {
+	if err := h.pool.Deactivate(devmapper.ID(d.ID)); err != nil {
+		return err
+	}
+	img, err := h.store.Unpacked(ctx, t.Attempt, d)
+	if err != nil {
+		return err
+	}
+	t.Image = img
+	h.record.Event(t, store.EventDone, store.StageUnpack).Int64("device_id", d.ID).
+		Msg("unpack finished: its device was sealed")
+	return nil
+}
+
+// UndoUnpack destroys every device of the image that is neither its recorded result nor
+// will be: a sealed device is rolled forward.
+func (h *Host) UndoUnpack(ctx context.Context, t *Task) error {
+	return h.Devices.destroyMatching(ctx, t.Image.ID, func(d store.Device) bool {
+		result := d.State.Verified() && t.Image.Tree != nil && t.Image.Tree.Device == d.ID
+		return d.Kind == store.DeviceKindImage && !result
+	})
+}
+
+// CheckUnpack checks that the image's device is recorded as ready. Whether the pool still
+// has it, the snapshot finds out.
+func (h *Host) CheckUnpack(ctx context.Context, t *Task) error {
+	_, err := h.Devices.ofImage(ctx, t.Image)
+	return err
+}

@@ -1,0 +1,248 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/provision"
+	"imagemanager.internal/internal/store"
+)
+
+// ActionKind is what an Action does.
+type ActionKind string
+
+// The kinds of actions. Report alone touches nothing.
+const (
+	RollBack    ActionKind = "roll back"    // a device that was not sealed, or of a refused image, is removed
+	RollForward ActionKind = "roll forward" // a sealed device becomes ready
+	MakeAgain   ActionKind = "make again"   // the pool has lost a ready device: its stage makes it again
+	Reactivate  ActionKind = "reactivate"   // a snapshot is not active
+	Deactivate  ActionKind = "deactivate"   // an image's device is active, and nobody works on it
+	RemoveFile  ActionKind = "remove file"  // an archive, manifest or temporary file that no image claims
+	Report      ActionKind = "report"       // something that is not ours: left alone
+	Resume      ActionKind = "resume"       // a device is suspended; before anything is compared
+)
+
+// Action is one difference, and what is done about it.
+type Action struct {
+	Kind   ActionKind `json:"do"`
+	What   string     `json:"what"`
+	Image  int64      `json:"image_id,omitempty"`
+	Device int64      `json:"device_id,omitempty"`
+	Reason string     `json:"reason"`
+
+	leftover string // its kind, for the gauge; empty if nothing is left over
+	image    store.Image
+	device   store.Device
+	foreign  devmapper.ID
+	remove   func(context.Context) error
+	unseen   error // why it could not be looked at
+}
+
+// Diff is what differs between the journal, the pool and the files.
+type Diff struct {
+	Actions []Action
+	InHand  int // images that were left out because somebody worked on them meanwhile
+}
+
+// ErrWrongPool is returned when the pool cannot be the one that the journal is about.
+var ErrWrongPool = errors.New("this pool is not the one of the journal")
+
+// Diff compares the journal with the pool and with the files, in both directions, and
+// changes nothing. With alone the caller promises that nobody works on the images.
+// Otherwise a difference counts only if it is there in both readings of the journal, the
+// one before and the one after the look at the pool. A pool that takes no changes is an
+// error, as is one that has none of the journal's devices: somebody made it afresh, or
+// put another one in its place.
+func (r *Reconciler) Diff(ctx context.Context, alone bool) (Diff, error) {
+	c, err := r.compare(ctx, alone)
+	if err != nil {
+		return Diff{}, err
+	}
+	return Diff{InHand: c.inHand(), Actions: slices.Concat(
+		c.diffDevices(), c.diffActive(), c.diffForeign(), r.diffArchives(c), r.diffManifests(c),
+		unseen("the archives", c.archivesErr), unseen("the manifests", c.manifestsErr),
+	)}, nil
+}
+
+// DiffTwice is Diff beside a daemon in another process: what two Diffs agree on, a second
+// apart. A daemon that is about to remove something has not recorded that yet.
+func (r *Reconciler) DiffTwice(ctx context.Context) (Diff, error) {
+	first, err := r.Diff(ctx, false)
+	if err != nil || len(first.Actions) == 0 {
+		return first, err
+	}
+	select {
+	case <-time.After(time.Second):
+	case <-ctx.Done():
+	}
+	second, err := r.Diff(ctx, false)
+	second.Actions = slices.DeleteFunc(second.Actions,
+		func(a Action) bool { return !slices.ContainsFunc(first.Actions, a.equal) })
+	return second, err
+}
+
+// equal reports whether two actions are about the same thing, and it has not changed.
+func (a Action) equal(b Action) bool {
+	return a.Kind == b.Kind && a.What == b.What && a.Reason == b.Reason &&
+		a.image.UpdatedAt.Equal(b.image.UpdatedAt) && a.device.UpdatedAt.Equal(b.device.UpdatedAt)
+}
+
+// unseen reports what could not be looked at: nothing is concluded from that.
+func unseen(what string, err error) []Action {
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return []Action{{Kind: Report, What: what, Reason: err.Error(), unseen: err}}
+}
+
+// diffDevices compares the devices of the journal with the pool.
+func (c comparison) diffDevices() []Action {
+	var actions []Action
+	ids := slices.Sorted(maps.Keys(c.after.devices))
+	slices.Reverse(ids) // snapshots before their origins
+	for _, id := range ids {
+		d := c.after.devices[id]
+		img := c.after.images[d.Image]
+		if kind, reason := decide(img, d, c.pool); kind != "" && c.unchanged(d) {
+			actions = append(actions, Action{
+				Kind: kind, What: fmt.Sprintf("device %d", d.ID), Image: d.Image, Device: d.ID, Reason: reason,
+				leftover: deviceLeftover(kind), image: img, device: d,
+			})
+		}
+	}
+	return actions
+}
+
+// decide is the table of recovery: what becomes of one device of the journal.
+func decide(img store.Image, d store.Device, pool poolContent) (ActionKind, string) {
+	id := devmapper.ID(d.ID)
+	complete, active := pool.active[id]
+	switch {
+	case img.State == store.StateRemoved, img.State.Refused() && !provision.HandedOut(d):
+		return RollBack, "its image is " + string(img.State)
+	case d.State == store.DeviceSealed && pool.thins[id] && img.Tree != nil && img.Tree.Device == d.ID:
+		if img.Stage != store.StageUnpack { // its archive is fetched again; the unpack finishes it
+			return "", ""
+		}
+		return RollForward, "it was sealed"
+	case d.State != store.DeviceReady:
+		return RollBack, "it is " + string(d.State)
+	case !pool.thins[id]:
+		return MakeAgain, "the pool does not have it"
+	case d.Kind == store.DeviceKindImage && active:
+		return Deactivate, "an image's device is never active"
+	case d.Kind == store.DeviceKindSnapshot && !complete:
+		return Reactivate, "it is not active"
+	}
+	return "", ""
+}
+
+// deviceLeftover names what of a device is left over, if anything.
+func deviceLeftover(kind ActionKind) string {
+	switch kind {
+	case RollBack:
+		return "thin_device"
+	case Deactivate:
+		return "dm_device"
+	}
+	return ""
+}
+
+// diffActive finds active images without any device. No step of ours leaves one.
+func (c comparison) diffActive() []Action {
+	ready := map[int64]bool{}
+	for _, d := range c.after.devices {
+		ready[d.Image] = ready[d.Image] || d.State == store.DeviceReady
+	}
+	var actions []Action
+	for _, id := range slices.Sorted(maps.Keys(c.after.images)) {
+		if img := c.after.images[id]; img.State == store.StateActive && !ready[id] && c.atRest(id) {
+			actions = append(actions, Action{
+				Kind: MakeAgain, What: fmt.Sprintf("image %d", id), Image: id,
+				Reason: "it is active and has no device", image: img,
+			})
+		}
+	}
+	return actions
+}
+
+// diffForeign finds what the pool has and the journal never had.
+func (c comparison) diffForeign() []Action {
+	var actions []Action
+	for _, id := range slices.Sorted(maps.Keys(c.pool.thins)) {
+		if !c.known(id) {
+			actions = append(actions, Action{
+				Kind: Report, What: fmt.Sprintf("thin device %d", id), Device: int64(id),
+				Reason: "the journal does not know it", leftover: "thin_device", foreign: id,
+			})
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(c.pool.active)) {
+		if !c.known(id) && !c.pool.thins[id] {
+			actions = append(actions, Action{
+				Kind: Deactivate, What: fmt.Sprintf("dm device of thin device %d", id), Device: int64(id),
+				Reason: "neither journal nor pool know it", leftover: "dm_device", device: store.Device{ID: int64(id)},
+			})
+		}
+	}
+	return actions
+}
+
+// diffArchives finds temporary files and archives that no image claims.
+func (r *Reconciler) diffArchives(c comparison) []Action {
+	var actions []Action
+	for _, name := range c.archives {
+		id, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSuffix(name, ".part"), ".tar"), 10, 64)
+		img, known := c.after.images[id]
+		if err != nil || !known || !strings.HasPrefix(name, provision.ArchiveName(id)) {
+			actions = append(actions, Action{
+				Kind: Report, What: "file " + name, Reason: "it is not named like ours", leftover: "file",
+			})
+			continue
+		}
+		// An image claims its complete archive once it is recorded, and the part until then.
+		claimed := (img.Blob != nil) == (name == provision.ArchiveName(id)) && !img.State.Refused()
+		if claimed || !c.atRest(id) {
+			continue
+		}
+		a := Action{
+			Kind: RemoveFile, What: "file " + name, Image: id, Reason: "no image claims it",
+			leftover: "file", image: img,
+			remove: func(context.Context) error { return r.archives.Remove(name) },
+		}
+		if img.State.Refused() {
+			a.remove = func(context.Context) error { return r.host.DiscardArchive(img) }
+		}
+		actions = append(actions, a)
+	}
+	return actions
+}
+
+// diffManifests finds temporary files, and the manifests that no image refers to.
+func (r *Reconciler) diffManifests(c comparison) []Action {
+	used := map[string]bool{}
+	for _, img := range c.after.images {
+		if t := img.Tree; t != nil && !img.State.Refused() {
+			used[r.host.Manifests.Name(t.Digest)] = true
+		}
+	}
+	var actions []Action
+	for _, name := range c.manifests {
+		if !used[name] {
+			actions = append(actions, Action{
+				Kind: RemoveFile, What: "manifest " + name, Reason: "no image refers to it", leftover: "file",
+				remove: func(ctx context.Context) error { return r.host.Manifests.Remove(ctx, name) },
+			})
+		}
+	}
+	return actions
+}
