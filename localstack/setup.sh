@@ -133,7 +133,7 @@ within() {
 queue_name() {
 	case $2 in
 	*.fifo) problem "$1 '$2' is a FIFO queue: S3 cannot notify one" ;;
-	*) matches "$2" '[A-Za-z0-9_-]{1,80}' || problem "$1 '$2' is no queue name: 1 to 80 of A-Z a-z 0-9 _ -" ;;
+	*) matches "$2" '[A-Za-z0-9_-]{1,80}' || problem "$1 '$2' is not a queue name: 1 to 80 of A-Z a-z 0-9 _ -" ;;
 	esac
 }
 
@@ -142,7 +142,7 @@ check() {
 		problem "no bucket: give --bucket or S3_BUCKET"
 	else
 		matches "$bucket" '[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]' ||
-			problem "--bucket '$bucket' is no bucket name: 3 to 63 of a-z 0-9 . - beginning and ending with a letter or digit"
+			problem "--bucket '$bucket' is not a bucket name: 3 to 63 of a-z 0-9 . - beginning and ending with a letter or digit"
 	fi
 	# S3 wants other characters URL-encoded in a filter, and the daemon's S3_PREFIX as they are: two spellings that drift apart.
 	matches "$prefix" '[A-Za-z0-9._/-]{1,900}' || problem "--prefix '$prefix' must be one or more of A-Z a-z 0-9 . _ / -"
@@ -155,9 +155,9 @@ check() {
 	within --retention "$retention" 60 1209600
 	within --tries "$tries" 1 1000
 	within --pause "$pause" 0 3600
-	matches "$region" '[a-z]{2}(-[a-z]+)+-[0-9]+' || problem "--region '$region' is no region"
+	matches "$region" '[a-z]{2}(-[a-z]+)+-[0-9]+' || problem "--region '$region' is not a region"
 	[ -z "$endpoint" ] || matches "$endpoint" 'https?://[^/?#[:space:]]+/?' ||
-		problem "--endpoint-url '$endpoint' is no http:// or https:// address without a path"
+		problem "--endpoint-url '$endpoint' is not an http:// or https:// address without a path"
 	[ -z "$account" ] || matches "$account" '[0-9]{12}' || problem "--account '$account' is not twelve digits"
 	[ -z "$problems" ] || {
 		printf '%s' "$problems" >&2

@@ -150,7 +150,7 @@ func (b *Bucket) Purge(ctx context.Context) error {
 	return err
 }
 
-// IsDrained tells whether the queue holds no message, visible or in flight.
+// IsDrained reports whether the queue holds no message, visible or in flight.
 func (b *Bucket) IsDrained(ctx context.Context) (bool, error) {
 	const visible, held = "ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"
 	a, err := b.attributes(ctx, visible, held)

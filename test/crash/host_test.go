@@ -14,19 +14,20 @@ import (
 // kernel.
 type host struct {
 	*machine.Host
-	w   *world
+	w   *testbed
 	dir string
 }
 
-// imagesPerHost is when a host gives way to a new one: a start looks at every image.
+// imagesPerHost is how many images a host takes before a new one replaces it: a start
+// looks at every image.
 const imagesPerHost = 8
 
-// theHost returns the present host; a new one, with a pool, if there is none or it has
-// become full.
-func theHost(t *testing.T) *host {
+// currentHost returns the host of this boot, which has a pool. A host with imagesPerHost
+// images is replaced by a new one.
+func currentHost(t *testing.T) *host {
 	t.Helper()
-	w := theWorld(t)
-	if h := w.host; h != nil && book.Step == 0 && len(book.Keys) >= imagesPerHost {
+	w := theTestbed(t)
+	if h := w.host; h != nil && saved.Step == 0 && len(saved.Keys) >= imagesPerHost {
 		h.T = t
 		h.retire()
 	}
@@ -42,26 +43,26 @@ func (h *host) createPool() []string {
 	return []string{"pool", "create", "--name", h.w.Name, "--data-size", "1GiB", "--thins", "200"}
 }
 
-// presentHost returns the host of this boot, else that of the boot before, else a new one
-// that has no pool.
+// presentHost returns the host of this boot, or opens that of the boot before, or makes a
+// new one without a pool.
 func presentHost(t *testing.T) *host {
 	t.Helper()
-	w := theWorld(t)
+	w := theTestbed(t)
 	if w.host != nil {
 		w.host.T = t
 		return w.host
 	}
-	dir := func() string { return filepath.Join(os.TempDir(), fmt.Sprintf("crash-%d", book.Hosts)) }
+	dir := func() string { return filepath.Join(os.TempDir(), fmt.Sprintf("crash-%d", saved.Hosts)) }
 	if _, err := os.Stat(dir()); err != nil {
-		book.Hosts++
-		book.Keys, book.Deleted, book.Lost = nil, map[string]bool{}, 0
-		book.save()
+		saved.Hosts++
+		saved.Keys, saved.Deleted, saved.Lost = nil, map[string]bool{}, 0
+		saved.save()
 		check(t, os.Mkdir(dir(), 0o700))
-		check(t, syncDir(os.TempDir())) // a kernel may be killed before anything else is
+		check(t, syncDir(os.TempDir())) // a kernel may be killed before anything else is synced
 	}
 	w.open(t)
 	h := &host{w: w, dir: dir(), Host: &machine.Host{T: t, State: filepath.Join(dir(), "state"), Cloud: w.Bucket}}
-	h.Failed = func(text string) { book.failed(h.T, text) }
+	h.Failed = func(text string) { saved.failed(h.T, text) }
 	h.Env = []string{
 		"LISTEN_ADDR=", "LOG_LEVEL=info", "SQS_DRAIN=50ms", "SHUTDOWN_GRACE=5s",
 		"SQS_VISIBILITY=600s", // a recovery does not wait for the queue
@@ -84,7 +85,7 @@ func syncDir(dir string) error {
 	return f.Sync()
 }
 
-// retire proves every image of the host by its seal, detaches the pool and removes all.
+// retire verifies every image of the host, detaches the pool and removes everything.
 func (h *host) retire() {
 	h.T.Helper()
 	h.Consumer("verify", "--all")
@@ -99,9 +100,9 @@ func (h *host) remove() {
 	h.w.host = nil
 }
 
-// abandon leaves a host in which a case failed as it is, after it has shown its log, and
-// out of the way.
-func (w *world) abandon(t *testing.T) {
+// abandon shows the log of a host in which a case failed, and moves the host aside as it
+// is.
+func (w *testbed) abandon(t *testing.T) {
 	h := w.host
 	h.T = t
 	h.Abandon()
@@ -112,19 +113,19 @@ func (w *world) abandon(t *testing.T) {
 	w.host = nil
 }
 
-// recovers starts the daemon after a kill and measures how long it takes to run.
-func (h *host) recovers(env ...string) {
+// startAfterKill starts the daemon after a kill and measures how long it takes to run.
+func (h *host) startAfterKill(env ...string) {
 	h.T.Helper()
 	began := time.Now()
 	h.Start(env...)
 	h.WaitRunning()
-	book.Recovery = append(book.Recovery, time.Since(began))
+	saved.Recovery = append(saved.Recovery, time.Since(began))
 }
 
-// waitDead waits for a daemon that is to die at a failpoint, by SIGKILL or with all of
-// the kernel, and reports whether it did: no longer when over says that there is nothing
-// to come.
-func (h *host) waitDead(over func() bool) bool {
+// waitKilled waits for a daemon that is to die at a failpoint, by SIGKILL or with the
+// whole kernel, and reports whether it did. It gives up three seconds after over first
+// reports true, or after a minute.
+func (h *host) waitKilled(over func() bool) bool {
 	h.T.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -141,7 +142,7 @@ func (h *host) waitDead(over func() bool) bool {
 		if since.IsZero() {
 			since = time.Now()
 		}
-		if time.Since(since) > 3*time.Second { // what it was to die at follows closely, if it follows
+		if time.Since(since) > 3*time.Second { // the failpoint follows closely, if at all
 			break
 		}
 	}

@@ -34,27 +34,27 @@ func (k kill) env() []string {
 	return []string{"CIM_CRASH_HOW=" + k.how, fmt.Sprintf("CIM_CRASH_AT=#%d", k.n)}
 }
 
-// model returns what the daemon passes from its start until an image is active and its
-// message deleted.
-func model(t *testing.T) []string {
+// imagePoints returns what the daemon passes from its start until an image is active and
+// its message deleted.
+func imagePoints(t *testing.T) []string {
 	t.Helper()
-	if trace := book.Traces[imageTrace]; trace != nil {
+	if trace := saved.Traces[imageTrace]; trace != nil {
 		return trace
 	}
-	h := theHost(t)
+	h := currentHost(t)
 	key := fmt.Sprintf("images/%d-model.tar", files)
 	h.w.put(t, key)
 	h.Start("CIM_CRASH_TRACE=" + h.traceFile())
 	h.waitSettled(key, false)
 	h.Stop()
-	h.whole()
-	trace := h.trace()
+	h.checkInvariants()
+	trace := h.takeTrace()
 	h.retire()
 	if len(trace) < 60 || !slices.Contains(trace, runningPoint) {
 		h.Check(fmt.Errorf("only %d points: %v: build CONSUMER_BIN with -tags failpoint", len(trace), trace))
 	}
-	book.Traces[imageTrace] = trace
-	book.save()
+	saved.Traces[imageTrace] = trace
+	saved.save()
 	if testing.Verbose() {
 		for i, point := range trace {
 			fmt.Printf("%4d  %s\n", i+1, point)
@@ -68,8 +68,8 @@ const runningPoint = "running"
 
 func (h *host) traceFile() string { return filepath.Join(h.dir, "trace") }
 
-// trace returns what the start with traceFile has passed, and forgets it.
-func (h *host) trace() []string {
+// takeTrace returns what the start with traceFile has passed, and forgets it.
+func (h *host) takeTrace() []string {
 	h.T.Helper()
 	text, err := os.ReadFile(h.traceFile())
 	h.Check(err)
@@ -83,7 +83,7 @@ func (h *host) trace() []string {
 func (h *host) waitSettled(key string, redeliver bool) {
 	h.T.Helper()
 	want := store.StateActive
-	if refused(key) {
+	if isRefused(key) {
 		want = store.StateRejected
 	}
 	since := time.Now()
@@ -102,52 +102,52 @@ func (h *host) waitSettled(key string, redeliver bool) {
 	h.WaitFor("the message about "+key+" is deleted", func() bool { return h.w.isDeleted(key) })
 }
 
-// survives runs one case: the daemon takes an image and is killed, is killed again while
-// it recovers, and is left to finish. What is there then is whole, and one start more
-// changes nothing. It returns what the last recovery passed.
-func survives(t *testing.T, key string, kills ...kill) []string {
+// checkImageKilled runs one case: the daemon takes an image and is killed, is killed
+// again while it recovers, and is left to finish. What is there then is whole, and one
+// start more changes nothing. It returns what the last recovery passed.
+func checkImageKilled(t *testing.T, key string, kills ...kill) []string {
 	t.Helper()
-	h := theHost(t)
-	if book.Step == 0 {
+	h := currentHost(t)
+	if saved.Step == 0 {
 		h.w.put(t, key)
 	}
 	for i, k := range kills {
-		if book.Step > i { // it was that kill that brought the boot before to its end
+		if saved.Step > i { // it was that kill that brought the boot before to its end
 			continue
 		}
-		book.Step = i + 1
-		book.Kills[k.how]++
-		book.save() // a kernel's death ends this program here
+		saved.Step = i + 1
+		saved.Kills[k.how]++
+		saved.save() // a kernel's death ends this program here
 		h.Start(k.env()...)
-		if h.waitDead(func() bool { return h.IsRunning() && (i > 0 || h.w.isDeleted(key)) }) {
-			h.acknowledged()
+		if h.waitKilled(func() bool { return h.IsRunning() && (i > 0 || h.w.isDeleted(key)) }) {
+			h.checkAcknowledged()
 			continue
 		}
-		book.Kills[k.how]--
-		if book.Missed++; i == 0 || book.Missed > 5+len(book.Recovery)/20 {
+		saved.Kills[k.how]--
+		if saved.Missed++; i == 0 || saved.Missed > 5+len(saved.Recovery)/20 {
 			h.Errorf("kill %d, %+v: not reached", i+1, k)
 		}
 	}
-	h.acknowledged()
+	h.checkAcknowledged()
 	if _, ok := h.image(key); !ok {
 		h.w.upload(t, key) // redelivered
 	}
-	h.recovers("CIM_CRASH_TRACE=" + h.traceFile())
+	h.startAfterKill("CIM_CRASH_TRACE=" + h.traceFile())
 	h.waitSettled(key, true)
-	h.rests()
-	h.reads(key)
-	trace := h.trace()
+	h.checkAtRest()
+	h.checkReadable(key)
+	trace := h.takeTrace()
 	return trace[:slices.Index(trace, runningPoint)+1]
 }
 
-// rests stops the daemon: all is whole, and one start more changes nothing.
-func (h *host) rests() {
+// checkAtRest stops the daemon: all is whole, and one start more changes nothing.
+func (h *host) checkAtRest() {
 	h.T.Helper()
 	h.Stop()
-	before := h.whole()
+	before := h.checkInvariants()
 	h.Start()
 	h.Stop()
-	if after := h.whole(); after != before {
+	if after := h.checkInvariants(); after != before {
 		h.Errorf("a further start changed something:\n%s\n%s", before, after)
 	}
 }
@@ -156,28 +156,28 @@ func (h *host) rests() {
 // also if it is killed again at every point of that.
 func TestKilled(t *testing.T) {
 	needGuest(t)
-	points := model(t)
-	t.Run("once", func(t *testing.T) { once(t, points, "kill") })
-	t.Run("twice", twice)
+	points := imagePoints(t)
+	t.Run("once", func(t *testing.T) { killOnce(t, points, "kill") })
+	t.Run("twice", killTwice)
 }
 
 // The same with the whole kernel: what was not synced is gone.
 func TestKernelKilled(t *testing.T) {
 	needGuest(t)
-	points := model(t)
-	t.Run("once", func(t *testing.T) { once(t, points, "kernel") })
-	t.Run("twice", func(t *testing.T) { kernelTwice(t, points) })
+	points := imagePoints(t)
+	t.Run("once", func(t *testing.T) { killOnce(t, points, "kernel") })
+	t.Run("twice", func(t *testing.T) { killKernelTwice(t, points) })
 }
 
-func once(t *testing.T, points []string, how string) {
+func killOnce(t *testing.T, points []string, how string) {
 	t.Helper()
-	book.each(t, len(points), setting("CIM_CRASH_EVERY", selection), func(t *testing.T, i int) {
+	saved.each(t, len(points), setting("CIM_CRASH_EVERY", selection), func(t *testing.T, i int) {
 		key := fmt.Sprintf("images/%d-%s-%d.tar", files, how, i)
-		book.Traces[recoveryOf(imageTrace, how, i)] = survives(t, key, kill{how: how, n: i + 1})
+		saved.Traces[recoveryOf(imageTrace, how, i)] = checkImageKilled(t, key, kill{how: how, n: i + 1})
 	})
 }
 
-// selection: `make test-uml` runs one case of so many.
+// selection: `make test-uml` runs one of this many cases.
 const selection = 40
 
 // recoveryOf names the trace of the recovery from a kill at a point of what the trace is
@@ -186,12 +186,12 @@ func recoveryOf(trace, how string, point int) string {
 	return fmt.Sprintf("%s, %s at %d", trace, how, point)
 }
 
-// twice kills at every point of the recoveries that once has seen. Where recoveries pass
-// the same points, the first kills take turns.
-func twice(t *testing.T) {
+// killTwice kills at every point of the recoveries that once has seen. Where recoveries
+// pass the same points, the first kills take turns.
+func killTwice(t *testing.T) {
 	pairs := pairs(imageTrace, "kill")
-	book.each(t, len(pairs), setting("CIM_CRASH_EVERY", selection), func(t *testing.T, i int) {
-		survives(t, fmt.Sprintf("images/%d-twice-%d.tar", files, i), pairs[i]...)
+	saved.each(t, len(pairs), setting("CIM_CRASH_EVERY", selection), func(t *testing.T, i int) {
+		checkImageKilled(t, fmt.Sprintf("images/%d-twice-%d.tar", files, i), pairs[i]...)
 	})
 }
 
@@ -200,8 +200,8 @@ func twice(t *testing.T) {
 func pairs(trace, how string) (list [][]kill) {
 	same := map[string][]int{}
 	var order []string
-	for i := range book.Traces[trace] {
-		name := strings.Join(book.Traces[recoveryOf(trace, how, i)], "\n")
+	for i := range saved.Traces[trace] {
+		name := strings.Join(saved.Traces[recoveryOf(trace, how, i)], "\n")
 		if name == "" { // not among the cases that were selected
 			continue
 		}
@@ -219,16 +219,16 @@ func pairs(trace, how string) (list [][]kill) {
 	return list
 }
 
-// kernelTwice kills once more for each first point, the second kills taking turns through
-// the recovery.
-func kernelTwice(t *testing.T, points []string) {
+// killKernelTwice kills once more for each first point, the second kills taking turns
+// through the recovery.
+func killKernelTwice(t *testing.T, points []string) {
 	t.Helper()
-	book.each(t, len(points), setting("CIM_CRASH_EVERY", selection), func(t *testing.T, i int) {
-		recovery := book.Traces[recoveryOf(imageTrace, "kernel", i)]
+	saved.each(t, len(points), setting("CIM_CRASH_EVERY", selection), func(t *testing.T, i int) {
+		recovery := saved.Traces[recoveryOf(imageTrace, "kernel", i)]
 		if len(recovery) == 0 {
 			t.Fatal("the recovery from the first kill is not known")
 		}
 		key := fmt.Sprintf("images/%d-kernels-%d.tar", files, i)
-		survives(t, key, kill{how: "kernel", n: i + 1}, kill{how: "kernel", n: i%len(recovery) + 1})
+		checkImageKilled(t, key, kill{how: "kernel", n: i + 1}, kill{how: "kernel", n: i%len(recovery) + 1})
 	})
 }

@@ -1,12 +1,12 @@
 // Package crash kills the real daemon, and the whole kernel under it, at every point
-// where it matters, kills it again while it recovers, and holds what is there afterwards
-// against the invariants. `make test-crash` runs all of it, `make test-uml` a selection.
+// where it matters, kills it again while it recovers, and checks the invariants
+// afterwards. `make test-crash` runs all of it, `make test-uml` a selection.
 //
 // The kernel can only be killed in user-mode-linux: `uml-run` boots again, on the same
-// disks, and starts this program again. What it has to know from one boot to the next is
-// in the ledger, which lies on the host's file system; so is what only S3 and SQS would
-// know: the objects, and which messages were deleted. The emulator of both dies with the
-// kernel. In the next boot it gets the same objects.
+// disks, and starts this program again. Its progress is in a file on the host's file
+// system, and so is what only S3 and SQS would know: the objects, and which messages were
+// deleted. The emulator of both dies with the kernel. In the next boot it gets the same
+// objects.
 //
 // CIM_CRASH_EVERY=k takes every k-th case (1: all), CIM_CRASH_CASE=n the n-th alone, with
 // -test.run one that failed. CIM_CRASH_RANDOM sets the number of kills at random moments,
@@ -33,7 +33,7 @@ func run(m *testing.M) int {
 		return m.Run() // the tests say what is missing
 	}
 	var err error
-	if book, err = openLedger(os.Getenv("CIM_BOOT_DIR")); err != nil {
+	if saved, err = openProgress(os.Getenv("CIM_BOOT_DIR")); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -42,27 +42,27 @@ func run(m *testing.M) int {
 	go func() {
 		for range interrupts {
 			fmt.Println("interrupted; the case in hand is finished first")
-			book.interrupt()
+			saved.interrupt()
 		}
 	}()
 	code := m.Run()
-	if w := book.world; w != nil {
+	if w := saved.testbed; w != nil {
 		_ = w.cloud.Close() // its files are the guest's
 	}
-	book.print()
-	if len(book.Failures) > 0 && code == 0 { // from before a reboot
+	saved.print()
+	if len(saved.Failures) > 0 && code == 0 { // from before a reboot
 		code = 1
 	}
 	return code
 }
 
-// needGuest skips where there is no guest to kill and nobody insists on one; `make
-// test-uml` does.
+// needGuest skips the test without a guest to kill, unless CIM_REQUIRE_DM=1 requires one,
+// as in `make test-uml`.
 func needGuest(t *testing.T) {
 	t.Helper()
 	machine.NeedPool(t)
 	switch {
-	case book != nil:
+	case saved != nil:
 	case os.Getenv("CIM_REQUIRE_DM") == "1":
 		t.Fatal("a guest of user-mode-linux with CIM_UML_REBOOTS=1 is required")
 	default:

@@ -14,7 +14,7 @@ import (
 const (
 	killsPerRound  = 10
 	roundsPerHost  = 5
-	kernelsPerKill = 25 // one in so many
+	kernelsPerKill = 25 // one kill in this many is of the kernel
 )
 
 // Killed at random moments with several images in flight, ten times in a row, the kernel
@@ -22,39 +22,39 @@ const (
 // CIM_CRASH_SEED and on the machine.
 func TestRandomKills(t *testing.T) {
 	needGuest(t)
-	book.each(t, setting("CIM_CRASH_RANDOM", killsPerRound), 1, randomly)
+	saved.each(t, setting("CIM_CRASH_RANDOM", killsPerRound), 1, killAtRandom)
 }
 
-func randomly(t *testing.T, i int) {
-	r := rand.New(rand.NewPCG(uint64(book.Seed), uint64(i))) //nolint:gosec // the same again for the same seed
+func killAtRandom(t *testing.T, i int) {
+	r := rand.New(rand.NewPCG(uint64(saved.Seed), uint64(i))) //nolint:gosec // the same again for the same seed
 	kernel, part := r.IntN(kernelsPerKill) == 0, r.Float64()
-	h := theRoundsHost(t, i)
-	if book.Step == 0 {
+	h := hostOfRound(t, i)
+	if saved.Step == 0 {
 		if i%killsPerRound == 0 {
 			h.putRound(i / killsPerRound)
 		}
 		h.Start()
-		h.runsFor(time.Duration(part * 3 * float64(usualRecovery())))
+		h.runFor(time.Duration(part * 3 * float64(usualRecovery())))
 		how := map[bool]string{true: "kernel", false: "kill"}[kernel]
-		book.Kills[how]++
-		book.Step = 1
-		book.save()
+		saved.Kills[how]++
+		saved.Step = 1
+		saved.save()
 		if kernel {
 			h.killKernel()
 		}
 		h.Kill()
 	}
-	h.acknowledged()
+	h.checkAcknowledged()
 	if i%killsPerRound == killsPerRound-1 {
 		h.endRound()
 	}
 }
 
-// theRoundsHost is a new host every few rounds.
-func theRoundsHost(t *testing.T, i int) *host {
+// hostOfRound is a new host every few rounds.
+func hostOfRound(t *testing.T, i int) *host {
 	t.Helper()
-	w := theWorld(t)
-	if w.host != nil && book.Step == 0 && i%(killsPerRound*roundsPerHost) == 0 {
+	w := theTestbed(t)
+	if w.host != nil && saved.Step == 0 && i%(killsPerRound*roundsPerHost) == 0 {
 		w.host.T = t
 		w.host.retire()
 	}
@@ -84,25 +84,25 @@ func (h *host) putRound(round int) {
 // endRound lets the daemon finish.
 func (h *host) endRound() {
 	h.T.Helper()
-	for _, key := range book.Keys {
+	for _, key := range saved.Keys {
 		if _, ok := h.image(key); !ok {
 			h.w.upload(h.T, key) // redelivered
 		}
 	}
-	h.recovers()
-	for _, key := range book.Keys {
+	h.startAfterKill()
+	for _, key := range saved.Keys {
 		h.waitSettled(key, true)
 	}
-	h.rests()
-	for _, key := range book.Keys {
-		if !refused(key) {
-			h.reads(key)
+	h.checkAtRest()
+	for _, key := range saved.Keys {
+		if !isRefused(key) {
+			h.checkReadable(key)
 		}
 	}
 }
 
-// runsFor lets the daemon run for so long.
-func (h *host) runsFor(d time.Duration) {
+// runFor lets the daemon run for this long.
+func (h *host) runFor(d time.Duration) {
 	h.T.Helper()
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -116,10 +116,10 @@ func (h *host) runsFor(d time.Duration) {
 // usualRecovery is the median of the recoveries so far, on this machine as loaded as it
 // is.
 func usualRecovery() time.Duration {
-	if len(book.Recovery) == 0 {
+	if len(saved.Recovery) == 0 {
 		return time.Second
 	}
-	r := slices.Clone(book.Recovery)
+	r := slices.Clone(saved.Recovery)
 	slices.Sort(r)
 	return r[len(r)/2]
 }

@@ -14,7 +14,7 @@ import (
 // Sector is the unit of device-mapper tables, in bytes.
 const Sector = 512
 
-// Loop makes a sparse file of so many bytes at path and puts it behind a loop device. The
+// Loop makes a sparse file of that size at path and puts it behind a loop device. The
 // file is new, so the device reads as zeros.
 func Loop(t testing.TB, path string, size int64) (device string) {
 	t.Helper()

@@ -180,7 +180,7 @@ func TestSettingsExist(t *testing.T) {
 		for _, m := range settingName.FindAllStringSubmatch(text, -1) {
 			mentioned++
 			if !known[m[1]] && !kernelFlag.MatchString(m[1]) && !testVariable.MatchString(m[1]) {
-				t.Errorf("%s mentions %s, which is no setting", page, m[1])
+				t.Errorf("%s mentions %s, which is not a setting", page, m[1])
 			}
 		}
 	}
@@ -192,7 +192,7 @@ func TestSettingsExist(t *testing.T) {
 // testVariable finds a variable that the tests read, and not the program.
 var testVariable = regexp.MustCompile(`\b(?:CIM|E2E|CONFORMANCE|CONSUMER)_[A-Z][A-Z_]*[A-Z]\b`)
 
-// The page for developers has every variable of the tests, and none that is gone.
+// The page for developers lists every variable of the tests, and no others.
 func TestVariablesOfTests(t *testing.T) {
 	documented, used := map[string]bool{}, map[string]bool{}
 	for _, m := range regexp.MustCompile("(?m)^\\| `("+testVariable.String()+")` \\|").

@@ -22,19 +22,19 @@ import (
 	tarballs "imagemanager.internal/test/images"
 )
 
-// portal is a proxy before S3 and SQS that may answer in S3's place.
-type portal struct {
+// proxy is a proxy before S3 and SQS that may answer in S3's place.
+type proxy struct {
 	closed atomic.Bool // answers for S3
 	pages  atomic.Int64
 }
 
-// behindPortal puts a proxy between the host and its S3 and SQS. It passes everything on,
-// and while it is closed answers for S3 with a page and that status.
-func (h *host) behindPortal(status int) *portal {
+// interposeProxy puts a proxy between the host and its S3 and SQS. It passes everything
+// on, except while it is closed: then it answers for S3 with a page and that status.
+func (h *host) interposeProxy(status int) *proxy {
 	h.T.Helper()
 	target, err := url.Parse(h.Cloud.URL)
 	h.Check(err)
-	p := &portal{}
+	p := &proxy{}
 	pass := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }}
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !p.closed.Load() || r.Header.Get("X-Amz-Target") != "" {
@@ -64,14 +64,13 @@ func (h *host) waitMade(key string, body []byte) {
 	h.WaitFor(key+" is active", func() bool { return h.isMade(key, body) })
 }
 
-// A proxy answers for S3 with a page of its own, as if all were well, or as if nothing
-// were there: no image ends by it, none is made up, and what it held up is made when it
-// is gone.
+// A proxy answers for S3 with a page of its own and status 200 or 404: no image is
+// refused, none is made of the page, and every image is made when the proxy is gone.
 func TestProxyHoldsUpOnly(t *testing.T) {
 	for _, status := range []int{http.StatusOK, http.StatusNotFound} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
 			h := newHost(t, "MAX_ATTEMPTS=1000")
-			p := h.behindPortal(status)
+			p := h.interposeProxy(status)
 			p.closed.Store(true)
 			small, large := tarballs.RootFS("hello", 3), tarballs.RootFS("hello", 3, big(20))
 			h.put("images/small.tar", small)
@@ -111,7 +110,7 @@ func TestBackAfterProxyAnswered(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
-			p := h.behindPortal(http.StatusOK)
+			p := h.interposeProxy(http.StatusOK)
 			p.closed.Store(true)
 			h.Start()
 			h.put("images/a.tar", body)
@@ -133,12 +132,12 @@ func TestBackAfterProxyAnswered(t *testing.T) {
 func TestBrokenParts(t *testing.T) {
 	h := newHost(t, "MAX_ATTEMPTS=3", "DEVICE_SIZE=512MiB")
 	for range 40 {
-		h.faulty().Fault(emulator.Fault{Op: "GetObject", Skip: 4, Times: 1, Break: true, After: 1 << 20})
+		h.emulator().Fault(emulator.Fault{Op: "GetObject", Skip: 4, Times: 1, Break: true, After: 1 << 20})
 	}
 	h.Start()
 	h.put("images/big.tar", tarballs.RootFS("big", 3, big(100)))
 	h.WaitActive("images/big.tar")
-	h.uncounted("images/big.tar")
+	h.checkNoFailures("images/big.tar")
 	h.WaitDrained()
 	h.Stop()
 	h.Look()
@@ -148,7 +147,7 @@ func TestBrokenParts(t *testing.T) {
 // it is refused at once, with S3's code, and does not come back.
 func TestCustomerKeyIsRefused(t *testing.T) {
 	h := newHost(t)
-	h.faulty()
+	h.emulator()
 	key := []byte(strings.Repeat("k", 32))
 	sum := md5.Sum(key)
 	_, err := h.Cloud.S3.PutObject(t.Context(), &s3.PutObjectInput{

@@ -9,7 +9,7 @@ import (
 	tarballs "imagemanager.internal/test/images"
 )
 
-// S3 does not know a continuation token any more: the backfill begins anew.
+// S3 does not know a continuation token any more: the backfill starts again.
 func TestBackfillTokenForgotten(t *testing.T) {
 	h := newHost(t, "RECONCILE_INTERVAL=0")
 	h.Check(h.Cloud.Silence(t.Context()))
@@ -17,7 +17,8 @@ func TestBackfillTokenForgotten(t *testing.T) {
 	for _, token := range []string{"of-a-bucket-that-was", "no token at all"} {
 		h.Check(h.Store.SetBackfill(t.Context(),
 			store.Backfill{Bucket: h.Cloud.Name, Prefix: "images/", Token: token, StartedAt: time.Now()}))
-		if out := h.Consumer("backfill"); !strings.Contains(out, "1 objects listed") || h.count(store.StatePending) != 1 {
+		if out := h.Consumer("backfill"); !strings.Contains(out, "1 objects listed") ||
+			h.countImages(store.StatePending) != 1 {
 			t.Errorf("token %q: %s", token, out)
 		}
 	}

@@ -17,7 +17,7 @@ type hold struct {
 	until, trace, at string
 }
 
-// startHeld starts a daemon that waits at a failpoint until goOn.
+// startHeld starts a daemon that waits at a failpoint until release.
 func (h *host) startHeld(at string) hold {
 	h.T.Helper()
 	o := hold{h, filepath.Join(h.dir(), "until"), filepath.Join(h.dir(), "trace"), at}
@@ -25,7 +25,7 @@ func (h *host) startHeld(at string) hold {
 	return o
 }
 
-// waitPassed waits until the daemon has come to the failpoint so many times.
+// waitPassed waits until the daemon has come to the failpoint n times.
 func (o hold) waitPassed(n int) {
 	o.T.Helper()
 	o.WaitFor("the daemon comes to "+o.at, func() bool {
@@ -34,17 +34,17 @@ func (o hold) waitPassed(n int) {
 	})
 }
 
-func (o hold) goOn() {
+func (o hold) release() {
 	o.T.Helper()
 	o.Check(os.WriteFile(o.until, nil, 0o600))
 }
 
 // A snapshot that is made, and written to, while a reconcile stands between its readings
-// is left alone: it was not there at the first reading, and that is no loss.
+// is left alone: that it was missing at the first reading is not a loss.
 func TestSnapshotMadeBetweenReadings(t *testing.T) {
 	h := newHost(t)
 	h.Start()
-	h.first() // a pool that has none of its devices would be taken for the wrong one
+	h.makeFirst() // a pool that has none of its devices would be taken for the wrong one
 	h.WaitDrained()
 	h.Stop()
 	o := h.startHeld("between:readings")
@@ -53,13 +53,13 @@ func TestSnapshotMadeBetweenReadings(t *testing.T) {
 	img := h.WaitActive("images/b.tar")
 	h.WaitDrained()
 	made, events := h.snapshots(img.ID), h.events(img.ID)
-	h.Check(h.write(made[0].Path, "its user's").Close())
-	o.goOn()
-	o.waitPassed(4) // by then three reconciles are over
+	h.Check(h.writeFile(made[0].Path, "its user's").Close())
+	o.release()
+	o.waitPassed(4) // three reconciles are over
 	if now := h.snapshots(img.ID); len(now) != 1 || now[0] != made[0] || h.events(img.ID) != events {
 		t.Errorf("snapshots %+v, want %+v and no further event: %s", now, made, mustJSON(h.image(img.ID)))
 	}
-	if got := h.hello(made[0].Path); got != "its user's" {
+	if got := h.readHello(made[0].Path); got != "its user's" {
 		t.Errorf("what its user wrote is gone: %q", got)
 	}
 	h.Stop()
@@ -81,7 +81,7 @@ func TestWorkInHandIsNoDifference(t *testing.T) {
 	}
 	h.WaitFor("reconciles know of it", func() bool { return strings.Count(string(h.NewestLog()), `"in_hand":1`) > 1 })
 	h.waitClaimed()
-	o.goOn()
+	o.release()
 	if img := h.WaitActive("images/a.tar"); img.Attempt != 3 {
 		t.Errorf("it took %d attempts, want one for each stage", img.Attempt)
 	}
@@ -98,7 +98,7 @@ func TestManifestsOfRemovedImages(t *testing.T) {
 	o := h.startHeld("after:step:unpack:formatted")
 	h.put("images/a.tar", tarballs.RootFS("hello", 3))
 	o.waitPassed(1)
-	o.goOn()
+	o.release()
 	a := h.WaitActive("images/a.tar")
 	h.put("images/b.tar", tarballs.RootFS("hello", 3))
 	b := h.WaitActive("images/b.tar")
@@ -122,13 +122,13 @@ func TestManifestsOfRemovedImages(t *testing.T) {
 	h.Check(os.WriteFile(left, nil, 0o600))
 	h.Check(os.WriteFile(part, nil, 0o600))
 	h.WaitFor("what was left is removed", func() bool { return !exists(left) && !exists(part) })
-	o.goOn()
+	o.release()
 	h.WaitActive("images/d.tar")
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 2 {
 		t.Errorf("%v, %v; want the manifests of c and d", entries, err)
 	}
 	h.Stop()
-	if n := h.count(store.StateRemoved); n != 2 {
+	if n := h.countImages(store.StateRemoved); n != 2 {
 		t.Errorf("%d removed", n)
 	}
 	h.Look()

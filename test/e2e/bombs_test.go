@@ -21,7 +21,7 @@ func TestIndexesWithoutEnd(t *testing.T) {
 	h.put(bombs[0], bomb)
 	h.put(bombs[1], append(bomb, make([]byte, 512)...))
 	h.put("images/good.tar", tarballs.RootFS("hello", 3))
-	h.serves(h.WaitActive("images/good.tar"))
+	h.checkReadable(h.WaitActive("images/good.tar"))
 	for _, key := range bombs {
 		img := h.WaitEnded(key)
 		if img.State != store.StateRejected || img.Attempt > 2 { // one of each stage

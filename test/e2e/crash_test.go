@@ -14,7 +14,7 @@ import (
 func TestKilledAtEveryEvent(t *testing.T) {
 	h := newHost(t, "SQS_VISIBILITY=600s") // the queue does not help: the message stays invisible
 	body := tarballs.RootFS("hello", 20)
-	for i, point := range h.points(body) {
+	for i, point := range h.journalPoints(body) {
 		for _, when := range []string{"before", "after"} {
 			key := fmt.Sprintf("images/%d-%s.tar", i, when)
 			h.put(key, body)

@@ -28,7 +28,8 @@ import (
 func TestDebianImages(t *testing.T) {
 	list := filepath.SplitList(os.Getenv("CIM_DEBIAN_IMAGES"))
 	if len(list) != 2 {
-		t.Skip("CIM_DEBIAN_IMAGES does not name two root file systems, a small and a big one: `make test-debian` builds them and runs this")
+		t.Skip("CIM_DEBIAN_IMAGES does not name two root file systems, a small and a big one; " +
+			"`make test-debian` builds them and runs this")
 	}
 	h := newSizedHost(t, "12GiB", "IMAGE_POLICIES=images/debian/:distro", "DEVICE_SIZE=2GiB", "LOG_LEVEL=info")
 	h.Start()
@@ -43,12 +44,12 @@ func TestDebianImages(t *testing.T) {
 	h.WaitLonger(17*time.Minute, "the queue is empty", h.IsDrained)
 	h.Stop()
 	h.Look()
-	h.cost(h.WaitActive("images/debian/minbase.tar"))
+	h.logCost(h.WaitActive("images/debian/minbase.tar"))
 	plain := h.WaitActive("images/debian/plain.tar")
-	h.cost(plain)
+	h.logCost(plain)
 	for key := range forms {
 		img := h.WaitActive(key)
-		h.cost(img)
+		h.logCost(img)
 		if got := h.treeDigest(img); got != plain.Tree.Digest {
 			t.Errorf("%s: its tree has the digest %s, the plain one %s", key, got, plain.Tree.Digest)
 		}
@@ -56,7 +57,7 @@ func TestDebianImages(t *testing.T) {
 	if out := h.Consumer("verify", "--all"); strings.Count(out, "as sealed") != 2+len(forms) {
 		t.Errorf("verify: %s", out)
 	}
-	h.sameAsGNUTar(plain, list[1])
+	h.compareWithGNUTar(plain, list[1])
 }
 
 // putFile uploads a file.
@@ -158,8 +159,8 @@ func (h *host) treeDigest(img store.Image) string {
 	return m.Digest()
 }
 
-// cost logs what reading back took beside writing, by the journal's times.
-func (h *host) cost(img store.Image) {
+// logCost logs what reading back took beside writing, by the journal's times.
+func (h *host) logCost(img store.Image) {
 	h.T.Helper()
 	events, err := h.Store.History(h.T.Context(), img.ID)
 	h.Check(err)
@@ -174,9 +175,9 @@ func (h *host) cost(img store.Image) {
 		read.Seconds()/written.Seconds())
 }
 
-// sameAsGNUTar compares a snapshot with what GNU tar extracts, changed as the policy
+// compareWithGNUTar compares a snapshot with what GNU tar extracts, changed as the policy
 // documents.
-func (h *host) sameAsGNUTar(img store.Image, path string) {
+func (h *host) compareWithGNUTar(img store.Image, path string) {
 	h.T.Helper()
 	dir := h.T.TempDir()
 	h.Check(os.Mkdir(filepath.Join(dir, "rootfs"), 0o755))

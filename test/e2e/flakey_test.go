@@ -48,7 +48,7 @@ func newFlakyHost(t *testing.T, env ...string) (h *host, data, metadata *flaky) 
 	return h, data, metadata
 }
 
-// smallFiles is an image of so many files of 64 KiB, each with a text of its own.
+// smallFiles returns an image of n files of 64 KiB, each with a text of its own.
 func smallFiles(text string, n int) []byte {
 	var more []tarballs.Entry
 	for i := range n {
@@ -61,8 +61,8 @@ func smallFiles(text string, n int) []byte {
 	return tarballs.RootFS(text, 3, more...)
 }
 
-// kernelSays opens the kernel's log at its end.
-func kernelSays(t *testing.T) *os.File {
+// openKernelLog opens the kernel's log at its end.
+func openKernelLog(t *testing.T) *os.File {
 	t.Helper()
 	fd, err := unix.Open("/dev/kmsg", unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -83,7 +83,7 @@ func TestDataWritesFail(t *testing.T) {
 	h, data, _ := newFlakyHost(t)
 	h.Start()
 	h.WaitRunning()
-	kernel := kernelSays(t)
+	kernel := openKernelLog(t)
 	// behind mkfs's blocks, before those of 32 MiB of files
 	disks.Swap(t, data.name, disks.FailRange(data.loop, data.size, 12<<20, 24<<20))
 	const key = "images/a.tar"
@@ -177,9 +177,9 @@ func poolWritesFail(t *testing.T, which string) {
 	h.Look()
 }
 
-// A state directory that cannot be written any more, in the middle of an image: nothing
-// that was recorded is lost, nothing wrong is, and when its disk is well again all comes
-// to its end.
+// The state directory cannot be written any more in the middle of an image: nothing that
+// was recorded is lost, nothing wrong is recorded, and when the disk works again every
+// image is finished.
 func TestStateWritesFail(t *testing.T) {
 	h := bareHost(t)
 	disk, dir := newFlaky(t, "state", 256<<20), filepath.Join(h.dir(), "state")
@@ -201,10 +201,10 @@ func TestStateWritesFail(t *testing.T) {
 	h.waitEvent("images/second.tar", "begun unpack")
 	disk.fail()
 	h.waitPaused(time.Now(), "database cannot be written")
-	if got := h.hello(snapshots[0].Path); got != "hello" {
+	if got := h.readHello(snapshots[0].Path); got != "hello" {
 		t.Errorf("the running snapshot reads %q", got)
 	}
-	h.uncounted("images/second.tar")
+	h.checkNoFailures("images/second.tar")
 	h.Kill()
 	h.Check(h.Store.Close())
 	h.Check(unix.Unmount(dir, 0))

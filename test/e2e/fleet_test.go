@@ -21,7 +21,7 @@ func TestThreeHosts(t *testing.T) {
 		n = v
 	}
 	a := newHost(t, "SQS_VISIBILITY=10s")
-	fleet := []*host{a, a.another("fleet-b", "SQS_VISIBILITY=10s"), a.another("fleet-c", "SQS_VISIBILITY=10s")}
+	fleet := []*host{a, a.addHost("fleet-b", "SQS_VISIBILITY=10s"), a.addHost("fleet-c", "SQS_VISIBILITY=10s")}
 	for _, h := range fleet {
 		h.Start()
 	}

@@ -45,7 +45,7 @@ func forge(t *testing.T, snapshot string, seal store.Seal) {
 // sealOn is the seal record of an image's device.
 func (h *host) sealOn(img store.Image) (s store.Seal) {
 	h.T.Helper()
-	h.reseal(img.Tree.Device, func(have *store.Seal) { s = *have })
+	h.editSeal(img.Tree.Device, func(have *store.Seal) { s = *have })
 	return s
 }
 
@@ -67,7 +67,7 @@ func overwrite(t *testing.T, path string) {
 }
 
 // The user of a snapshot writes a seal record onto it that claims another image, or his
-// own device for an image: a lost journal is made anew from what the pool knows, and what
+// own device for an image: a lost journal is rebuilt from what the pool knows, and what
 // he wrote stays his. The victim's image is the victim's, and his snapshot is his
 // image's.
 func TestForgedSeals(t *testing.T) {
@@ -90,8 +90,8 @@ func TestForgedSeals(t *testing.T) {
 	claimed.Device = one.Device
 	forge(t, one.Path, claimed)
 
-	// He makes his device anew, so that nothing of its image is left, and claims an image
-	// that never was.
+	// He makes his device again, so that nothing of its image is left, and claims an
+	// image that never was.
 	claimed = h.sealOn(b)
 	two := h.snapshots(b.ID)[0]
 	overwrite(t, two.Path)
@@ -106,7 +106,7 @@ func TestForgedSeals(t *testing.T) {
 
 	h.loseDatabase()
 	out, code := h.Try("recover", "--json", "--name", poolName(t))
-	found, _ := h.found(out)
+	found, _ := h.parseReport(out)
 	if code != 7 || found[one.Device] != "snapshot" ||
 		!strings.Contains(found[two.Device], "no snapshot was ever taken of it") {
 		t.Errorf("recover: exit code %d, %v", code, found)
@@ -122,7 +122,7 @@ func TestForgedSeals(t *testing.T) {
 			t.Errorf("image %d is %q with tree %s", img.ID, img.Key, img.Tree.Digest)
 		}
 	}
-	if sn := h.snapshots(a.ID); len(sn) != 1 || sn[0].Path != one.Path || h.hello(one.Path) != "forged" {
+	if sn := h.snapshots(a.ID); len(sn) != 1 || sn[0].Path != one.Path || h.readHello(one.Path) != "forged" {
 		t.Errorf("what its user wrote: %+v", sn)
 	}
 	h.unclaimed["thin_device"] = 1

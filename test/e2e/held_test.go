@@ -19,8 +19,8 @@ import (
 	tarballs "imagemanager.internal/test/images"
 )
 
-// holdDevice opens the first image's device that becomes active, as somebody who only
-// looks, and keeps it open until it is released.
+// holdDevice opens the first image device that becomes active, read-only, and keeps it
+// open until release is called.
 func (h *host) holdDevice() (release func()) {
 	h.T.Helper()
 	stop, holder := make(chan struct{}), make(chan *os.File, 1) // buffered: release comes later
@@ -51,13 +51,13 @@ func (h *host) holdDevice() (release func()) {
 	}
 }
 
-// waitUntried waits until a key's image has come as far as it can: terminal, or failed
-// once.
-func (h *host) waitUntried(key string) {
+// waitTried waits until a key's image is terminal or has failed once.
+func (h *host) waitTried(key string) {
 	h.T.Helper()
 	h.WaitFor(key+" is tried", func() bool {
 		images := h.ImagesOf(key)
-		return len(images) == 1 && (images[0].State != store.StatePending || !images[0].Running && images[0].Attempt > 1)
+		return len(images) == 1 &&
+			(images[0].State != store.StatePending || !images[0].Running && images[0].Attempt > 1)
 	})
 }
 
@@ -74,14 +74,14 @@ func (h *host) deleteObject(key string) {
 	h.Check(err)
 }
 
-// Somebody holds one image's device open: the daemon starts all the same, says so, and
-// works on the others; when it is let go, it is cleared away.
+// Another program holds one image's device open: the daemon starts nevertheless, says so,
+// and works on the other images. When the device is closed, it is removed.
 func TestStartWithADeviceHeld(t *testing.T) {
 	h := newHost(t, "MAX_ATTEMPTS=1")
 	release := h.holdDevice()
 	h.put("images/x.tar", tarballs.RootFS("x", 300))
 	h.Start("RECONCILE_INTERVAL=0")
-	h.waitUntried("images/x.tar")
+	h.waitTried("images/x.tar")
 	h.Kill()
 	h.Start("RECONCILE_INTERVAL=0")
 	h.WaitRunning()
@@ -109,7 +109,7 @@ func TestStartWithADeviceHeld(t *testing.T) {
 func TestStartWithANameTaken(t *testing.T) {
 	h := newHost(t)
 	h.Start()
-	img := h.first()
+	img := h.makeFirst()
 	h.put("images/b.tar", tarballs.RootFS("hello", 3))
 	other := h.WaitActive("images/b.tar")
 	h.WaitDrained()
@@ -127,12 +127,12 @@ func TestStartWithANameTaken(t *testing.T) {
 		!strings.Contains(log, taken) {
 		t.Error("the log names neither the device nor the remedy")
 	}
-	h.serves(other)
+	h.checkReadable(other)
 	disks.Run(t, "dmsetup", "remove", taken)
 	h.unclaimed["dm_device"] = 0
 	h.waitClaimed()
 	h.waitPath(h.snapshots(img.ID)[0].Path)
-	h.serves(img)
+	h.checkReadable(img)
 	h.Stop()
 	h.Look()
 }
@@ -142,27 +142,27 @@ func TestStartWithANameTaken(t *testing.T) {
 func TestSnapshotRemovedByHand(t *testing.T) {
 	h := newHost(t)
 	h.Start()
-	img := h.first()
+	img := h.makeFirst()
 	h.WaitDrained()
 	path := h.snapshots(img.ID)[0].Path
-	h.Check(h.write(path, "its user's").Close())
+	h.Check(h.writeFile(path, "its user's").Close())
 	disks.Run(t, "dmsetup", "remove", filepath.Base(path))
 	h.waitPath(path)
-	if got := h.hello(path); got != "its user's" {
+	if got := h.readHello(path); got != "its user's" {
 		t.Errorf("it reads %q", got)
 	}
 	h.Stop()
 	h.Look()
 }
 
-// An image was sealed once, given up, and its devices dropped; its object is gone when it
-// is asked for again: it is not active, for it has no device.
+// An image was sealed once, then given up, and its devices were removed. Its object is
+// gone when it is asked for again: the image is not active, because it has no device.
 func TestActiveHasItsDevice(t *testing.T) {
 	h := newHost(t, "MAX_ATTEMPTS=1")
 	release := h.holdDevice()
 	h.put("images/x.tar", tarballs.RootFS("x", 300))
 	h.Start("RECONCILE_INTERVAL=0")
-	h.waitUntried("images/x.tar")
+	h.waitTried("images/x.tar")
 	h.Kill()
 	release()
 	h.deleteObject("images/x.tar")
@@ -192,11 +192,11 @@ func TestActiveHasItsDevice(t *testing.T) {
 func TestHandedOutOutlivesItsImage(t *testing.T) {
 	h := newHost(t, "MAX_ATTEMPTS=2")
 	h.Start()
-	img := h.first()
+	img := h.makeFirst()
 	h.WaitDrained()
 	h.Stop()
 	sn := h.snapshots(img.ID)[0]
-	h.Check(h.write(sn.Path, "its user's").Close())
+	h.Check(h.writeFile(sn.Path, "its user's").Close())
 	h.deleteObject(img.Key)
 	h.Check(os.Remove(img.Blob.Path))
 	pool := h.pool()
@@ -211,7 +211,7 @@ func TestHandedOutOutlivesItsImage(t *testing.T) {
 		if now := h.snapshots(img.ID); len(now) != 1 || now[0] != sn {
 			t.Fatalf("snapshots: %+v, want %+v", now, sn)
 		}
-		if got := h.hello(sn.Path); got != "its user's" {
+		if got := h.readHello(sn.Path); got != "its user's" {
 			t.Errorf("what its user wrote is gone: %q", got)
 		}
 		h.Stop()
@@ -225,8 +225,8 @@ func TestHandedOutOutlivesItsImage(t *testing.T) {
 }
 
 // A device does not answer in the middle of an unpack, which therefore never comes back:
-// its image alone waits. The worker and the message are free, others are made, and when
-// the device answers again the image is, too.
+// only its image waits. The worker and the message are free, and other images are made.
+// When the device answers again, so is this one.
 func TestDeviceDoesNotAnswer(t *testing.T) {
 	h := newHost(t, "UNPACK_TIMEOUT=5s", "MAX_UNPACKS=1", "RECONCILE_INTERVAL=0")
 	h.Start()
@@ -241,8 +241,8 @@ func TestDeviceDoesNotAnswer(t *testing.T) {
 	h.Signal(syscall.SIGCONT)
 	h.WaitFor("the log says that it does not come back",
 		func() bool { return strings.Contains(string(h.NewestLog()), "does not come back") })
-	good := h.first()
-	h.serves(good)
+	good := h.makeFirst()
+	h.checkReadable(good)
 	if img := h.ImagesOf("images/x.tar")[0]; img.State != store.StatePending || img.Failures != 1 || img.Running {
 		t.Errorf("the image whose device does not answer: %+v", img.Progress)
 	}

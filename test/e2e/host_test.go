@@ -22,10 +22,10 @@ import (
 type host struct {
 	*machine.Host
 
-	unclaimed map[string]int // by kind: what the test put there, and no row of the journal claims
+	unclaimed map[string]int // by kind: what the test itself made, outside of the journal
 }
 
-// manyForeign: more or less of them, while the daemon looks.
+// manyForeign stands in host.unclaimed for a number that changes during the test.
 const manyForeign = -1
 
 // newHost makes the bucket, the queue and the pool. env overrides the daemon's settings.
@@ -61,9 +61,9 @@ func bareHost(t *testing.T) *host {
 	return h
 }
 
-// faulty returns the emulator, for tests that make it fail. Another S3 and SQS cannot be
-// made to: the test is skipped there, and only there.
-func (h *host) faulty() *emulator.Server {
+// emulator returns the emulator, for tests that make it fail. With another S3 and SQS the
+// test is skipped, as those cannot be made to fail.
+func (h *host) emulator() *emulator.Server {
 	h.T.Helper()
 	if h.Cloud.Emulator == nil {
 		h.T.Skip("E2E_ENDPOINT_URL is set: only the emulator fails on demand")
@@ -71,8 +71,8 @@ func (h *host) faulty() *emulator.Server {
 	return h.Cloud.Emulator
 }
 
-// another makes one more machine with a pool of its own, on the same queue.
-func (h *host) another(name string, env ...string) *host {
+// addHost makes one more machine with a pool of its own, on the same queue.
+func (h *host) addHost(name string, env ...string) *host {
 	h.T.Helper()
 	more := &host{Host: &machine.Host{T: h.T, State: filepath.Join(h.T.TempDir(), "state"), Cloud: h.Cloud}}
 	more.install(name, "2GiB", env)
@@ -90,10 +90,10 @@ func (h *host) install(pool, size string, env []string, args ...string) {
 	h.OpenStore()
 }
 
-// dir holds the state directory, and what else the test puts there.
+// dir is the parent of the state directory. Tests put files of their own there.
 func (h *host) dir() string { return filepath.Dir(h.State) }
 
-// poolName is short and unique: tests may run one after the other in one kernel.
+// poolName returns a short name that is unique: tests may share a kernel.
 func poolName(t *testing.T) string {
 	name := strings.ToLower(strings.TrimPrefix(t.Name(), "Test"))
 	return strings.Map(func(r rune) rune {
@@ -104,18 +104,18 @@ func poolName(t *testing.T) string {
 	}, name)[:min(len(name), 24)]
 }
 
-// Stop ends the daemon by SIGTERM; it must exit with 0, and know of nothing unclaimed.
+// Stop ends the daemon with SIGTERM. It must know of nothing unclaimed and exit with 0.
 func (h *host) Stop() {
 	h.T.Helper()
 	h.waitClaimed()
 	h.Host.Stop()
 }
 
-// waitClaimed waits until the running daemon's gauges know of nothing that no row of the
-// journal claims, but what the test put there: they are as of its last reconcile.
+// waitClaimed waits until the gauges of the running daemon count only what the test
+// itself made as unclaimed. They are as of its last reconcile.
 func (h *host) waitClaimed() {
 	h.T.Helper()
-	h.WaitFor("the gauges of what is unclaimed are right", func() bool {
+	h.WaitFor("imagemanager_unclaimed has the right values", func() bool {
 		_, text := h.Get("/metrics")
 		gauges := regexp.MustCompile(`(?m)^imagemanager_unclaimed\{kind="(\w+)"\} (\d+)$`).
 			FindAllStringSubmatch(text, -1)
@@ -141,8 +141,8 @@ func mustJSON(v any) string {
 	return string(b)
 }
 
-// hello returns what a snapshot's /etc/hello holds.
-func (h *host) hello(snapshot string) string {
+// readHello returns the content of a snapshot's /etc/hello.
+func (h *host) readHello(snapshot string) string {
 	h.T.Helper()
 	text, err := invariants.ReadFile(snapshot, "rootfs/etc/hello")
 	h.Check(err)

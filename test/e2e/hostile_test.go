@@ -27,8 +27,8 @@ type upload struct {
 	reason    string // the code of the rule that refuses it; empty where the image must be active
 }
 
-// state is how the image must end.
-func (u upload) state() store.State {
+// wantState is how the image must end.
+func (u upload) wantState() store.State {
 	if u.reason == "" {
 		return store.StateActive
 	}
@@ -41,9 +41,9 @@ func (u upload) state() store.State {
 }
 
 // hostileUploads is every test archive under the strict policy, and under the others
-// where they judge differently. What other projects test with is no root file system,
-// which the rule on the layout refuses; what has no other fault comes once more as layers
-// above one.
+// where they judge differently. The archives of other projects' tests are not root file
+// systems, so that the rule on the layout refuses them. Those without another fault come
+// again as layers above a root file system.
 func hostileUploads(t *testing.T) []upload {
 	t.Helper()
 	var all []upload
@@ -82,7 +82,7 @@ func hostileUploads(t *testing.T) []upload {
 
 // Acceptance test 7 to full depth: every archive of test/images, and every one of the
 // corpus, goes the whole way from the bucket to its end, under one daemon whose policy is
-// chosen by the key; afterwards everything that is there belongs to an active image, and
+// chosen by the key. Afterwards every device and file belongs to an active image, and
 // nothing outside of the devices has changed.
 func TestHostileArchives(t *testing.T) {
 	uploads := hostileUploads(t)
@@ -91,8 +91,8 @@ func TestHostileArchives(t *testing.T) {
 		"LOG_LEVEL=info",
 		fmt.Sprintf("VIOLATIONS_SIZE=%d", aside))
 	s := newSentinel(t)
-	// of the daemon, too: a name that is not taken relative to the device's root lands in
-	// the sentinel
+	// of the daemon as well: a name that is not taken relative to the device's root lands
+	// in the sentinel
 	t.Chdir(s.inside())
 	h.Start()
 	for _, u := range uploads {
@@ -100,16 +100,16 @@ func TestHostileArchives(t *testing.T) {
 	}
 	h.WaitLonger(time.Duration(len(uploads))*time.Second, "the queue is empty", h.IsDrained)
 	h.Stop()
-	h.judged(uploads)
-	h.keptAside(uploads, aside)
+	h.checkVerdicts(uploads)
+	h.checkKeptArchives(uploads, aside)
 	h.Look()
-	h.soundSnapshots()
-	s.unchanged()
+	h.checkSnapshots()
+	s.checkUnchanged()
 }
 
-// judged compares each image's end, in the journal and in the log, with what must have
-// become of it.
-func (h *host) judged(uploads []upload) {
+// checkVerdicts compares the state of each image, in the journal and in the log, with the
+// state it must have.
+func (h *host) checkVerdicts(uploads []upload) {
 	h.T.Helper()
 	list, err := h.Store.Images(h.T.Context())
 	h.Check(err)
@@ -120,9 +120,9 @@ func (h *host) judged(uploads []upload) {
 	if len(list) != len(uploads) || len(images) != len(uploads) {
 		h.T.Errorf("%d images of %d keys, want %d", len(list), len(images), len(uploads))
 	}
-	verdicts, ends := h.verdicts(), map[store.State]int{}
+	verdicts, ends := h.refusalsLogged(), map[store.State]int{}
 	for _, u := range uploads {
-		img, state := images[u.key], u.state()
+		img, state := images[u.key], u.wantState()
 		ends[state]++
 		if img.State != state || !strings.Contains(img.Reason, u.reason) || u.reason == "" && img.Reason != "" {
 			h.T.Errorf("%s (%s) ended %s: %q, want %s: %s", u.name, u.key, img.State, img.Reason, state, u.reason)
@@ -141,8 +141,8 @@ type logged struct {
 	violation bool
 }
 
-// verdicts returns the last refusal in the log by key.
-func (h *host) verdicts() map[string]logged {
+// refusalsLogged returns the last refusal in the log by key.
+func (h *host) refusalsLogged() map[string]logged {
 	h.T.Helper()
 	text := h.Log()
 	found := map[string]logged{}
@@ -159,13 +159,13 @@ func (h *host) verdicts() map[string]logged {
 	return found
 }
 
-// keptAside checks what is kept of attacks: within the budget, under its hash, and
-// nothing but attacks.
-func (h *host) keptAside(uploads []upload, budget int64) {
+// checkKeptArchives checks the archives that are kept: attacks only, each under its hash,
+// within the budget.
+func (h *host) checkKeptArchives(uploads []upload, budget int64) {
 	h.T.Helper()
 	attacks, all := map[string]bool{}, int64(0)
 	for _, u := range uploads {
-		if u.state() == store.StateViolation {
+		if u.wantState() == store.StateViolation {
 			attacks[sha256Hex(u.body)+".tar"] = true
 			all += int64(len(u.body))
 		}
@@ -189,9 +189,9 @@ func (h *host) keptAside(uploads []upload, budget int64) {
 	}
 }
 
-// soundSnapshots checks that every active image has one snapshot, nobody else has any,
-// and that its file system is clean.
-func (h *host) soundSnapshots() {
+// checkSnapshots checks that every active image has one snapshot with a clean file
+// system, and that other images have none.
+func (h *host) checkSnapshots() {
 	h.T.Helper()
 	list, err := h.Store.Images(h.T.Context())
 	h.Check(err)
@@ -262,7 +262,7 @@ func (s *sentinel) state() string {
 	return state
 }
 
-func (s *sentinel) unchanged() {
+func (s *sentinel) checkUnchanged() {
 	s.t.Helper()
 	if now := s.state(); now != s.before {
 		s.t.Errorf("something outside of the devices has changed:\n%s\nbefore:\n%s", now, s.before)

@@ -16,7 +16,7 @@ import (
 	tarballs "imagemanager.internal/test/images"
 )
 
-// digestOf is the digest of a file, or of a whole disk.
+// digestOf returns the digest of a file or of a whole disk.
 func (h *host) digestOf(path string) string {
 	h.T.Helper()
 	f, err := os.Open(path)
@@ -28,8 +28,8 @@ func (h *host) digestOf(path string) string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// worked makes one image and takes the pool off the machine.
-func (h *host) worked(key string) {
+// makeImageAndDetach makes one image and detaches the pool.
+func (h *host) makeImageAndDetach(key string) {
 	h.T.Helper()
 	h.Start()
 	h.put(key, tarballs.RootFS("hello", 3))
@@ -39,17 +39,17 @@ func (h *host) worked(key string) {
 	h.Consumer("pool", "detach")
 }
 
-// copied copies a file of a pool that is off the machine.
-func (h *host) copied(path string) string {
+// copyFile copies a file of a pool that is detached.
+func (h *host) copyFile(path string) string {
 	h.T.Helper()
 	to := filepath.Join(h.T.TempDir(), filepath.Base(path))
 	disks.Run(h.T, "cp", "--sparse=always", path, to)
 	return to
 }
 
-// refusesPool starts the daemon, which must end with exit code 3 and these words, and not
-// write to any of the files.
-func (h *host) refusesPool(files []string, says ...string) {
+// expectPoolRefused starts the daemon, which must end with exit code 3 and these words
+// without writing to any of the files.
+func (h *host) expectPoolRefused(files []string, says ...string) {
 	h.T.Helper()
 	var before []string
 	for _, f := range files {
@@ -77,7 +77,7 @@ func (h *host) refusesPool(files []string, says ...string) {
 		}
 	}
 	if bytes.Contains(h.NewestLog(), []byte("files agree")) {
-		h.T.Error("it says that all agree")
+		h.T.Error("reconcile found no difference")
 	}
 	disks.Run(h.T, "sync")
 	for i, f := range files {
@@ -87,8 +87,8 @@ func (h *host) refusesPool(files []string, says ...string) {
 	}
 }
 
-// foreignDisk makes a file with somebody's file system.
-func (h *host) foreignDisk(path string, size int64) {
+// makeForeignDisk makes a file with a file system that is not the daemon's.
+func (h *host) makeForeignDisk(path string, size int64) {
 	h.T.Helper()
 	f, err := os.Create(path)
 	h.Check(err)
@@ -97,9 +97,9 @@ func (h *host) foreignDisk(path string, size int64) {
 	disks.Run(h.T, "mke2fs", "-q", "-F", "-t", "ext4", "-L", "precious", path)
 }
 
-// After a reboot the kernel has numbered the disks anew. The start is refused, nothing is
-// written to any of them, and the error says where the pool is. With that command it is
-// found, and works on.
+// After a reboot the kernel has numbered the disks differently. The start is refused,
+// nothing is written to any of them, and the error says where the pool is. With that
+// command it is found, and works on.
 func TestDataDeviceIsAnotherDisk(t *testing.T) {
 	h := bareHost(t)
 	dir := t.TempDir()
@@ -108,23 +108,23 @@ func TestDataDeviceIsAnotherDisk(t *testing.T) {
 		files[name] = disks.Loop(t, filepath.Join(dir, name), size)
 	}
 	h.install(poolName(t), "0", nil, "--data", files["data"], "--metadata", files["metadata"])
-	h.worked("images/a.tar")
+	h.makeImageAndDetach("images/a.tar")
 
 	precious := filepath.Join(dir, "precious")
-	h.foreignDisk(precious, 64<<20)
+	h.makeForeignDisk(precious, 64<<20)
 	disks.Run(t, "losetup", "--detach", files["data"])
 	disks.Run(t, "losetup", files["data"], precious)
 	all := []string{precious, filepath.Join(dir, "data"), filepath.Join(dir, "metadata")}
-	h.refusesPool(all, "does not hold this pool's data")
+	h.expectPoolRefused(all, "does not hold this pool's data")
 
 	disks.Run(t, "losetup", "--detach", files["free"])
 	disks.Run(t, "losetup", files["free"], filepath.Join(dir, "data"))
-	h.refusesPool(all, "consumer pool locate --data "+files["free"]+" --metadata "+files["metadata"])
-	h.refused([]string{"pool", "locate", "--data", files["data"]}, "does not hold this pool's data")
-	h.refused([]string{"pool", "locate"}, "--data or --metadata")
+	h.expectPoolRefused(all, "consumer pool locate --data "+files["free"]+" --metadata "+files["metadata"])
+	h.expectFailure([]string{"pool", "locate", "--data", files["data"]}, "does not hold this pool's data")
+	h.expectFailure([]string{"pool", "locate"}, "--data or --metadata")
 	h.Consumer("pool", "locate", "--data", files["free"])
 	h.Consumer("pool", "detach")
-	h.worked("images/b.tar")
+	h.makeImageAndDetach("images/b.tar")
 	h.Start()
 	h.Stop()
 	h.Look()
@@ -137,17 +137,17 @@ func TestDataDeviceIsAnotherDisk(t *testing.T) {
 // large file, or where a mount is missing.
 func TestDataFileIsAnother(t *testing.T) {
 	h := newSizedHost(t, "64MiB")
-	h.worked("images/a.tar")
+	h.makeImageAndDetach("images/a.tar")
 	data := filepath.Join(h.State, "pool", "data.img")
 	metadata := filepath.Join(h.State, "pool", "metadata.img")
 	h.Check(os.Rename(data, data+".right"))
-	h.foreignDisk(data, 64<<20)
-	h.refusesPool([]string{data, metadata}, data, "does not hold this pool's data")
+	h.makeForeignDisk(data, 64<<20)
+	h.expectPoolRefused([]string{data, metadata}, data, "does not hold this pool's data")
 	h.Check(os.Truncate(data, 0)) // a hole of the right size
 	h.Check(os.Truncate(data, 64<<20))
-	h.refusesPool([]string{data, metadata}, "does not hold this pool's data")
+	h.expectPoolRefused([]string{data, metadata}, "does not hold this pool's data")
 	h.Check(os.Rename(data+".right", data))
-	h.worked("images/b.tar")
+	h.makeImageAndDetach("images/b.tar")
 }
 
 // A part of the pool comes from an earlier time than the others: the data, the metadata,
@@ -157,22 +157,22 @@ func TestPartsOfAnotherTime(t *testing.T) {
 	h := newSizedHost(t, "64MiB")
 	data := filepath.Join(h.State, "pool", "data.img")
 	metadata := filepath.Join(h.State, "pool", "metadata.img")
-	h.worked("images/a.tar")
-	oldData, oldMetadata := h.copied(data), h.copied(metadata)
-	h.worked("images/b.tar")
-	newData, newMetadata := h.copied(data), h.copied(metadata)
+	h.makeImageAndDetach("images/a.tar")
+	oldData, oldMetadata := h.copyFile(data), h.copyFile(metadata)
+	h.makeImageAndDetach("images/b.tar")
+	newData, newMetadata := h.copyFile(data), h.copyFile(metadata)
 	put := func(from, to string) {
 		t.Helper()
 		disks.Run(t, "cp", "--sparse=always", from, to)
 	}
 	both := []string{data, metadata}
 	put(oldData, data)
-	h.refusesPool(both, "the data on "+data+" are a copy from an earlier time")
+	h.expectPoolRefused(both, "the data on "+data+" are a copy from an earlier time")
 	put(newData, data)
 	put(oldMetadata, metadata)
-	h.refusesPool(both, "the metadata on "+metadata+" are a copy from an earlier time")
+	h.expectPoolRefused(both, "the metadata on "+metadata+" are a copy from an earlier time")
 	put(oldData, data)
-	h.refusesPool(both, "a copy from an earlier time", "than the journal is", "consumer recover")
+	h.expectPoolRefused(both, "a copy from an earlier time", "than the journal is", "consumer recover")
 
 	put(newData, data)
 	put(newMetadata, metadata)
@@ -192,7 +192,7 @@ func TestCopyOfARunningPool(t *testing.T) {
 	h.Start()
 	h.put("images/a.tar", tarballs.RootFS("hello", 3))
 	h.WaitActive("images/a.tar")
-	old := h.copied(data)
+	old := h.copyFile(data)
 	row, err := h.Store.Pool(t.Context())
 	h.Check(err)
 	h.WaitFor("the generation rises", func() bool {
@@ -203,7 +203,7 @@ func TestCopyOfARunningPool(t *testing.T) {
 	h.Stop()
 	h.Consumer("pool", "detach")
 	disks.Run(t, "cp", "--sparse=always", old, data)
-	h.refusesPool([]string{data}, "the data on "+data+" are a copy from an earlier time")
+	h.expectPoolRefused([]string{data}, "the data on "+data+" are a copy from an earlier time")
 }
 
 // Killed at any point of the renewal of the stamp, the next start goes on.
@@ -226,7 +226,7 @@ func TestKilledInRenewal(t *testing.T) {
 				h.Consumer("pool", "detach")
 			}
 		}
-		h.worked(fmt.Sprintf("images/%d.tar", i))
+		h.makeImageAndDetach(fmt.Sprintf("images/%d.tar", i))
 		row, err := h.Store.Pool(t.Context())
 		h.Check(err)
 		if row.Generation <= generation {

@@ -105,8 +105,8 @@ func (h *host) overlaps() map[store.Stage]int {
 	}
 }
 
-// points returns the failpoints that the journal of one good image goes through.
-func (h *host) points(body []byte) []string {
+// journalPoints returns the failpoints that the journal of one good image goes through.
+func (h *host) journalPoints(body []byte) []string {
 	h.T.Helper()
 	h.put("images/model.tar", body)
 	h.Start()
@@ -138,4 +138,16 @@ func (h *host) readlink(snapshot, name string) string {
 	target, err := os.Readlink(path.Join(fmt.Sprintf("/proc/self/fd/%d", m.Root().Fd()), name))
 	h.Check(err)
 	return target
+}
+
+// record returns the record of an S3 event.
+func record(event, bucket, key, etag string) string {
+	const format = `{"eventVersion":"2.1","eventSource":"aws:s3","eventName":%q,` +
+		`"s3":{"bucket":{"name":%q},"object":{"key":%q,"eTag":%q}}}`
+	return fmt.Sprintf(format, event, bucket, key, etag)
+}
+
+// message returns the message that S3 sends to SQS about these records.
+func message(records ...string) string {
+	return `{"Records":[` + strings.Join(records, ",") + `]}`
 }

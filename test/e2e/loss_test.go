@@ -32,42 +32,42 @@ func TestPoolLost(t *testing.T) {
 	dir := filepath.Join(h.dir(), "state", "pool")
 	metadata, data := filepath.Join(dir, "metadata.img"), filepath.Join(dir, "data.img")
 
-	h.refused(replace, "not lost", "active")
+	h.expectFailure(replace, "not lost", "active")
 	h.Check(os.Rename(data, data+".away")) // deleted names: the kernel has the files all the same
 	h.Check(os.Rename(metadata, metadata+".away"))
-	h.refused(replace, "not lost", "active")
+	h.expectFailure(replace, "not lost", "active")
 	h.Check(os.Rename(metadata+".away", metadata))
 	h.Consumer("pool", "detach")
-	h.refused(replace, "not lost", metadata) // the data alone are away
+	h.expectFailure(replace, "not lost", metadata) // the data alone are away
 	h.Check(os.Rename(data+".away", data))
-	h.refused(replace, "not lost", metadata)
+	h.expectFailure(replace, "not lost", metadata)
 	h.Check(os.Rename(metadata, metadata+".away"))
-	h.refused(replace, data, "not empty") // the metadata alone are away
+	h.expectFailure(replace, data, "not empty") // the metadata alone are away
 	if out, code := h.Try("pool", "status"); code != 3 || !strings.Contains(out, "not open") ||
 		!strings.Contains(out, data) {
 		t.Errorf("pool status of a pool that is lost: exit code %d, %s", code, out)
 	}
-	h.refused(append(replace, "--data", "/dev/no-such-disk", "--metadata", metadata), "no device")
+	h.expectFailure(append(replace, "--data", "/dev/no-such-disk", "--metadata", metadata), "no device")
 	h.Check(os.Rename(metadata+".away", metadata))
 	row, err := h.Store.Pool(t.Context())
 	if err != nil || row.State != "ready" || row.Name == "another" {
 		t.Fatalf("after refusals: %+v, %v", row, err)
 	}
-	h.Start() // it is the same as ever
+	h.Start() // nothing has changed
 	h.Stop()
 	h.Look()
 
 	h.Consumer("pool", "detach")
 	h.Check(os.RemoveAll(dir))
-	h.refused([]string{"run"}, "--replace")
+	h.expectFailure([]string{"run"}, "--replace")
 	h.Check(os.Remove(filepath.Join(h.dir(), "state", "blobs", "2.tar")))
 	h.Consumer(replace...)
-	h.refused(replace, "not lost")
+	h.expectFailure(replace, "not lost")
 	if now, err := h.Store.Pool(t.Context()); err != nil || now.UUID == row.UUID || now.State != "ready" {
 		t.Errorf("the new pool is %+v, %v: should the old one come back, it would be taken for it", now, err)
 	}
 	h.Start()
-	h.WaitRunning() // before, the journal still says that all is well
+	h.WaitRunning() // before, the journal does not know of the loss
 	for _, key := range keys[:2] {
 		if got := h.WaitActive(key); got.Tree.Digest != digests[key] {
 			t.Errorf("%s holds %s, was %s", key, got.Tree.Digest, digests[key])
@@ -138,7 +138,7 @@ func TestBackupAndRestore(t *testing.T) {
 		h.Check(pool.Deactivate(devmapper.ID(d.ID)))
 		h.Check(pool.Delete(devmapper.ID(d.ID))) // that it can be deleted shows that it was left alone
 	}
-	h.tells("1 enqueued", "backfill")
+	h.expectOutput("1 enqueued", "backfill")
 	if again := h.WaitActive("images/later.tar"); again.Tree.Digest != later.Tree.Digest {
 		t.Errorf("made again: %+v", again.Tree)
 	}

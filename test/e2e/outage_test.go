@@ -13,45 +13,45 @@ import (
 	tarballs "imagemanager.internal/test/images"
 )
 
-// waitCount waits until so many images are in a state.
+// waitCount waits until n images are in a state.
 func (h *host) waitCount(state store.State, n int) {
 	h.T.Helper()
-	h.WaitFor(fmt.Sprintf("%d images are %s", n, state), func() bool { return h.count(state) == n })
+	h.WaitFor(fmt.Sprintf("%d images are %s", n, state), func() bool { return h.countImages(state) == n })
 }
 
-// heals waits until images 0 to n-1 are made by themselves, and checks that nothing was
-// held against them.
-func (h *host) heals(n int) {
+// waitHealed waits until images 0 to n-1 are made without help, and checks that no
+// failure was counted against them.
+func (h *host) waitHealed(n int) {
 	h.T.Helper()
 	h.waitCount(store.StateActive, n)
 	h.waitResumed()
 	for i := range n {
-		h.uncounted(fmt.Sprintf("images/%d.tar", i))
+		h.checkNoFailures(fmt.Sprintf("images/%d.tar", i))
 	}
 	h.WaitDrained()
 	h.Stop()
 	h.Look()
 }
 
-// S3 answers 503 to everybody for a while: /readyz says so, nothing is counted against an
-// image, and all heals by itself.
+// S3 answers every request with 503 for a while: /readyz says so, no failure is counted
+// against an image, and the daemon recovers by itself.
 func TestOutageOfS3(t *testing.T) {
 	h := newHost(t, "MAX_ATTEMPTS=2")
 	h.Start()
 	h.WaitRunning()
-	h.faulty().Fault(emulator.Fault{Op: "GetObject", Status: 503, Code: "SlowDown"})
+	h.emulator().Fault(emulator.Fault{Op: "GetObject", Status: 503, Code: "SlowDown"})
 	const n = 5
 	for i := range n {
 		h.put(fmt.Sprintf("images/%d.tar", i), tarballs.RootFS("hello", 3))
 	}
 	h.waitPaused(time.Now(), "not the image's fault")
-	calls := h.faulty().Calls("GetObject")
-	h.WaitFor("it is tried again and again", func() bool { return h.faulty().Calls("GetObject") > calls+4*n })
-	if dead := h.count(store.StateDead); dead > 0 {
+	calls := h.emulator().Calls("GetObject")
+	h.WaitFor("it is tried again and again", func() bool { return h.emulator().Calls("GetObject") > calls+4*n })
+	if dead := h.countImages(store.StateDead); dead > 0 {
 		t.Errorf("%d of %d images were given up for an outage", dead, n)
 	}
-	h.faulty().Clear()
-	h.heals(n)
+	h.emulator().Clear()
+	h.waitHealed(n)
 }
 
 // The bucket itself does not answer, for listings either: nothing is taken from the queue
@@ -61,20 +61,20 @@ func TestBucketDoesNotAnswer(t *testing.T) {
 	h.Start()
 	h.WaitRunning()
 	for _, op := range []string{"GetObject", "ListObjectsV2"} {
-		h.faulty().Fault(emulator.Fault{Op: op, Status: 403, Code: "InvalidAccessKeyId"})
+		h.emulator().Fault(emulator.Fault{Op: op, Status: 403, Code: "InvalidAccessKeyId"})
 	}
 	h.put("images/a.tar", tarballs.RootFS("hello", 3))
 	h.waitPaused(time.Now(), "see to the credentials")
-	received := h.faulty().Calls("ReceiveMessage")
+	received := h.emulator().Calls("ReceiveMessage")
 	h.put("images/b.tar", tarballs.RootFS("hello", 3))
-	looks := h.faulty().Calls("ListObjectsV2")
-	h.WaitFor("the bucket is looked at again", func() bool { return h.faulty().Calls("ListObjectsV2") > looks+2 })
-	if now := h.faulty().Calls("ReceiveMessage"); now > received+1 { // one may have been under way
+	looks := h.emulator().Calls("ListObjectsV2")
+	h.WaitFor("the bucket is looked at again", func() bool { return h.emulator().Calls("ListObjectsV2") > looks+2 })
+	if now := h.emulator().Calls("ReceiveMessage"); now > received+1 { // one may have been under way
 		t.Errorf("%d polls while the bucket does not answer", now-received)
 	}
-	h.faulty().Clear()
+	h.emulator().Clear()
 	h.waitCount(store.StateActive, 2)
-	h.uncounted("images/a.tar")
+	h.checkNoFailures("images/a.tar")
 	h.WaitDrained()
 	h.Stop()
 }
@@ -84,7 +84,7 @@ func TestOneObjectDenied(t *testing.T) {
 	h := newHost(t, "MAX_ATTEMPTS=3")
 	h.Start()
 	h.WaitRunning()
-	h.faulty().Fault(emulator.Fault{
+	h.emulator().Fault(emulator.Fault{
 		Op: "GetObject", Target: h.Cloud.Name + "/images/denied.tar", Status: 403,
 		Code: "AccessDenied",
 	})
@@ -112,7 +112,7 @@ func TestQueuePurged(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			h := newHost(t, "RETRY_BACKOFF=5s", c.visibility)
 			h.Start()
-			h.faulty().Fault(emulator.Fault{Op: "GetObject", Status: 404, Code: "NoSuchKey", Times: 1})
+			h.emulator().Fault(emulator.Fault{Op: "GetObject", Status: 404, Code: "NoSuchKey", Times: 1})
 			h.put("images/a.tar", tarballs.RootFS("hello", 3))
 			h.waitEvent("images/a.tar", "failed download")
 			h.Check(h.Cloud.Purge(t.Context()))
@@ -161,8 +161,12 @@ func TestDeletedAndUploadedAgain(t *testing.T) {
 	body := tarballs.RootFS("hello", 3)
 	for name, back := range map[string]func(h *host){
 		"its own event": func(h *host) { h.put("images/a.tar", body) },
-		"backfill":      func(h *host) { h.silently("images/a.tar", body); h.Consumer("backfill") },
-		"submit":        func(h *host) { h.silently("images/a.tar", body); h.Consumer("submit", "images/a.tar") },
+		"backfill":      func(h *host) { h.putWithoutEvent("images/a.tar", body); h.Consumer("backfill") },
+		"submit": func(h *host) {
+			h.putWithoutEvent("images/a.tar", body)
+			h.Consumer("submit",
+				"images/a.tar")
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
@@ -180,15 +184,16 @@ func TestDeletedAndUploadedAgain(t *testing.T) {
 	}
 }
 
-// silently uploads an object whose event gets lost.
-func (h *host) silently(key string, body []byte) {
+// putWithoutEvent uploads an object without an event.
+func (h *host) putWithoutEvent(key string, body []byte) {
 	h.T.Helper()
 	h.Check(h.Cloud.Silence(h.T.Context()))
 	h.put(key, body)
 	h.Check(h.Cloud.Notify(h.T.Context()))
 }
 
-// A key holds A, then B before A was fetched, then A again: the last upload is made, too.
+// A key holds A, then B before A was fetched, then A again: the last upload also
+// becomes an image.
 func TestOverwrittenAndBack(t *testing.T) {
 	h := newHost(t)
 	a, b := tarballs.RootFS("hello", 3), tarballs.RootFS("other", 3)
@@ -232,8 +237,8 @@ func TestRemedyOfARefusal(t *testing.T) {
 	h.Look()
 }
 
-// While every message is about another bucket none leaves the queue, and /readyz says
-// why; the first that is about ours ends that.
+// While every message is about another bucket, none leaves the queue, and /readyz says
+// why. The first message about the daemon's own bucket ends that.
 func TestOnlyForeignMessages(t *testing.T) {
 	h := newHost(t, "S3_PREFIX=other/")
 	h.Start()
@@ -242,7 +247,7 @@ func TestOnlyForeignMessages(t *testing.T) {
 		h.put(fmt.Sprintf("images/%d.tar", i), tarballs.RootFS("hello", 3))
 	}
 	h.waitPaused(time.Now(), "correct S3_BUCKET or S3_PREFIX")
-	visible := func() bool { return h.faulty().Calls("ReceiveMessage") > 2 }
+	visible := func() bool { return h.emulator().Calls("ReceiveMessage") > 2 }
 	h.WaitFor("it looks at another one", visible)
 	kept, err := h.Store.QuarantinedAll(t.Context())
 	h.Check(err)
@@ -264,8 +269,8 @@ func TestOnlyForeignMessages(t *testing.T) {
 	h.Stop()
 }
 
-// A tool of the machine is broken: every image fails, none is blamed, /readyz says so,
-// and all are made once the tool is back.
+// A tool of the machine is broken: every image fails, no failure is counted, /readyz says
+// so, and all images are made once the tool works again.
 func TestBrokenTool(t *testing.T) {
 	h := newHost(t, "MAX_ATTEMPTS=2", "SQS_VISIBILITY=60s")
 	tool, err := exec.LookPath("mke2fs")
@@ -282,5 +287,5 @@ func TestBrokenTool(t *testing.T) {
 		CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	h.heals(n)
+	h.waitHealed(n)
 }

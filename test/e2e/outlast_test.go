@@ -11,10 +11,10 @@ import (
 )
 
 // A slow link: no attempt has the time for the whole object, but each gets further.
-// Progress is no failure, and the image is made.
+// Progress does not count as a failure, and the image is made.
 func TestSlowButSteadyDownload(t *testing.T) {
 	h := newHost(t, "DOWNLOAD_TIMEOUT=8s", "MAX_ATTEMPTS=3", "DEVICE_SIZE=512MiB")
-	h.faulty().Fault(emulator.Fault{Op: "GetObject", Rate: 2_000_000})
+	h.emulator().Fault(emulator.Fault{Op: "GetObject", Rate: 2_000_000})
 	h.Start()
 	h.put("images/a.tar", tarballs.RootFS("hello", 3, big(200)))
 	h.WaitLonger(2*time.Minute, "images/a.tar ends", func() bool {
@@ -28,11 +28,11 @@ func TestSlowButSteadyDownload(t *testing.T) {
 }
 
 // A proxy answers for S3 with status 200 and a page of its own for longer than all
-// attempts that an image has: that is trouble of all, counted against none, and both are
-// made.
+// attempts of an image: the trouble affects every image, is counted against none, and
+// both images are made.
 func TestProxyAnswersForS3(t *testing.T) {
 	h := newHost(t)
-	p := h.behindPortal(http.StatusOK)
+	p := h.interposeProxy(http.StatusOK)
 	p.closed.Store(true)
 	h.Start()
 	small, large := tarballs.RootFS("hello", 3), tarballs.RootFS("hello", 3, big(20))
@@ -43,8 +43,8 @@ func TestProxyAnswersForS3(t *testing.T) {
 	p.closed.Store(false)
 	h.waitMade("images/small.tar", small)
 	h.waitMade("images/large.tar", large)
-	h.uncounted("images/small.tar")
-	h.uncounted("images/large.tar")
+	h.checkNoFailures("images/small.tar")
+	h.checkNoFailures("images/large.tar")
 	h.WaitDrained()
 	h.Stop()
 	h.Look()

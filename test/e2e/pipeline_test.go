@@ -18,8 +18,8 @@ import (
 	tarballs "imagemanager.internal/test/images"
 )
 
-// Acceptance tests 1 to 4: one image through the whole pipeline, and once more for
-// nothing.
+// Acceptance tests 1 to 4: one image goes through the whole pipeline. Its next event
+// changes nothing.
 func TestEndToEnd(t *testing.T) {
 	h := newHost(t)
 	h.Start()
@@ -35,7 +35,7 @@ func TestEndToEnd(t *testing.T) {
 	if len(snapshots) != 1 {
 		t.Fatalf("%d snapshots, want 1", len(snapshots))
 	}
-	if got := h.hello(snapshots[0].Path); got != "hello" {
+	if got := h.readHello(snapshots[0].Path); got != "hello" {
 		t.Errorf("the snapshot's file reads %q", got)
 	}
 	events := h.events(img.ID)
@@ -63,7 +63,7 @@ func TestFurtherSnapshot(t *testing.T) {
 		t.Errorf("%d snapshots, want 3", len(snapshots))
 	}
 	for _, sn := range snapshots {
-		if got := h.hello(sn.Path); got != "hello" {
+		if got := h.readHello(sn.Path); got != "hello" {
 			t.Errorf("%s reads %q", sn.Path, got)
 		}
 	}
@@ -203,7 +203,7 @@ func TestReboot(t *testing.T) {
 	snapshots, err := h.Store.SnapshotsOf(t.Context(), img.ID)
 	h.Check(err)
 	h.WaitRunning()
-	if got := h.hello(snapshots[0].Path); got != "hello" {
+	if got := h.readHello(snapshots[0].Path); got != "hello" {
 		t.Errorf("the snapshot's file reads %q", got)
 	}
 	h.Stop()
@@ -226,7 +226,7 @@ func TestLogLevel(t *testing.T) {
 	h.Stop()
 }
 
-// One daemon a state directory, and a configuration that lists all its problems.
+// A state directory has one daemon, and a configuration error lists all problems.
 func TestRefusesToStart(t *testing.T) {
 	h := newHost(t)
 	h.Start()

@@ -27,7 +27,7 @@ func TestPoolLowThenGrown(t *testing.T) {
 	h.waitLogged("intake paused", 1)
 	snapshots, err := h.Store.SnapshotsOf(t.Context(), img.ID)
 	h.Check(err)
-	if got := h.hello(snapshots[0].Path); got != "hello" {
+	if got := h.readHello(snapshots[0].Path); got != "hello" {
 		t.Errorf("the snapshot reads %q while intake is paused", got)
 	}
 	if images, err := h.Store.ByKey(t.Context(), "images/b.tar"); err != nil || len(images) != 0 {
@@ -91,7 +91,7 @@ func TestCreateGivenOtherDevices(t *testing.T) {
 func TestDryRunOnlyLooks(t *testing.T) {
 	h := newHost(t)
 	h.Start()
-	h.first()
+	h.makeFirst()
 	h.WaitDrained()
 	h.Stop()
 	before, err := h.pool().Status()

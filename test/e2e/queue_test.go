@@ -80,10 +80,10 @@ func TestFaultMatrix(t *testing.T) {
 		{name: "through EventBridge", delivery: emulator.Delivery{Envelope: emulator.EventBridge}},
 		{name: "through EventBridge and SNS", delivery: emulator.Delivery{Envelope: emulator.EventBridgeInSNS}},
 	} {
-		h.faulty().Clear()
-		h.faulty().Deliver(c.delivery)
+		h.emulator().Clear()
+		h.emulator().Deliver(c.delivery)
 		for _, f := range c.faults {
-			h.faulty().Fault(f)
+			h.emulator().Fault(f)
 		}
 		key := "images/" + c.name + ".tar"
 		h.put(key, tarballs.RootFS("hello", 40))
@@ -119,12 +119,12 @@ func (h *host) send(body string) {
 	h.Check(h.Cloud.Send(h.T.Context(), body))
 }
 
-// An image that fails again and again is given up; its message goes to quarantine, and
-// from there back when the fault is gone.
+// An image that fails too often is given up. Its message goes to quarantine, and back to
+// the queue when the fault is gone.
 func TestQuarantine(t *testing.T) {
 	h := newHost(t, "MAX_ATTEMPTS=3")
 	h.Start()
-	h.faulty().Fault(emulator.Fault{Op: "GetObject", Status: 403, Code: "AccessDenied"})
+	h.emulator().Fault(emulator.Fault{Op: "GetObject", Status: 403, Code: "AccessDenied"})
 	h.put("images/a.tar", tarballs.RootFS("hello", 3))
 	h.send("{this is no notification")
 	if img := h.WaitEnded("images/a.tar"); img.State != store.StateDead || img.Failures != 3 {
@@ -136,7 +136,7 @@ func TestQuarantine(t *testing.T) {
 	if len(list) != 2 {
 		t.Fatalf("in quarantine: %+v, want the broken message and the failed image's", list)
 	}
-	h.faulty().Clear()
+	h.emulator().Clear()
 	for _, q := range list {
 		if strings.Contains(q.Body, "images/a.tar") {
 			if q.Attempts != 3 || q.Reason == "" {
@@ -147,7 +147,7 @@ func TestQuarantine(t *testing.T) {
 			h.Consumer("quarantine", "drop", fmt.Sprint(q.ID))
 		}
 	}
-	h.WaitFor("the image that was dead is active", func() bool { return h.count(store.StateActive) == 1 })
+	h.WaitFor("the image that was dead is active", func() bool { return h.countImages(store.StateActive) == 1 })
 	h.WaitDrained()
 	h.Stop()
 	h.Look()
@@ -160,7 +160,7 @@ func TestDeadLetter(t *testing.T) {
 	dlq := h.deadLetterQueue()
 	h.Env = append(h.Env, "MAX_ATTEMPTS=2", "SQS_DEAD_LETTER_URL="+dlq)
 	h.Start()
-	h.faulty().Fault(emulator.Fault{Op: "GetObject", Status: 403, Code: "AccessDenied"})
+	h.emulator().Fault(emulator.Fault{Op: "GetObject", Status: 403, Code: "AccessDenied"})
 	h.put("images/a.tar", tarballs.RootFS("hello", 3))
 	h.WaitEnded("images/a.tar")
 	h.WaitDrained()
@@ -180,19 +180,19 @@ func TestDeadLetter(t *testing.T) {
 }
 
 // The lease is lost in the middle of a download: the attempt is rolled back and does not
-// commit; the redelivered message starts anew.
+// commit; the redelivered message starts again.
 func TestLeaseLost(t *testing.T) {
 	h := newHost(t)
 	h.Start()
-	h.faulty().Fault(emulator.Fault{Op: "GetObject", Times: 1, Rate: 20_000})
+	h.emulator().Fault(emulator.Fault{Op: "GetObject", Times: 1, Rate: 20_000})
 	h.put("images/a.tar", tarballs.RootFS("hello", 60))
 	h.waitEvent("images/a.tar", "begun download")
-	h.faulty().Fault(emulator.Fault{
+	h.emulator().Fault(emulator.Fault{
 		Op: "ChangeMessageVisibilityBatch", Times: 1, Entries: -1, Status: 400,
 		Code: "ReceiptHandleIsInvalid",
 	})
 	h.waitEvent("images/a.tar", "undone download")
-	h.faulty().Expire(h.Cloud.Name)
+	h.emulator().Expire(h.Cloud.Name)
 	img := h.WaitActive("images/a.tar")
 	h.WaitDrained()
 	if img.Failures != 0 {
@@ -227,7 +227,7 @@ func TestOverwrittenAndDeleted(t *testing.T) {
 	}
 	snapshots, err := h.Store.SnapshotsOf(t.Context(), img.ID)
 	h.Check(err)
-	if got := h.hello(snapshots[0].Path); got != "new" {
+	if got := h.readHello(snapshots[0].Path); got != "new" {
 		t.Errorf("the snapshot holds %q", got)
 	}
 	h.Stop()
@@ -288,10 +288,10 @@ func TestBackfillAtStart(t *testing.T) {
 	h.Look()
 }
 
-// A stop gives back at once what was not started.
+// A stop returns messages to the queue at once if their work was not started.
 func TestStopReturnsTheRest(t *testing.T) {
 	h := newHost(t, "SHUTDOWN_GRACE=0s", "SQS_VISIBILITY=600s")
-	h.faulty().Fault(emulator.Fault{Op: "GetObject", Rate: 20_000})
+	h.emulator().Fault(emulator.Fault{Op: "GetObject", Rate: 20_000})
 	for i := range 12 {
 		h.put(fmt.Sprintf("images/%02d.tar", i), tarballs.RootFS("hello", 60))
 	}
@@ -314,7 +314,7 @@ func TestStopReturnsTheRest(t *testing.T) {
 			t.Errorf("%s messages are invisible after the stop", a.Attributes["ApproximateNumberOfMessagesNotVisible"])
 		}
 	}
-	h.faulty().Clear()
+	h.emulator().Clear()
 	h.Start("SHUTDOWN_GRACE=1s") // the archive of the last image is removed after it is active
 	for i := range 12 {
 		h.WaitActive(fmt.Sprintf("images/%02d.tar", i))
@@ -337,7 +337,7 @@ func TestDuplicatesInFlatMemory(t *testing.T) {
 	h.put("images/a.tar", body)
 	img := h.WaitActive("images/a.tar")
 	h.WaitDrained()
-	record := fmt.Sprintf(`{"Records":[{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":%q},"object":{"key":"images/a.tar","eTag":%q}}}]}`, h.Cloud.Name, md5Hex(body))
+	duplicate := message(record("ObjectCreated:Put", h.Cloud.Name, "images/a.tar", md5Hex(body)))
 	burst := func(n int) {
 		var wg sync.WaitGroup
 		for range 4 {
@@ -347,7 +347,7 @@ func TestDuplicatesInFlatMemory(t *testing.T) {
 					for i := range 10 {
 						batch = append(batch, sqstypes.SendMessageBatchRequestEntry{
 							Id:          aws.String(fmt.Sprint(i)),
-							MessageBody: aws.String(record),
+							MessageBody: aws.String(duplicate),
 						})
 					}
 					if _, err := h.Cloud.SQS.SendMessageBatch(t.Context(),
@@ -391,21 +391,21 @@ func (h *host) rss() int {
 	return 0
 }
 
-// With the queue missing the daemon says so, once for a while, and is ready again when
-// the queue is there.
+// Without its queue the daemon says so, once in a while, and is ready again when the
+// queue exists.
 func TestQueueMissing(t *testing.T) {
 	h := newHost(t)
-	h.faulty().Fault(emulator.Fault{
+	h.emulator().Fault(emulator.Fault{
 		Op: "ReceiveMessage", Status: http.StatusBadRequest,
 		Code: "AWS.SimpleQueueService.NonExistentQueue",
 	})
 	h.Start()
-	h.WaitFor("several polls failed", func() bool { return h.faulty().Calls("ReceiveMessage") >= 4 })
+	h.WaitFor("several polls failed", func() bool { return h.emulator().Calls("ReceiveMessage") >= 4 })
 	text := h.Log()
 	if n := strings.Count(string(text), "cannot receive messages"); n != 1 {
 		t.Errorf("said %d times that messages cannot be received, want once in ten seconds", n)
 	}
-	h.faulty().Clear()
+	h.emulator().Clear()
 	h.put("images/a.tar", tarballs.RootFS("hello", 3))
 	h.WaitActive("images/a.tar")
 	h.WaitDrained()

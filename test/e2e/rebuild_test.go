@@ -49,7 +49,7 @@ func (h *host) journal() (j journal) {
 	return j
 }
 
-// without leaves an image out.
+// without returns the journal without one image.
 func (j journal) without(image int64) (k journal) {
 	for _, img := range j.images {
 		if img.ID != image {
@@ -69,7 +69,7 @@ func (j journal) without(image int64) (k journal) {
 	return k
 }
 
-func (h *host) same(got, want journal) {
+func (h *host) checkSame(got, want journal) {
 	h.T.Helper()
 	for what, pair := range map[string][2]any{
 		"images": {got.images, want.images}, "devices": {got.devices, want.devices},
@@ -81,7 +81,7 @@ func (h *host) same(got, want journal) {
 	}
 }
 
-// loseDatabase takes the database away, as a lost disk does.
+// loseDatabase removes the database, as the loss of a disk does.
 func (h *host) loseDatabase() {
 	h.T.Helper()
 	h.Check(h.Store.Close())
@@ -118,8 +118,8 @@ func (h *host) hasThin(pool *devmapper.Pool, id int64) bool {
 	return slices.ContainsFunc(thins, func(th devmapper.Thin) bool { return th.ID == devmapper.ID(id) })
 }
 
-// write puts a file into a snapshot and returns the mount, still in use.
-func (h *host) write(snapshot, text string) *devmapper.Mount {
+// writeFile puts a file into a snapshot and returns the mount, still in use.
+func (h *host) writeFile(snapshot, text string) *devmapper.Mount {
 	h.T.Helper()
 	m, err := devmapper.MountDetached(snapshot, devmapper.MountBuild)
 	h.Check(err)
@@ -131,9 +131,9 @@ func (h *host) write(snapshot, text string) *devmapper.Mount {
 	return m
 }
 
-// found is what `recover --json` says, by device; and the archives of images that are not
-// among them.
-func (h *host) found(out string) (is map[int64]string, archives []string) {
+// parseReport reads the output of `recover --json`: the findings by device, and the
+// archives of images without a device.
+func (h *host) parseReport(out string) (is map[int64]string, archives []string) {
 	h.T.Helper()
 	var report struct {
 		Devices []struct {
@@ -151,7 +151,7 @@ func (h *host) found(out string) (is map[int64]string, archives []string) {
 	return is, report.Archives
 }
 
-// A lost database is made anew from the pool while its devices are in use: the same
+// A lost database is rebuilt from the pool while its devices are in use: the same
 // images and snapshots under the same ids and paths. What cannot be proved is reported
 // and left alone. Afterwards the daemon goes on as if nothing had happened.
 func TestRebuiltFromThePool(t *testing.T) {
@@ -173,7 +173,7 @@ func TestRebuiltFromThePool(t *testing.T) {
 	h.Stop()
 	used, err := h.Store.SnapshotsOf(t.Context(), image["a"].ID)
 	h.Check(err)
-	mount := h.write(used[1].Path, "mine")
+	mount := h.writeFile(used[1].Path, "mine")
 	defer mount.Close()
 
 	h.put("images/half.tar", tarballs.RootFS("half", 3))
@@ -204,9 +204,9 @@ func TestRebuiltFromThePool(t *testing.T) {
 	if out, code := h.Try("recover"); code != 3 || !strings.Contains(out, "name") {
 		t.Errorf("recover under another name: exit code %d, %s", code, out)
 	}
-	archives := h.recoverReports(half, foreign, image["damaged"].Tree.Device, damagedSnapshots[0].Device)
+	archives := h.checkReports(half, foreign, image["damaged"].Tree.Device, damagedSnapshots[0].Device)
 	h.reopen()
-	h.same(h.journal(), want)
+	h.checkSame(h.journal(), want)
 	found, err := invariants.Look(t.Context(), h.Store, filepath.Join(h.dir(), "state"))
 	h.Check(err)
 	if list := found.Unfolded(); len(list) > 0 {
@@ -216,7 +216,7 @@ func TestRebuiltFromThePool(t *testing.T) {
 
 	h.Start()
 	h.WaitRunning()
-	h.goesOn(image, bodies, used)
+	h.checkWorksOn(image, bodies, used)
 	h.put("images/new.tar", tarballs.RootFS("new", 3))
 	if img := h.WaitActive("images/new.tar"); img.Tree.Device <= foreign || img.ID <= image["bare"].ID {
 		t.Errorf("a new image has the id %d and the device %d", img.ID, img.Tree.Device)
@@ -243,9 +243,9 @@ func TestRebuiltFromThePool(t *testing.T) {
 	h.Look()
 }
 
-// recoverReports runs recover, dry and then really: both say the same, and only the
-// second changes anything.
-func (h *host) recoverReports(half, foreign, damaged, damagedSnapshot int64) (archives []string) {
+// checkReports runs recover, first dry: both runs must report the same, and only the
+// second may change anything.
+func (h *host) checkReports(half, foreign, damaged, damagedSnapshot int64) (archives []string) {
 	h.T.Helper()
 	name := poolName(h.T)
 	database := filepath.Join(h.dir(), "state", "consumer.db")
@@ -259,7 +259,7 @@ func (h *host) recoverReports(half, foreign, damaged, damagedSnapshot int64) (ar
 		if code != 7 {
 			h.T.Fatalf("%v: exit code %d, want 7: %s", args, code, out)
 		}
-		reports[dry], archives = h.found(out)
+		reports[dry], archives = h.parseReport(out)
 		if _, err := os.Stat(database); dry != errors.Is(err, os.ErrNotExist) {
 			h.T.Errorf("after %v: %v", args, err)
 		}
@@ -277,7 +277,7 @@ func (h *host) recoverReports(half, foreign, damaged, damagedSnapshot int64) (ar
 		delete(reports[false], id)
 	}
 	if s := mustJSON(reports[false]); strings.Contains(s, "unproven") {
-		h.T.Errorf("unproven, too: %s", s)
+		h.T.Errorf("also not proven: %s", s)
 	}
 	before, err := os.ReadFile(database)
 	h.Check(err)
@@ -290,9 +290,9 @@ func (h *host) recoverReports(half, foreign, damaged, damagedSnapshot int64) (ar
 	return archives
 }
 
-// goesOn checks that the daemon on a rebuilt database has what it had, and that being
-// told again of an object changes nothing.
-func (h *host) goesOn(image map[string]store.Image, bodies map[string][]byte, snapshots []store.Snapshot) {
+// checkWorksOn checks that the daemon has on a rebuilt database what it had before, and
+// that another event of an object changes nothing.
+func (h *host) checkWorksOn(image map[string]store.Image, bodies map[string][]byte, snapshots []store.Snapshot) {
 	h.T.Helper()
 	for _, key := range []string{"a", "b", "bare"} {
 		if out := h.Consumer("verify", "images/"+key+".tar"); !strings.Contains(out, "as sealed") ||
@@ -301,7 +301,7 @@ func (h *host) goesOn(image map[string]store.Image, bodies map[string][]byte, sn
 		}
 	}
 	for i, want := range []string{"a", "mine"} {
-		if got := h.hello(snapshots[i].Path); got != want {
+		if got := h.readHello(snapshots[i].Path); got != want {
 			h.T.Errorf("%s reads %q, want %q", snapshots[i].Path, got, want)
 		}
 	}
@@ -353,7 +353,7 @@ func TestRebuiltAfterReboot(t *testing.T) {
 		t.Errorf("the dry run left the pool active: %v", err)
 	}
 	h.Check(os.WriteFile(filepath.Join(h.dir(), "state", "manifests", "1.part"), nil, 0o600)) // as of a kill
-	h.killInSurvey(args)
+	h.killWhileScanning(args)
 	for _, at := range []string{"before:rebuilt::", "after:rebuilt::"} {
 		if out, code := h.TryWith([]string{"CIM_CRASH_AT=" + at}, args...); code != -1 {
 			t.Fatalf("%s: exit code %d: not killed: build it with -tags failpoint: %s", at, code, out)
@@ -366,7 +366,7 @@ func TestRebuiltAfterReboot(t *testing.T) {
 		t.Errorf("recover: %s", out)
 	}
 	h.reopen()
-	h.same(h.journal(), want)
+	h.checkSame(h.journal(), want)
 	if again, err := h.Store.Pool(t.Context()); err != nil || again.UUID != row.UUID ||
 		again.BlockSize != row.BlockSize || again.Data != row.Data {
 		t.Errorf("pool %+v, %v, want %+v", again, err, row)
@@ -381,8 +381,8 @@ func TestRebuiltAfterReboot(t *testing.T) {
 	}
 }
 
-// killInSurvey kills recover when it has read the first device.
-func (h *host) killInSurvey(args []string) {
+// killWhileScanning kills recover after it has read the first device.
+func (h *host) killWhileScanning(args []string) {
 	h.T.Helper()
 	log := filepath.Join(h.dir(), "recover.log")
 	f, err := os.Create(log)
@@ -402,8 +402,8 @@ func (h *host) killInSurvey(args []string) {
 	}
 }
 
-// Verify compares the seal record with the journal; an image without one, as earlier
-// versions made them, is what it is. A record of another pool is none to rebuild from.
+// Verify compares the seal record with the journal. An image without a record, as earlier
+// versions made them, is valid. Nothing is rebuilt from a record of another pool.
 func TestSealRecord(t *testing.T) {
 	h := newHost(t)
 	h.Start()
@@ -412,19 +412,19 @@ func TestSealRecord(t *testing.T) {
 	h.WaitDrained()
 	h.Stop()
 	d := img.Tree.Device
-	h.reseal(d, func(s *store.Seal) { s.Key = "images/other.tar" })
+	h.editSeal(d, func(s *store.Seal) { s.Key = "images/other.tar" })
 	if out, code := h.Try("verify", "images/a.tar"); code != 6 ||
 		!strings.Contains(out, "seal record: key is images/other.tar, should be images/a.tar") {
 		t.Errorf("another key: exit code %d, %s", code, out)
 	}
-	h.reseal(d, func(s *store.Seal) { s.Key = "images/a.tar" })
+	h.editSeal(d, func(s *store.Seal) { s.Key = "images/a.tar" })
 	if out := h.Consumer("verify", "images/a.tar"); !strings.Contains(out, "agrees") {
 		t.Errorf("the key as it was: %s", out)
 	}
-	h.reseal(d, func(s *store.Seal) { s.PoolUUID = "another" })
+	h.editSeal(d, func(s *store.Seal) { s.PoolUUID = "another" })
 	h.loseDatabase()
 	out, code := h.Try("recover", "--dry-run", "--json", "--name", poolName(t))
-	if found, _ := h.found(out); code != 7 || !strings.Contains(found[d], "sealed in the pool another") {
+	if found, _ := h.parseReport(out); code != 7 || !strings.Contains(found[d], "sealed in the pool another") {
 		t.Errorf("sealed in another pool: exit code %d, %s", code, out)
 	}
 	if _, code := h.Try("recover", "--name", poolName(t)); code != 7 {
@@ -444,7 +444,7 @@ func TestNoSealRecord(t *testing.T) {
 	img := h.WaitActive("images/a.tar")
 	h.WaitDrained()
 	h.Stop()
-	h.reseal(img.Tree.Device, nil)
+	h.editSeal(img.Tree.Device, nil)
 	if out := h.Consumer("verify", "images/a.tar"); !strings.Contains(out, "as sealed") ||
 		!strings.Contains(out, "none") {
 		t.Errorf("verify: %s", out)
@@ -452,8 +452,8 @@ func TestNoSealRecord(t *testing.T) {
 	h.Look()
 }
 
-// reseal changes the seal record of an image's device, or with nil removes it.
-func (h *host) reseal(device int64, change func(*store.Seal)) {
+// editSeal changes the seal record of an image's device, or with nil removes it.
+func (h *host) editSeal(device int64, change func(*store.Seal)) {
 	h.T.Helper()
 	pool := h.pool()
 	path, err := pool.Activate(devmapper.ID(device), devmapper.KindImage, 256<<20, false)

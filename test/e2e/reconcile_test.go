@@ -12,14 +12,14 @@ import (
 	"imagemanager.internal/test/invariants"
 )
 
-// What is taken from under a running daemon it notices by itself, without any message,
-// and makes good: a snapshot that is not active, an image's device that is gone from the
-// pool. What is not ours it reports and leaves.
+// The running daemon notices losses by itself, without any message, and repairs them: a
+// snapshot that is not active, an image's device that is gone from the pool. It reports
+// foreign devices and leaves them alone.
 func TestReconcile(t *testing.T) {
 	h := newHost(t)
 	pool := h.pool()
 	h.Start()
-	img := h.first()
+	img := h.makeFirst()
 	h.WaitDrained()
 	before, err := h.Store.SnapshotsOf(t.Context(), img.ID)
 	h.Check(err)
@@ -29,7 +29,7 @@ func TestReconcile(t *testing.T) {
 		_, err := os.Stat(before[0].Path)
 		return err == nil
 	})
-	h.serves(img)
+	h.checkReadable(img)
 
 	h.Check(pool.Delete(devmapper.ID(img.Tree.Device)))
 	var again store.Image
@@ -67,12 +67,12 @@ func TestReconcile(t *testing.T) {
 	h.Look()
 }
 
-// A pool that was made anew under the journal's feet is refused, though it carries the
-// right name and mark; the right one is taken again.
+// A pool that was made again without the journal is refused, even with the right name and
+// mark. The right pool is accepted again.
 func TestWrongPool(t *testing.T) {
 	h := newHost(t)
 	h.Start()
-	img := h.first()
+	img := h.makeFirst()
 	h.WaitDrained()
 	h.Stop()
 	h.Consumer("pool", "detach")
@@ -96,16 +96,16 @@ func TestWrongPool(t *testing.T) {
 	h.Check(os.Rename(right, row.Metadata))
 	h.Start()
 	h.Stop()
-	h.serves(img)
+	h.checkReadable(img)
 	h.Look()
 }
 
-// A pool that has lost every device is not made full again by a start: somebody is to
-// look at what became of it.
+// A start does not rebuild the images of a pool that has lost every device: an operator
+// has to look at it first.
 func TestPoolWithoutItsDevices(t *testing.T) {
 	h := newHost(t)
 	h.Start()
-	img := h.first()
+	img := h.makeFirst()
 	h.WaitDrained()
 	h.Stop()
 	pool := h.pool()

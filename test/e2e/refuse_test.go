@@ -9,8 +9,8 @@ import (
 	tarballs "imagemanager.internal/test/images"
 )
 
-// Acceptance tests 5 and 7: what is refused is refused with its reason, its message is
-// deleted, and nothing is left.
+// Acceptance tests 5 and 7: an archive is refused with its reason, its message is
+// deleted, and nothing is left over.
 func TestRefusals(t *testing.T) {
 	h := newHost(t)
 	h.Start()
@@ -23,8 +23,9 @@ func TestRefusals(t *testing.T) {
 	}{
 		{
 			name: "traversal", key: "images/dotdot.tar",
-			body: tarballs.RootFS("x", 1, tarballs.Entry{Name: "../../etc/passwd", Body: "x"}), state: store.StateViolation,
-			says: "..",
+			body:  tarballs.RootFS("x", 1, tarballs.Entry{Name: "../../etc/passwd", Body: "x"}),
+			state: store.StateViolation,
+			says:  "..",
 		},
 		{
 			name: "absolute name", key: "images/abs.tar",
@@ -38,8 +39,9 @@ func TestRefusals(t *testing.T) {
 		},
 		{
 			name: "escaping link", key: "images/esc.tar",
-			body: tarballs.RootFS("x", 1, tarballs.Entry{Name: "etc/l", Link: "../../../x"}), state: store.StateViolation,
-			says: "etc/l",
+			body:  tarballs.RootFS("x", 1, tarballs.Entry{Name: "etc/l", Link: "../../../x"}),
+			state: store.StateViolation,
+			says:  "etc/l",
 		},
 		{
 			name: "setuid", key: "images/suid.tar",
@@ -58,14 +60,16 @@ func TestRefusals(t *testing.T) {
 		},
 		{name: "compressed", key: "images/gz.tar", body: gzipped(good), state: store.StateRejected, says: "gzip"},
 		{
-			name: "not canonical", key: "images/flat.tar", body: tarballs.Tar(tarballs.Entry{Name: "readme", Body: "x"}),
+			name: "not canonical", key: "images/flat.tar",
+			body:  tarballs.Tar(tarballs.Entry{Name: "readme", Body: "x"}),
 			state: store.StateRejected, says: "etc",
 		},
 		{name: "bad key", key: "images/../x.tar", body: good, state: store.StateRejected},
 	} {
 		h.put(c.key, c.body)
 		img := h.WaitEnded(c.key)
-		if img.State != store.StateRejected && img.State != store.StateViolation || c.state != "" && img.State != c.state ||
+		if img.State != store.StateRejected && img.State != store.StateViolation || c.state != "" &&
+			img.State != c.state ||
 			!strings.Contains(img.Reason, c.says) {
 			t.Errorf("%s: ended %s: %q; want %s naming %q", c.name, img.State, img.Reason, c.state, c.says)
 		}
@@ -101,23 +105,24 @@ func TestDistro(t *testing.T) {
 	h.Look()
 }
 
-// Messages that name no image of ours end without one: deleted, or, where they are about
-// another bucket or prefix, kept aside.
+// Messages without an image of this bucket and prefix are deleted, or quarantined if they
+// are about another bucket or prefix.
 func TestForeignMessages(t *testing.T) {
 	h := newHost(t)
 	h.Start()
-	h.first() // else the foreign ones were looked at as a slip of ours
+	h.makeFirst() // otherwise the daemon would suspect its own configuration
 	for _, text := range []string{
-		`{"Service":"Amazon S3","Event":"s3:TestEvent","Time":"2026-11-01T10:00:00.000Z","Bucket":"images-bucket","RequestId":"R1","HostId":"H1"}`,
-		`{"Records":[{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":"another"},"object":{"key":"images/x.tar","eTag":"e"}}}]}`,
-		`{"Records":[{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":"images-bucket"},"object":{"key":"other/x.tar","eTag":"e"}}}]}`,
-		`{"Records":[{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectRemoved:Delete","s3":{"bucket":{"name":"images-bucket"},"object":{"key":"images/x.tar","eTag":"e"}}}]}`,
-		`{"Records":[]}`,
+		fmt.Sprintf(`{"Service":"Amazon S3","Event":"s3:TestEvent","Time":"2026-11-01T10:00:00.000Z",`+
+			`"Bucket":%q,"RequestId":"R1","HostId":"H1"}`, h.Cloud.Name),
+		message(record("ObjectCreated:Put", "another", "images/x.tar", "e")),
+		message(record("ObjectCreated:Put", h.Cloud.Name, "other/x.tar", "e")),
+		message(record("ObjectRemoved:Delete", h.Cloud.Name, "images/x.tar", "e")),
+		message(),
 	} {
-		h.send(strings.ReplaceAll(text, "images-bucket", h.Cloud.Name))
+		h.send(text)
 	}
 	h.WaitDrained()
-	h.kept(2)
+	h.checkQuarantined(2)
 	images, err := h.Store.Images(t.Context())
 	h.Check(err)
 	if len(images) != 1 {
@@ -126,9 +131,8 @@ func TestForeignMessages(t *testing.T) {
 	h.Stop()
 }
 
-// kept checks how many messages are in quarantine: foreign ones are, unless they are to
-// be dropped.
-func (h *host) kept(want int) {
+// checkQuarantined checks how many messages are in quarantine.
+func (h *host) checkQuarantined(want int) {
 	h.T.Helper()
 	list, err := h.Store.QuarantinedAll(h.T.Context())
 	h.Check(err)
@@ -145,12 +149,10 @@ func TestSeveralRecords(t *testing.T) {
 	for i, body := range [][]byte{tarballs.RootFS("a", 3), tarballs.RootFS("b", 3), []byte("garbage")} {
 		key := fmt.Sprintf("images/%d.tar", i)
 		h.put(key, body)
-		records = append(records,
-			fmt.Sprintf(`{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":%q},"object":{"key":%q,"eTag":%q}}}`,
-				h.Cloud.Name, key, md5Hex(body)))
+		records = append(records, record("ObjectCreated:Put", h.Cloud.Name, key, md5Hex(body)))
 	}
 	h.Check(h.Cloud.Purge(t.Context()))
-	h.send(`{"Records":[` + strings.Join(records, ",") + `]}`)
+	h.send(message(records...))
 	h.Start()
 	h.WaitDrained()
 	for key, want := range map[string]store.State{

@@ -34,8 +34,8 @@ func (h *host) image(id int64) store.Image {
 	return img
 }
 
-// refused runs a command that must fail and say certain things.
-func (h *host) refused(args []string, says ...string) {
+// expectFailure runs a command that must fail and print these words.
+func (h *host) expectFailure(args []string, says ...string) {
 	h.T.Helper()
 	out, code := h.Try(args...)
 	for _, want := range says {
@@ -46,8 +46,8 @@ func (h *host) refused(args []string, says ...string) {
 	}
 }
 
-// tells runs a command that must succeed and say something.
-func (h *host) tells(want string, args ...string) {
+// expectOutput runs a command that must succeed and print want.
+func (h *host) expectOutput(want string, args ...string) {
 	h.T.Helper()
 	if out := h.Consumer(args...); !strings.Contains(out, want) {
 		h.T.Errorf("consumer %s: %s; want %q", strings.Join(args, " "), out, want)
@@ -55,8 +55,8 @@ func (h *host) tells(want string, args ...string) {
 }
 
 // Beside a running daemon: a snapshot is removed unless it is mounted, an image unless it
-// has snapshots or they may go with it; nothing that is told of them afterwards brings
-// them back, but `consumer submit`.
+// has snapshots or they may go with it. Afterwards only `consumer submit` brings them
+// back.
 func TestRemove(t *testing.T) {
 	h := newHost(t)
 	body := tarballs.RootFS("hello", 3)
@@ -66,7 +66,7 @@ func TestRemove(t *testing.T) {
 	a, b := h.WaitActive("images/a.tar"), h.WaitActive("images/b.tar")
 	h.Consumer("snapshot", "images/a.tar")
 	two := h.snapshots(a.ID)
-	h.refused([]string{"rm", "images/a.tar"}, two[0].Path, two[1].Path, "--force")
+	h.expectFailure([]string{"rm", "images/a.tar"}, two[0].Path, two[1].Path, "--force")
 
 	m, err := devmapper.MountDetached(two[1].Path, devmapper.MountInspect)
 	h.Check(err)
@@ -75,22 +75,22 @@ func TestRemove(t *testing.T) {
 		{"rm", two[1].Path},
 		{"rm", "--force", two[1].Path},
 	} {
-		h.refused(args, "in use", filepath.Base(two[1].Path))
+		h.expectFailure(args, "in use", filepath.Base(two[1].Path))
 	}
 	h.Check(m.Close())
 	if now := h.snapshots(a.ID); !slices.Equal(now, two) || h.image(a.ID).State != store.StateActive {
 		t.Errorf("after refusals: %+v, %+v", now, h.image(a.ID).Progress)
 	}
 	for _, sn := range two { // both are active still
-		if got := h.hello(sn.Path); got != "hello" {
+		if got := h.readHello(sn.Path); got != "hello" {
 			t.Errorf("%s reads %q", sn.Path, got)
 		}
 	}
 
-	h.tells("removed, devices", "rm", fmt.Sprintf("snapshot:%d", two[1].Device))
-	h.tells("removed already", "rm", two[1].Path)
-	h.tells("removed, devices", "rm", two[0].Path)
-	h.tells(fmt.Sprintf("device %d deleting", two[0].Device), "history", "images/a.tar")
+	h.expectOutput("removed, devices", "rm", fmt.Sprintf("snapshot:%d", two[1].Device))
+	h.expectOutput("removed already", "rm", two[1].Path)
+	h.expectOutput("removed, devices", "rm", two[0].Path)
+	h.expectOutput(fmt.Sprintf("device %d deleting", two[0].Device), "history", "images/a.tar")
 	h.put("images/a.tar", body)
 	h.WaitDrained()
 	if left := h.snapshots(a.ID); len(left) != 0 || h.image(a.ID).State != store.StateActive {
@@ -98,38 +98,39 @@ func TestRemove(t *testing.T) {
 	}
 	h.Consumer("snapshot", "images/a.tar")
 
-	h.tells(`"already_removed": false`, "rm", "--force", "--json", "images/a.tar")
-	h.tells("removed already", "rm", "images/a.tar")
-	h.tells("by an operator", "history", "images/a.tar")
-	h.tells("as sealed", "verify", "images/b.tar")
-	h.staysRemoved(a, body)
+	h.expectOutput(`"already_removed": false`, "rm", "--force", "--json", "images/a.tar")
+	h.expectOutput("removed already", "rm", "images/a.tar")
+	h.expectOutput("by an operator", "history", "images/a.tar")
+	h.expectOutput("as sealed", "verify", "images/b.tar")
+	h.checkStaysRemoved(a, body)
 
-	h.tells(fmt.Sprintf("image %d is pending", a.ID), "submit", "images/a.tar")
+	h.expectOutput(fmt.Sprintf("image %d is pending", a.ID), "submit", "images/a.tar")
 	if again := h.WaitActive("images/a.tar"); again.ID != a.ID || again.Tree.Digest != b.Tree.Digest {
 		t.Errorf("submitted again: %+v", again)
 	}
 	h.put("images/bad.tar", []byte("no archive"))
 	bad := h.WaitEnded("images/bad.tar")
-	h.tells("removed", "rm", "images/bad.tar")
-	h.tells("is pending", "submit", "images/bad.tar") // a second chance for one that was refused
+	h.expectOutput("removed", "rm", "images/bad.tar")
+	h.expectOutput("is pending", "submit", "images/bad.tar") // a second chance for one that was refused
 	if again := h.WaitEnded("images/bad.tar"); again.State != store.StateRejected || again.Attempt <= bad.Attempt {
 		t.Errorf("submitted again: %+v", again.Progress)
 	}
 	h.Stop()
 	h.Look()
-	h.tells("removed, devices", "rm", "--force", fmt.Sprint(b.ID)) // without a daemon
+	h.expectOutput("removed, devices", "rm", "--force", fmt.Sprint(b.ID)) // without a daemon
 	h.Look()
 }
 
-// staysRemoved tells of a removed image in every way but the operator's.
-func (h *host) staysRemoved(img store.Image, body []byte) {
+// checkStaysRemoved announces a removed image in every way except `consumer submit`, and
+// checks that it stays removed.
+func (h *host) checkStaysRemoved(img store.Image, body []byte) {
 	h.T.Helper()
 	before := h.events(img.ID)
 	for range 3 {
 		h.put(img.Key, body)
 	}
 	h.WaitDrained()
-	h.tells("0 enqueued", "backfill")
+	h.expectOutput("0 enqueued", "backfill")
 	h.Stop()
 	h.Start()
 	h.WaitRunning()
@@ -191,8 +192,8 @@ func (h *host) used() int64 {
 
 func mib(bytes int64) float64 { return float64(bytes) / (1 << 20) }
 
-// killedAt runs a command that must be killed at a failpoint.
-func (h *host) killedAt(at string, args ...string) {
+// runKilledAt runs a command that must be killed at a failpoint.
+func (h *host) runKilledAt(at string, args ...string) {
 	h.T.Helper()
 	cmd := exec.Command(h.Program(), args...)
 	cmd.Env = append(h.Environment(), "CIM_CRASH_AT="+at)
@@ -205,22 +206,23 @@ func (h *host) killedAt(at string, args ...string) {
 	}
 }
 
-// cut is a removal that is cut off at a point, and then once more.
-type cut struct {
+// killPoint is a removal that is cut off at a point, and then once more.
+type killPoint struct {
 	image  bool   // else its snapshot
 	at     string // failpoint
 	second string // command that is killed at the same failpoint, when the next device is there
 }
 
-// cuts are all the events of a removal.
-func cuts() []cut {
-	var list []cut
+// killPoints returns all the events of a removal.
+func killPoints() []killPoint {
+	var list []killPoint
 	for _, when := range []string{"before:", "after:"} {
-		list = append(list, cut{image: true, at: when + "removed::"}, cut{at: when + "removed:activate:deleting"})
+		list = append(list, killPoint{image: true, at: when + "removed::"},
+			killPoint{at: when + "removed:activate:deleting"})
 		for _, event := range []string{"device::deleting", "device::gone"} {
 			at := when + event
-			list = append(list, cut{at: at}, cut{image: true, at: at, second: "rm"},
-				cut{image: true, at: at, second: "run"})
+			list = append(list, killPoint{at: at}, killPoint{image: true, at: at, second: "rm"},
+				killPoint{image: true, at: at, second: "run"})
 		}
 	}
 	return list
@@ -231,7 +233,7 @@ func cuts() []cut {
 // event it is as if it had never been asked for.
 func TestRemoveKilled(t *testing.T) {
 	h := newHost(t)
-	list := cuts()
+	list := killPoints()
 	key := func(i int) string { return fmt.Sprintf("images/%d.tar", i) }
 	for i := range list {
 		h.put(key(i), tarballs.RootFS("hello", 3))
@@ -243,26 +245,26 @@ func TestRemoveKilled(t *testing.T) {
 	h.WaitDrained()
 	h.Stop()
 	for i, c := range list {
-		h.removeKilled(key(i), c)
+		h.checkRemovalKilled(key(i), c)
 	}
 	t.Logf("%d removals cut off", len(list))
 }
 
-// removeKilled has a removal killed, and then the second command; the next start must
-// finish it.
-func (h *host) removeKilled(key string, c cut) {
+// checkRemovalKilled kills a removal, and then the second command. The next start must
+// finish the removal.
+func (h *host) checkRemovalKilled(key string, c killPoint) {
 	h.T.Helper()
 	img := h.WaitActive(key)
 	rm := []string{"rm", h.snapshots(img.ID)[0].Path}
 	if c.image {
 		rm = []string{"rm", "--force", key}
 	}
-	h.killedAt(c.at, rm...)
+	h.runKilledAt(c.at, rm...)
 	switch c.second {
 	case "rm":
-		h.killedAt(c.at, rm...)
+		h.runKilledAt(c.at, rm...)
 	case "run":
-		h.killedAt(c.at, "run")
+		h.runKilledAt(c.at, "run")
 	}
 	h.Start()
 	h.WaitRunning()
@@ -275,7 +277,7 @@ func (h *host) removeKilled(key string, c cut) {
 		h.T.Errorf("%+v: image %s with the snapshots %+v", c, state, left)
 	}
 	want := map[bool]string{true: "removed, devices", false: "removed already"}[nothing]
-	h.tells(want, rm...)
+	h.expectOutput(want, rm...)
 }
 
 // Messages about an image that is removed meanwhile neither bring it back nor leave

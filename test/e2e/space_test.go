@@ -16,9 +16,9 @@ import (
 	tarballs "imagemanager.internal/test/images"
 )
 
-// smallDisk makes a host whose pool files, archives and database share one file system of
-// that many MiB, as they do by default.
-func smallDisk(t *testing.T, mib int64, env ...string) *host {
+// newSmallDiskHost makes a host whose pool files, archives and database share one file
+// system of that many MiB, as they do by default.
+func newSmallDiskHost(t *testing.T, mib int64, env ...string) *host {
 	t.Helper()
 	h := bareHost(t)
 	disk := disks.Loop(t, filepath.Join(t.TempDir(), "disk"), mib<<20)
@@ -46,8 +46,8 @@ type writer struct {
 	failed chan error
 }
 
-// writes lets a user write to an image's snapshot until end is called.
-func (h *host) writes(img store.Image) *writer {
+// startWriter writes to an image's snapshot, as its user, until finish is called.
+func (h *host) startWriter(img store.Image) *writer {
 	h.T.Helper()
 	mnt := h.T.TempDir()
 	h.Check(syscall.Mount(h.snapshots(img.ID)[0].Path, mnt, "ext4", 0, ""))
@@ -72,8 +72,8 @@ func (h *host) writes(img store.Image) *writer {
 	return w
 }
 
-// end stops the user and returns the first error that he saw.
-func (w *writer) end() error {
+// finish stops the writer and returns the first error that it saw.
+func (w *writer) finish() error {
 	close(w.stop)
 	return <-w.failed
 }
@@ -91,16 +91,16 @@ func appendSynced(name string, n int) error {
 // larger than what is free: users of other images' snapshots notice nothing, the pool
 // stays writable, and the space comes back by itself.
 func TestOneUploadFillsTheDisk(t *testing.T) {
-	h := smallDisk(t, 700)
+	h := newSmallDiskHost(t, 700)
 	h.Start()
-	user := h.writes(h.first())
+	user := h.startWriter(h.makeFirst())
 	before := h.free()
 	h.put("images/big.tar", tarballs.RootFS("x", 3, big(345)))
 	if img := h.WaitEnded("images/big.tar"); img.State != store.StateDead {
 		t.Errorf("an image for which there is no room: %+v", img.Progress)
 	}
 	h.WaitFor("its space comes back", func() bool { return h.free() > before-64 })
-	if err := user.end(); err != nil {
+	if err := user.finish(); err != nil {
 		t.Errorf("a user of another image's snapshot: %v", err)
 	}
 	if s, err := h.pool().Status(); err != nil || s.Mode != devmapper.ModeReadWrite || s.NeedsCheck {
@@ -117,9 +117,9 @@ func TestOneUploadFillsTheDisk(t *testing.T) {
 // unpack. What the unpack had written is given back although the journal cannot be
 // written; once there is room, the image is made.
 func TestDiskFilledInUnpack(t *testing.T) {
-	h := smallDisk(t, 700, "MAX_ATTEMPTS=10")
+	h := newSmallDiskHost(t, 700, "MAX_ATTEMPTS=10")
 	h.Start()
-	h.first()
+	h.makeFirst()
 	h.put("images/b.tar", tarballs.RootFS("hello", 3, big(100)))
 	h.waitEvent("images/b.tar", "step unpack formatted")
 	h.WaitFor("it has written a part", func() bool {
@@ -129,14 +129,14 @@ func TestDiskFilledInUnpack(t *testing.T) {
 	})
 	h.Signal(syscall.SIGSTOP)
 	hog := filepath.Join(h.State, "hog")
-	fill(t, hog)
+	fillDisk(t, hog)
 	h.Signal(syscall.SIGCONT)
 	h.waitEvent("images/b.tar", "undone unpack")
 	h.WaitFor("what it had written comes back", func() bool { return h.free() > 20 })
 	h.Check(os.Remove(hog))
 	h.WaitActive("images/b.tar")
 	for _, reason := range h.failures("images/b.tar") {
-		if !strings.Contains(reason, "STATE_MIN_FREE") { // that there is no room for it may be, until the file is gone
+		if !strings.Contains(reason, "STATE_MIN_FREE") { // allowed until the file is gone
 			t.Errorf("counted: %s", reason)
 		}
 	}
@@ -147,8 +147,8 @@ func TestDiskFilledInUnpack(t *testing.T) {
 	h.Look()
 }
 
-// fill takes all the space of a file system.
-func fill(t *testing.T, name string) {
+// fillDisk takes all the space of a file system.
+func fillDisk(t *testing.T, name string) {
 	t.Helper()
 	f, err := os.Create(name)
 	if err != nil {
@@ -170,7 +170,7 @@ func fill(t *testing.T, name string) {
 }
 
 // One bit of the archive rots between download and unpack, size and times as they were,
-// and the daemon starts anew: what is made is what was uploaded.
+// and the daemon is started again: the image is what was uploaded.
 func TestBitRotBeforeUnpack(t *testing.T) {
 	for name, where := range map[string]string{"a file's data": "0123456789", "a header": "etc/hello"} {
 		t.Run(name, func(t *testing.T) {
@@ -188,7 +188,7 @@ func TestBitRotBeforeUnpack(t *testing.T) {
 			flipBit(t, archives[0], where)
 			h.Start()
 			img := h.WaitActive("images/x.tar")
-			if got := h.hello(h.snapshots(img.ID)[0].Path); got != "0123456789" {
+			if got := h.readHello(h.snapshots(img.ID)[0].Path); got != "0123456789" {
 				t.Errorf("the snapshot holds %q, uploaded was %q", got, "0123456789")
 			}
 			h.WaitDrained()

@@ -52,7 +52,7 @@ func TestPausedProcess(t *testing.T) {
 	h := newHost(t, "SQS_VISIBILITY=10s")
 	h.Check(h.Cloud.Purge(t.Context())) // the test event
 	h.Start()
-	h.faulty().Fault(emulator.Fault{Op: "GetObject", Rate: 100_000, Times: 3})
+	h.emulator().Fault(emulator.Fault{Op: "GetObject", Rate: 100_000, Times: 3})
 	h.put("images/a.tar", tarballs.RootFS("hello", 150))
 	h.waitEvent("images/a.tar", "begun download")
 	h.Signal(syscall.SIGSTOP)
@@ -81,7 +81,7 @@ func TestBareEnvironment(t *testing.T) {
 		return slices.Contains([]string{"HOME", "PATH", "USER", "TMPDIR"}, name)
 	})
 	h.StartAs(cmd)
-	h.serves(h.first())
+	h.checkReadable(h.makeFirst())
 	h.WaitDrained()
 	h.Stop()
 	h.Look()
@@ -94,7 +94,7 @@ func TestFewDescriptors(t *testing.T) {
 	for i := range 12 {
 		h.put(fmt.Sprintf("images/%02d.tar", i), tarballs.RootFS("hello", 3, big(18)))
 	}
-	h.WaitLonger(time.Minute, "all are active", func() bool { return h.count(store.StateActive) == 12 })
+	h.WaitLonger(time.Minute, "all are active", func() bool { return h.countImages(store.StateActive) == 12 })
 	h.WaitDrained()
 	h.Stop()
 	h.Look()
@@ -106,10 +106,10 @@ func TestUmask(t *testing.T) {
 		t.Run(mask, func(t *testing.T) {
 			h := newHost(t, "MAX_ATTEMPTS=2")
 			h.StartAs(exec.Command("sh", "-c", `umask `+mask+`; exec "$0" run`, h.Program()))
-			img := h.first()
+			img := h.makeFirst()
 			h.WaitDrained()
 			h.Stop()
-			h.serves(img)
+			h.checkReadable(img)
 			h.Consumer("verify", "--all")
 			h.Look()
 		})
@@ -131,7 +131,7 @@ func TestLogReaderGone(t *testing.T) {
 	for lines.Scan() && !strings.Contains(lines.Text(), `"message":"running"`) {
 	}
 	h.Check(errors.Join(lines.Err(), r.Close()))
-	h.serves(h.first())
+	h.checkReadable(h.makeFirst())
 	h.WaitDrained()
 	h.Signal(syscall.SIGTERM)
 	<-h.Done()
@@ -158,7 +158,7 @@ func TestLogUnwritable(t *testing.T) {
 		h.StartAs(cmd)
 		key := fmt.Sprintf("images/%d.tar", i)
 		h.put(key, tarballs.RootFS("hello", 3))
-		h.serves(h.WaitActive(key))
+		h.checkReadable(h.WaitActive(key))
 		h.WaitDrained()
 		h.Signal(syscall.SIGTERM)
 		<-h.Done()
@@ -186,11 +186,11 @@ func TestLogReaderStuck(t *testing.T) {
 	cmd := exec.Command(h.Program(), "run")
 	cmd.Stderr = w
 	h.StartAs(cmd)
-	h.serves(h.first())
+	h.checkReadable(h.makeFirst())
 	h.WaitDrained()
 	go func() { _, _ = io.Copy(io.Discard, io.LimitReader(r, 1<<16)) }() // what filled it
 	h.put("images/b.tar", tarballs.RootFS("hello", 3))
-	h.serves(h.WaitActive("images/b.tar"))
+	h.checkReadable(h.WaitActive("images/b.tar"))
 	h.WaitDrained()
 	h.Signal(syscall.SIGTERM)
 	<-h.Done()
@@ -249,7 +249,7 @@ func TestStartWaitsForACommand(t *testing.T) {
 	h.Start()
 	h.waitLogged("waiting for another process", 2)
 	unlock()
-	h.serves(h.first())
+	h.checkReadable(h.makeFirst())
 	h.WaitDrained()
 	h.Stop()
 	h.Look()
@@ -260,7 +260,7 @@ func TestStartWaitsForACommand(t *testing.T) {
 func TestStartsBesideCommands(t *testing.T) {
 	h := newHost(t)
 	h.Start()
-	h.first()
+	h.makeFirst()
 	h.WaitDrained()
 	h.Stop()
 	for _, args := range [][]string{{"reconcile", "--dry-run"}, {"status"}, {"verify", "--all"}} {

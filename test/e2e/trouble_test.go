@@ -20,13 +20,13 @@ import (
 	tarballs "imagemanager.internal/test/images"
 )
 
-// big is a file of so many MiB.
+// big returns a file of that many MiB.
 func big(mib int) tarballs.Entry {
 	return tarballs.Entry{Name: "var/big", Body: strings.Repeat("0123456789abcdef", mib<<16), Mode: 0o644}
 }
 
-// waitPaused waits for /readyz to say why nothing is taken, and checks how long after
-// since that was logged.
+// waitPaused waits for /readyz to say why intake is paused, and checks how long after
+// since this was logged.
 func (h *host) waitPaused(since time.Time, why string) {
 	h.T.Helper()
 	h.WaitFor("/readyz says "+why, func() bool {
@@ -36,7 +36,7 @@ func (h *host) waitPaused(since time.Time, why string) {
 	h.T.Logf("/readyz says it %s after the cause", time.Since(since).Round(time.Millisecond))
 }
 
-// waitResumed waits for /readyz to say that work is taken.
+// waitResumed waits for /readyz to say that intake runs.
 func (h *host) waitResumed() {
 	h.T.Helper()
 	h.WaitFor("/readyz says ok", func() bool {
@@ -45,21 +45,21 @@ func (h *host) waitResumed() {
 	})
 }
 
-// serves checks that the image's snapshot reads as it should.
-func (h *host) serves(img store.Image) {
+// checkReadable checks that the image has one snapshot with the right content.
+func (h *host) checkReadable(img store.Image) {
 	h.T.Helper()
 	snapshots, err := h.Store.SnapshotsOf(h.T.Context(), img.ID)
 	h.Check(err)
 	if len(snapshots) != 1 {
 		h.T.Fatalf("%d snapshots", len(snapshots))
 	}
-	if got := h.hello(snapshots[0].Path); got != "hello" {
+	if got := h.readHello(snapshots[0].Path); got != "hello" {
 		h.T.Errorf("the snapshot reads %q", got)
 	}
 }
 
-// uncounted checks that no failure was counted against a key's image.
-func (h *host) uncounted(key string) {
+// checkNoFailures checks that no failure was counted against a key's image.
+func (h *host) checkNoFailures(key string) {
 	h.T.Helper()
 	for _, reason := range h.failures(key) {
 		h.T.Errorf("%s: counted: %s", key, reason)
@@ -73,7 +73,7 @@ func TestPoolFullInUnpack(t *testing.T) {
 	h := newSizedHost(t, "192MiB")
 	pool := h.pool()
 	h.Start()
-	img := h.first()
+	img := h.makeFirst()
 	h.Check(pool.CreateThin(1000))
 	h.unclaimed["thin_device"] = 1
 	path, err := pool.Activate(1000, devmapper.KindSnapshot, 1<<30, false)
@@ -81,16 +81,16 @@ func TestPoolFullInUnpack(t *testing.T) {
 	h.put("images/b.tar", tarballs.RootFS("world", 1500, big(60)))
 	h.waitEvent("images/b.tar", "step unpack formatted")
 	h.Signal(syscall.SIGSTOP) // it is not to be faster
-	exhaust(t, path)
+	fillDevice(t, path)
 	h.Signal(syscall.SIGCONT)
 	since := time.Now()
 	h.waitPaused(since, "`consumer pool grow --data-size`")
-	h.serves(img)
+	h.checkReadable(img)
 	h.waitEvent("images/b.tar", "undone unpack")
 	h.Consumer("pool", "grow", "--data-size", "1GiB")
 	h.WaitActive("images/b.tar")
 	h.waitResumed()
-	h.uncounted("images/b.tar")
+	h.checkNoFailures("images/b.tar")
 	h.Check(pool.Discard(1000))
 	h.Check(pool.Deactivate(1000))
 	h.WaitDrained()
@@ -101,15 +101,15 @@ func TestPoolFullInUnpack(t *testing.T) {
 	h.Look()
 }
 
-// first makes an image that is active, and stays so whatever happens.
-func (h *host) first() store.Image {
+// makeFirst makes images/a.tar, an active image that must stay active in the test.
+func (h *host) makeFirst() store.Image {
 	h.T.Helper()
 	h.put("images/a.tar", tarballs.RootFS("hello", 3))
 	return h.WaitActive("images/a.tar")
 }
 
-// exhaust writes to a device until that fails.
-func exhaust(t *testing.T, path string) {
+// fillDevice writes to a device until a write fails.
+func fillDevice(t *testing.T, path string) {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_WRONLY|syscall.O_SYNC, 0)
 	if err != nil {
@@ -133,12 +133,12 @@ func TestMetadataFull(t *testing.T) {
 	h.install(poolName(t), "8GiB", []string{"POOL_MIN_FREE_METADATA=0"}, "--metadata-size", "2MiB")
 	pool := h.pool()
 	h.Start()
-	img := h.first()
+	img := h.makeFirst()
 	h.WaitDrained()
-	exhaustMetadata(h, pool)
+	fillMetadata(h, pool)
 	since := time.Now()
 	h.waitPaused(since, "`consumer pool repair`")
-	h.serves(img)
+	h.checkReadable(img)
 	h.put("images/b.tar", tarballs.RootFS("world", 3))
 	h.Stop()
 	h.Consumer("pool", "repair", "--metadata-size", "32MiB")
@@ -153,15 +153,15 @@ func TestMetadataFull(t *testing.T) {
 	h.unclaimed["thin_device"] = 0
 	h.Start()
 	h.WaitActive("images/b.tar")
-	h.uncounted("images/b.tar")
+	h.checkNoFailures("images/b.tar")
 	h.WaitDrained()
 	h.Stop()
-	h.serves(img)
+	h.checkReadable(img)
 	h.Look()
 }
 
-// exhaustMetadata makes thin devices until the metadata are full.
-func exhaustMetadata(h *host, pool *devmapper.Pool) {
+// fillMetadata makes thin devices until the metadata are full.
+func fillMetadata(h *host, pool *devmapper.Pool) {
 	h.T.Helper()
 	h.unclaimed["thin_device"] = manyForeign
 	for id := devmapper.ID(1000); ; id++ {
@@ -173,9 +173,9 @@ func exhaustMetadata(h *host, pool *devmapper.Pool) {
 	}
 }
 
-// smallHost is a host whose state directory is a file system of its own, so small that it
-// can be filled, and does not hold the pool.
-func smallHost(t *testing.T, env ...string) (h *host, filler string) {
+// newSmallStateHost is a host whose state directory is a file system of its own, so small
+// that it can be filled, and does not hold the pool.
+func newSmallStateHost(t *testing.T, env ...string) (h *host, filler string) {
 	t.Helper()
 	h = bareHost(t)
 	files, dir := t.TempDir(), filepath.Join(h.dir(), "state")
@@ -189,8 +189,8 @@ func smallHost(t *testing.T, env ...string) (h *host, filler string) {
 	return h, filepath.Join(dir, "filler")
 }
 
-// fillUp writes a file until the file system has only so many bytes left.
-func fillUp(h *host, filler string, leave int64) {
+// fillDiskUpTo writes a file until the file system has only leave bytes left.
+func fillDiskUpTo(h *host, filler string, leave int64) {
 	h.T.Helper()
 	f, err := os.Create(filler)
 	h.Check(err)
@@ -213,19 +213,19 @@ func fillUp(h *host, filler string, leave int64) {
 // A disk that is low on space under archives and database pauses intake before it is
 // full, and once there is room again all goes on.
 func TestDiskLow(t *testing.T) {
-	h, filler := smallHost(t, "STATE_MIN_FREE=64MiB")
+	h, filler := newSmallStateHost(t, "STATE_MIN_FREE=64MiB")
 	h.Start()
-	img := h.first()
+	img := h.makeFirst()
 	h.WaitDrained()
-	fillUp(h, filler, 32<<20)
+	fillDiskUpTo(h, filler, 32<<20)
 	since := time.Now()
 	h.waitPaused(since, "STATE_MIN_FREE")
 	h.put("images/b.tar", tarballs.RootFS("world", 3))
-	h.serves(img)
+	h.checkReadable(img)
 	h.Check(os.Remove(filler))
 	h.WaitActive("images/b.tar")
 	h.waitResumed()
-	h.uncounted("images/b.tar")
+	h.checkNoFailures("images/b.tar")
 	h.WaitDrained()
 	h.Stop()
 	h.Look()
@@ -235,17 +235,17 @@ func TestDiskLow(t *testing.T) {
 // the middle of the work. Nothing is lost, nothing is counted, the snapshot serves on,
 // and once there is room again all goes on by itself.
 func TestDiskFull(t *testing.T) {
-	h, filler := smallHost(t, "STATE_MIN_FREE=0")
+	h, filler := newSmallStateHost(t, "STATE_MIN_FREE=0")
 	h.Start()
-	img := h.first()
+	img := h.makeFirst()
 	h.WaitDrained()
 	since := time.Now()
-	fillUp(h, filler, 0)
+	fillDiskUpTo(h, filler, 0)
 	for i := range 3 {
 		h.put(fmt.Sprintf("images/b%d.tar", i), tarballs.RootFS("world", 300))
 	}
 	h.waitPaused(since, "disk is low on space")
-	h.serves(img)
+	h.checkReadable(img)
 	h.Check(os.Remove(filler))
 	for i := range 3 {
 		h.WaitActive(fmt.Sprintf("images/b%d.tar", i))
@@ -264,25 +264,26 @@ func TestReservation(t *testing.T) {
 	for _, key := range []string{"images/a.tar", "images/b.tar"} {
 		h.put(key, tarballs.RootFS("hello", 3, big(50)))
 	}
-	h.WaitFor("one is active and one put off", func() bool { return h.count(store.StateActive) == 1 && h.putOff() > 0 })
+	h.WaitFor("one is active and one put off",
+		func() bool { return h.countImages(store.StateActive) == 1 && h.countPostponed() > 0 })
 	h.Consumer("pool", "grow", "--data-size", "1GiB")
-	h.WaitFor("both are active", func() bool { return h.count(store.StateActive) == 2 })
+	h.WaitFor("both are active", func() bool { return h.countImages(store.StateActive) == 2 })
 	h.WaitDrained()
 	h.Stop()
 	h.Look()
 }
 
-// count counts the images in a state.
-func (h *host) count(st store.State) int {
+// countImages counts the images in a state.
+func (h *host) countImages(st store.State) int {
 	h.T.Helper()
 	counts, err := h.Store.Counts(h.T.Context())
 	h.Check(err)
 	return counts[st]
 }
 
-// putOff counts the failed attempts of both images, which must all say that there is no
-// room for the image.
-func (h *host) putOff() int {
+// countPostponed counts the failed attempts of both images. Each must say that the pool
+// is low on space.
+func (h *host) countPostponed() int {
 	h.T.Helper()
 	reasons := append(h.failures("images/a.tar"), h.failures("images/b.tar")...)
 	for _, reason := range reasons {
@@ -293,12 +294,12 @@ func (h *host) putOff() int {
 	return len(reasons)
 }
 
-// Another program holds the database's write lock for longer than anybody waits for it:
-// nothing is counted, and all is made afterwards.
+// Another program holds the database's write lock for longer than the daemon waits for
+// it: no failure is counted, and every image is made afterwards.
 func TestDatabaseLocked(t *testing.T) {
 	h := newHost(t, "MAX_ATTEMPTS=1")
 	h.Start()
-	h.first()
+	h.makeFirst()
 	h.WaitDrained()
 	db, err := sql.Open("sqlite3", h.Database())
 	h.Check(err)
@@ -321,7 +322,7 @@ func TestDatabaseLocked(t *testing.T) {
 	h.Check(conn.Close())
 	for _, key := range keys {
 		h.WaitActive(key)
-		h.uncounted(key)
+		h.checkNoFailures(key)
 	}
 	h.WaitDrained()
 	h.Stop()

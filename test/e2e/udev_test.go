@@ -11,7 +11,7 @@ import (
 	tarballs "imagemanager.internal/test/images"
 )
 
-// needUdevd skips unless a udevd is promised that may be held up, as by `make test-udev`.
+// needUdevd skips the test without a udevd that may be stopped, as `make test-udev` has.
 func needUdevd(t *testing.T) (udevadm func(args ...string)) {
 	t.Helper()
 	if os.Getenv("CIM_REQUIRE_UDEV") != "1" {
@@ -25,23 +25,23 @@ func needUdevd(t *testing.T) (udevadm func(args ...string)) {
 	}
 }
 
-// queue has udevd work on events, or hold them up. It is told several times: a message
-// that comes before it has set up the connection it ignores ("invalid sender uid").
-func queue(udevadm func(args ...string), what string) {
+// setUdevdQueue lets udevd process events, or stops it. The command is repeated: udevd
+// ignores messages that come before it has set up the connection ("invalid sender uid").
+func setUdevdQueue(udevadm func(args ...string), what string) {
 	for range 3 {
 		udevadm("control", "--"+what+"-exec-queue")
 	}
 }
 
-// stumble has udevd fall behind and catch up again until stop is called.
-func stumble(udevadm func(args ...string)) (stop func()) {
+// keepUdevdBehind stops and continues udevd's queue until stop is called.
+func keepUdevdBehind(udevadm func(args ...string)) (stop func()) {
 	enough, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
 		for {
-			queue(udevadm, "stop")
+			setUdevdQueue(udevadm, "stop")
 			<-time.After(1500 * time.Millisecond)
-			queue(udevadm, "start")
+			setUdevdQueue(udevadm, "start")
 			select {
 			case <-enough:
 				return
@@ -60,7 +60,7 @@ func TestUdevdBehind(t *testing.T) {
 	h := newHost(t)
 	h.Start()
 	h.WaitRunning()
-	stop := stumble(udevadm)
+	stop := keepUdevdBehind(udevadm)
 	const n = 16
 	key := func(i int) string { return fmt.Sprintf("images/%02d.tar", i) }
 	for i := range n {
@@ -72,7 +72,8 @@ func TestUdevdBehind(t *testing.T) {
 			h.Consumer("rm", "--force", key(i-2))
 		}
 	}
-	h.WaitFor("all images end", func() bool { return h.count(store.StateActive)+h.count(store.StateRemoved) == n })
+	h.WaitFor("all images end",
+		func() bool { return h.countImages(store.StateActive)+h.countImages(store.StateRemoved) == n })
 	stop()
 	for i := range n {
 		for _, reason := range h.failures(key(i)) {

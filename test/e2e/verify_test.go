@@ -31,7 +31,7 @@ func TestVerify(t *testing.T) {
 		t.Errorf("verify: %s", out)
 	}
 	h.put("images/a.tar", []byte("no archive")) // the newest version of the key, and refused
-	h.WaitFor("it is refused", func() bool { return h.count(store.StateRejected) == 1 })
+	h.WaitFor("it is refused", func() bool { return h.countImages(store.StateRejected) == 1 })
 	for _, args := range [][]string{{"verify", "--json", "images/a.tar"}, {"snapshot", "--json", "images/a.tar"}} {
 		if out := h.Consumer(args...); !strings.Contains(out, fmt.Sprintf(`"image_id": %d`, img.ID)) {
 			t.Errorf("%v: %s", args, out)
@@ -49,8 +49,7 @@ func TestVerify(t *testing.T) {
 	h.Look()
 }
 
-// plant overwrites the beginning of a text on an image's device, behind the file system's
-// back.
+// plant overwrites the beginning of a text on an image's device, without the file system.
 func (h *host) plant(device int64, text, with string) {
 	h.T.Helper()
 	pool, err := invariants.OpenPool(h.T.Context(), h.Store)
@@ -136,7 +135,7 @@ func TestViolationsAndPolicies(t *testing.T) {
 	h.Look()
 }
 
-// verdictsOf is what `verify --all --json` says of each image, by its key.
+// verdictsOf returns what `verify --all --json` says of each image, by its key.
 func (h *host) verdictsOf(wantCode int) map[string]string {
 	h.T.Helper()
 	out, code := h.Try("verify", "--all", "--json")
@@ -164,8 +163,8 @@ func (h *host) verdictsOf(wantCode int) map[string]string {
 	return is
 }
 
-// An image that cannot be read, and one that cannot be looked at because somebody has its
-// device, keep nobody from the others. The first is a loss, the second is none.
+// An image that cannot be read, and one whose device another program holds, do not stop
+// the verification of the others. Only the first is a loss.
 func TestVerifyGoesOn(t *testing.T) {
 	h := newHost(t)
 	h.Start()
@@ -221,7 +220,7 @@ func TestVerifyLetsOthersIn(t *testing.T) {
 	for i := range 12 {
 		h.put(fmt.Sprintf("images/%d.tar", i), tarballs.RootFS("hello", 3, big(4)))
 	}
-	h.WaitFor("all are active", func() bool { return h.count(store.StateActive) == 12 })
+	h.WaitFor("all are active", func() bool { return h.countImages(store.StateActive) == 12 })
 	h.WaitDrained()
 	verify := exec.Command(h.Program(), "verify", "--all")
 	verify.Env = h.Environment()

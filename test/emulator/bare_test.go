@@ -98,7 +98,8 @@ func TestSuiteOutlivesBareAnswers(t *testing.T) {
 		"elements": {
 			bare: bare{elements: regexp.MustCompile(
 				`<(CreationDate|ETag|Id|IsLatest|IsTruncated|Key|KeyCount|LastModified|NextMarker|PartNumber|` +
-					`Size|StorageClass|Value|VersionId)>[^<]*</[A-Za-z]+>|<Filter>.*</Filter>|<QueueConfiguration>.*</QueueConfiguration>`)},
+					`Size|StorageClass|Value|VersionId)>[^<]*</[A-Za-z]+>|` +
+					`<Filter>.*</Filter>|<QueueConfiguration>.*</QueueConfiguration>`)},
 			tests: []string{
 				"TestBuckets", "TestListing", "TestMultipart", "TestNotifications", "TestTagging",
 				"TestVersions",

@@ -115,7 +115,8 @@ func requested(r *http.Request) (a algorithm, ok bool, err error) {
 	switch {
 	case trailer == "" && r.Header.Get("X-Amz-Sdk-Checksum-Algorithm") != "":
 		return algorithm{}, false,
-			errInvalidRequest.with("x-amz-sdk-checksum-algorithm specified, but no corresponding x-amz-checksum-* or x-amz-trailer headers were found.")
+			errInvalidRequest.with("x-amz-sdk-checksum-algorithm specified, but no " +
+				"corresponding x-amz-checksum-* or x-amz-trailer headers were found.")
 	case trailer == "":
 		return byDefault, false, nil
 	}

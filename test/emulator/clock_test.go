@@ -19,18 +19,18 @@ import (
 	"imagemanager.internal/test/emulator"
 )
 
-func stopped(t *testing.T) (*world, *emulator.ManualClock) {
+func stopped(t *testing.T) (*testbed, *emulator.ManualClock) {
 	clock := emulator.NewManualClock(time.Date(2026, 11, 1, 10, 0, 0, 0, time.UTC))
 	return emulated(t, emulator.Config{Clock: clock}), clock
 }
 
-func (w *world) extend(q string, handle *string, seconds int32) error {
+func (w *testbed) extend(q string, handle *string, seconds int32) error {
 	_, err := w.sqs.ChangeMessageVisibility(w.t.Context(),
 		&sqs.ChangeMessageVisibilityInput{QueueUrl: &q, ReceiptHandle: handle, VisibilityTimeout: seconds})
 	return err
 }
 
-func (w *world) remove(q string, handle *string) {
+func (w *testbed) remove(q string, handle *string) {
 	w.t.Helper()
 	_, err := w.sqs.DeleteMessage(w.t.Context(), &sqs.DeleteMessageInput{QueueUrl: &q, ReceiptHandle: handle})
 	w.check(err)
@@ -158,7 +158,7 @@ func TestForgedHandles(t *testing.T) {
 
 // poll receives in the background, for up to 20 seconds; the channel gives what came, and
 // is closed after an error.
-func (w *world) poll(ctx context.Context, q string) <-chan []types.Message {
+func (w *testbed) poll(ctx context.Context, q string) <-chan []types.Message {
 	got := make(chan []types.Message, 1)
 	go func() {
 		out, err := w.sqs.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{QueueUrl: &q, WaitTimeSeconds: 20})

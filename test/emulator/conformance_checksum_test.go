@@ -46,7 +46,7 @@ func claim(p *types.CompletedPart, alg types.ChecksumAlgorithm, value string) {
 }
 
 // singlePart begins an upload and uploads its one part.
-func (w *world) singlePart(b, key, text string, create s3.CreateMultipartUploadInput, alg types.ChecksumAlgorithm,
+func (w *testbed) singlePart(b, key, text string, create s3.CreateMultipartUploadInput, alg types.ChecksumAlgorithm,
 	options ...func(*s3.Options),
 ) (*s3.CompleteMultipartUploadInput, *s3.UploadPartOutput, error) {
 	w.t.Helper()
@@ -71,7 +71,7 @@ func (w *world) singlePart(b, key, text string, create s3.CreateMultipartUploadI
 // of LocalStack, the class TestS3MultipartUploadChecksum, 2026-02-21. The "null checksum
 // mode" of its messages is an upload that was begun without an algorithm.
 func TestMultipartChecksums(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	b := w.newBucket()
 	const text = "one part"
 	crc, wrong := checksumOf("CRC32C", text), checksumOf("CRC32C", "another part")
@@ -125,7 +125,9 @@ func TestMultipartChecksums(t *testing.T) {
 		},
 		"none declared, the size": {
 			create: plain,
-			say:    changes{func(in *s3.CompleteMultipartUploadInput) { in.MpuObjectSize = aws.Int64(int64(len(text))) }},
+			say: changes{func(in *s3.CompleteMultipartUploadInput) {
+				in.MpuObjectSize = aws.Int64(int64(len(text)))
+			}},
 		},
 		"none declared, a wrong size": {
 			create: plain, want: "InvalidRequest",
@@ -201,7 +203,7 @@ func TestMultipartChecksums(t *testing.T) {
 }
 
 func TestMultipartChecksumAnswers(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	b := w.newBucket()
 	t.Run("without an algorithm, each answer has what AWS gives it", func(t *testing.T) {
 		w := w.in(t)

@@ -37,7 +37,7 @@ func (s secret) put(b, key, content string) *s3.PutObjectInput {
 // What AWS answers was recorded with it: tests/aws/services/s3/test_s3.snapshot.json
 // of LocalStack, the class TestS3SSECEncryption, 2026-02-21.
 func TestCustomerKeys(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	b := w.newBucket()
 	right, other := newSecret("k", 32), newSecret("o", 32)
 	put, err := w.s3.PutObject(t.Context(), right.put(b, "secret", "content"))
@@ -117,7 +117,7 @@ func TestCustomerKeys(t *testing.T) {
 	t.Run("in parts", func(t *testing.T) { secretParts(t, w.in(t), b, right, other) })
 }
 
-func copiedSecret(w *world, b string, right secret) {
+func copiedSecret(w *testbed, b string, right secret) {
 	in := &s3.CopyObjectInput{Bucket: &b, Key: aws.String("opened"), CopySource: aws.String(b + "/secret")}
 	_, err := w.s3.CopyObject(w.t.Context(), in)
 	refused(w.t, err, "InvalidRequest")
@@ -134,7 +134,7 @@ func copiedSecret(w *world, b string, right secret) {
 }
 
 // secretParts uploads an object in parts, each of which must have the key.
-func secretParts(t *testing.T, w *world, b string, right, other secret) {
+func secretParts(t *testing.T, w *testbed, b string, right, other secret) {
 	key := aws.String("secret parts")
 	up, err := w.s3.CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{
 		Bucket: &b, Key: key, SSECustomerAlgorithm: right.algorithm, SSECustomerKey: right.key,
@@ -170,7 +170,7 @@ func secretParts(t *testing.T, w *world, b string, right, other secret) {
 
 // S3 encrypts everything with a key of its own, and says so.
 func TestEncryptionIsSaid(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	b := w.newBucket()
 	said := map[string]types.ServerSideEncryption{"put": w.put(b, "k", "x").ServerSideEncryption}
 	_, get := w.get(&s3.GetObjectInput{Bucket: &b, Key: aws.String("k")})

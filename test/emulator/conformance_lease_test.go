@@ -10,17 +10,17 @@ import (
 )
 
 func TestLease(t *testing.T) {
-	change := func(w *world, q string, handle *string, seconds int32) error {
+	change := func(w *testbed, q string, handle *string, seconds int32) error {
 		_, err := w.sqs.ChangeMessageVisibility(w.t.Context(),
 			&sqs.ChangeMessageVisibilityInput{QueueUrl: &q, ReceiptHandle: handle, VisibilityTimeout: seconds})
 		return err
 	}
-	remove := func(w *world, q string, handle *string) error {
+	remove := func(w *testbed, q string, handle *string) error {
 		_, err := w.sqs.DeleteMessage(w.t.Context(), &sqs.DeleteMessageInput{QueueUrl: &q, ReceiptHandle: handle})
 		return err
 	}
 	checks{
-		"delete": func(_ *testing.T, w *world) {
+		"delete": func(_ *testing.T, w *testbed) {
 			q := w.newQueue(nil)
 			w.send(q, "a")
 			m := w.one(q, 1)
@@ -28,7 +28,7 @@ func TestLease(t *testing.T) {
 			w.counts(q, 0, 0)
 			w.check(remove(w, q, m.ReceiptHandle)) // again is no error
 		},
-		"an expired handle that is the latest still deletes": func(t *testing.T, w *world) {
+		"an expired handle that is the latest still deletes": func(t *testing.T, w *testbed) {
 			q := w.newQueue(nil)
 			w.send(q, "a")
 			m := w.one(q, 1)
@@ -38,7 +38,7 @@ func TestLease(t *testing.T) {
 				t.Errorf("received %v", got)
 			}
 		},
-		"visibility 0 gives it back at once": func(t *testing.T, w *world) {
+		"visibility 0 gives it back at once": func(t *testing.T, w *testbed) {
 			q := w.newQueue(nil)
 			w.send(q, "a")
 			m := w.one(q, 300)
@@ -47,7 +47,7 @@ func TestLease(t *testing.T) {
 				t.Errorf("attributes %v", again.Attributes)
 			}
 		},
-		"extended, it stays away": func(t *testing.T, w *world) {
+		"extended, it stays away": func(t *testing.T, w *testbed) {
 			q := w.newQueue(nil)
 			w.send(q, "a")
 			m := w.one(q, 1)
@@ -56,19 +56,19 @@ func TestLease(t *testing.T) {
 				t.Errorf("received %v", got)
 			}
 		},
-		"extended too late, nobody else having it, is no error": func(_ *testing.T, w *world) {
+		"extended too late, nobody else having it, is no error": func(_ *testing.T, w *testbed) {
 			q := w.newQueue(nil)
 			w.send(q, "a")
 			m := w.one(q, 1)
 			w.counts(q, 1, 0)
 			w.check(change(w, q, m.ReceiptHandle, 300)) // whether it hides the message again is not known of AWS
 		},
-		"nonsense is no handle": func(t *testing.T, w *world) {
+		"nonsense is no handle": func(t *testing.T, w *testbed) {
 			q := w.newQueue(nil)
 			failed[*types.ReceiptHandleIsInvalid](t, remove(w, q, aws.String("nonsense")))
 			failed[*types.ReceiptHandleIsInvalid](t, change(w, q, aws.String("nonsense"), 10))
 		},
-		"after a delete the lease is lost": func(t *testing.T, w *world) {
+		"after a delete the lease is lost": func(t *testing.T, w *testbed) {
 			q := w.newQueue(nil)
 			w.send(q, "a")
 			m := w.one(q, 30)
@@ -80,7 +80,7 @@ func TestLease(t *testing.T) {
 				t.Errorf("status %d", status(err))
 			}
 		},
-		"beyond 12 hours from the receive is refused": func(t *testing.T, w *world) {
+		"beyond 12 hours from the receive is refused": func(t *testing.T, w *testbed) {
 			q := w.newQueue(nil)
 			w.send(q, "a")
 			m := w.one(q, 30)
@@ -91,7 +91,7 @@ func TestLease(t *testing.T) {
 
 func TestBatches(t *testing.T) {
 	checks{
-		"good and bad entries in one answer": func(t *testing.T, w *world) {
+		"good and bad entries in one answer": func(t *testing.T, w *testbed) {
 			q := w.newQueue(nil)
 			w.send(q, "a")
 			m := w.one(q, 30)
@@ -108,7 +108,7 @@ func TestBatches(t *testing.T) {
 			}
 			w.counts(q, 0, 0)
 		},
-		"visibility in a batch": func(t *testing.T, w *world) {
+		"visibility in a batch": func(t *testing.T, w *testbed) {
 			q := w.newQueue(nil)
 			w.send(q, "a")
 			m := w.one(q, 300)
@@ -126,7 +126,7 @@ func TestBatches(t *testing.T) {
 			}
 			w.one(q, 30)
 		},
-		"send in a batch": func(t *testing.T, w *world) {
+		"send in a batch": func(t *testing.T, w *testbed) {
 			q := w.newQueue(nil)
 			out, err := w.sqs.SendMessageBatch(t.Context(),
 				&sqs.SendMessageBatchInput{QueueUrl: &q, Entries: []types.SendMessageBatchRequestEntry{
@@ -139,7 +139,7 @@ func TestBatches(t *testing.T) {
 				t.Errorf("got %+v", out)
 			}
 		},
-		"what is wrong with a batch as a whole": func(t *testing.T, w *world) {
+		"what is wrong with a batch as a whole": func(t *testing.T, w *testbed) {
 			q := w.newQueue(nil)
 			try := func(ids ...string) error {
 				var entries []types.DeleteMessageBatchRequestEntry
@@ -162,7 +162,7 @@ func TestBatches(t *testing.T) {
 }
 
 // redriven is a queue whose messages go to another after so many receives.
-func (w *world) redriven(receives int) (queue, dead string) {
+func (w *testbed) redriven(receives int) (queue, dead string) {
 	w.t.Helper()
 	dead = w.newQueue(nil)
 	policy, err := json.Marshal(map[string]any{
@@ -174,7 +174,7 @@ func (w *world) redriven(receives int) (queue, dead string) {
 }
 
 // kill sends a message and receives it until it is dead.
-func (w *world) kill(queue, dead string, receives int) (id string, m types.Message) {
+func (w *testbed) kill(queue, dead string, receives int) (id string, m types.Message) {
 	w.t.Helper()
 	id = w.send(queue, "poison")
 	for range receives {
@@ -189,7 +189,7 @@ func (w *world) kill(queue, dead string, receives int) (id string, m types.Messa
 
 func TestDeadLetters(t *testing.T) {
 	checks{
-		"after so many receives it moves, with its id and its source": func(t *testing.T, w *world) {
+		"after so many receives it moves, with its id and its source": func(t *testing.T, w *testbed) {
 			q, dead := w.redriven(2)
 			id, m := w.kill(q, dead, 2)
 			if aws.ToString(m.MessageId) != id || aws.ToString(m.Body) != "poison" ||
@@ -198,7 +198,7 @@ func TestDeadLetters(t *testing.T) {
 			}
 			w.counts(q, 0, 0)
 		},
-		"the sources of a dead-letter queue": func(t *testing.T, w *world) {
+		"the sources of a dead-letter queue": func(t *testing.T, w *testbed) {
 			q, dead := w.redriven(1)
 			out, err := w.sqs.ListDeadLetterSourceQueues(t.Context(),
 				&sqs.ListDeadLetterSourceQueuesInput{QueueUrl: &dead})
@@ -207,7 +207,7 @@ func TestDeadLetters(t *testing.T) {
 				t.Errorf("got %v, want %s", out.QueueUrls, q)
 			}
 		},
-		"a policy must be sound": func(t *testing.T, w *world) {
+		"a policy must be sound": func(t *testing.T, w *testbed) {
 			q := w.newQueue(nil)
 			missing := w.attributes(q)["QueueArn"] + "-missing"
 			for _, policy := range []string{
@@ -219,7 +219,7 @@ func TestDeadLetters(t *testing.T) {
 				refused(t, err, "InvalidParameterValue", "InvalidParameterValueException", "InvalidAttributeValue")
 			}
 		},
-		"moved back, it is a new message where it came from": func(t *testing.T, w *world) {
+		"moved back, it is a new message where it came from": func(t *testing.T, w *testbed) {
 			q, dead := w.redriven(1)
 			id, _ := w.kill(q, dead, 1)
 			w.counts(dead, 1, 0)
@@ -237,7 +237,7 @@ func TestDeadLetters(t *testing.T) {
 				t.Errorf("got %+v", tasks.Results)
 			}
 		},
-		"only a dead-letter queue's messages move back": func(t *testing.T, w *world) {
+		"only a dead-letter queue's messages move back": func(t *testing.T, w *testbed) {
 			arn := w.attributes(w.newQueue(nil))["QueueArn"]
 			_, err := w.sqs.StartMessageMoveTask(t.Context(), &sqs.StartMessageMoveTaskInput{SourceArn: &arn})
 			refused(t, err, "InvalidParameterValue", "InvalidParameterValueException", "UnsupportedOperation")

@@ -13,7 +13,7 @@ import (
 )
 
 func TestListing(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	b := w.newBucket()
 	keys := []string{"a", "dir/1", "dir/2", "dir/sub/3", "other/4", "z <&> +%"}
 	for _, k := range keys {
@@ -99,7 +99,7 @@ func TestListing(t *testing.T) {
 }
 
 // listAll pages through a listing, and returns keys and common prefixes.
-func (w *world) listAll(in *s3.ListObjectsV2Input) (all []string, pages int) {
+func (w *testbed) listAll(in *s3.ListObjectsV2Input) (all []string, pages int) {
 	w.t.Helper()
 	p := s3.NewListObjectsV2Paginator(w.s3, in)
 	for p.HasMorePages() {
@@ -117,7 +117,7 @@ func (w *world) listAll(in *s3.ListObjectsV2Input) (all []string, pages int) {
 }
 
 func TestVersions(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	b := w.newBucket()
 	key := aws.String("versioned")
 	old := w.put(b, aws.ToString(key), "before versioning")

@@ -21,7 +21,7 @@ const bigPart = 5 << 20
 
 // multipart uploads parts and completes them. Complete names the parts' checksums
 // where the upload declares an algorithm, as S3 demands then, and refuses otherwise.
-func (w *world) multipart(b, key string, in s3.CreateMultipartUploadInput,
+func (w *testbed) multipart(b, key string, in s3.CreateMultipartUploadInput,
 	parts ...string,
 ) *s3.CompleteMultipartUploadOutput {
 	w.t.Helper()
@@ -49,7 +49,7 @@ func (w *world) multipart(b, key string, in s3.CreateMultipartUploadInput,
 }
 
 func TestMultipart(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	b := w.newBucket()
 	first, second := content(bigPart), content(1000)
 	t.Run("content, ETag and parts", func(t *testing.T) {
@@ -148,7 +148,7 @@ func TestMultipart(t *testing.T) {
 	})
 }
 
-func aborted(t *testing.T, w *world, b string) {
+func aborted(t *testing.T, w *testbed, b string) {
 	key := aws.String("aborted")
 	up, err := w.s3.CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: &b, Key: key})
 	w.check(err)
@@ -189,7 +189,7 @@ func aborted(t *testing.T, w *world, b string) {
 	failed[*types.NoSuchKey](t, err)
 }
 
-func badParts(t *testing.T, w *world, b string) {
+func badParts(t *testing.T, w *testbed, b string) {
 	key := aws.String("bad")
 	up, err := w.s3.CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: &b, Key: key})
 	w.check(err)

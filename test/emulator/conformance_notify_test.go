@@ -33,7 +33,7 @@ type record struct {
 
 // notified makes a queue that S3 may send to, and a bucket that notifies it of creations
 // with the rules; the test event is taken out.
-func (w *world) notified(rules ...types.FilterRule) (bucket, queue string) {
+func (w *testbed) notified(rules ...types.FilterRule) (bucket, queue string) {
 	w.t.Helper()
 	bucket, queue = w.newBucket(), w.newQueue(nil)
 	w.allow(bucket, queue)
@@ -52,7 +52,7 @@ func (w *world) notified(rules ...types.FilterRule) (bucket, queue string) {
 }
 
 // allow gives the queue the policy that AWS asks for.
-func (w *world) allow(bucket, queue string) {
+func (w *testbed) allow(bucket, queue string) {
 	w.t.Helper()
 	policy, err := json.Marshal(map[string]any{"Version": "2012-10-17", "Statement": []any{map[string]any{
 		"Effect": "Allow", "Principal": map[string]any{"Service": "s3.amazonaws.com"}, "Action": "sqs:SendMessage",
@@ -65,7 +65,7 @@ func (w *world) allow(bucket, queue string) {
 	w.check(err)
 }
 
-func (w *world) configure(bucket string, queues ...types.QueueConfiguration) error {
+func (w *testbed) configure(bucket string, queues ...types.QueueConfiguration) error {
 	_, err := w.s3.PutBucketNotificationConfiguration(w.t.Context(), &s3.PutBucketNotificationConfigurationInput{
 		Bucket: &bucket, NotificationConfiguration: &types.NotificationConfiguration{QueueConfigurations: queues},
 	})
@@ -73,7 +73,7 @@ func (w *world) configure(bucket string, queues ...types.QueueConfiguration) err
 }
 
 // notice receives one message and takes it out of the queue.
-func (w *world) notice(queue string) notice {
+func (w *testbed) notice(queue string) notice {
 	w.t.Helper()
 	m := w.one(queue, 30)
 	_, err := w.sqs.DeleteMessage(w.t.Context(),
@@ -85,7 +85,7 @@ func (w *world) notice(queue string) notice {
 }
 
 // record receives a message that has one record.
-func (w *world) record(queue string) record {
+func (w *testbed) record(queue string) record {
 	w.t.Helper()
 	n := w.notice(queue)
 	if len(n.Records) != 1 {
@@ -104,7 +104,7 @@ func suffix(s string) types.FilterRule {
 
 func TestNotifications(t *testing.T) {
 	checks{
-		"a put": func(t *testing.T, w *world) {
+		"a put": func(t *testing.T, w *testbed) {
 			b, q := w.notified()
 			etag := w.put(b, "images/a.tar", "content").ETag
 			r := w.record(q)
@@ -119,7 +119,7 @@ func TestNotifications(t *testing.T) {
 				t.Errorf("%+v", r.S3)
 			}
 		},
-		"keys are form-encoded, slashes are not": func(t *testing.T, w *world) {
+		"keys are form-encoded, slashes are not": func(t *testing.T, w *testbed) {
 			b, q := w.notified()
 			for key, want := range map[string]string{
 				"images/a b+c%2B.tar": "images/a+b%2Bc%252B.tar",
@@ -132,7 +132,7 @@ func TestNotifications(t *testing.T) {
 				}
 			}
 		},
-		"the sequencer of a key grows": func(t *testing.T, w *world) {
+		"the sequencer of a key grows": func(t *testing.T, w *testbed) {
 			b, q := w.notified()
 			last := ""
 			for range 5 {
@@ -144,7 +144,7 @@ func TestNotifications(t *testing.T) {
 				last = s
 			}
 		},
-		"only what the filter lets through": func(t *testing.T, w *world) {
+		"only what the filter lets through": func(t *testing.T, w *testbed) {
 			b, q := w.notified(prefix("images/"), suffix(".tar"))
 			for _, key := range []string{
 				"images", "other/x.tar", "images/x.zip", "IMAGES/x.tar", "images%2Fx.tar",
@@ -157,14 +157,14 @@ func TestNotifications(t *testing.T) {
 				t.Errorf("%+v", r)
 			}
 		},
-		"a prefix with a space filters the key itself": func(t *testing.T, w *world) {
+		"a prefix with a space filters the key itself": func(t *testing.T, w *testbed) {
 			b, q := w.notified(prefix("my images/"))
 			w.put(b, "my images/a.tar", "x")
 			if r := w.record(q); r.S3.Object.Key != "my+images/a.tar" {
 				t.Errorf("%+v", r)
 			}
 		},
-		"a version id where there are versions": func(t *testing.T, w *world) {
+		"a version id where there are versions": func(t *testing.T, w *testbed) {
 			b, q := w.notified()
 			_, err := w.s3.PutBucketVersioning(t.Context(),
 				&s3.PutBucketVersioningInput{
@@ -177,7 +177,7 @@ func TestNotifications(t *testing.T) {
 				t.Errorf("%q, want %q", got, aws.ToString(id))
 			}
 		},
-		"a copy": func(t *testing.T, w *world) {
+		"a copy": func(t *testing.T, w *testbed) {
 			b, q := w.notified(prefix("images/"))
 			w.put(b, "source", "x")
 			_, err := w.s3.CopyObject(t.Context(),
@@ -187,7 +187,7 @@ func TestNotifications(t *testing.T) {
 				t.Errorf("%+v", r)
 			}
 		},
-		"an upload in parts is one event": func(t *testing.T, w *world) {
+		"an upload in parts is one event": func(t *testing.T, w *testbed) {
 			b, q := w.notified()
 			out := w.multipart(b, "k", s3.CreateMultipartUploadInput{}, content(bigPart), "end")
 			if r := w.record(q); r.EventName != "ObjectCreated:CompleteMultipartUpload" ||
@@ -196,7 +196,7 @@ func TestNotifications(t *testing.T) {
 			}
 			w.none(q)
 		},
-		"deleting is no creation": func(t *testing.T, w *world) {
+		"deleting is no creation": func(t *testing.T, w *testbed) {
 			b, q := w.notified()
 			w.put(b, "k", "x")
 			w.notice(q)
@@ -207,7 +207,7 @@ func TestNotifications(t *testing.T) {
 				t.Errorf("%+v", r)
 			}
 		},
-		"deletes are notified to who asks for them": func(t *testing.T, w *world) {
+		"deletes are notified to who asks for them": func(t *testing.T, w *testbed) {
 			b, q := w.newBucket(), w.newQueue(nil)
 			w.allow(b, q)
 			w.check(w.configure(b, types.QueueConfiguration{
@@ -222,7 +222,7 @@ func TestNotifications(t *testing.T) {
 				t.Errorf("%+v", r)
 			}
 		},
-		"the configuration comes back, and empty it is off": func(t *testing.T, w *world) {
+		"the configuration comes back, and empty it is off": func(t *testing.T, w *testbed) {
 			b, q := w.notified(prefix("images/"), suffix(".tar"))
 			cfg, err := w.s3.GetBucketNotificationConfiguration(t.Context(),
 				&s3.GetBucketNotificationConfigurationInput{Bucket: &b})
@@ -246,7 +246,7 @@ func TestNotifications(t *testing.T) {
 			w.put(b, "images/x.tar", "x")
 			w.none(q)
 		},
-		"what S3 refuses": func(t *testing.T, w *world) {
+		"what S3 refuses": func(t *testing.T, w *testbed) {
 			b, q := w.newBucket(), w.newQueue(nil)
 			w.allow(b, q)
 			arn := w.attributes(q)["QueueArn"]

@@ -17,7 +17,7 @@ import (
 
 func TestBuckets(t *testing.T) {
 	checks{
-		"made, found, listed, deleted": func(t *testing.T, w *world) {
+		"made, found, listed, deleted": func(t *testing.T, w *testbed) {
 			b := unique("cim")
 			_, err := w.s3.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &b})
 			w.check(err)
@@ -40,22 +40,22 @@ func TestBuckets(t *testing.T) {
 			_, err = w.s3.HeadBucket(t.Context(), &s3.HeadBucketInput{Bucket: &b})
 			failed[*types.NotFound](t, err)
 		},
-		"made again in us-east-1 is no error": func(t *testing.T, w *world) {
+		"made again in us-east-1 is no error": func(t *testing.T, w *testbed) {
 			b := w.newBucket()
 			_, err := w.s3.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &b})
 			w.check(err)
 		},
-		"one with objects is not deleted": func(t *testing.T, w *world) {
+		"one with objects is not deleted": func(t *testing.T, w *testbed) {
 			b := w.newBucket()
 			w.put(b, "x", "x")
 			_, err := w.s3.DeleteBucket(t.Context(), &s3.DeleteBucketInput{Bucket: &b})
 			refused(t, err, "BucketNotEmpty")
 		},
-		"a bad name is refused": func(t *testing.T, w *world) {
+		"a bad name is refused": func(t *testing.T, w *testbed) {
 			_, err := w.s3.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: aws.String("Not_A_Bucket")})
 			refused(t, err, "InvalidBucketName")
 		},
-		"a missing one is a typed error": func(t *testing.T, w *world) {
+		"a missing one is a typed error": func(t *testing.T, w *testbed) {
 			b := unique("cim")
 			_, err := w.s3.GetObject(t.Context(), &s3.GetObjectInput{Bucket: &b, Key: aws.String("x")})
 			refused(t, err, "NoSuchBucket")
@@ -65,7 +65,7 @@ func TestBuckets(t *testing.T) {
 				&s3.PutObjectInput{Bucket: &b, Key: aws.String("x"), Body: strings.NewReader("x")})
 			refused(t, err, "NoSuchBucket")
 		},
-		"location": func(t *testing.T, w *world) {
+		"location": func(t *testing.T, w *testbed) {
 			b := w.newBucket()
 			out, err := w.s3.GetBucketLocation(t.Context(), &s3.GetBucketLocationInput{Bucket: &b})
 			w.check(err)
@@ -77,12 +77,12 @@ func TestBuckets(t *testing.T) {
 }
 
 func TestObjects(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	b := w.newBucket()
-	inBucket := func(name string, check func(t *testing.T, w *world)) {
+	inBucket := func(name string, check func(t *testing.T, w *testbed)) {
 		t.Run(name, func(t *testing.T) { check(t, w.in(t)) })
 	}
-	inBucket("content, ETag, size and metadata come back", func(t *testing.T, w *world) {
+	inBucket("content, ETag, size and metadata come back", func(t *testing.T, w *testbed) {
 		text := content(100_000)
 		_, err := w.s3.PutObject(t.Context(), &s3.PutObjectInput{
 			Bucket: &b, Key: aws.String("meta"), Body: strings.NewReader(text),
@@ -108,7 +108,7 @@ func TestObjects(t *testing.T) {
 			t.Errorf("head %+v", head)
 		}
 	})
-	inBucket("odd keys", func(t *testing.T, w *world) {
+	inBucket("odd keys", func(t *testing.T, w *testbed) {
 		for _, key := range []string{
 			"a b+c%2Bd.tar", "äöü/日本.tar", "..", "a//b", "/lead", "trail/", "q?x=1&y#z",
 			`quote"'`, "per%cent", strings.Repeat("k", 1024),
@@ -122,14 +122,14 @@ func TestObjects(t *testing.T) {
 			&s3.PutObjectInput{Bucket: &b, Key: aws.String(strings.Repeat("k", 1025)), Body: strings.NewReader("x")})
 		refused(t, err, "KeyTooLongError")
 	})
-	inBucket("an empty object", func(t *testing.T, w *world) {
+	inBucket("an empty object", func(t *testing.T, w *testbed) {
 		w.put(b, "empty", "")
 		if got, out := w.get(&s3.GetObjectInput{Bucket: &b, Key: aws.String("empty")}); got != "" ||
 			aws.ToString(out.ETag) != `"d41d8cd98f00b204e9800998ecf8427e"` {
 			t.Errorf("%q, %s", got, aws.ToString(out.ETag))
 		}
 	})
-	inBucket("a missing one is a typed error", func(t *testing.T, w *world) {
+	inBucket("a missing one is a typed error", func(t *testing.T, w *testbed) {
 		_, err := w.s3.GetObject(t.Context(), &s3.GetObjectInput{Bucket: &b, Key: aws.String("missing")})
 		failed[*types.NoSuchKey](t, err)
 		_, err = w.s3.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &b, Key: aws.String("missing")})
@@ -138,7 +138,7 @@ func TestObjects(t *testing.T) {
 			t.Errorf("status %d", status(err))
 		}
 	})
-	inBucket("overwritten, deleted, and deleted again", func(t *testing.T, w *world) {
+	inBucket("overwritten, deleted, and deleted again", func(t *testing.T, w *testbed) {
 		w.put(b, "twice", "one")
 		w.put(b, "twice", "two")
 		if got, _ := w.get(&s3.GetObjectInput{Bucket: &b, Key: aws.String("twice")}); got != "two" {
@@ -151,7 +151,7 @@ func TestObjects(t *testing.T) {
 		_, err := w.s3.GetObject(t.Context(), &s3.GetObjectInput{Bucket: &b, Key: aws.String("twice")})
 		failed[*types.NoSuchKey](t, err)
 	})
-	inBucket("several deleted at once", func(t *testing.T, w *world) {
+	inBucket("several deleted at once", func(t *testing.T, w *testbed) {
 		w.put(b, "del/1", "x")
 		w.put(b, "del/<2>", "x")
 		out, err := w.s3.DeleteObjects(t.Context(),
@@ -165,7 +165,7 @@ func TestObjects(t *testing.T) {
 			t.Errorf("%d deleted, %d errors, %d left", len(out.Deleted), len(out.Errors), len(list.Contents))
 		}
 	})
-	inBucket("copied, with its metadata or others", func(t *testing.T, w *world) {
+	inBucket("copied, with its metadata or others", func(t *testing.T, w *testbed) {
 		key := "copy source+%.tar"
 		_, err := w.s3.PutObject(t.Context(),
 			&s3.PutObjectInput{
@@ -192,7 +192,7 @@ func TestObjects(t *testing.T) {
 			t.Errorf("%q %v, %q %v", one, out1.Metadata, two, out2.Metadata)
 		}
 	})
-	inBucket("presigned", func(t *testing.T, w *world) {
+	inBucket("presigned", func(t *testing.T, w *testbed) {
 		w.put(b, "signed key.tar", "presigned")
 		signed, err := s3.NewPresignClient(w.s3).
 			PresignGetObject(t.Context(), &s3.GetObjectInput{Bucket: &b, Key: aws.String("signed key.tar")},
@@ -208,7 +208,7 @@ func TestObjects(t *testing.T) {
 			t.Errorf("%s: %s", resp.Status, text)
 		}
 	})
-	inBucket("answers' headers on demand", func(t *testing.T, w *world) {
+	inBucket("answers' headers on demand", func(t *testing.T, w *testbed) {
 		w.put(b, "dispo", "x")
 		_, out := w.get(&s3.GetObjectInput{
 			Bucket: &b, Key: aws.String("dispo"),

@@ -15,10 +15,10 @@ import (
 )
 
 // checks are independent of each other, and run at once.
-type checks map[string]func(t *testing.T, w *world)
+type checks map[string]func(t *testing.T, w *testbed)
 
 func (c checks) run(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	for name, check := range c {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -29,7 +29,7 @@ func (c checks) run(t *testing.T) {
 
 func TestQueues(t *testing.T) {
 	checks{
-		"the URL is on the endpoint's host and can be asked for": func(t *testing.T, w *world) {
+		"the URL is on the endpoint's host and can be asked for": func(t *testing.T, w *testbed) {
 			url := w.newQueue(nil)
 			name := url[strings.LastIndex(url, "/")+1:]
 			got, err := w.sqs.GetQueueUrl(t.Context(), &sqs.GetQueueUrlInput{QueueName: &name})
@@ -38,7 +38,7 @@ func TestQueues(t *testing.T) {
 				t.Errorf("got %s, made %s on %s", aws.ToString(got.QueueUrl), url, w.url)
 			}
 		},
-		"defaults": func(t *testing.T, w *world) {
+		"defaults": func(t *testing.T, w *testbed) {
 			got := w.attributes(w.newQueue(nil))
 			for name, want := range map[string]string{
 				"VisibilityTimeout": "30", "MessageRetentionPeriod": "345600", "DelaySeconds": "0",
@@ -54,7 +54,7 @@ func TestQueues(t *testing.T) {
 				t.Errorf("QueueArn = %q", got["QueueArn"])
 			}
 		},
-		"making it again with the same attributes returns it": func(t *testing.T, w *world) {
+		"making it again with the same attributes returns it": func(t *testing.T, w *testbed) {
 			url := w.newQueue(map[string]string{"VisibilityTimeout": "77"})
 			name := url[strings.LastIndex(url, "/")+1:]
 			again, err := w.sqs.CreateQueue(t.Context(),
@@ -64,14 +64,14 @@ func TestQueues(t *testing.T) {
 				t.Errorf("got %s, want %s", aws.ToString(again.QueueUrl), url)
 			}
 		},
-		"making it again with others does not": func(t *testing.T, w *world) {
+		"making it again with others does not": func(t *testing.T, w *testbed) {
 			url := w.newQueue(map[string]string{"VisibilityTimeout": "77"})
 			name := url[strings.LastIndex(url, "/")+1:]
 			_, err := w.sqs.CreateQueue(t.Context(),
 				&sqs.CreateQueueInput{QueueName: &name, Attributes: map[string]string{"VisibilityTimeout": "78"}})
 			failed[*types.QueueNameExists](t, err)
 		},
-		"a missing queue is a typed error of every operation": func(t *testing.T, w *world) {
+		"a missing queue is a typed error of every operation": func(t *testing.T, w *testbed) {
 			url := w.newQueue(nil) + "-missing"
 			ctx := t.Context()
 			for op, call := range map[string]func() error{
@@ -107,7 +107,7 @@ func TestQueues(t *testing.T) {
 				}
 			}
 		},
-		"bad names and attributes are refused": func(t *testing.T, w *world) {
+		"bad names and attributes are refused": func(t *testing.T, w *testbed) {
 			try := func(name string, attributes map[string]string) error {
 				_, err := w.sqs.CreateQueue(t.Context(),
 					&sqs.CreateQueueInput{QueueName: &name, Attributes: attributes})
@@ -121,7 +121,7 @@ func TestQueues(t *testing.T) {
 				"InvalidParameterValue")
 			refused(t, try(unique("cim"), map[string]string{"NoSuchThing": "1"}), "InvalidAttributeName")
 		},
-		"attributes can be set, and asked for by name": func(t *testing.T, w *world) {
+		"attributes can be set, and asked for by name": func(t *testing.T, w *testbed) {
 			q := w.newQueue(nil)
 			_, err := w.sqs.SetQueueAttributes(t.Context(),
 				&sqs.SetQueueAttributesInput{
@@ -139,7 +139,7 @@ func TestQueues(t *testing.T) {
 				t.Errorf("got %v", got.Attributes)
 			}
 		},
-		"lists by prefix, in pages": func(t *testing.T, w *world) {
+		"lists by prefix, in pages": func(t *testing.T, w *testbed) {
 			prefix := unique("cim-list")
 			for i := range 3 {
 				q, err := w.sqs.CreateQueue(t.Context(),
@@ -160,7 +160,7 @@ func TestQueues(t *testing.T) {
 				t.Errorf("pages of %v, want 2 and 1", sizes)
 			}
 		},
-		"tags": func(t *testing.T, w *world) {
+		"tags": func(t *testing.T, w *testbed) {
 			q := w.newQueue(nil)
 			_, err := w.sqs.TagQueue(t.Context(),
 				&sqs.TagQueueInput{QueueUrl: &q, Tags: map[string]string{"a": "1", "b": "2"}})
@@ -173,7 +173,7 @@ func TestQueues(t *testing.T) {
 				t.Errorf("got %v", got.Tags)
 			}
 		},
-		"purge takes the visible and those in flight": func(t *testing.T, w *world) {
+		"purge takes the visible and those in flight": func(t *testing.T, w *testbed) {
 			q := w.newQueue(nil)
 			w.send(q, "a")
 			w.one(q, 30)
@@ -182,7 +182,7 @@ func TestQueues(t *testing.T) {
 			w.check(err)
 			w.counts(q, 0, 0)
 		},
-		"a deleted queue is gone": func(t *testing.T, w *world) {
+		"a deleted queue is gone": func(t *testing.T, w *testbed) {
 			q := w.newQueue(nil)
 			_, err := w.sqs.DeleteQueue(t.Context(), &sqs.DeleteQueueInput{QueueUrl: &q})
 			w.check(err)
@@ -194,7 +194,7 @@ func TestQueues(t *testing.T) {
 
 // counts waits until the queue says it has so many messages visible and in flight; they
 // are approximate.
-func (w *world) counts(queue string, visible, inFlight int) {
+func (w *testbed) counts(queue string, visible, inFlight int) {
 	w.t.Helper()
 	want := fmt.Sprint(visible, " visible, ", inFlight, " in flight")
 	got := ""
@@ -213,11 +213,16 @@ func (w *world) counts(queue string, visible, inFlight int) {
 
 func TestDelivery(t *testing.T) {
 	checks{
-		"a message has its id, digest and system attributes": func(t *testing.T, w *world) {
+		"a message has its id, digest and system attributes": func(t *testing.T, w *testbed) {
 			q := w.newQueue(nil)
 			out, err := w.sqs.SendMessage(t.Context(), &sqs.SendMessageInput{
 				QueueUrl: &q, MessageBody: aws.String("hällo <&>"),
-				MessageSystemAttributes: map[string]types.MessageSystemAttributeValue{"AWSTraceHeader": {DataType: aws.String("String"), StringValue: aws.String("Root=1-5759e988-bd862e3fe1be46a994272793")}},
+				MessageSystemAttributes: map[string]types.MessageSystemAttributeValue{
+					"AWSTraceHeader": {
+						DataType:    aws.String("String"),
+						StringValue: aws.String("Root=1-5759e988-bd862e3fe1be46a994272793"),
+					},
+				},
 			})
 			w.check(err)
 			m := w.one(q, 30)
@@ -233,7 +238,7 @@ func TestDelivery(t *testing.T) {
 				t.Errorf("attributes %v", m.Attributes)
 			}
 		},
-		"attributes come only when asked for": func(t *testing.T, w *world) {
+		"attributes come only when asked for": func(t *testing.T, w *testbed) {
 			q := w.newQueue(nil)
 			text := map[string]types.MessageAttributeValue{"kind": {
 				DataType:    aws.String("String"),
@@ -255,7 +260,7 @@ func TestDelivery(t *testing.T) {
 				t.Errorf("asked: %+v", m)
 			}
 		},
-		"a message in flight is hidden, and counted": func(_ *testing.T, w *world) {
+		"a message in flight is hidden, and counted": func(_ *testing.T, w *testbed) {
 			q := w.newQueue(nil)
 			w.send(q, "a")
 			w.send(q, "b")
@@ -273,7 +278,7 @@ func TestDelivery(t *testing.T) {
 			}
 			w.none(q)
 		},
-		"it comes back when its visibility ends, to a poll that waits": func(t *testing.T, w *world) {
+		"it comes back when its visibility ends, to a poll that waits": func(t *testing.T, w *testbed) {
 			q := w.newQueue(nil)
 			id := w.send(q, "a")
 			first := w.one(q, 1)
@@ -284,7 +289,7 @@ func TestDelivery(t *testing.T) {
 				t.Errorf("first %v, again %v", first, again)
 			}
 		},
-		"the queue's visibility counts when the receive says none": func(t *testing.T, w *world) {
+		"the queue's visibility counts when the receive says none": func(t *testing.T, w *testbed) {
 			q := w.newQueue(map[string]string{"VisibilityTimeout": "1"})
 			w.send(q, "a")
 			w.one(q, 0)
@@ -292,7 +297,7 @@ func TestDelivery(t *testing.T) {
 				t.Errorf("attributes %v", m.Attributes)
 			}
 		},
-		"a long poll ends early when a message comes": func(t *testing.T, w *world) {
+		"a long poll ends early when a message comes": func(t *testing.T, w *testbed) {
 			q := w.newQueue(nil)
 			began := time.Now()
 			got := make(chan []types.Message, 1)
@@ -305,21 +310,21 @@ func TestDelivery(t *testing.T) {
 				t.Errorf("%d messages after %s", len(m), time.Since(began))
 			}
 		},
-		"a long poll of an empty queue ends with its wait": func(t *testing.T, w *world) {
+		"a long poll of an empty queue ends with its wait": func(t *testing.T, w *testbed) {
 			began := time.Now()
 			q := w.newQueue(nil)
 			if got := w.receive(q, 1, 30); len(got) > 0 || time.Since(began) < time.Second {
 				t.Errorf("%d messages after %s", len(got), time.Since(began))
 			}
 		},
-		"the queue's wait counts when the receive says none": func(t *testing.T, w *world) {
+		"the queue's wait counts when the receive says none": func(t *testing.T, w *testbed) {
 			q := w.newQueue(map[string]string{"ReceiveMessageWaitTimeSeconds": "1"})
 			began := time.Now()
 			if got := w.receive(q, 0, 30); len(got) > 0 || time.Since(began) < time.Second {
 				t.Errorf("%d messages after %s", len(got), time.Since(began))
 			}
 		},
-		"a delayed message comes later": func(t *testing.T, w *world) {
+		"a delayed message comes later": func(t *testing.T, w *testbed) {
 			q := w.newQueue(nil)
 			_, err := w.sqs.SendMessage(t.Context(),
 				&sqs.SendMessageInput{QueueUrl: &q, MessageBody: aws.String("a"), DelaySeconds: 1})
@@ -327,7 +332,7 @@ func TestDelivery(t *testing.T) {
 			w.none(q)
 			w.one(q, 30)
 		},
-		"at most ten at once": func(t *testing.T, w *world) {
+		"at most ten at once": func(t *testing.T, w *testbed) {
 			q := w.newQueue(nil)
 			for i := range 12 {
 				w.send(q, strconv.Itoa(i))
@@ -343,7 +348,7 @@ func TestDelivery(t *testing.T) {
 				t.Errorf("%d messages where none were asked for, want 1", len(one.Messages))
 			}
 		},
-		"bad waits and bodies are refused": func(t *testing.T, w *world) {
+		"bad waits and bodies are refused": func(t *testing.T, w *testbed) {
 			q := w.newQueue(map[string]string{"MaximumMessageSize": "2048"})
 			_, err := w.sqs.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &q, WaitTimeSeconds: 21})
 			refused(t, err, "InvalidParameterValue", "InvalidParameterValueException")
@@ -354,7 +359,7 @@ func TestDelivery(t *testing.T) {
 				&sqs.SendMessageInput{QueueUrl: &q, MessageBody: aws.String("bell \a")})
 			refused(t, err, "InvalidMessageContents")
 		},
-		"a body of 256 KiB": func(t *testing.T, w *world) {
+		"a body of 256 KiB": func(t *testing.T, w *testbed) {
 			q := w.newQueue(nil)
 			body := content(256 << 10)
 			w.send(q, body)

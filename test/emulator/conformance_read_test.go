@@ -17,7 +17,7 @@ import (
 )
 
 func TestRanges(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	b, key := w.newBucket(), "ranged"
 	text := content(1000)
 	w.put(b, key, text)
@@ -58,7 +58,7 @@ func TestRanges(t *testing.T) {
 }
 
 func TestConditions(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	b, key := w.newBucket(), "conditional"
 	etag := w.put(b, key, "v1").ETag
 	other := aws.String(`"00000000000000000000000000000000"`)
@@ -120,7 +120,7 @@ func TestConditions(t *testing.T) {
 func b64(sum []byte) string { return base64.StdEncoding.EncodeToString(sum) }
 
 func TestChecksums(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	b := w.newBucket()
 	text := content(50_000)
 	sha := sha256.Sum256([]byte(text))

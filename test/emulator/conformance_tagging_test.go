@@ -14,7 +14,7 @@ import (
 func tag(key, value string) types.Tag { return types.Tag{Key: &key, Value: &value} }
 
 // tags are an object's, sorted.
-func (w *world) tags(b, key string) []string {
+func (w *testbed) tags(b, key string) []string {
 	w.t.Helper()
 	out, err := w.s3.GetObjectTagging(w.t.Context(), &s3.GetObjectTaggingInput{Bucket: &b, Key: &key})
 	w.check(err)
@@ -29,7 +29,7 @@ func (w *world) tags(b, key string) []string {
 // What AWS answers was recorded with it: tests/aws/services/s3/test_s3_api.snapshot.json
 // of LocalStack, the class TestS3BucketObjectTagging.
 func TestTagging(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	b := w.newBucket()
 	has := func(key string, want ...string) {
 		t.Helper()
@@ -82,7 +82,7 @@ func TestTagging(t *testing.T) {
 }
 
 func TestTaggingRefused(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	b := w.newBucket()
 	w.put(b, "k", "x")
 	var many []types.Tag

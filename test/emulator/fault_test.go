@@ -19,7 +19,7 @@ import (
 )
 
 // read gets an object, as far as it comes.
-func (w *world) read(ctx context.Context, bucket, key string) (string, error) {
+func (w *testbed) read(ctx context.Context, bucket, key string) (string, error) {
 	out, err := w.s3.GetObject(ctx, &s3.GetObjectInput{Bucket: &bucket, Key: &key})
 	if err != nil {
 		return "", err
@@ -141,7 +141,7 @@ func TestFaultsHang(t *testing.T) {
 }
 
 // until polls for something that another goroutine does soon.
-func (w *world) until(what string, cond func() bool) {
+func (w *testbed) until(what string, cond func() bool) {
 	w.t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()

@@ -31,7 +31,9 @@ func FuzzChunks(f *testing.F) {
 // FuzzForm: no form makes the decoder panic or run without end, and what it takes, it can
 // write.
 func FuzzForm(f *testing.F) {
-	f.Add("Action=SendMessageBatch&SendMessageBatchRequestEntry.1.Id=a&SendMessageBatchRequestEntry.1.MessageAttribute.1.Name=n&SendMessageBatchRequestEntry.1.MessageAttribute.1.Value.StringValue=v")
+	f.Add("Action=SendMessageBatch&SendMessageBatchRequestEntry.1.Id=a&" +
+		"SendMessageBatchRequestEntry.1.MessageAttribute.1.Name=n&" +
+		"SendMessageBatchRequestEntry.1.MessageAttribute.1.Value.StringValue=v")
 	f.Add("Attribute.1.Name=a&Attribute.1.Value=b&Attribute.3.Name=c")
 	f.Fuzz(func(t *testing.T, text string) {
 		form, err := url.ParseQuery(text)

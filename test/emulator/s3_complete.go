@@ -169,7 +169,9 @@ func (u *upload) checkSum(named completedPart, p part) error {
 	switch {
 	case said == "" && u.declared && u.kind == composite:
 		return errInvalidRequest.with(
-			"The upload was created using a %s checksum. The complete request must include the checksum for each part. It was missing for part %d in the request.", u.alg.lower(), named.PartNumber)
+			"The upload was created using a %s checksum. The complete request must include the "+
+				"checksum for each part. It was missing for part %d in the request.",
+			u.alg.lower(), named.PartNumber)
 	case said != "" && said != p.sum.value:
 		return errInvalidPart
 	}

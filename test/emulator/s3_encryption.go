@@ -37,7 +37,8 @@ func encryptionOf(h http.Header) (encryption, error) {
 	case key != (customerKey{}):
 		if e.method != "" {
 			return encryption{}, errArgument.with(
-				"Server Side Encryption with Customer provided key is incompatible with the encryption method specified")
+				"Server Side Encryption with Customer provided key " +
+					"is incompatible with the encryption method specified")
 		}
 		return encryption{customer: key.md5}, key.check()
 	case e.method == "":
@@ -55,12 +56,14 @@ func (k customerKey) check() error {
 	switch {
 	case k.algorithm == "":
 		return errArgument.with(
-			"Requests specifying Server Side Encryption with Customer provided keys must provide a valid encryption algorithm.")
+			"Requests specifying Server Side Encryption with Customer provided keys " +
+				"must provide a valid encryption algorithm.")
 	case k.algorithm != aes256:
 		return errEncryption
 	case k.key == "":
 		return errArgument.with(
-			"Requests specifying Server Side Encryption with Customer provided keys must provide an appropriate secret key.")
+			"Requests specifying Server Side Encryption with Customer provided keys " +
+				"must provide an appropriate secret key.")
 	case k.md5 == "" || err != nil || len(key) != 32:
 		return errArgument.with("The secret key was invalid for the specified algorithm.")
 	case k.md5 != base64.StdEncoding.EncodeToString(sum[:]):
@@ -76,7 +79,8 @@ func (k customerKey) opens(e encryption) error {
 	case k == customerKey{}:
 		if e.customer != "" {
 			return errInvalidRequest.with(
-				"The object was stored using a form of Server Side Encryption. The correct parameters must be provided to retrieve the object.")
+				"The object was stored using a form of Server Side Encryption. " +
+					"The correct parameters must be provided to retrieve the object.")
 		}
 		return nil
 	case k.algorithm != aes256:
@@ -94,7 +98,8 @@ func (e encryption) takes(k customerKey) error {
 	switch {
 	case (k == customerKey{}) != (e.customer == ""):
 		return errInvalidRequest.with(
-			"The multipart upload initiate requested encryption. Subsequent part requests must include the appropriate encryption parameters.")
+			"The multipart upload initiate requested encryption. " +
+				"Subsequent part requests must include the appropriate encryption parameters.")
 	case k == customerKey{}:
 		return nil
 	case k.md5 != e.customer:

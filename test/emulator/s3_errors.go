@@ -105,7 +105,8 @@ var (
 	}
 	errWrongKey = &apiError{
 		code: "AccessDenied", status: http.StatusForbidden,
-		message: "Requests specifying Server Side Encryption with Customer provided keys must provide the correct secret key.",
+		message: "Requests specifying Server Side Encryption with Customer provided keys " +
+			"must provide the correct secret key.",
 	}
 	errTag         = &apiError{code: "InvalidTag", status: http.StatusBadRequest}
 	errTooManyTags = &apiError{

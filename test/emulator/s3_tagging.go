@@ -43,7 +43,8 @@ func tagsIn(r *http.Request) ([]tag, error) {
 	}
 	if err != nil || checkTags(tags) != nil {
 		return nil, errArgument.with(
-			"The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters without tag name duplicates.")
+			"The header 'x-amz-tagging' shall be encoded as UTF-8 then " +
+				"URLEncoded URL query parameters without tag name duplicates.")
 	}
 	return tags, nil
 }

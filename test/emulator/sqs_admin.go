@@ -34,7 +34,8 @@ func (q *queues) createQueue(_ context.Context, req sqsRequest, in *createQueueI
 	}
 	if strings.HasSuffix(in.QueueName, ".fifo") != (in.Attributes["FifoQueue"] == "true") {
 		return queueURLOutput{},
-			errParameter.with("The name of a FIFO queue can only include alphanumeric characters, hyphens, or underscores, must end with .fifo suffix and be 1 to 80 in length.")
+			errParameter.with("The name of a FIFO queue can only include alphanumeric characters, " +
+				"hyphens, or underscores, must end with .fifo suffix and be 1 to 80 in length.")
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()

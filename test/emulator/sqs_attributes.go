@@ -149,7 +149,8 @@ func (q *queues) checkRedrive(value string) error {
 		return invalid
 	}
 	if n, err := strconv.Atoi(p.MaxReceiveCount.String()); err != nil || n < 1 || n > 1000 {
-		return invalid.with("%s Reason: Invalid value for maxReceiveCount: %s, valid values are from 1 to 1000 both inclusive.", invalid.message, p.MaxReceiveCount)
+		return invalid.with("%s Reason: Invalid value for maxReceiveCount: %s, "+
+			"valid values are from 1 to 1000 both inclusive.", invalid.message, p.MaxReceiveCount)
 	}
 	if q.byARN(p.DeadLetterTargetArn) == nil {
 		return invalid.with("%s Reason: Dead letter target does not exist.", invalid.message)

@@ -106,7 +106,8 @@ func (q *queues) extend(k *queue, e visibilityEntry) error {
 	seconds := *e.VisibilityTimeout
 	if seconds < 0 || seconds > maxVisibility {
 		return errParameter.with(
-			"Value %d for parameter VisibilityTimeout is invalid. Reason: VisibilityTimeout must be an integer between 0 and %d.", seconds, maxVisibility)
+			"Value %d for parameter VisibilityTimeout is invalid. "+
+				"Reason: VisibilityTimeout must be an integer between 0 and %d.", seconds, maxVisibility)
 	}
 	now := q.clock.Now()
 	k.settle(now)
@@ -116,12 +117,15 @@ func (q *queues) extend(k *queue, e visibilityEntry) error {
 		return err
 	case m == nil:
 		return errParameter.with(
-			"Value %s for parameter ReceiptHandle is invalid. Reason: Message does not exist or is not available for visibility timeout change.", e.ReceiptHandle)
+			"Value %s for parameter ReceiptHandle is invalid. "+
+				"Reason: Message does not exist or is not available for visibility timeout change.", e.ReceiptHandle)
 	}
 	timeout := time.Duration(seconds) * time.Second
 	if now.Add(timeout).After(m.leased.Add(maxVisibility * time.Second)) {
 		return errParameter.with(
-			"Value %d for parameter VisibilityTimeout is invalid. Reason: Total VisibilityTimeout for the message is beyond the limit [%d seconds].", seconds, maxVisibility)
+			"Value %d for parameter VisibilityTimeout is invalid. "+
+				"Reason: Total VisibilityTimeout for the message is beyond the limit [%d seconds].",
+			seconds, maxVisibility)
 	}
 	k.pull(m)
 	if timeout == 0 {

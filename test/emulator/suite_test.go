@@ -33,9 +33,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // the environment.
 const endpointVariable = "CONFORMANCE_ENDPOINT_URL"
 
-// world is an S3 and SQS and the SDK's clients for it, made as production makes them:
+// testbed is an S3 and SQS and the SDK's clients for it, made as production makes them:
 // config.LoadDefaultConfig, defaults kept.
-type world struct {
+type testbed struct {
 	t   *testing.T
 	s3  *s3.Client
 	sqs *sqs.Client
@@ -43,11 +43,11 @@ type world struct {
 	url string
 }
 
-// newWorld is the endpoint of the environment, or a new emulator.
-func newWorld(t *testing.T) *world {
+// newTestbed is the endpoint of the environment, or a new emulator.
+func newTestbed(t *testing.T) *testbed {
 	t.Helper()
 	if url := os.Getenv(endpointVariable); url != "" {
-		w := &world{t: t, url: url}
+		w := &testbed{t: t, url: url}
 		w.connect(nil)
 		return w
 	}
@@ -55,13 +55,13 @@ func newWorld(t *testing.T) *world {
 }
 
 // emulated is a new emulator, whatever the environment says.
-func emulated(t *testing.T, cfg emulator.Config) *world {
+func emulated(t *testing.T, cfg emulator.Config) *testbed {
 	t.Helper()
 	return serve(t, cfg, httptest.NewServer)
 }
 
 // serve starts an emulator behind a server.
-func serve(t *testing.T, cfg emulator.Config, start func(h http.Handler) *httptest.Server) *world {
+func serve(t *testing.T, cfg emulator.Config, start func(h http.Handler) *httptest.Server) *testbed {
 	t.Helper()
 	cfg.Dir = t.TempDir()
 	emu, err := emulator.New(cfg)
@@ -69,7 +69,7 @@ func serve(t *testing.T, cfg emulator.Config, start func(h http.Handler) *httpte
 		t.Fatal(err)
 	}
 	srv := start(emu)
-	w := &world{t: t, emu: emu, url: srv.URL}
+	w := &testbed{t: t, emu: emu, url: srv.URL}
 	t.Cleanup(func() {
 		if err := emu.Close(); err != nil {
 			t.Error(err)
@@ -85,7 +85,7 @@ func serve(t *testing.T, cfg emulator.Config, start func(h http.Handler) *httpte
 
 // connect makes the clients. They fail at the first error: a retry would hide what a test
 // is about.
-func (w *world) connect(srv *httptest.Server) {
+func (w *testbed) connect(srv *httptest.Server) {
 	client := awshttp.NewBuildableClient() // the one type that AWS_CA_BUNDLE in the environment allows
 	options := []func(*config.LoadOptions) error{
 		config.WithRetryMaxAttempts(1), config.WithBaseEndpoint(w.url),
@@ -129,7 +129,7 @@ func (c plainBodies) Do(r *http.Request) (*http.Response, error) {
 	return c.HTTPClient.Do(r)
 }
 
-func (w *world) check(err error) {
+func (w *testbed) check(err error) {
 	w.t.Helper()
 	if err != nil {
 		w.t.Fatal(err)
@@ -137,14 +137,14 @@ func (w *world) check(err error) {
 }
 
 // in is the world with the errors going to a subtest.
-func (w *world) in(t *testing.T) *world {
-	return &world{t: t, s3: w.s3, sqs: w.sqs, emu: w.emu, url: w.url}
+func (w *testbed) in(t *testing.T) *testbed {
+	return &testbed{t: t, s3: w.s3, sqs: w.sqs, emu: w.emu, url: w.url}
 }
 
 func unique(prefix string) string { return fmt.Sprintf("%s-%08x", prefix, rand.Uint32()) }
 
 // newQueue makes a queue that ends with the test.
-func (w *world) newQueue(attributes map[string]string) string {
+func (w *testbed) newQueue(attributes map[string]string) string {
 	w.t.Helper()
 	q, err := w.sqs.CreateQueue(w.t.Context(),
 		&sqs.CreateQueueInput{QueueName: aws.String(unique("cim")), Attributes: attributes})
@@ -160,7 +160,7 @@ func (w *world) newQueue(attributes map[string]string) string {
 }
 
 // newBucket makes a bucket that ends with the test.
-func (w *world) newBucket() string {
+func (w *testbed) newBucket() string {
 	w.t.Helper()
 	name := unique("cim")
 	_, err := w.s3.CreateBucket(w.t.Context(), &s3.CreateBucketInput{Bucket: &name})
@@ -172,7 +172,7 @@ func (w *world) newBucket() string {
 }
 
 // empty deletes a bucket and what is in it.
-func (w *world) empty(bucket string) {
+func (w *testbed) empty(bucket string) {
 	ctx := context.WithoutCancel(w.t.Context())
 	pages := s3.NewListObjectVersionsPaginator(w.s3, &s3.ListObjectVersionsInput{Bucket: &bucket})
 	for pages.HasMorePages() {
@@ -193,7 +193,7 @@ func (w *world) empty(bucket string) {
 	}
 }
 
-func (w *world) put(bucket, key, content string) *s3.PutObjectOutput {
+func (w *testbed) put(bucket, key, content string) *s3.PutObjectOutput {
 	w.t.Helper()
 	out, err := w.s3.PutObject(w.t.Context(),
 		&s3.PutObjectInput{Bucket: &bucket, Key: &key, Body: strings.NewReader(content)})
@@ -202,7 +202,7 @@ func (w *world) put(bucket, key, content string) *s3.PutObjectOutput {
 }
 
 // get reads an object; the input may say more than bucket and key.
-func (w *world) get(in *s3.GetObjectInput) (string, *s3.GetObjectOutput) {
+func (w *testbed) get(in *s3.GetObjectInput) (string, *s3.GetObjectOutput) {
 	w.t.Helper()
 	out, err := w.s3.GetObject(w.t.Context(), in)
 	w.check(err)
@@ -212,7 +212,7 @@ func (w *world) get(in *s3.GetObjectInput) (string, *s3.GetObjectOutput) {
 	return string(text), out
 }
 
-func (w *world) send(queue, body string) string {
+func (w *testbed) send(queue, body string) string {
 	w.t.Helper()
 	out, err := w.sqs.SendMessage(w.t.Context(), &sqs.SendMessageInput{QueueUrl: &queue, MessageBody: &body})
 	w.check(err)
@@ -220,7 +220,7 @@ func (w *world) send(queue, body string) string {
 }
 
 // receive polls for up to 10 messages; wait and visibility in seconds.
-func (w *world) receive(queue string, wait, visibility int32) []sqstypes.Message {
+func (w *testbed) receive(queue string, wait, visibility int32) []sqstypes.Message {
 	w.t.Helper()
 	out, err := w.sqs.ReceiveMessage(w.t.Context(), &sqs.ReceiveMessageInput{
 		QueueUrl: &queue, MaxNumberOfMessages: 10, WaitTimeSeconds: wait, VisibilityTimeout: visibility,
@@ -232,7 +232,7 @@ func (w *world) receive(queue string, wait, visibility int32) []sqstypes.Message
 }
 
 // one receives exactly one message.
-func (w *world) one(queue string, visibility int32) sqstypes.Message {
+func (w *testbed) one(queue string, visibility int32) sqstypes.Message {
 	w.t.Helper()
 	got := w.receive(queue, 5, visibility)
 	if len(got) != 1 {
@@ -242,14 +242,14 @@ func (w *world) one(queue string, visibility int32) sqstypes.Message {
 }
 
 // none checks that there is nothing to receive now.
-func (w *world) none(queue string) {
+func (w *testbed) none(queue string) {
 	w.t.Helper()
 	if got := w.receive(queue, 0, 30); len(got) > 0 {
 		w.t.Fatalf("received %q, want nothing", aws.ToString(got[0].Body))
 	}
 }
 
-func (w *world) attributes(queue string) map[string]string {
+func (w *testbed) attributes(queue string) map[string]string {
 	w.t.Helper()
 	out, err := w.sqs.GetQueueAttributes(w.t.Context(),
 		&sqs.GetQueueAttributesInput{QueueUrl: &queue, AttributeNames: []sqstypes.QueueAttributeName{"All"}})

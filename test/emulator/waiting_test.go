@@ -30,7 +30,7 @@ func (c inProcess) Do(r *http.Request) (*http.Response, error) {
 }
 
 // bubbled is an emulator for the inside of a synctest bubble, with SQS alone.
-func bubbled(t *testing.T) *world {
+func bubbled(t *testing.T) *testbed {
 	emu, err := emulator.New(emulator.Config{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
@@ -40,7 +40,7 @@ func bubbled(t *testing.T) *world {
 			t.Error(err)
 		}
 	})
-	return &world{t: t, emu: emu, sqs: sqs.New(sqs.Options{
+	return &testbed{t: t, emu: emu, sqs: sqs.New(sqs.Options{
 		Region: "us-east-1", BaseEndpoint: aws.String("http://emulator"), HTTPClient: inProcess{emu},
 		Credentials: credentials.NewStaticCredentialsProvider("x", "x", ""),
 	})}
@@ -52,13 +52,13 @@ func TestPollsFollowTheQueue(t *testing.T) {
 	for name, c := range map[string]struct {
 		// messages in flight when the poll begins, and for how many seconds
 		hidden []int32
-		change func(w *world, q string, held []types.Message) // what happens a second later
-		want   time.Duration                                  // from the beginning of the poll to its answer
-		got    int                                            // messages in the answer
+		change func(w *testbed, q string, held []types.Message) // what happens a second later
+		want   time.Duration                                    // from the beginning of the poll to its answer
+		got    int                                              // messages in the answer
 	}{
-		"nothing happens": {change: func(*world, string, []types.Message) {}, want: 20 * time.Second},
+		"nothing happens": {change: func(*testbed, string, []types.Message) {}, want: 20 * time.Second},
 		"a visibility ends": {
-			hidden: []int32{5}, change: func(*world, string, []types.Message) {}, want: 5 * time.Second, got: 1,
+			hidden: []int32{5}, change: func(*testbed, string, []types.Message) {}, want: 5 * time.Second, got: 1,
 		},
 		"a visibility is shortened": {
 			hidden: []int32{300}, change: hideFor(0, 2), want: 3 * time.Second, got: 1,
@@ -68,7 +68,7 @@ func TestPollsFollowTheQueue(t *testing.T) {
 		},
 		"it is shortened in a batch": {
 			hidden: []int32{300, 300},
-			change: func(w *world, q string, held []types.Message) {
+			change: func(w *testbed, q string, held []types.Message) {
 				_, err := w.sqs.ChangeMessageVisibilityBatch(w.t.Context(), &sqs.ChangeMessageVisibilityBatchInput{
 					QueueUrl: &q, Entries: []types.ChangeMessageVisibilityBatchRequestEntry{
 						{Id: aws.String("0"), ReceiptHandle: held[0].ReceiptHandle, VisibilityTimeout: 7},
@@ -83,7 +83,7 @@ func TestPollsFollowTheQueue(t *testing.T) {
 			hidden: []int32{2}, change: hideFor(0, 5), want: 6 * time.Second, got: 1,
 		},
 		"a message comes with a delay": {
-			change: func(w *world, q string, _ []types.Message) {
+			change: func(w *testbed, q string, _ []types.Message) {
 				_, err := w.sqs.SendMessage(w.t.Context(),
 					&sqs.SendMessageInput{QueueUrl: &q, MessageBody: aws.String("a"), DelaySeconds: 2})
 				w.check(err)
@@ -91,7 +91,7 @@ func TestPollsFollowTheQueue(t *testing.T) {
 			want: 3 * time.Second, got: 1,
 		},
 		"a message comes to a queue that delays": {
-			change: func(w *world, q string, _ []types.Message) {
+			change: func(w *testbed, q string, _ []types.Message) {
 				_, err := w.sqs.SetQueueAttributes(w.t.Context(),
 					&sqs.SetQueueAttributesInput{QueueUrl: &q, Attributes: map[string]string{"DelaySeconds": "4"}})
 				w.check(err)
@@ -100,7 +100,7 @@ func TestPollsFollowTheQueue(t *testing.T) {
 			want: 5 * time.Second, got: 1,
 		},
 		"a message comes": {
-			change: func(w *world, q string, _ []types.Message) { w.send(q, "a") }, want: time.Second, got: 1,
+			change: func(w *testbed, q string, _ []types.Message) { w.send(q, "a") }, want: time.Second, got: 1,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -124,8 +124,8 @@ func TestPollsFollowTheQueue(t *testing.T) {
 }
 
 // hideFor changes the visibility of a message in flight, in either direction.
-func hideFor(which int, seconds int32) func(w *world, q string, held []types.Message) {
-	return func(w *world, q string, held []types.Message) {
+func hideFor(which int, seconds int32) func(w *testbed, q string, held []types.Message) {
+	return func(w *testbed, q string, held []types.Message) {
 		w.check(w.extend(q, held[which].ReceiptHandle, seconds))
 	}
 }

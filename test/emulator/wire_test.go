@@ -17,7 +17,7 @@ import (
 )
 
 // post makes a request as an old or a foreign client would, without a server between.
-func (w *world) do(method, target, body string, header map[string]string) *httptest.ResponseRecorder {
+func (w *testbed) do(method, target, body string, header map[string]string) *httptest.ResponseRecorder {
 	w.t.Helper()
 	r := httptest.NewRequestWithContext(w.t.Context(), method, target, strings.NewReader(body))
 	for k, v := range header {
@@ -29,7 +29,7 @@ func (w *world) do(method, target, body string, header map[string]string) *httpt
 }
 
 // form makes a request of the query protocol, which the AWS CLI spoke until 2023.
-func (w *world) form(path string, values url.Values) (int, string) {
+func (w *testbed) form(path string, values url.Values) (int, string) {
 	w.t.Helper()
 	answer := w.do(http.MethodPost, path, values.Encode(),
 		map[string]string{"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"})
@@ -63,7 +63,8 @@ func TestQueryProtocol(t *testing.T) {
 				"AttributeName.1": {"VisibilityTimeout"}, "AttributeName.2": {"QueueArn"},
 			},
 			200,
-			[]string{"<Attribute><Name>QueueArn</Name><Value>arn:aws:sqs:us-east-1:000000000000:q</Value></Attribute><Attribute><Name>VisibilityTimeout</Name><Value>7</Value></Attribute>"},
+			[]string{"<Attribute><Name>QueueArn</Name><Value>arn:aws:sqs:us-east-1:000000000000:q</Value></Attribute>" +
+				"<Attribute><Name>VisibilityTimeout</Name><Value>7</Value></Attribute>"},
 		},
 		{
 			"tags",
@@ -91,7 +92,8 @@ func TestQueryProtocol(t *testing.T) {
 			[]string{
 				"<Message><MessageId>",
 				"<Body>a &lt;b&gt;</Body><Attribute><Name>ApproximateReceiveCount</Name><Value>1</Value></Attribute>",
-				"<MessageAttribute><Name>n</Name><Value><DataType>Binary</DataType><BinaryValue>AP8=</BinaryValue></Value></MessageAttribute>",
+				"<MessageAttribute><Name>n</Name><Value>" +
+					"<DataType>Binary</DataType><BinaryValue>AP8=</BinaryValue></Value></MessageAttribute>",
 			},
 		},
 		{

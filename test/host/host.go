@@ -1,6 +1,6 @@
 // Package host is a machine of the tests: a state directory with its pool, the daemon,
-// and the S3 and SQS that it talks to. The end-to-end, crash and power-cut tests each add
-// what is theirs.
+// and the S3 and SQS it talks to. The end-to-end, crash, power-cut and soak tests embed
+// it in a type of their own.
 //
 // Functions that wait are named Wait…, and fail the test after a minute; those that ask
 // are named Is….
@@ -31,9 +31,9 @@ type Host struct {
 	T      *testing.T        // whose failures they are
 	State  string            // the state directory
 	Env    []string          // settings of the daemon and of commands, over those that every host has
-	Cloud  *cloud.Bucket     // nil: none, which is enough for commands
+	Cloud  *cloud.Bucket     // nil if there is none, which is enough for commands
 	Store  *store.Store      // the journal, beside the daemon; see OpenStore
-	Failed func(text string) // is told of each failure before T is; nil: nobody
+	Failed func(text string) // called with each failure before T is; may be nil
 
 	log    *os.File
 	began  int64 // where the log of the newest start begins
@@ -47,8 +47,8 @@ type daemon struct {
 	err  error         // how; set before done is closed
 }
 
-// NeedPool skips the test where there is no thin pool and nobody insists on one; `make
-// test-uml` does.
+// NeedPool skips the test on a machine without thin pools. With CIM_REQUIRE_DM=1, as in
+// `make test-uml`, it fails the test instead.
 func NeedPool(t testing.TB) {
 	t.Helper()
 	err := devmapper.Probe()
@@ -83,7 +83,7 @@ func (h *Host) note(text string) {
 	}
 }
 
-// Environment is what the daemon and commands get.
+// Environment returns the environment of the daemon and of commands.
 func (h *Host) Environment() []string {
 	url, bucket, queue := "http://127.0.0.1:1", "none", "none"
 	if h.Cloud != nil {
@@ -172,7 +172,7 @@ func (h *Host) NewestLog() []byte {
 	return h.Log()[h.began:]
 }
 
-// ShowLog shows what matters of the log with the test's output.
+// ShowLog prints the warnings, the errors and the end of the log with the test's output.
 func (h *Host) ShowLog() {
 	text, _ := os.ReadFile(h.log.Name()) // the test has failed already
 	for line := range strings.Lines(string(text)) {
@@ -191,8 +191,8 @@ func (h *Host) Start(env ...string) {
 	h.StartAs(cmd)
 }
 
-// StartAs starts the daemon by a command of the test's own. Where that says nothing else,
-// it has the host's environment and log.
+// StartAs starts the daemon by a command of the test's own. An unset environment or
+// standard error becomes the host's.
 func (h *Host) StartAs(cmd *exec.Cmd) {
 	h.T.Helper()
 	info, err := h.log.Stat()
@@ -222,7 +222,7 @@ func (h *Host) Signal(sig syscall.Signal) {
 // PID is the daemon's process id.
 func (h *Host) PID() int { return h.daemon.cmd.Process.Pid }
 
-// Stop ends the daemon by SIGTERM; it must exit with 0.
+// Stop ends the daemon with SIGTERM. It must exit with 0.
 func (h *Host) Stop() {
 	h.T.Helper()
 	h.WaitRunning() // before, it does not listen to signals yet
@@ -233,7 +233,7 @@ func (h *Host) Stop() {
 	}
 }
 
-// Kill is a power cut for the process.
+// Kill ends the daemon with SIGKILL.
 func (h *Host) Kill() {
 	_ = h.daemon.cmd.Process.Kill() // it may have ended
 	<-h.daemon.done
@@ -242,10 +242,10 @@ func (h *Host) Kill() {
 // Done is closed when the daemon has ended.
 func (h *Host) Done() <-chan struct{} { return h.daemon.done }
 
-// ExitCode is that of the daemon, which has ended; -1 if a signal ended it.
+// ExitCode returns the exit code of the daemon, which must have ended; -1 after a signal.
 func (h *Host) ExitCode() int { return h.daemon.cmd.ProcessState.ExitCode() }
 
-// IsKilled reports whether the daemon, which has ended, was ended by SIGKILL.
+// IsKilled reports whether SIGKILL ended the daemon, which must have ended.
 func (h *Host) IsKilled() bool {
 	var exit *exec.ExitError
 	if !errors.As(h.daemon.err, &exit) {
@@ -255,7 +255,7 @@ func (h *Host) IsKilled() bool {
 	return ok && st.Signaled() && st.Signal() == syscall.SIGKILL
 }
 
-// Release closes what this process has open of the host. The pool stays.
+// Release ends the daemon and closes the log and the journal. The pool stays attached.
 func (h *Host) Release() {
 	h.T.Helper()
 	if h.daemon != nil {
@@ -267,7 +267,8 @@ func (h *Host) Release() {
 	h.Check(h.log.Close())
 }
 
-// Abandon shows the log and leaves the rest of a host in which something failed as it is.
+// Abandon ends the daemon of a host in which something failed, shows its log and leaves
+// everything else as it is.
 func (h *Host) Abandon() {
 	if h.daemon != nil {
 		h.Kill()
@@ -275,8 +276,8 @@ func (h *Host) Abandon() {
 	h.ShowLog()
 }
 
-// Close detaches the pool, whatever state the test left, and shows the log of a failed
-// test.
+// Close ends the daemon and detaches the pool, whatever the test left. It shows the log
+// of a failed test.
 func (h *Host) Close() {
 	h.T.Helper()
 	if h.daemon != nil {
@@ -293,7 +294,7 @@ func (h *Host) Close() {
 
 var address = regexp.MustCompile(`"addr":"([^"]+)"`)
 
-// Get asks the running daemon over HTTP.
+// Get sends an HTTP request to the running daemon.
 func (h *Host) Get(path string) (code int, body string) {
 	h.T.Helper()
 	h.WaitRunning()
@@ -319,7 +320,8 @@ func (h *Host) ImagesOf(key string) []store.Image {
 	return images
 }
 
-// Look checks what must hold while no daemon changes anything, and returns what it found.
+// Look checks the invariants, which hold while no daemon changes anything, and returns
+// what it found.
 func (h *Host) Look() invariants.Host {
 	h.T.Helper()
 	found, err := invariants.Look(h.T.Context(), h.Store, h.State)

@@ -16,7 +16,7 @@ func (h *Host) WaitFor(what string, cond func() bool) {
 	h.WaitLonger(0, what, cond)
 }
 
-// WaitLonger is WaitFor with so much more time than a minute.
+// WaitLonger is WaitFor with more than the usual minute.
 func (h *Host) WaitLonger(more time.Duration, what string, cond func() bool) {
 	h.T.Helper()
 	ctx, cancel := context.WithTimeout(h.T.Context(), time.Minute+more)
@@ -68,8 +68,8 @@ func (h *Host) WaitEnded(key string) store.Image {
 	return img
 }
 
-// WaitActive waits until the key's newest image is terminal, and fails the test if that
-// is anything but active.
+// WaitActive waits until the key's newest image is terminal, and fails the test unless it
+// is active.
 func (h *Host) WaitActive(key string) store.Image {
 	h.T.Helper()
 	img := h.WaitEnded(key)
@@ -93,8 +93,8 @@ func (h *Host) WaitDrained() {
 	h.WaitFor("the queue is empty", h.IsDrained)
 }
 
-// WaitKilled waits for a daemon that is to kill itself at a failpoint, and reports
-// whether it did. One that was not killed in time is stopped.
+// WaitKilled waits for a daemon to kill itself at a failpoint, and reports whether it
+// did. After the given time it stops the daemon.
 func (h *Host) WaitKilled(within time.Duration) bool {
 	h.T.Helper()
 	d := h.daemon

@@ -136,7 +136,10 @@ func Checksum(block []byte) {
 // Long is GNU's way to give the next entry a name or, with typ 'K', a link target of any
 // length.
 func Long(typ byte, name string) Entry {
-	return Entry{Name: "././@LongLink", Type: typ, Body: name + "\x00", Edit: func(b []byte) { copy(b[257:], "ustar  \x00") }}
+	return Entry{
+		Name: "././@LongLink", Type: typ, Body: name + "\x00",
+		Edit: func(b []byte) { copy(b[257:], "ustar  \x00") },
+	}
 }
 
 // Root is a small root file system with the entries added.

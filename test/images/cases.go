@@ -26,7 +26,7 @@ func (c Case) Outcome(policy string) string {
 	return c.Strict
 }
 
-// Cases returns all archives, built anew.
+// Cases builds and returns all archives.
 func Cases() []Case {
 	var all []Case
 	for _, g := range []struct {
@@ -35,18 +35,18 @@ func Cases() []Case {
 	}{
 		{name: "good", list: goodCases()},
 		{name: "names", list: nameCases()},
-		{name: "symlinks", list: symlinkCases()},
+		{name: "symlinks", list: slices.Concat(symlinkCases(), escapingCases())},
 		{name: "hardlinks", list: hardlinkCases()},
 		{name: "modes", list: modeCases()},
 		{name: "types", list: typeCases()},
 		{name: "xattrs", list: xattrCases()},
 		{name: "framing", list: framingCases()},
-		{name: "pax", list: paxCases()},
+		{name: "pax", list: slices.Concat(paxCases(), brokenPAXCases())},
 		{name: "formats", list: formatCases()},
 		{name: "shape", list: shapeCases()},
-		{name: "docker", list: dockerCases()},
+		{name: "docker", list: slices.Concat(dockerCases(), dockerLayerCases())},
 		{name: "oci", list: ociCases()},
-		{name: "layers", list: layerCases()},
+		{name: "layers", list: slices.Concat(layerCases(), refusedLayerCases())},
 	} {
 		for _, c := range g.list {
 			c.Group = g.name

@@ -16,7 +16,10 @@ func base() []byte {
 func upper(entries ...Entry) []byte { return Tar(entries...) }
 
 func two() Image {
-	return Image{Layers: [][]byte{base(), upper(Entry{Name: "etc/hello", Body: "from above\n"}, Entry{Name: "opt/new", Body: "new"})}}
+	return Image{Layers: [][]byte{
+		base(),
+		upper(Entry{Name: "etc/hello", Body: "from above\n"}, Entry{Name: "opt/new", Body: "new"}),
+	}}
 }
 
 func gzipped(b []byte) []byte {
@@ -30,23 +33,12 @@ func gzipped(b []byte) []byte {
 }
 
 func dockerCases() []Case {
-	gz := Image{Layers: [][]byte{gzipped(base())}, DiffIDs: []string{"sha256:" + Sum(base())}}
-	shared := Image{Layers: [][]byte{base(), upper(Entry{Name: "x", Body: "1"}), base()}}
+	shared := sharedLayer()
 	manifest := func(list []Entry, body string) []byte {
 		return Tar(Edit(list, "manifest.json", func(string) string { return body })...)
 	}
 	replace := func(list []Entry, old, now string) []byte {
 		return Tar(Edit(list, "manifest.json", func(b string) string { return strings.Replace(b, old, now, 1) })...)
-	}
-	badDiff := two()
-	badDiff.DiffIDs = []string{"sha256:" + Sum(base()), "sha256:" + Sum([]byte("other"))}
-	fewer := two()
-	fewer.DiffIDs = []string{"sha256:" + Sum(base())}
-	other := two()
-	other.Config = func(o Object) { o["author"] = "somebody else" }
-	layers := make([][]byte, 129)
-	for i := range layers {
-		layers[i] = upper(Entry{Name: "etc/x", Body: "x"})
 	}
 	noManifests := two()
 	noManifests.Index = func(o Object) { o["manifests"] = nil }
@@ -60,31 +52,67 @@ func dockerCases() []Case {
 		refused("no manifest", "bad_manifest", Tar(Without(two().Docker(), "manifest.json")...)).says("1.10"),
 		refused("null manifest", "bad_manifest", manifest(two().Docker(), "null")),
 		refused("empty manifest", "bad_manifest", manifest(two().Docker(), "[]")),
-		refused("manifest is no JSON", "bad_manifest", manifest(two().Docker(), "[{")),
+		refused("manifest is not JSON", "bad_manifest", manifest(two().Docker(), "[{")),
 		refused("manifest of the wrong kind", "bad_manifest", manifest(two().Docker(), `[{"Config":3,"Layers":[]}]`)),
 		refused("key twice", "bad_manifest", replace(two().Docker(), `"Config"`, `"Config":"x","Config"`)),
 		refused("key in another case", "bad_manifest", replace(two().Docker(), `"Config"`, `"config"`)),
 		refused("data behind the manifest", "bad_manifest", replace(two().Docker(), `}]`, `}] []`)),
-		refused("nested too deep", "bad_manifest", manifest(two().Docker(), strings.Repeat("[", 100)+strings.Repeat("]", 100))),
+		refused("nested too deep", "bad_manifest",
+			manifest(two().Docker(), strings.Repeat("[", 100)+strings.Repeat("]", 100))),
 		refused("too many values", "bad_manifest", manifest(two().Docker(), "["+strings.Repeat("0,", 60_000)+"0]")),
 		refused("two images", "multiple_images", replace(two().Docker(), `}]`, `},{}]`)),
-		refused("layer missing", "missing_blob", replace(two().Docker(), `/layer.tar"]`, `/layer.tar","none/layer.tar"]`)),
-		attack("layer name climbs", "dotdot_name", replace(two().Docker(), `/layer.tar"]`, `/layer.tar","../../etc/passwd"]`)),
-		attack("layer name is absolute", "absolute_name", replace(two().Docker(), `/layer.tar"]`, `/layer.tar","/etc/passwd"]`)),
+		refused("layer missing", "missing_blob",
+			replace(two().Docker(), `/layer.tar"]`, `/layer.tar","none/layer.tar"]`)),
+		attack("layer name climbs", "dotdot_name",
+			replace(two().Docker(), `/layer.tar"]`, `/layer.tar","../../etc/passwd"]`)),
+		attack("layer name is absolute", "absolute_name",
+			replace(two().Docker(), `/layer.tar"]`, `/layer.tar","/etc/passwd"]`)),
+	}
+}
+
+// sharedLayer is an image in which one layer occurs twice.
+func sharedLayer() Image {
+	return Image{Layers: [][]byte{base(), upper(Entry{Name: "x", Body: "1"}), base()}}
+}
+
+// dockerLayerCases are about the layers of docker save archives.
+func dockerLayerCases() []Case {
+	gz := Image{Layers: [][]byte{gzipped(base())}, DiffIDs: []string{"sha256:" + Sum(base())}}
+	shared := sharedLayer()
+	badDiff := two()
+	badDiff.DiffIDs = []string{"sha256:" + Sum(base()), "sha256:" + Sum([]byte("other"))}
+	fewer := two()
+	fewer.DiffIDs = []string{"sha256:" + Sum(base())}
+	other := two()
+	other.Config = func(o Object) { o["author"] = "somebody else" }
+	layers := make([][]byte, 129)
+	for i := range layers {
+		layers[i] = upper(Entry{Name: "etc/x", Body: "x"})
+	}
+	return []Case{
 		refused("layer is a link to elsewhere", "bad_manifest", Tar(relinked(shared.Docker(), "/etc/shadow")...)),
-		refused("layer is a climbing link", "bad_manifest", Tar(relinked(shared.Docker(), "../../../"+strings.Repeat("a", 64)+"/layer.tar")...)),
-		refused("layer is a link to nothing", "missing_blob", Tar(relinked(shared.Docker(), "../"+strings.Repeat("a", 64)+"/layer.tar")...)),
+		refused("layer is a climbing link", "bad_manifest",
+			Tar(relinked(shared.Docker(), "../../../"+strings.Repeat("a", 64)+"/layer.tar")...)),
+		refused("layer is a link to nothing", "missing_blob",
+			Tar(relinked(shared.Docker(), "../"+strings.Repeat("a", 64)+"/layer.tar")...)),
 		refused("compressed layer", "compressed:gzip", Tar(gz.Docker()...)).says("layer 1"),
 		refused("compressed blob", "compressed:gzip", Tar(gz.Docker25()...)),
 		attack("layer without its DiffID", "digest_mismatch", Tar(badDiff.Docker()...)).says("layer 2"),
-		attack("changed configuration", "digest_mismatch", Tar(Edit(two().Docker(), Sum(two().config())+".json", func(b string) string { return b + " " })...)),
-		attack("changed layer", "digest_mismatch", Tar(Edit(two().Docker25(), "blobs/sha256/"+Sum(base()), func(b string) string { return b + strings.Repeat("\x00", 512) })...)),
+		attack("changed configuration", "digest_mismatch",
+			Tar(Edit(two().Docker(), Sum(two().config())+".json", func(b string) string { return b + " " })...)),
+		attack("changed layer", "digest_mismatch",
+			Tar(Edit(two().Docker25(), "blobs/sha256/"+Sum(base()),
+				func(b string) string { return b + strings.Repeat("\x00", 512) })...)),
 		refused("fewer DiffIDs than layers", "bad_manifest", Tar(fewer.Docker()...)),
 		refused("129 layers", "too_many_layers", Tar(Image{Layers: layers}.Docker25()...)),
-		refused("manifest and index disagree", "bad_manifest", Tar(unique(append(other.OCI(), two().Docker25()...))...)),
-		attack("escape in a layer", "symlink_escapes", Tar(Image{Layers: [][]byte{base(), upper(Entry{Name: "l", Link: "../x"})}}.Docker()...)),
-		attack("climbing name in a layer", "dotdot_name", Tar(Image{Layers: [][]byte{base(), upper(Entry{Name: "../x", Body: "x"})}}.Docker25()...)).says("layer 2"),
-		refused("layers without root file system", "layout", Tar(Image{Layers: [][]byte{upper(Entry{Name: "x", Body: "x"})}}.Docker()...)),
+		refused("manifest and index disagree", "bad_manifest",
+			Tar(unique(append(other.OCI(), two().Docker25()...))...)),
+		attack("escape in a layer", "symlink_escapes",
+			Tar(Image{Layers: [][]byte{base(), upper(Entry{Name: "l", Link: "../x"})}}.Docker()...)),
+		attack("climbing name in a layer", "dotdot_name",
+			Tar(Image{Layers: [][]byte{base(), upper(Entry{Name: "../x", Body: "x"})}}.Docker25()...)).says("layer 2"),
+		refused("layers without root file system", "layout",
+			Tar(Image{Layers: [][]byte{upper(Entry{Name: "x", Body: "x"})}}.Docker()...)),
 		attack("member name climbs", "dotdot_name", Tar(append(two().Docker(), Entry{Name: "../x", Body: "x"})...)),
 	}
 }
@@ -149,8 +177,14 @@ func media(m string) []byte {
 func ociCases() []Case { return append(ociAccepted(), ociRefused()...) }
 
 func ociAccepted() []Case {
-	attestation := Object{"mediaType": mediaManifest, "digest": "sha256:" + strings.Repeat("a", 64), "size": 3, "platform": Object{"os": "unknown", "architecture": "unknown"}}
-	foreign := Object{"mediaType": mediaManifest, "digest": "sha256:" + strings.Repeat("b", 64), "size": 3, "platform": Object{"os": "linux", "architecture": "s390x"}}
+	attestation := Object{
+		"mediaType": mediaManifest, "digest": "sha256:" + strings.Repeat("a", 64), "size": 3,
+		"platform": Object{"os": "unknown", "architecture": "unknown"},
+	}
+	foreign := Object{
+		"mediaType": mediaManifest, "digest": "sha256:" + strings.Repeat("b", 64), "size": 3,
+		"platform": Object{"os": "linux", "architecture": "s390x"},
+	}
 	return []Case{
 		good("layout", "oci", Tar(two().OCI()...)),
 		good("layout, reversed", "oci", Tar(reversed(two().OCI())...)),
@@ -175,28 +209,45 @@ func ociRefused() []Case {
 		refused("other platform", "no_platform", indexEdit(platform("linux", "s390x"))),
 		refused("no images", "no_platform", indexEdit(func([]Object) any { return []Object{} })),
 		refused("two images", "multiple_images", indexEdit(func(l []Object) any {
-			return append(l, Object{"mediaType": mediaManifest, "digest": "sha256:" + strings.Repeat("c", 64), "size": 3})
+			return append(l, Object{
+				"mediaType": mediaManifest, "digest": "sha256:" + strings.Repeat("c", 64),
+				"size": 3,
+			})
 		})),
-		refused("layout version", "bad_manifest", Tar(Edit(two().OCI(), "oci-layout", func(string) string { return `{"imageLayoutVersion":"2.0.0"}` })...)),
-		refused("layout is no JSON", "bad_manifest", Tar(Edit(two().OCI(), "oci-layout", func(string) string { return "1.0.0" })...)),
-		refused("index is a list", "bad_manifest", Tar(Edit(two().OCI(), "index.json", func(string) string { return "[]" })...)),
-		refused("unknown type in the index", "bad_manifest", indexEdit(func(l []Object) any { l[0]["mediaType"] = "text/html"; return l })),
-		refused("artifact", "bad_manifest", manifestEdit(func(o Object) { o["config"].(Object)["mediaType"] = "application/vnd.oci.empty.v1+json" })), //nolint:forcetypeassert // built above
+		refused("layout version", "bad_manifest",
+			Tar(Edit(two().OCI(), "oci-layout", func(string) string { return `{"imageLayoutVersion":"2.0.0"}` })...)),
+		refused("layout is not JSON", "bad_manifest",
+			Tar(Edit(two().OCI(), "oci-layout", func(string) string { return "1.0.0" })...)),
+		refused("index is a list", "bad_manifest",
+			Tar(Edit(two().OCI(), "index.json", func(string) string { return "[]" })...)),
+		refused("unknown type in the index", "bad_manifest",
+			indexEdit(func(l []Object) any { l[0]["mediaType"] = "text/html"; return l })),
+		refused("artifact", "bad_manifest",
+			manifestEdit(func(o Object) { o["config"].(Object)["mediaType"] = "application/vnd.oci.empty.v1+json" })),
+		//nolint:forcetypeassert // built above
 		refused("gzip layers by type", "compressed:gzip", media("application/vnd.oci.image.layer.v1.tar+gzip")),
 		refused("zstd layers by type", "compressed:zstd", media("application/vnd.oci.image.layer.v1.tar+zstd")),
 		refused("docker's gzip layers", "compressed:gzip", media("application/vnd.docker.image.rootfs.diff.tar.gzip")),
 		refused("gzip layer in disguise", "compressed:gzip", Tar(gz.OCI()...)),
 		refused("unknown layer type", "bad_manifest", media("application/vnd.example")),
-		refused("digest of another kind", "bad_manifest", firstLayer(func(o Object) { o["digest"] = "sha512:" + strings.Repeat("a", 128) })),
-		refused("digest that is a path", "bad_manifest", firstLayer(func(o Object) { o["digest"] = "sha256:../../../etc/passwd" })),
-		refused("digest in upper case", "bad_manifest", firstLayer(func(o Object) { o["digest"] = "sha256:" + strings.Repeat("A", 64) })),
-		refused("missing layer", "missing_blob", firstLayer(func(o Object) { o["digest"] = "sha256:" + strings.Repeat("a", 64) })),
+		refused("digest of another kind", "bad_manifest",
+			firstLayer(func(o Object) { o["digest"] = "sha512:" + strings.Repeat("a", 128) })),
+		refused("digest that is a path", "bad_manifest",
+			firstLayer(func(o Object) { o["digest"] = "sha256:../../../etc/passwd" })),
+		refused("digest in upper case", "bad_manifest",
+			firstLayer(func(o Object) { o["digest"] = "sha256:" + strings.Repeat("A", 64) })),
+		refused("missing layer", "missing_blob",
+			firstLayer(func(o Object) { o["digest"] = "sha256:" + strings.Repeat("a", 64) })),
 		refused("foreign layer that is not there", "missing_blob", firstLayer(func(o Object) {
 			o["digest"], o["urls"] = "sha256:"+strings.Repeat("a", 64), []string{"http://169.254.169.254/"}
 		})),
 		attack("wrong layer size", "digest_mismatch", firstLayer(func(o Object) { o["size"] = 7 })),
-		attack("changed layer", "digest_mismatch", Tar(Edit(two().OCI(), "blobs/sha256/"+Sum(base()), func(b string) string { return strings.Replace(b, "hello\n", "jello\n", 1) })...)),
-		attack("changed configuration", "digest_mismatch", Tar(Edit(two().OCI(), "blobs/sha256/"+Sum(two().config()), func(b string) string { return strings.Replace(b, "linux", "LINUX", 1) })...)),
+		attack("changed layer", "digest_mismatch",
+			Tar(Edit(two().OCI(), "blobs/sha256/"+Sum(base()),
+				func(b string) string { return strings.Replace(b, "hello\n", "jello\n", 1) })...)),
+		attack("changed configuration", "digest_mismatch",
+			Tar(Edit(two().OCI(), "blobs/sha256/"+Sum(two().config()),
+				func(b string) string { return strings.Replace(b, "linux", "LINUX", 1) })...)),
 		refused("negative size", "bad_manifest", firstLayer(func(o Object) { o["size"] = -1 })),
 	}
 }

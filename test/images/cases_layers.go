@@ -7,23 +7,45 @@ func stacked(layers ...[]byte) []byte {
 
 func layerCases() []Case {
 	return []Case{
-		good("replaced file", "oci", stacked(upper(Entry{Name: "etc/hello", Body: "new", Mode: 0o600}))).leaves("etc/hello srv/b"),
+		good("replaced file", "oci", stacked(upper(Entry{Name: "etc/hello", Body: "new", Mode: 0o600}))).
+			leaves("etc/hello srv/b"),
 		good("whiteout", "oci", stacked(upper(Entry{Name: "srv/.wh.b"}))).leaves("srv srv/a/x !srv/b !srv/.wh.b"),
-		good("whiteout of a directory", "oci", stacked(upper(Entry{Name: "srv/.wh.a"}))).leaves("srv/b !srv/a !srv/a/x"),
-		good("whiteout of nothing", "oci", stacked(upper(Entry{Name: "srv/.wh.none"}, Entry{Name: "none/.wh.x"}))).leaves("srv/b !none"),
-		good("whiteout and file of one layer", "oci", stacked(upper(Entry{Name: "srv/b", Body: "new"}, Entry{Name: "srv/.wh.b"}))).leaves("srv/b"),
-		good("opaque directory", "oci", stacked(upper(Entry{Name: "srv/"}, Entry{Name: "srv/new", Body: "x"}, Entry{Name: "srv/.wh..wh..opq"}))).leaves("srv/new !srv/a !srv/b !srv/.wh..wh..opq"),
-		good("opaque root", "oci", stacked(upper(Entry{Name: ".wh..wh..opq"}), Tar(Root()...))).leaves("etc/hello !srv"),
-		good("directory over file", "oci", stacked(upper(Entry{Name: "srv/b/"}, Entry{Name: "srv/b/x", Body: "x"}))).leaves("srv/b/x"),
-		good("directory over symlink", "oci", stacked(upper(Entry{Name: "bin/"}, Entry{Name: "bin/x", Body: "x"}))).leaves("bin/x usr/bin/tool"),
+		good("whiteout of a directory", "oci", stacked(upper(Entry{Name: "srv/.wh.a"}))).
+			leaves("srv/b !srv/a !srv/a/x"),
+		good("whiteout of nothing", "oci", stacked(upper(Entry{Name: "srv/.wh.none"}, Entry{Name: "none/.wh.x"}))).
+			leaves("srv/b !none"),
+		good("whiteout and file of one layer", "oci",
+			stacked(upper(Entry{Name: "srv/b", Body: "new"}, Entry{Name: "srv/.wh.b"}))).leaves("srv/b"),
+		good("opaque directory", "oci",
+			stacked(upper(Entry{Name: "srv/"}, Entry{Name: "srv/new", Body: "x"}, Entry{Name: "srv/.wh..wh..opq"}))).
+			leaves("srv/new !srv/a !srv/b !srv/.wh..wh..opq"),
+		good("opaque root", "oci", stacked(upper(Entry{Name: ".wh..wh..opq"}), Tar(Root()...))).
+			leaves("etc/hello !srv"),
+		good("directory over file", "oci", stacked(upper(Entry{Name: "srv/b/"}, Entry{Name: "srv/b/x", Body: "x"}))).
+			leaves("srv/b/x"),
+		good("directory over symlink", "oci", stacked(upper(Entry{Name: "bin/"}, Entry{Name: "bin/x", Body: "x"}))).
+			leaves("bin/x usr/bin/tool"),
 		good("file over directory", "oci", stacked(upper(Entry{Name: "srv/a", Body: "x"}))).leaves("srv/a !srv/a/x"),
-		good("symlink over directory", "oci", stacked(upper(Entry{Name: "srv/a", Link: "../etc"}))).leaves("srv/a !srv/a/x"),
-		good("attributes of a directory", "oci", stacked(upper(Entry{Name: "srv/", Mode: 0o700, UID: 5}))).leaves("srv/a/x srv/b"),
-		good("hard link to a lower layer", "oci", stacked(upper(Entry{Name: "etc/h", Type: '1', Link: "etc/hello"}))).leaves("etc/h etc/hello"),
-		good("hard link that outlives its target", "oci", stacked(upper(Entry{Name: "etc/h", Type: '1', Link: "srv/b"}), upper(Entry{Name: "srv/.wh.b"}))).leaves("etc/h !srv/b"),
+		good("symlink over directory", "oci", stacked(upper(Entry{Name: "srv/a", Link: "../etc"}))).
+			leaves("srv/a !srv/a/x"),
+		good("attributes of a directory", "oci", stacked(upper(Entry{Name: "srv/", Mode: 0o700, UID: 5}))).
+			leaves("srv/a/x srv/b"),
+		good("hard link to a lower layer", "oci", stacked(upper(Entry{Name: "etc/h", Type: '1', Link: "etc/hello"}))).
+			leaves("etc/h etc/hello"),
+		good("hard link that outlives its target", "oci",
+			stacked(upper(Entry{Name: "etc/h", Type: '1', Link: "srv/b"}), upper(Entry{Name: "srv/.wh.b"}))).
+			leaves("etc/h !srv/b"),
 		good("empty layer", "oci", stacked(Tar(), upper(Entry{Name: "x", Body: "x"}))).leaves("x"),
-		good("whiteout takes the escape away", "oci", stacked(upper(Entry{Name: "l", Link: "../x"}), upper(Entry{Name: ".wh.l"}))).leaves("!l"),
-		attack("layers escape together", "symlink_escapes", stacked(upper(Entry{Name: "l", Link: "srv/a/../../x"}), upper(Entry{Name: "srv/a", Link: "../etc"}))),
+		good("whiteout takes the escape away", "oci",
+			stacked(upper(Entry{Name: "l", Link: "../x"}), upper(Entry{Name: ".wh.l"}))).leaves("!l"),
+	}
+}
+
+// refusedLayerCases are layers that strict or all policies refuse.
+func refusedLayerCases() []Case {
+	return []Case{
+		attack("layers escape together", "symlink_escapes",
+			stacked(upper(Entry{Name: "l", Link: "srv/a/../../x"}), upper(Entry{Name: "srv/a", Link: "../etc"}))),
 		attack("through a lower symlink", "through_symlink", stacked(upper(Entry{Name: "bin/x", Body: "x"}))),
 		attack("whiteout through a symlink", "through_symlink", stacked(upper(Entry{Name: "bin/.wh.tool"}))),
 		attack("whiteout of a parent", "whiteout_name", stacked(upper(Entry{Name: "srv/.wh..."}))),
@@ -32,16 +54,29 @@ func layerCases() []Case {
 		attack("whiteout with data", "whiteout_name", stacked(upper(Entry{Name: "srv/.wh.b", Body: "x"}))),
 		attack("whiteout as a directory", "whiteout_name", stacked(upper(Entry{Name: "srv/.wh.b/"}))),
 		refused("whiteout as a parent", "whiteout", stacked(upper(Entry{Name: "srv/.wh.b/x", Body: "x"}))),
-		refused("duplicate in a layer", "duplicate", stacked(upper(Entry{Name: "x", Body: "1"}, Entry{Name: "x", Body: "2"}))),
-		refused("file and its child in a layer", "duplicate", stacked(upper(Entry{Name: "srv/a/y", Body: "1"}, Entry{Name: "srv/a", Body: "2"}))),
+		refused("duplicate in a layer", "duplicate",
+			stacked(upper(Entry{Name: "x", Body: "1"}, Entry{Name: "x", Body: "2"}))),
+		refused("file and its child in a layer", "duplicate",
+			stacked(upper(Entry{Name: "srv/a/y", Body: "1"}, Entry{Name: "srv/a", Body: "2"}))),
 		refused("below a lower file", "parent_not_dir", stacked(upper(Entry{Name: "srv/b/x", Body: "1"}))),
-		refused("hard link to what is hidden", "hardlink_missing_target", stacked(upper(Entry{Name: "srv/.wh.b"}), upper(Entry{Name: "h", Type: '1', Link: "srv/b"}))),
-		strictly("aufs metadata", "aufs_metadata", 2, stacked(upper(Entry{Name: ".wh..wh.aufs"}, Entry{Name: ".wh..wh.plnk/"}, Entry{Name: ".wh..wh.plnk/1.2", Body: "x"}))).layered().leaves("!.wh..wh.aufs !.wh..wh.plnk srv/b"),
-		strictly("overlay whiteout", "overlay_whiteout", 1, stacked(upper(Entry{Name: "srv/b", Type: '3'}))).layered().leaves("!srv/b srv/a"),
-		strictly("overlay opaque attribute", "xattr_privileged", 1, stacked(upper(Entry{Name: "srv/", PAX: []string{"SCHILY.xattr.trusted.overlay.opaque=y"}}))).layered(),
-		strictly("setuid in a lower layer", "setuid_setgid", 1, stacked(upper(Entry{Name: "usr/bin/su", Mode: 0o4755, Body: "x"}), upper(Entry{Name: "x", Body: "x"}))).layered(),
-		strictly("setuid by a hard link that outlives", "setuid_setgid", 1, stacked(upper(Entry{Name: "usr/su", Mode: 0o4755, Body: "x"}), upper(Entry{Name: "usr/h", Type: '1', Link: "usr/su"}), upper(Entry{Name: "usr/.wh.su"}))).layered(),
-		good("setuid that is hidden", "oci", stacked(upper(Entry{Name: "usr/bin/su", Mode: 0o4755, Body: "x"}), upper(Entry{Name: "usr/bin/.wh.su"}))).leaves("!usr/bin/su"),
+		refused("hard link to what is hidden", "hardlink_missing_target",
+			stacked(upper(Entry{Name: "srv/.wh.b"}), upper(Entry{Name: "h", Type: '1', Link: "srv/b"}))),
+		strictly("aufs metadata", "aufs_metadata", 2,
+			stacked(upper(Entry{Name: ".wh..wh.aufs"}, Entry{Name: ".wh..wh.plnk/"},
+				Entry{Name: ".wh..wh.plnk/1.2", Body: "x"}))).layered().leaves("!.wh..wh.aufs !.wh..wh.plnk srv/b"),
+		strictly("overlay whiteout", "overlay_whiteout", 1, stacked(upper(Entry{Name: "srv/b", Type: '3'}))).layered().
+			leaves("!srv/b srv/a"),
+		strictly("overlay opaque attribute", "xattr_privileged", 1,
+			stacked(upper(Entry{Name: "srv/", PAX: []string{"SCHILY.xattr.trusted.overlay.opaque=y"}}))).layered(),
+		strictly("setuid in a lower layer", "setuid_setgid", 1,
+			stacked(upper(Entry{Name: "usr/bin/su", Mode: 0o4755, Body: "x"}), upper(Entry{Name: "x", Body: "x"}))).
+			layered(),
+		strictly("setuid by a hard link that outlives", "setuid_setgid", 1,
+			stacked(upper(Entry{Name: "usr/su", Mode: 0o4755, Body: "x"}),
+				upper(Entry{Name: "usr/h", Type: '1', Link: "usr/su"}), upper(Entry{Name: "usr/.wh.su"}))).layered(),
+		good("setuid that is hidden", "oci",
+			stacked(upper(Entry{Name: "usr/bin/su", Mode: 0o4755, Body: "x"}), upper(Entry{Name: "usr/bin/.wh.su"}))).
+			leaves("!usr/bin/su"),
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 //go:embed testdata
 var testdata embed.FS
 
-// accepted is how the table says that there is no reason to refuse.
+// accepted stands in the table's column of reasons for an archive that is accepted.
 const accepted = "ok"
 
 // Corpus returns the archives that other projects test their extractors with. The
@@ -40,7 +40,10 @@ func Corpus() ([]Case, error) {
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, Case{Group: "corpus", Name: fields[0], Bytes: b, Strict: strings.TrimPrefix(fields[1], accepted), Distro: strings.TrimPrefix(fields[2], accepted)})
+		all = append(all, Case{
+			Group: "corpus", Name: fields[0], Bytes: b,
+			Strict: strings.TrimPrefix(fields[1], accepted), Distro: strings.TrimPrefix(fields[2], accepted),
+		})
 	}
 	return all, nil
 }

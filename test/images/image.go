@@ -87,10 +87,20 @@ func (im Image) OCI() []Entry {
 		layers = append(layers, Object{"mediaType": media, "digest": "sha256:" + l.SHA256, "size": l.Size})
 		blobs = append(blobs, l.entry("blobs/sha256/"+l.SHA256))
 	}
-	manifest := edited(Object{"schemaVersion": 2, "mediaType": mediaManifest, "config": descriptor(mediaConfig, config), "layers": layers}, im.Manifest)
-	index := edited(Object{"schemaVersion": 2, "mediaType": mediaIndex, "manifests": []Object{descriptor(mediaManifest, manifest)}}, im.Index)
+	manifest := edited(Object{
+		"schemaVersion": 2, "mediaType": mediaManifest, "config": descriptor(mediaConfig, config),
+		"layers": layers,
+	}, im.Manifest)
+	index := edited(Object{
+		"schemaVersion": 2, "mediaType": mediaIndex,
+		"manifests": []Object{descriptor(mediaManifest, manifest)},
+	}, im.Index)
 	return append([]Entry{
-		{Name: "oci-layout", Body: layoutFile}, {Name: "index.json", Body: string(index)}, {Name: "blobs/"}, {Name: "blobs/sha256/"}, blob(manifest),
+		{Name: "oci-layout", Body: layoutFile},
+		{Name: "index.json", Body: string(index)},
+		{Name: "blobs/"},
+		{Name: "blobs/sha256/"},
+		blob(manifest),
 	}, unique(blobs)...)
 }
 
@@ -115,7 +125,8 @@ func (im Image) Docker() []Entry {
 	for i, l := range im.layers() {
 		dir := Sum(fmt.Append(nil, i, l.SHA256))
 		names = append(names, dir+"/layer.tar")
-		list = append(list, Entry{Name: dir + "/"}, Entry{Name: dir + "/VERSION", Body: "1.0"}, Entry{Name: dir + "/json", Body: "{}"})
+		list = append(list, Entry{Name: dir + "/"}, Entry{Name: dir + "/VERSION", Body: "1.0"},
+			Entry{Name: dir + "/json", Body: "{}"})
 		if first := seen[l.SHA256]; first != "" {
 			list = append(list, Entry{Name: dir + "/layer.tar", Link: "../" + first + "/layer.tar"})
 			continue
@@ -127,7 +138,10 @@ func (im Image) Docker() []Entry {
 }
 
 func manifestJSON(config string, layers []string) Entry {
-	return Entry{Name: "manifest.json", Body: string(encode([]Object{{"Config": config, "RepoTags": []string{"test:latest"}, "Layers": layers}}))}
+	return Entry{
+		Name: "manifest.json",
+		Body: string(encode([]Object{{"Config": config, "RepoTags": []string{"test:latest"}, "Layers": layers}})),
+	}
 }
 
 // unique drops entries whose name is there already: equal layers are one blob.

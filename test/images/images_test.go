@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// Go's reader, which knows nothing of ours, sees in the plain good archives what was put
+// Go's reader, which is independent of ours, sees in the plain good archives what was put
 // in.
 func TestBuilderAgainstGo(t *testing.T) {
 	for _, c := range Cases() {
@@ -62,7 +62,8 @@ func TestBuilder(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if h.Name != w.Name || h.Typeflag != w.Typeflag || h.Mode != w.Mode || h.Size != w.Size || h.Linkname != w.Linkname ||
+		if h.Name != w.Name || h.Typeflag != w.Typeflag || h.Mode != w.Mode || h.Size != w.Size ||
+			h.Linkname != w.Linkname ||
 			h.Uid != w.Uid || h.Gid != w.Gid || h.Devmajor != w.Devmajor || h.Devminor != w.Devminor {
 			t.Errorf("%+v, want %+v", h, w)
 		}
@@ -80,7 +81,10 @@ func TestBuilder(t *testing.T) {
 
 // A PAX record counts its own length, also where that adds a digit.
 func TestRecords(t *testing.T) {
-	for pair, want := range map[string]string{"a=b": "6 a=b\n", "abcd=1": "9 abcd=1\n", "abcde=1": "11 abcde=1\n", "abcdef=1": "12 abcdef=1\n"} {
+	for pair, want := range map[string]string{
+		"a=b": "6 a=b\n", "abcd=1": "9 abcd=1\n", "abcde=1": "11 abcde=1\n",
+		"abcdef=1": "12 abcdef=1\n",
+	} {
 		if got := Records(pair); got != want {
 			t.Errorf("%q is %q, want %q", pair, got, want)
 		}
@@ -141,7 +145,8 @@ func TestLayersInFiles(t *testing.T) {
 		files.Files = append(files.Files, f)
 	}
 	for form, lists := range map[string][2][]Entry{
-		"docker": {im.Docker(), files.Docker()}, "docker 25": {im.Docker25(), files.Docker25()}, "oci": {im.OCI(), files.OCI()},
+		"docker": {im.Docker(), files.Docker()}, "docker 25": {im.Docker25(), files.Docker25()},
+		"oci": {im.OCI(), files.OCI()},
 	} {
 		var b bytes.Buffer
 		if err := Write(&b, lists[1]...); err != nil || !bytes.Equal(b.Bytes(), Tar(lists[0]...)) {

@@ -16,7 +16,7 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// Host is what is there.
+// Host is what the journal, the pool and the files of a machine hold.
 type Host struct {
 	StateDir string
 	Images   []store.Image

@@ -81,7 +81,8 @@ func TestCompose(t *testing.T) {
 // Compose itself, where it is installed, has the last word. It needs no daemon for that.
 func TestComposeConfig(t *testing.T) {
 	if err := exec.CommandContext(t.Context(), "docker", "compose", "version").Run(); err != nil {
-		t.Skip("docker compose is not installed (Docker's package docker-compose-plugin); TestCompose looks at the text")
+		t.Skip("docker compose is not installed (Docker's package docker-compose-plugin); " +
+			"TestCompose looks at the text")
 	}
 	succeed(t, nil, "docker", "compose", "-f", filepath.Join(root, "localstack", "docker-compose.yml"), "config",
 		"--quiet")

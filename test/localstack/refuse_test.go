@@ -47,8 +47,8 @@ func TestNotificationRefused(t *testing.T) {
 	}
 }
 
-// A server that accepts a notification and forgets it is no success; one that shows it a
-// little later is.
+// A server that accepts a notification and forgets it is not a success; one that shows it
+// a little later is.
 func TestNotificationIgnored(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "us-east-1")
@@ -109,8 +109,8 @@ func TestArguments(t *testing.T) {
 		"unknown with =":  {[]string{"--bukket=x"}, nil, []string{"unknown option --bukket"}},
 		"no value":        {[]string{"--bucket"}, nil, []string{"--bucket"}},
 		"argument":        {[]string{"bucket"}, nil, []string{"unexpected argument bucket"}},
-		"bucket name":     {[]string{"--bucket", "Up"}, nil, []string{"'Up' is no bucket name"}},
-		"two lines":       {[]string{"--bucket", "good\n--evil"}, nil, []string{"is no bucket name"}},
+		"bucket name":     {[]string{"--bucket", "Up"}, nil, []string{"'Up' is not a bucket name"}},
+		"two lines":       {[]string{"--bucket", "good\n--evil"}, nil, []string{"is not a bucket name"}},
 		"quote in prefix": {[]string{"--prefix", "a`'\"b"}, nil, []string{"--prefix"}},
 		"no prefix":       {nil, []string{"S3_PREFIX="}, []string{"--prefix ''"}},
 		"suffix":          {[]string{"--suffix", "*.tar"}, nil, []string{"--suffix"}},

@@ -70,8 +70,8 @@ func (h *host) createPool() {
 		metadataName)
 }
 
-// waitEnded waits until the images are what they should become, and their messages gone.
-func (h *host) waitEnded(want ...image) {
+// waitImages waits until the images are what they should become, and their messages gone.
+func (h *host) waitImages(want ...image) {
 	h.T.Helper()
 	for _, w := range want {
 		if img := h.WaitEnded(w.key); img.State != w.ends {

@@ -29,7 +29,7 @@ var images = sync.OnceValue(func() []image {
 	}
 })
 
-// newImage makes an image of so many small files and so many of 3 MiB.
+// newImage makes an image of small files, and of large ones of 3 MiB each.
 func newImage(name string, small, large int) image {
 	img := image{key: "images/" + name + ".tar", ends: store.StateActive, files: map[string]string{}}
 	entries := []tarballs.Entry{{Name: "etc/"}, {Name: "usr/"}, {Name: "var/"}}

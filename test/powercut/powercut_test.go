@@ -65,7 +65,7 @@ func TestPowerCut(t *testing.T) {
 			t.Logf("%s; marks before: %q", c, marked(log, c.at, ""))
 			disk := filepath.Join(t.TempDir(), "disk.img")
 			rebuild(t, log, f, c, disk)
-			recovers(t, mnt, disk, marked(log, c.at, ""))
+			checkRecovery(t, mnt, disk, marked(log, c.at, ""))
 		})
 	}
 	t.Logf("%d states in %s", len(chosen), time.Since(began).Round(time.Millisecond))
@@ -114,7 +114,7 @@ func workload(t *testing.T, mnt, disk, log string) {
 	h.OpenStore()
 	h.put(images()[:3]...)
 	h.Start()
-	h.waitEnded(images()[:3]...)
+	h.waitImages(images()[:3]...)
 	h.Stop()
 	h.Consumer("snapshot", images()[0].key)
 	writeMark(t, markFurther)
@@ -123,7 +123,7 @@ func workload(t *testing.T, mnt, disk, log string) {
 	h.Consumer("pool", "grow", "--data-size", fmt.Sprint(grownSize))
 	h.put(images()[3:]...)
 	h.Start()
-	h.waitEnded(images()...)
+	h.waitImages(images()...)
 	h.Stop()
 }
 

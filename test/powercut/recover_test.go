@@ -8,15 +8,15 @@ import (
 	"imagemanager.internal/test/disks"
 )
 
-// recovers starts the host on the disk that a power cut left, and checks what it had
+// checkRecovery starts the host on the disk that a power cut left, and checks what it had
 // promised and what becomes of it.
-func recovers(t *testing.T, mnt, disk string, marks []string) {
+func checkRecovery(t *testing.T, mnt, disk string, marks []string) {
 	size := dataSize
 	if slices.Contains(marks, markLarger) {
 		size = grownSize
 	}
 	h := newHost(t, mnt, disks.Attach(t, disk), size, func(string) {})
-	pool := h.afterCut(marks)
+	pool := h.checkPromises(marks)
 	if t.Failed() { // what was promised is not there: there is nothing to recover it from
 		return
 	}
@@ -33,7 +33,7 @@ func recovers(t *testing.T, mnt, disk string, marks []string) {
 	h.cloudAs(deleted)
 	h.OpenStore()
 	h.Start()
-	h.waitEnded(images()...)
+	h.waitImages(images()...)
 	h.Stop()
-	h.whole()
+	h.checkInvariants()
 }

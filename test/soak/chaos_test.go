@@ -8,13 +8,13 @@ import (
 	"imagemanager.internal/test/emulator"
 )
 
-// fault makes S3 or SQS misbehave for everybody, for some seconds. That is no image's
-// fault.
+// fault makes S3 or SQS misbehave for everybody, for some seconds. No failure may be
+// counted against an image.
 func (s *soak) fault(r *rand.Rand) bool {
-	if !s.world.TryLock() {
+	if !s.troubleMu.TryLock() {
 		return false
 	}
-	defer s.world.Unlock()
+	defer s.troubleMu.Unlock()
 	emu, all := s.Cloud.Emulator, faults()
 	f := all[r.IntN(len(all))]
 	for _, f := range f.faults {
@@ -23,7 +23,7 @@ func (s *soak) fault(r *rand.Rand) bool {
 	if f.delivery != (emulator.Delivery{}) {
 		emu.Deliver(f.delivery)
 	}
-	s.did("fault: " + f.name)
+	s.recordStep("fault: " + f.name)
 	lasts := time.Second + time.Duration(r.Int64N(int64(2*time.Second)))
 	if f.outage {
 		lasts *= 4
@@ -81,10 +81,10 @@ func faults() []trouble {
 // kill is a power cut for the process. No image is interrupted so twice: several times in
 // a row, and it may be the image that kills.
 func (s *soak) kill(r *rand.Rand) bool {
-	if !s.daemon.TryLock() {
+	if !s.daemonMu.TryLock() {
 		return false
 	}
-	defer s.daemon.Unlock()
+	defer s.daemonMu.Unlock()
 	pending, err := s.Store.Unfinished(s.T.Context())
 	s.Check(err)
 	for _, img := range pending {
@@ -109,10 +109,10 @@ func (s *soak) kill(r *rand.Rand) bool {
 
 // restart ends the daemon as a service manager does, and starts it again.
 func (s *soak) restart(*rand.Rand) bool {
-	if !s.daemon.TryLock() {
+	if !s.daemonMu.TryLock() {
 		return false
 	}
-	defer s.daemon.Unlock()
+	defer s.daemonMu.Unlock()
 	s.stop()
 	s.start()
 	return true
@@ -141,7 +141,7 @@ func (s *soak) start() {
 	s.T.Helper()
 	for range 20 {
 		s.Start()
-		if s.comesUp() {
+		if s.waitUp() {
 			return
 		}
 		s.Errorf("the daemon does not start: exit code %d: %s", s.ExitCode(), s.lastWords())
@@ -150,8 +150,8 @@ func (s *soak) start() {
 	s.finish()
 }
 
-// comesUp reports whether the daemon that was started runs.
-func (s *soak) comesUp() bool {
+// waitUp reports whether the daemon that was started runs.
+func (s *soak) waitUp() bool {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	timer := time.NewTimer(time.Minute)

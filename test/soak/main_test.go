@@ -92,7 +92,7 @@ func (s *soak) install() {
 	}
 	s.Consumer("pool", "create", "--name", "soak", "--data-size", "4GiB", "--thins", "400")
 	s.OpenStore()
-	s.empty = s.whole("at the beginning").Pool.UsedData
+	s.empty = s.checkInvariants("at the beginning").Pool.UsedData
 	s.start()
 }
 

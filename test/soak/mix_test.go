@@ -14,8 +14,8 @@ import (
 
 const (
 	workers      = 4
-	backlog      = 8  // with so many images pending nothing is uploaded for a while
-	mostImages   = 30 // with so many there are some are removed, until there are
+	backlog      = 8  // with this many images pending nothing is uploaded for a while
+	mostImages   = 30 // above this, images are removed until there are
 	fewImages    = 12
 	mostFailures = 25
 )
@@ -34,11 +34,11 @@ type soak struct {
 	over     chan struct{} // closed when no further step is to begin
 	finished sync.Once
 
-	// daemon is held by who ends or starts it, or must have it running; world by who has
-	// S3 and SQS misbehave, or must have them in order; putting during an upload;
-	// removing by who makes room.
-	daemon, world, putting, removing sync.Mutex
-	killed                           map[int64]bool // images that a kill has interrupted
+	// daemonMu is held while a step ends or starts the daemon, or needs it running;
+	// troubleMu while S3 and SQS misbehave, or must not; putMu during an upload; removeMu
+	// while room is made.
+	daemonMu, troubleMu, putMu, removeMu sync.Mutex
+	killed                               map[int64]bool // images that a kill has interrupted
 
 	mu       sync.Mutex // guards what follows
 	ahead    []op       // steps of this round that have not begun
@@ -52,7 +52,7 @@ type soak struct {
 // op is one kind of step. do reports whether there was something to do it to.
 type op struct {
 	name string
-	n    int // so many in a round
+	n    int // in a round
 	do   func(s *soak, r *rand.Rand) bool
 	ends bool // the daemon: in the first half only
 }
@@ -63,8 +63,8 @@ var ops = []op{
 	{"upload, its event lost", 4, (*soak).uploadUnheard, false},
 	{"upload, hostile", 6, (*soak).uploadHostile, false},
 	{"overwrite", 5, (*soak).overwrite, false},
-	{"overwrite, and back", 4, (*soak).thereAndBack, false},
-	{"same bytes again", 4, (*soak).again, false},
+	{"overwrite, and back", 4, (*soak).overwriteAndBack, false},
+	{"same bytes again", 4, (*soak).uploadAgain, false},
 	{"delete", 4, (*soak).deleteObject, false},
 	{"use a snapshot", 20, (*soak).use, false},
 	{"take a snapshot", 6, (*soak).takeSnapshot, false},
@@ -153,9 +153,9 @@ func (s *soak) work() {
 		}
 		switch {
 		case done:
-			s.did(o.name)
+			s.recordStep(o.name)
 		case s.upload(r):
-			s.did("upload instead")
+			s.recordStep("upload instead")
 		}
 	}
 }
@@ -183,7 +183,7 @@ func (s *soak) next() (o op, n uint64) {
 // no step of the second half of a round ends it.
 func (s *soak) isLate() bool { return s.length > 0 && 2*time.Since(s.began) > s.length }
 
-func (s *soak) did(name string) {
+func (s *soak) recordStep(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.counts == nil {
@@ -227,8 +227,8 @@ func (s *soak) pause(d time.Duration) {
 	}
 }
 
-// waitForRoom gives the daemon time to work off what there is, but not for ever: it may
-// be kept from its work.
+// waitForRoom gives the daemon time to work off its backlog, within a limit: it may be
+// kept from its work.
 func (s *soak) waitForRoom() {
 	for range 50 {
 		if s.count(store.StatePending) < backlog || s.isOver() {

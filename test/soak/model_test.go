@@ -161,13 +161,13 @@ func (s *soak) look(o *object, v *version) store.State {
 	case img.State == store.StateActive:
 		s.lookAtSnapshots(o, v)
 	case v.seen:
-		s.breaks(v, "%s: image %d was active and is %s: %s", o.key, img.ID, img.State, img.Reason)
+		s.failVersion(v, "%s: image %d was active and is %s: %s", o.key, img.ID, img.State, img.Reason)
 	}
 	return img.State
 }
 
-// breaks tells a failure of an image, once.
-func (s *soak) breaks(v *version, format string, args ...any) {
+// failVersion tells a failure of an image, once.
+func (s *soak) failVersion(v *version, format string, args ...any) {
 	s.T.Helper()
 	v.broken = true
 	s.Errorf(format, args...)
@@ -183,7 +183,7 @@ func (s *soak) lookAtSnapshots(o *object, v *version) {
 			v.snaps = append(v.snaps, &snap{device: row.Device, path: row.Path, writes: map[string]string{}})
 		}
 		if len(rows) != 1 {
-			s.breaks(v, "%s: image %d became active with %d snapshots", o.key, v.image, len(rows))
+			s.failVersion(v, "%s: image %d became active with %d snapshots", o.key, v.image, len(rows))
 		}
 		return
 	}
@@ -195,7 +195,7 @@ func (s *soak) lookAtSnapshots(o *object, v *version) {
 		want = append(want, sn.path)
 	}
 	if slices.Sort(got); !slices.Equal(got, sorted(want)) {
-		s.breaks(v, "%s: image %d has the snapshots %q, and had %q", o.key, v.image, got, want)
+		s.failVersion(v, "%s: image %d has the snapshots %q, and had %q", o.key, v.image, got, want)
 	}
 }
 
@@ -204,9 +204,9 @@ func sorted(list []string) []string {
 	return list
 }
 
-// wrong says what is not as it must be in the end; nothing if all is. It looks at every
-// object that nobody has claimed.
-func (s *soak) wrong() (list []string) {
+// mismatches says what is not as it must be in the end; nothing if all is. It looks at
+// every object that nobody has claimed.
+func (s *soak) mismatches() (list []string) {
 	for _, o := range s.objects {
 		for _, v := range o.versions {
 			if v.broken {

@@ -10,9 +10,9 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// runs runs a command that must succeed, beside the daemon, its start, or other commands,
+// run runs a command that must succeed, beside the daemon, its start, or other commands,
 // and reports whether it did.
-func (s *soak) runs(args ...string) (out string, ok bool) {
+func (s *soak) run(args ...string) (out string, ok bool) {
 	s.T.Helper()
 	out, code := s.Try(args...)
 	if code != 0 {
@@ -21,8 +21,8 @@ func (s *soak) runs(args ...string) (out string, ok bool) {
 	return out, code == 0
 }
 
-// refused runs a command that must not succeed.
-func (s *soak) refused(why string, args ...string) {
+// expectFailure runs a command that must not succeed.
+func (s *soak) expectFailure(why string, args ...string) {
 	s.T.Helper()
 	if out, code := s.Try(args...); code != 1 {
 		s.Errorf("consumer %s, %s: exit code %d: %s", strings.Join(args, " "), why, code, lastLine(out))
@@ -41,7 +41,7 @@ func (s *soak) takeSnapshot(r *rand.Rand) bool {
 		return false
 	}
 	defer s.release(o)
-	out, ok := s.runs("snapshot", "--json", fmt.Sprint(v.image))
+	out, ok := s.run("snapshot", "--json", fmt.Sprint(v.image))
 	var rows []store.Snapshot
 	if ok && (json.NewDecoder(strings.NewReader(out)).Decode(&rows) != nil || len(rows) != 1) { // the log follows
 		s.Errorf("consumer snapshot --json: %s", out)
@@ -66,8 +66,8 @@ func (s *soak) removeSnapshot(r *rand.Rand) bool {
 	}
 	i := r.IntN(len(v.snaps))
 	if sn := v.snaps[i]; sn.mount != nil {
-		s.refused("which is mounted", "rm", sn.path)
-	} else if _, ok := s.runs("rm", sn.path); ok {
+		s.expectFailure("which is mounted", "rm", sn.path)
+	} else if _, ok := s.run("rm", sn.path); ok {
 		v.snaps = slices.Delete(v.snaps, i, i+1)
 	}
 	s.look(o, v)
@@ -88,11 +88,11 @@ func (s *soak) removeImage(r *rand.Rand) bool {
 	id := fmt.Sprint(v.image)
 	switch {
 	case len(v.snaps) > 0 && r.IntN(5) == 0:
-		s.refused("which has snapshots", "rm", id)
+		s.expectFailure("which has snapshots", "rm", id)
 	case v.isMounted():
-		s.refused("of which a snapshot is mounted", "rm", "--force", id)
+		s.expectFailure("of which a snapshot is mounted", "rm", "--force", id)
 	default:
-		if _, ok := s.runs("rm", "--force", id); ok {
+		if _, ok := s.run("rm", "--force", id); ok {
 			v.removed, v.seen, v.snaps = true, false, nil
 		}
 	}
@@ -107,23 +107,23 @@ func (s *soak) verify(r *rand.Rand) bool {
 		return false
 	}
 	defer s.release(o)
-	s.runs("verify", fmt.Sprint(v.image))
+	s.run("verify", fmt.Sprint(v.image))
 	return true
 }
 
 // verifyAll proves all images, while others come and go.
 func (s *soak) verifyAll(*rand.Rand) bool {
-	_, ok := s.runs("verify", "--all")
+	_, ok := s.run("verify", "--all")
 	return ok
 }
 
 // submit asks for an object by hand, most of the time for one that is missing or was
 // removed.
 func (s *soak) submit(r *rand.Rand) bool {
-	if !s.world.TryLock() { // S3 is asked, once
+	if !s.troubleMu.TryLock() { // S3 is asked, once
 		return false
 	}
-	defer s.world.Unlock()
+	defer s.troubleMu.Unlock()
 	all := r.IntN(4) == 0
 	o := s.claim(r, func(o *object) bool { return o.current != nil && (all || o.current.removed || !o.current.told) })
 	if o == nil {
@@ -131,7 +131,7 @@ func (s *soak) submit(r *rand.Rand) bool {
 	}
 	defer s.release(o)
 	v := o.current
-	if _, ok := s.runs("submit", o.key); !ok {
+	if _, ok := s.run("submit", o.key); !ok {
 		return true
 	}
 	v.told = true
@@ -144,12 +144,12 @@ func (s *soak) submit(r *rand.Rand) bool {
 
 // backfill enqueues the objects whose events were lost.
 func (s *soak) backfill(*rand.Rand) bool {
-	if !s.world.TryLock() {
+	if !s.troubleMu.TryLock() {
 		return false
 	}
-	defer s.world.Unlock()
-	unheard := s.unheard()
-	if _, ok := s.runs("backfill"); ok {
+	defer s.troubleMu.Unlock()
+	unheard := s.claimUnheard()
+	if _, ok := s.run("backfill"); ok {
 		for _, o := range unheard {
 			o.current.told = true
 		}
@@ -160,8 +160,8 @@ func (s *soak) backfill(*rand.Rand) bool {
 	return true
 }
 
-// unheard claims the objects that the daemon was not told of.
-func (s *soak) unheard() (list []*object) {
+// claimUnheard claims the objects that the daemon was not told of.
+func (s *soak) claimUnheard() (list []*object) {
 	r := rand.New(rand.NewPCG(0, 0)) //nolint:gosec // all of them are taken
 	for {
 		o := s.claim(r, func(o *object) bool { return o.current != nil && !o.current.told })
@@ -175,6 +175,6 @@ func (s *soak) unheard() (list []*object) {
 // lookAround runs one of the commands that only look.
 func (s *soak) lookAround(r *rand.Rand) bool {
 	commands := []string{"status", "images", "snapshots", "pool status", "reconcile --dry-run", "quarantine list"}
-	s.runs(strings.Fields(commands[r.IntN(len(commands))])...)
+	s.run(strings.Fields(commands[r.IntN(len(commands))])...)
 	return true
 }

@@ -16,9 +16,9 @@ const (
 	mostRatio = 2        // of the last quarter to the first: machines are shared
 )
 
-// costs checks that an image costs in the end what it cost at first, and the daemon keeps
-// no more.
-func (s *soak) costs() {
+// checkCosts checks that an image costs in the end what it cost at first, and the daemon
+// keeps no more.
+func (s *soak) checkCosts() {
 	s.T.Helper()
 	times := s.unpackTimes()
 	if first, last := quarters(times); len(times) >= unpacks {
@@ -36,7 +36,7 @@ func (s *soak) costs() {
 	}
 	for _, of := range []struct {
 		what   string
-		enough float64 // more is no leak, but the next quarter's work
+		enough float64 // more than this is work of the next quarter, not a leak
 		value  func(p sample) float64
 	}{
 		{"resident memory", 16e6, func(p sample) float64 { return p.rss }},

@@ -40,7 +40,8 @@ func (s *soak) sample() {
 	s.T.Helper()
 	p := sample{
 		after: time.Since(s.began), active: s.count(store.StateActive), pending: s.count(store.StatePending),
-		refused:  s.count(store.StateRejected, store.StateViolation, store.StateSuperseded, store.StateVanished, store.StateDead, store.StateRemoved),
+		refused: s.count(store.StateRejected, store.StateViolation, store.StateSuperseded, store.StateVanished,
+			store.StateDead, store.StateRemoved),
 		database: size(s.Database()), wal: size(s.Database() + "-wal"), files: countFiles(s.State),
 	}
 	devices, err := s.Store.Devices(s.T.Context())
@@ -49,9 +50,9 @@ func (s *soak) sample() {
 	list, err := filepath.Glob("/sys/block/dm-*")
 	s.Check(err)
 	p.dm = len(list)
-	if s.daemon.TryLock() { // else it is being ended and started
+	if s.daemonMu.TryLock() { // else it is being ended and started
 		s.addDaemon(&p)
-		s.daemon.Unlock()
+		s.daemonMu.Unlock()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

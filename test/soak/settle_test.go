@@ -23,24 +23,25 @@ func (s *soak) settle() {
 	}
 	s.backfill(nil)
 	fmt.Printf("%s  the daemon finishes what there is\n", time.Now().Format(time.TimeOnly))
-	s.waitRest()
-	for _, text := range s.wrong() {
+	s.waitAtRest()
+	for _, text := range s.mismatches() {
 		s.Errorf("%s", text)
 	}
-	s.quiet()
-	s.leave()
+	s.checkIdle()
+	s.unmountAll()
 	s.sample()
-	fmt.Printf("%s  users find what they wrote to snapshots: %d files\n", time.Now().Format(time.TimeOnly), s.findAll())
-	s.runs("verify", "--all")
+	fmt.Printf("%s  users find what they wrote to snapshots: %d files\n",
+		time.Now().Format(time.TimeOnly), s.checkAllFiles())
+	s.run("verify", "--all")
 	s.stop()
-	s.activatedOnce()
-	s.whole("in the end")
-	s.costs()
+	s.checkActivatedOnce()
+	s.checkInvariants("in the end")
+	s.checkCosts()
 	s.removeAll()
 }
 
-// whole looks at a host on which no daemon runs.
-func (s *soak) whole(when string) invariants.Host {
+// checkInvariants looks at a host on which no daemon runs.
+func (s *soak) checkInvariants(when string) invariants.Host {
 	s.T.Helper()
 	found, err := invariants.Look(s.T.Context(), s.Store, s.State)
 	s.Check(err)
@@ -50,9 +51,9 @@ func (s *soak) whole(when string) invariants.Host {
 	return found
 }
 
-// waitRest waits until all is as it must be, or nothing will change any more, or for
+// waitAtRest waits until all is as it must be, or nothing will change any more, or for
 // three minutes.
-func (s *soak) waitRest() {
+func (s *soak) waitAtRest() {
 	s.T.Helper()
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
@@ -62,15 +63,15 @@ func (s *soak) waitRest() {
 			rests = 0
 			continue
 		}
-		if rests++; rests > 6 || len(s.wrong()) == 0 {
+		if rests++; rests > 6 || len(s.mismatches()) == 0 {
 			return
 		}
 	}
 	s.Errorf("three minutes after the last upload %d images are pending", s.count(store.StatePending))
 }
 
-// quiet checks a daemon that has nothing to do.
-func (s *soak) quiet() {
+// checkIdle checks a daemon that has nothing to do.
+func (s *soak) checkIdle() {
 	s.T.Helper()
 	if !s.IsDrained() {
 		s.Errorf("the queue is not empty")
@@ -98,14 +99,14 @@ func (s *soak) quiet() {
 		}
 		<-tick.C
 	}
-	if out, ok := s.runs("reconcile", "--dry-run"); ok && !strings.Contains(out, "nothing to do") {
+	if out, ok := s.run("reconcile", "--dry-run"); ok && !strings.Contains(out, "nothing to do") {
 		s.Errorf("a reconcile would still do something: %s", out)
 	}
 }
 
-// activatedOnce checks that no image was made again: it has had one snapshot from every
-// time that it was asked for, and from every `consumer snapshot`.
-func (s *soak) activatedOnce() {
+// checkActivatedOnce checks that no image was made again: it has had one snapshot from
+// every time that it was asked for, and from every `consumer snapshot`.
+func (s *soak) checkActivatedOnce() {
 	s.T.Helper()
 	for _, o := range s.objects {
 		for _, v := range o.versions {
@@ -121,7 +122,7 @@ func (s *soak) activatedOnce() {
 				}
 			}
 			if made != v.made {
-				s.breaks(v, "%s: of image %d %d snapshots were made, and %d were asked for", o.key, v.image, made,
+				s.failVersion(v, "%s: of image %d %d snapshots were made, and %d were asked for", o.key, v.image, made,
 					v.made)
 			}
 		}
@@ -136,10 +137,10 @@ func (s *soak) removeAll() {
 	s.Check(err)
 	for _, img := range images {
 		if img.State == store.StateActive {
-			s.runs("rm", "--force", fmt.Sprint(img.ID))
+			s.run("rm", "--force", fmt.Sprint(img.ID))
 		}
 	}
-	found := s.whole("after the removal of everything")
+	found := s.checkInvariants("after the removal of everything")
 	if len(found.Thins)+len(found.Active)+len(found.Files) > 0 {
 		s.Errorf("after the removal of everything there are %d thin devices, %d active ones, %d files",
 			len(found.Thins), len(found.Active), len(found.Files))

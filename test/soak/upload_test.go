@@ -34,17 +34,17 @@ func (s *soak) makeRoom(r *rand.Rand) {
 	case n < mostImages:
 		return
 	case n > 2*mostImages: // removals do not keep up
-		s.removing.Lock()
-	case !s.removing.TryLock():
+		s.removeMu.Lock()
+	case !s.removeMu.TryLock():
 		return
 	}
-	defer s.removing.Unlock()
+	defer s.removeMu.Unlock()
 	for range 2 * (mostImages - fewImages) {
 		if s.count(store.StateActive, store.StatePending) <= fewImages || s.isOver() {
 			return
 		}
 		if s.removeImage(r) {
-			s.did("rm an image")
+			s.recordStep("rm an image")
 		}
 	}
 }
@@ -66,8 +66,8 @@ func goodVersion(o *object, r *rand.Rand) *version {
 // put uploads a version, and its event goes out.
 func (s *soak) put(o *object, v *version) {
 	s.T.Helper()
-	s.putting.Lock()
-	defer s.putting.Unlock()
+	s.putMu.Lock()
+	defer s.putMu.Unlock()
 	s.Check(s.Cloud.Put(s.T.Context(), o.key, v.build()))
 	o.current, v.told, v.passed = v, true, false
 }
@@ -99,16 +99,16 @@ func (s *soak) uploadInTrouble(r *rand.Rand) bool {
 // uploadUnheard uploads an image whose event is lost: it is found by a backfill, or
 // submitted.
 func (s *soak) uploadUnheard(r *rand.Rand) bool {
-	if !s.world.TryLock() {
+	if !s.troubleMu.TryLock() {
 		return false
 	}
-	defer s.world.Unlock()
+	defer s.troubleMu.Unlock()
 	s.makeRoom(r)
 	o := s.create(newKey(r))
 	defer s.release(o)
 	v := goodVersion(o, r)
-	s.putting.Lock()
-	defer s.putting.Unlock()
+	s.putMu.Lock()
+	defer s.putMu.Unlock()
 	s.Cloud.Emulator.Fault(emulator.Fault{Op: "Notify", Times: 1, Status: http.StatusInternalServerError})
 	s.Check(s.Cloud.Put(s.T.Context(), o.key, v.build()))
 	o.current = v
@@ -157,9 +157,9 @@ func (s *soak) overwrite(r *rand.Rand) bool {
 	return true
 }
 
-// thereAndBack overwrites an image by another and that by the first again: in the end the
-// key holds what it held before, and so must the host.
-func (s *soak) thereAndBack(r *rand.Rand) bool {
+// overwriteAndBack overwrites an image by another and that by the first again: in the end
+// the key holds what it held before, and so must the host.
+func (s *soak) overwriteAndBack(r *rand.Rand) bool {
 	s.makeRoom(r)
 	o := s.claim(r, func(o *object) bool { return o.current != nil && o.current.want == store.StateActive })
 	if o == nil {
@@ -172,9 +172,9 @@ func (s *soak) thereAndBack(r *rand.Rand) bool {
 	return true
 }
 
-// again uploads the same bytes again: the events are duplicates, and nothing comes of
-// them.
-func (s *soak) again(r *rand.Rand) bool {
+// uploadAgain uploads the same bytes again: the events are duplicates, and nothing comes
+// of them.
+func (s *soak) uploadAgain(r *rand.Rand) bool {
 	o := s.claim(r, func(o *object) bool { return o.current != nil })
 	if o == nil {
 		return false

@@ -25,9 +25,9 @@ func (s *soak) use(r *rand.Rand) bool {
 	if !s.mount(v, sn) {
 		return true
 	}
-	if s.reads(v, sn) {
+	if s.checkReadable(v, sn) {
 		name := fmt.Sprintf("rootfs/written-%016x", r.Uint64())
-		s.writes(v, sn, name, strings.Repeat(name, 1+r.IntN(2000)))
+		s.write(v, sn, name, strings.Repeat(name, 1+r.IntN(2000)))
 	}
 	if !stays {
 		s.unmount(v, sn)
@@ -47,7 +47,7 @@ func (s *soak) mount(v *version, sn *snap) bool {
 	m, err := devmapper.MountDetached(sn.path, devmapper.MountBuild)
 	if err != nil {
 		s.mounts(-1)
-		s.breaks(v, "a user cannot mount a snapshot of image %d: %v", v.image, err)
+		s.failVersion(v, "a user cannot mount a snapshot of image %d: %v", v.image, err)
 		return false
 	}
 	sn.mount = m
@@ -57,15 +57,15 @@ func (s *soak) mount(v *version, sn *snap) bool {
 func (s *soak) unmount(v *version, sn *snap) {
 	s.T.Helper()
 	if err := sn.mount.Close(); err != nil {
-		s.breaks(v, "a user leaves a snapshot of image %d: %v", v.image, err)
+		s.failVersion(v, "a user leaves a snapshot of image %d: %v", v.image, err)
 	}
 	sn.mount = nil
 	s.mounts(-1)
 }
 
-// reads reports whether a mounted snapshot has what its user wrote, and what was
+// checkReadable reports whether a mounted snapshot has what its user wrote, and what was
 // uploaded.
-func (s *soak) reads(v *version, sn *snap) bool {
+func (s *soak) checkReadable(v *version, sn *snap) bool {
 	s.T.Helper()
 	root, err := sn.root()
 	s.Check(err)
@@ -77,7 +77,7 @@ func (s *soak) reads(v *version, sn *snap) bool {
 	for name, text := range want {
 		got, err := root.ReadFile(name)
 		if text != "" && (err != nil || string(got) != text) {
-			s.breaks(v, "image %d, snapshot %s: what its user has in %s is %d bytes %.20q, not the %d that were there: %v",
+			s.failVersion(v, "image %d, snapshot %s: its user has in %s %d bytes %.20q, not the %d that were there: %v",
 				v.image, sn.path, name, len(got), got, len(text), err)
 			return false
 		}
@@ -85,7 +85,7 @@ func (s *soak) reads(v *version, sn *snap) bool {
 	return true
 }
 
-func (s *soak) writes(v *version, sn *snap, name, text string) {
+func (s *soak) write(v *version, sn *snap, name, text string) {
 	s.T.Helper()
 	root, err := sn.root()
 	s.Check(err)
@@ -94,7 +94,7 @@ func (s *soak) writes(v *version, sn *snap, name, text string) {
 		err = sn.mount.Sync()
 	}
 	if err != nil {
-		s.breaks(v, "a user writes to %s: %v", sn.path, err)
+		s.failVersion(v, "a user writes to %s: %v", sn.path, err)
 		return
 	}
 	sn.writes[name] = text
@@ -104,8 +104,8 @@ func (sn *snap) root() (*os.Root, error) {
 	return os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", sn.mount.Root().Fd()))
 }
 
-// leave unmounts whatever users have mounted.
-func (s *soak) leave() {
+// unmountAll unmounts whatever users have mounted.
+func (s *soak) unmountAll() {
 	for _, o := range s.objects {
 		for _, v := range o.versions {
 			for _, sn := range v.snaps {
@@ -117,16 +117,16 @@ func (s *soak) leave() {
 	}
 }
 
-// findAll mounts every snapshot once more: all that was ever written is there. It returns
-// in how many files.
-func (s *soak) findAll() (files int) {
+// checkAllFiles mounts every snapshot once more and checks that all that was ever written
+// is there. It returns the number of files.
+func (s *soak) checkAllFiles() (files int) {
 	for _, o := range s.objects {
 		for _, v := range o.versions {
 			for _, sn := range v.snaps {
 				if v.broken || !s.mount(v, sn) {
 					continue
 				}
-				if s.reads(v, sn) {
+				if s.checkReadable(v, sn) {
 					files += len(sn.writes)
 				}
 				s.unmount(v, sn)

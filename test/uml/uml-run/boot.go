@@ -43,7 +43,7 @@ func (m *machine) bootAgain() (int, error) {
 	}
 }
 
-// errStopped says that nothing at all went on in the guest.
+// errStopped is returned when nothing at all went on in the guest.
 var errStopped = errors.New("the guest's kernel stopped")
 
 // prepare writes what the guest reads: the spec, and a sparse file for its disk.

@@ -85,7 +85,8 @@ func lock(cache string) (func(), error) {
 func fetch(rel release, cache, dir string, warn io.Writer) error {
 	for _, tool := range []string{"mmdebstrap", "patchelf"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			return fmt.Errorf("cannot be fetched without %s: apt-get install mmdebstrap patchelf debian-archive-keyring", tool)
+			return fmt.Errorf("cannot be fetched without %s: "+
+				"apt-get install mmdebstrap patchelf debian-archive-keyring", tool)
 		}
 	}
 	if err := removeAll(filepath.Join(cache, "fetch-*")); err != nil { // of a run that was killed

@@ -179,7 +179,7 @@ func loopbackUp() error {
 }
 
 func readSpec() (s spec, err error) {
-	text, err := os.ReadFile(filepath.Join(shared, specName)) // where the host has it may be hidden by now: /dev/shm is
+	text, err := os.ReadFile(filepath.Join(shared, specName)) // its path on the host may be hidden here: /dev/shm is
 	if err != nil {
 		return s, err
 	}
@@ -207,7 +207,8 @@ func mountScratch(booted int) (string, error) {
 		}
 		return dir, os.Chmod(dir, 0o1777)
 	}
-	return "", errors.New("no empty directory to mount the scratch file system on: /mnt, /media, /srv and /opt are all in use")
+	return "", errors.New("no empty directory to mount the scratch file system on: " +
+		"/mnt, /media, /srv and /opt are all in use")
 }
 
 // runProgram runs the program and reaps whatever becomes an orphan until it ends.
@@ -236,7 +237,7 @@ func runProgram(s spec, scratch string) (int, error) {
 }
 
 // guestEnv is the program's environment: the host's, but for what is the guest's.
-// libdevmapper's programs are told where there is no udevd, for which they would wait.
+// libdevmapper's programs would wait for udevd; without one they are told not to.
 func guestEnv(s spec, scratch string) []string {
 	path := os.Getenv("PATH") + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	ours := []string{

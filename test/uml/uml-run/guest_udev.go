@@ -38,7 +38,8 @@ func checkUdev(dir string) error {
 	}
 	for _, name := range []string{"bin/udevadm", "sbin/dmsetup", "sbin/lvm"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
-			return fmt.Errorf("CIM_UML_UDEV names no directory with udev, dmsetup and lvm2 unpacked (make test-udev makes one): %w", err)
+			return fmt.Errorf("CIM_UML_UDEV does not name a directory with udev, dmsetup and lvm2 unpacked "+
+				"(make test-udev makes one): %w", err)
 		}
 	}
 	return nil

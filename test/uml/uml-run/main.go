@@ -4,7 +4,7 @@
 // the host's. The guest sees the host's files read-only, is root over kernel objects of
 // its own, and has a scratch file system.
 //
-//	uml-run -- program args…            the program's output and exit code are those of uml-run
+//	uml-run -- program args…            passes output and exit code of the program on
 //	go test -exec uml-run ./package     go test appends the test binary and its flags
 //	uml-run --help
 //

@@ -64,8 +64,11 @@ func TestRuns(t *testing.T) {
 		"a thin pool's target": {`dmsetup targets | grep -o thin-pool`, "thin-pool\n", "", 0},
 		"killed":               {`kill -9 $$`, "", "", 128 + 9},
 		"not found":            {`exec /no/such/program`, "", "", 127},
-		"a loop left behind":   {`truncate -s 1M $TMPDIR/x; losetup /dev/loop0 $TMPDIR/x; [ "$TMPDIR" = /tmp ] && losetup -d /dev/loop0; true`, "", "", leaks},
-		"a process left":       {`sleep 5 >/dev/null 2>&1 & true`, "", "", leaks},
+		"a loop left behind": {
+			`truncate -s 1M $TMPDIR/x; losetup /dev/loop0 $TMPDIR/x; ` +
+				`[ "$TMPDIR" = /tmp ] && losetup -d /dev/loop0; true`, "", "", leaks,
+		},
+		"a process left": {`sleep 5 >/dev/null 2>&1 & true`, "", "", leaks},
 	} {
 		cmd := exec.Command(program, "--", "/bin/sh", "-c", c.script)
 		var out, errOut bytes.Buffer
@@ -109,7 +112,7 @@ func TestInterrupt(t *testing.T) {
 	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
-	n, _ := out.Read(buf) // the end of the output is no error
+	n, _ := out.Read(buf) // the end of the output is not an error
 	if got := string(buf[:n]); got != "interrupted\n" {
 		t.Errorf("after SIGINT the program said %q", got)
 	}

@@ -20,7 +20,8 @@ func TestReboots(t *testing.T) {
 		code                int
 	}{
 		"twice": {
-			boot + `[ $CIM_BOOT = 2 ] && exit 3; echo disk >> $TMPDIR/synced; sync; echo host >> $CIM_BOOT_DIR/kept; : > $CIM_BOOT_DIR/down; ` + die,
+			boot + `[ $CIM_BOOT = 2 ] && exit 3; echo disk >> $TMPDIR/synced; sync; ` +
+				`echo host >> $CIM_BOOT_DIR/kept; : > $CIM_BOOT_DIR/down; ` + die,
 			"boot 0\nboot 1\ndisk\nhost\nboot 2\ndisk\ndisk\nhost\nhost\n", "", 3,
 		},
 		"not announced": {boot + die, "boot 0\n", "the guest ended without running the program to its end", exitGuest},

@@ -72,7 +72,7 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.skip, "skip", "", "and not those that match this one")
 	f.Var(&o.alone, "alone",
 		"each test of this package has a guest of its own and may bring its kernel down; may be given several times")
-	f.BoolVar(&o.verbose, "v", false, "print the output of tests that passed, too")
+	f.BoolVar(&o.verbose, "v", false, "also print the output of tests that passed")
 	f.StringVar(&o.agent, "agent", "", "in a guest: take the tests from this directory")
 	if err := f.Parse(args); err != nil {
 		return o, err

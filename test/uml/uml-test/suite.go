@@ -73,8 +73,8 @@ type scheduler struct {
 	report *report
 }
 
-// run runs at most so many guests at once: first those of one test, which take longest,
-// then those that share the queue.
+// run runs a limited number of guests at once: first those of one test, which take
+// longest, then those that share the queue.
 func (s *scheduler) run(ctx context.Context, guests int, tests []test) {
 	stop, watched := make(chan struct{}), make(chan struct{})
 	go func() { defer close(watched); s.watch(stop) }()

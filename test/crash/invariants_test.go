@@ -12,13 +12,13 @@ import (
 	"imagemanager.internal/test/invariants"
 )
 
-// whole checks what must hold while no daemon changes anything, but for the content,
-// which is for verify. It returns all that a further start must not change.
-func (h *host) whole() string {
+// checkInvariants checks what must hold while no daemon changes anything, but for the
+// content, which is for verify. It returns all that a further start must not change.
+func (h *host) checkInvariants() string {
 	h.T.Helper()
 	pool, err := h.Store.Pool(h.T.Context())
 	h.Check(err)
-	h.wholePool(pool.Name)
+	h.checkPool(pool.Name)
 	found, err := invariants.Look(h.T.Context(), h.Store, filepath.Join(h.dir, "state"))
 	h.Check(err)
 	for _, b := range found.Broken() {
@@ -32,15 +32,15 @@ func (h *host) whole() string {
 		}
 	}
 	slices.Sort(active)
-	h.wholeImages(found)
-	h.acknowledged()
-	h.wholeMachine(pool)
+	h.checkImages(found)
+	h.checkAcknowledged()
+	h.checkMachine(pool)
 	return fmt.Sprint(h.lastEvent(), found.Thins, active, found.Files)
 }
 
-// wholePool looks with dmsetup, which changes nothing: Open would release a metadata
+// checkPool looks with dmsetup, which changes nothing: Open would release a metadata
 // snapshot that is held.
-func (h *host) wholePool(name string) {
+func (h *host) checkPool(name string) {
 	h.T.Helper()
 	out, err := exec.Command("dmsetup", "status", "--noflush", "cim-"+name+"-pool").CombinedOutput()
 	h.Check(err)
@@ -49,9 +49,9 @@ func (h *host) wholePool(name string) {
 	}
 }
 
-// wholeImages checks that every image was activated once, or again where its pool was
+// checkImages checks that every image was activated once, or again where its pool was
 // lost.
-func (h *host) wholeImages(found invariants.Host) {
+func (h *host) checkImages(found invariants.Host) {
 	h.T.Helper()
 	keys := map[string]bool{}
 	for _, img := range found.Images {
@@ -63,7 +63,7 @@ func (h *host) wholeImages(found invariants.Host) {
 		h.Check(err)
 		want, again := 0, 0
 		if img.State == store.StateActive {
-			want, again = 2, book.Lost
+			want, again = 2, saved.Lost
 		}
 		made := 0
 		for _, e := range found.Events[img.ID] {
@@ -77,11 +77,11 @@ func (h *host) wholeImages(found invariants.Host) {
 	}
 }
 
-// acknowledged checks that an image whose message is gone has ended, at any moment:
+// checkAcknowledged checks that an image whose message is gone has ended, at any moment:
 // nobody will tell of it again.
-func (h *host) acknowledged() {
+func (h *host) checkAcknowledged() {
 	h.T.Helper()
-	for _, key := range book.Keys {
+	for _, key := range saved.Keys {
 		if !h.w.isDeleted(key) {
 			continue
 		}
@@ -101,9 +101,9 @@ func (h *host) image(key string) (store.Image, bool) {
 	return images[0], true
 }
 
-// wholeMachine checks that no mount, no worker and no loop device is left but those of
+// checkMachine checks that no mount, no worker and no loop device is left but those of
 // the pool.
-func (h *host) wholeMachine(pool store.Pool) {
+func (h *host) checkMachine(pool store.Pool) {
 	h.T.Helper()
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	h.Check(err)
@@ -143,8 +143,8 @@ func (h *host) lastEvent() int64 {
 	}
 }
 
-// reads checks that the key's snapshot holds what was uploaded.
-func (h *host) reads(key string) {
+// checkReadable checks that the key's snapshot holds what was uploaded.
+func (h *host) checkReadable(key string) {
 	h.T.Helper()
 	img, _ := h.image(key)
 	snapshots, err := h.Store.SnapshotsOf(h.T.Context(), img.ID)

@@ -17,8 +17,8 @@ import (
 	tarballs "imagemanager.internal/test/images"
 )
 
-// quarantined is how many messages are in quarantine.
-func (h *host) quarantined() int {
+// countQuarantined returns how many messages are in quarantine.
+func (h *host) countQuarantined() int {
 	h.T.Helper()
 	list, err := h.Store.QuarantinedAll(h.T.Context())
 	h.Check(err)
@@ -29,13 +29,13 @@ func (h *host) quarantined() int {
 func (h *host) waitQuarantined() {
 	h.T.Helper()
 	h.WaitDrained()
-	if n := h.quarantined(); n != 1 {
+	if n := h.countQuarantined(); n != 1 {
 		h.T.Errorf("%d messages in quarantine, want one", n)
 	}
 }
 
-// copies is how many messages a dead-letter queue has.
-func (h *host) copies(dlq string) string {
+// countDeadLetters returns how many messages a dead-letter queue has.
+func (h *host) countDeadLetters(dlq string) string {
 	h.T.Helper()
 	const visible = "ApproximateNumberOfMessages"
 	a, err := h.Cloud.SQS.GetQueueAttributes(h.T.Context(),
@@ -44,20 +44,19 @@ func (h *host) copies(dlq string) string {
 	return a.Attributes[visible]
 }
 
-// notified is a message about keys of the bucket that hold the usual image.
-func (h *host) notified(keys ...string) string {
+// notification returns a message about keys of the bucket that hold the usual image.
+func (h *host) notification(keys ...string) string {
 	tag := md5Hex(tarballs.RootFS("hello", 3))
 	var records []string
 	for _, key := range keys {
-		records = append(records,
-			fmt.Sprintf(`{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":%q},"object":{"key":%q,"eTag":%q}}}`,
-				h.Cloud.Name, key, tag))
+		records = append(records, record("ObjectCreated:Put", h.Cloud.Name, key, tag))
 	}
-	return `{"Records":[` + strings.Join(records, ",") + `]}`
+	return message(records...)
 }
 
 // A dead-letter queue that does not exist is a mistake in the configuration, and no
-// message is touched. That it may not be looked at is no reason not to start.
+// message is touched. A queue whose attributes may not be read does not prevent the
+// start.
 func TestDeadLetterQueueMissing(t *testing.T) {
 	h := newHost(t)
 	h.send("{this is no notification")
@@ -65,30 +64,30 @@ func TestDeadLetterQueueMissing(t *testing.T) {
 	if code != 2 || !strings.Contains(out, "SQS_DEAD_LETTER_URL") || !strings.Contains(out, h.Cloud.Queue+"-none") {
 		t.Errorf("exit code %d, %s", code, out)
 	}
-	if n := h.faulty().Calls("ReceiveMessage"); n != 0 {
+	if n := h.emulator().Calls("ReceiveMessage"); n != 0 {
 		t.Errorf("%d polls", n)
 	}
 	dlq := h.deadLetterQueue()
-	h.faulty().Fault(emulator.Fault{
+	h.emulator().Fault(emulator.Fault{
 		Op: "GetQueueAttributes", Target: path.Base(dlq), Status: http.StatusForbidden,
 		Code: "AccessDenied",
 	})
 	h.Start("SQS_DEAD_LETTER_URL=" + dlq)
 	h.WaitDrained()
-	if log := string(h.NewestLog()); !strings.Contains(log, "sqs:GetQueueAttributes") || h.quarantined() != 0 {
+	if log := string(h.NewestLog()); !strings.Contains(log, "sqs:GetQueueAttributes") || h.countQuarantined() != 0 {
 		t.Errorf("%d in quarantine, the log has no warning: %t",
-			h.quarantined(), !strings.Contains(log, "sqs:GetQueueAttributes"))
+			h.countQuarantined(), !strings.Contains(log, "sqs:GetQueueAttributes"))
 	}
-	h.faulty().Clear()
-	if n := h.copies(dlq); n != "1" {
+	h.emulator().Clear()
+	if n := h.countDeadLetters(dlq); n != "1" {
 		t.Errorf("%s copies", n)
 	}
 	h.Stop()
 }
 
-// What the dead-letter queue does not take, for whatever reason, is kept in quarantine,
-// and the log says so; one failure is not the end of it.
-func TestBuriedElsewhere(t *testing.T) {
+// Messages that the dead-letter queue does not take, for whatever reason, are kept in
+// quarantine, and the log says so. The next message is sent to the queue again.
+func TestQuarantinedInstead(t *testing.T) {
 	h := newHost(t)
 	dlq := h.deadLetterQueue()
 	send := emulator.Fault{Op: "SendMessage", Target: path.Base(dlq)}
@@ -96,11 +95,11 @@ func TestBuriedElsewhere(t *testing.T) {
 	h.WaitRunning()
 
 	send.Times, send.Status = 1, http.StatusInternalServerError
-	h.faulty().Fault(send)
+	h.emulator().Fault(send)
 	h.send("no notification 1")
-	h.WaitFor("it is copied at the second try", func() bool { return h.copies(dlq) == "1" })
+	h.WaitFor("it is copied at the second try", func() bool { return h.countDeadLetters(dlq) == "1" })
 	h.WaitDrained()
-	if n := h.quarantined(); n != 0 {
+	if n := h.countQuarantined(); n != 0 {
 		t.Errorf("%d in quarantine after one failure", n)
 	}
 
@@ -117,10 +116,10 @@ func TestBuriedElsewhere(t *testing.T) {
 		if f.Op == "" {
 			f.Op, f.Target = send.Op, send.Target
 		}
-		h.faulty().Clear()
-		h.faulty().Fault(f)
+		h.emulator().Clear()
+		h.emulator().Fault(f)
 		h.send(strings.Repeat("no notification", 100))
-		h.WaitFor(fmt.Sprintf("message %d is in quarantine", i), func() bool { return h.quarantined() == i+1 })
+		h.WaitFor(fmt.Sprintf("message %d is in quarantine", i), func() bool { return h.countQuarantined() == i+1 })
 		h.WaitDrained()
 	}
 	if n := strings.Count(string(h.NewestLog()), "kept in quarantine instead"); n != 4 {
@@ -131,27 +130,27 @@ func TestBuriedElsewhere(t *testing.T) {
 }
 
 // Two objects of one message fail, and one of them has failed before: it ends earlier.
-// Neither brings the other back, and the message is buried.
+// Neither brings the other back, and the message is dead-lettered.
 func TestFailingSiblings(t *testing.T) {
 	h := newHost(t, "MAX_ATTEMPTS=4")
 	h.Check(h.Cloud.Silence(t.Context()))
-	h.faulty().Fault(emulator.Fault{Op: "GetObject", Status: http.StatusForbidden, Code: "AccessDenied"})
+	h.emulator().Fault(emulator.Fault{Op: "GetObject", Status: http.StatusForbidden, Code: "AccessDenied"})
 	h.put("images/a.tar", tarballs.RootFS("hello", 3))
 	h.put("images/b.tar", tarballs.RootFS("hello", 3))
 	h.Start()
-	h.send(h.notified("images/a.tar"))
+	h.send(h.notification("images/a.tar"))
 	h.WaitFor("a has failed twice", func() bool { return len(h.failures("images/a.tar")) == 2 })
-	h.send(h.notified("images/a.tar", "images/b.tar"))
-	h.WaitFor("both are buried", func() bool { return h.quarantined() == 2 })
+	h.send(h.notification("images/a.tar", "images/b.tar"))
+	h.WaitFor("both are buried", func() bool { return h.countQuarantined() == 2 })
 	h.WaitDrained()
 	for _, key := range []string{"images/a.tar", "images/b.tar"} {
 		if img := h.WaitEnded(key); img.State != store.StateDead || len(h.failures(key)) > 8 {
 			t.Errorf("%s is %s after %d failures", key, img.State, len(h.failures(key)))
 		}
 	}
-	h.faulty().Clear()
-	h.send(h.notified("images/a.tar", "images/b.tar")) // a new message is a new chance
-	h.WaitFor("both are active", func() bool { return h.count(store.StateActive) == 2 })
+	h.emulator().Clear()
+	h.send(h.notification("images/a.tar", "images/b.tar")) // a new message is a new chance
+	h.WaitFor("both are active", func() bool { return h.countImages(store.StateActive) == 2 })
 	h.Stop()
 	h.Look()
 }
@@ -163,7 +162,7 @@ func TestOneBadRecord(t *testing.T) {
 	h.put("images/a.tar", tarballs.RootFS("hello", 3))
 	h.put("images/b.tar", tarballs.RootFS("hello", 3))
 	h.Start()
-	h.send(strings.Replace(h.notified("images/a.tar", "images/none.tar", "images/b.tar"), "none", "%zz", 1))
+	h.send(strings.Replace(h.notification("images/a.tar", "images/none.tar", "images/b.tar"), "none", "%zz", 1))
 	h.WaitActive("images/a.tar")
 	h.WaitActive("images/b.tar")
 	h.waitQuarantined()
@@ -177,11 +176,11 @@ func TestHeartbeatDenied(t *testing.T) {
 	h := newHost(t, "MAX_ATTEMPTS=3")
 	h.Start()
 	h.WaitRunning()
-	h.faulty().Fault(emulator.Fault{
+	h.emulator().Fault(emulator.Fault{
 		Op: "ChangeMessageVisibilityBatch", Status: http.StatusForbidden,
 		Code: "AccessDenied",
 	})
-	h.faulty().Fault(emulator.Fault{Op: "GetObject", Rate: 20_000})
+	h.emulator().Fault(emulator.Fault{Op: "GetObject", Rate: 20_000})
 	h.put("images/a.tar", tarballs.RootFS("hello", 150)) // some 400 kB: 20 s
 	h.WaitFor("/readyz names the call", func() bool {
 		code, text := h.Get("/readyz")
@@ -193,45 +192,47 @@ func TestHeartbeatDenied(t *testing.T) {
 	if n := strings.Count(text, `"call":"ChangeMessageVisibility","class":"denied"`); n < 1 || n > 3 {
 		t.Errorf("the log names the denied call %d times", n)
 	}
-	h.WaitFor("the message is there for others", func() bool { return h.copies(h.Cloud.Queue) == "1" })
-	h.faulty().Clear()
+	h.WaitFor("the message is there for others", func() bool { return h.countDeadLetters(h.Cloud.Queue) == "1" })
+	h.emulator().Clear()
 	h.waitResumed()
 	h.WaitActive("images/a.tar")
 	h.WaitDrained()
-	h.uncounted("images/a.tar")
+	h.checkNoFailures("images/a.tar")
 	h.Stop()
 	h.Look()
 }
 
-// The right to delete messages is missing: what is made stays made, and /readyz tells.
+// The right to delete messages is missing: finished images stay finished, and /readyz
+// says what is missing.
 func TestDeleteDenied(t *testing.T) {
 	h := newHost(t)
 	h.Start()
 	h.WaitRunning()
 	h.WaitDrained() // of the message by which S3 tries the notification
-	h.faulty().Fault(emulator.Fault{Op: "DeleteMessageBatch", Status: http.StatusForbidden, Code: "AccessDenied"})
-	img := h.first()
+	h.emulator().Fault(emulator.Fault{Op: "DeleteMessageBatch", Status: http.StatusForbidden, Code: "AccessDenied"})
+	img := h.makeFirst()
 	h.WaitFor("/readyz names the call", func() bool {
 		code, text := h.Get("/readyz")
 		return code == http.StatusServiceUnavailable &&
 			strings.Contains(text, "DeleteMessage fails: denied: allow sqs:DeleteMessage")
 	})
 	h.WaitFor("the message is visible again, and nobody takes it",
-		func() bool { return h.copies(h.Cloud.Queue) != "0" })
-	h.faulty().Clear()
+		func() bool { return h.countDeadLetters(h.Cloud.Queue) != "0" })
+	h.emulator().Clear()
 	h.waitResumed()
 	h.WaitDrained()
-	h.serves(img)
+	h.checkReadable(img)
 	h.Stop()
 	h.Look()
 }
 
-// An idle daemon's database has an empty log, and what grows for ever is measured.
-func TestGrowthIsTold(t *testing.T) {
+// The log of an idle daemon's database is empty, and there are metrics of all that grows
+// without a limit.
+func TestGrowthIsMeasured(t *testing.T) {
 	h := newHost(t, "RECONCILE_INTERVAL=0")
 	h.Start()
 	h.send("no notification")
-	h.first()
+	h.makeFirst()
 	h.waitQuarantined()
 	h.WaitFor("the log is empty", func() bool {
 		info, err := os.Stat(h.Database() + "-wal")

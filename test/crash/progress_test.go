@@ -12,13 +12,13 @@ import (
 	"time"
 )
 
-// book is the one ledger of this program; nil where there is no guest.
-var book *ledger
+// saved is the progress of this program; nil where there is no guest.
+var saved *progress
 
-// ledger is what lasts from one boot to the next.
-type ledger struct {
-	dir   string
-	world *world // of this boot
+// progress is what lasts from one boot to the next.
+type progress struct {
+	dir     string
+	testbed *testbed // of this boot
 
 	Next     map[string]int      // by test: the case it is at
 	Step     int                 // of the case in hand: how many of its kills are done
@@ -37,17 +37,17 @@ type ledger struct {
 }
 
 const (
-	ledgerName    = "ledger.json"
+	progressName  = "progress.json"
 	interruptName = "interrupted"
 	mostFailures  = 10
 )
 
-func openLedger(dir string) (*ledger, error) {
-	l := &ledger{
+func openProgress(dir string) (*progress, error) {
+	l := &progress{
 		dir: dir, Next: map[string]int{}, Deleted: map[string]bool{}, Traces: map[string][]string{},
 		Kills: map[string]int{},
 	}
-	text, err := os.ReadFile(filepath.Join(dir, ledgerName))
+	text, err := os.ReadFile(filepath.Join(dir, progressName))
 	if errors.Is(err, fs.ErrNotExist) {
 		l.Seed = int64(setting("CIM_CRASH_SEED", int(time.Now().UnixNano()%1_000_000)))
 		return l, nil
@@ -58,34 +58,34 @@ func openLedger(dir string) (*ledger, error) {
 	return l, json.Unmarshal(text, l)
 }
 
-// save writes the ledger to the host's disk: once it returns, no kernel of a guest can
+// save writes it to the host's disk: once it returns, no kernel of a guest can
 // lose it.
-func (l *ledger) save() {
+func (l *progress) save() {
 	text, err := json.Marshal(l)
-	part := filepath.Join(l.dir, ledgerName+".part")
+	part := filepath.Join(l.dir, progressName+".part")
 	if err == nil {
 		err = os.WriteFile(part, text, 0o600)
 	}
 	if err == nil {
-		err = os.Rename(part, filepath.Join(l.dir, ledgerName))
+		err = os.Rename(part, filepath.Join(l.dir, progressName))
 	}
 	if err != nil {
 		panic(err) //nolint:forbidigo // nothing that this program finds out from here on would be worth anything
 	}
 }
 
-func (l *ledger) interrupt() {
+func (l *progress) interrupt() {
 	_ = os.WriteFile(filepath.Join(l.dir, interruptName), nil, 0o600) // the user will ask again
 }
 
-func (l *ledger) interrupted() bool {
+func (l *progress) interrupted() bool {
 	_, err := os.Stat(filepath.Join(l.dir, interruptName))
 	return err == nil
 }
 
 // each runs the cases of a test that have not been run, each a subtest, and is where it
-// was after a reboot. With stride it takes every so manieth.
-func (l *ledger) each(t *testing.T, n, stride int, do func(t *testing.T, i int)) {
+// was after a reboot. It takes every stride-th case.
+func (l *progress) each(t *testing.T, n, stride int, do func(t *testing.T, i int)) {
 	t.Helper()
 	if n == 0 {
 		t.Fatal("there are no cases: what they are made of was not run")
@@ -98,7 +98,7 @@ func (l *ledger) each(t *testing.T, n, stride int, do func(t *testing.T, i int))
 		return
 	}
 	defer func() {
-		if w := l.world; w != nil && w.host != nil {
+		if w := l.testbed; w != nil && w.host != nil {
 			w.host.T = t
 			w.host.retire()
 		}
@@ -108,8 +108,9 @@ func (l *ledger) each(t *testing.T, n, stride int, do func(t *testing.T, i int))
 			t.Errorf("ended at case %d of %d", i, n)
 			return
 		}
-		if t.Run(fmt.Sprint(i), func(t *testing.T) { do(t, i) }); t.Failed() && l.world != nil && l.world.host != nil {
-			l.world.abandon(t)
+		if t.Run(fmt.Sprint(i), func(t *testing.T) { do(t, i) }); t.Failed() && l.testbed != nil &&
+			l.testbed.host != nil {
+			l.testbed.abandon(t)
 		}
 		l.Next[t.Name()] += stride
 		l.Step = 0
@@ -125,12 +126,12 @@ func (l *ledger) each(t *testing.T, n, stride int, do func(t *testing.T, i int))
 }
 
 // failed notes a failure, for the boots to come.
-func (l *ledger) failed(t *testing.T, text string) {
+func (l *progress) failed(t *testing.T, text string) {
 	l.Failures = append(l.Failures, t.Name()+": "+text)
 	l.save()
 }
 
-func (l *ledger) print() {
+func (l *progress) print() {
 	r := slices.Clone(l.Recovery)
 	slices.Sort(r)
 	at := func(percent int) time.Duration {
@@ -152,7 +153,9 @@ func (l *ledger) print() {
   time to recover                 p50 %s, p99 %s
   seed                            %d
   invariant failures              %d
-`, len(l.Traces[imageTrace]), l.longest(), len(l.Traces[createTrace]), len(l.Traces[growTrace]), len(l.Traces[replaceTrace]), l.Cases, l.Kills["kill"], l.Kills["kernel"], l.Missed,
+`, len(l.Traces[imageTrace]), l.longest(),
+		len(l.Traces[createTrace]), len(l.Traces[growTrace]), len(l.Traces[replaceTrace]),
+		l.Cases, l.Kills["kill"], l.Kills["kernel"], l.Missed,
 		len(r), at(50), at(99), l.Seed, len(l.Failures))
 	for _, f := range l.Failures {
 		fmt.Println("  FAILED", f)
@@ -160,7 +163,7 @@ func (l *ledger) print() {
 }
 
 // longest is the length of the longest recovery.
-func (l *ledger) longest() int {
+func (l *progress) longest() int {
 	most := 0
 	for name, trace := range l.Traces {
 		if !slices.Contains([]string{imageTrace, createTrace, growTrace, replaceTrace}, name) {

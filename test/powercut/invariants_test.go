@@ -18,10 +18,10 @@ import (
 	"imagemanager.internal/test/invariants"
 )
 
-// afterCut looks at the state directory as the power cut left it, through a copy of the
-// journal: what was promised must be there before anything is recovered, and without any
-// message. It tells whether the pool was there.
-func (h *host) afterCut(marks []string) (pool bool) {
+// checkPromises looks at the state directory as the power cut left it, through a copy of
+// the journal: what was promised must be there before anything is recovered, and without
+// any message. It reports whether the pool was there.
+func (h *host) checkPromises(marks []string) (pool bool) {
 	h.T.Helper()
 	dir := h.T.TempDir()
 	for _, name := range []string{"consumer.db", "consumer.db-wal"} {
@@ -46,11 +46,11 @@ func (h *host) afterCut(marks []string) (pool bool) {
 	case !pool:
 		return false
 	}
-	h.integrity(filepath.Join(dir, "consumer.db"))
+	h.checkDatabase(filepath.Join(dir, "consumer.db"))
 	list, err := s.Images(h.T.Context())
 	check(h.T, err)
-	h.deletedHaveImages(list, marks)
-	h.resultsAreThere(list)
+	h.checkDeletedMessages(list, marks)
+	h.checkFiles(list)
 	if slices.Contains(marks, markFurther) {
 		first := byKeyIn(list, images()[0].key)
 		if rows, err := s.SnapshotsOf(h.T.Context(), first.ID); err != nil || len(rows) < 2 {
@@ -69,9 +69,9 @@ func byKeyIn(list []store.Image, key string) store.Image {
 	return store.Image{}
 }
 
-// deletedHaveImages is the promise to the queue: a message is deleted only when its image
-// is terminal, on the disk.
-func (h *host) deletedHaveImages(list []store.Image, marks []string) {
+// checkDeletedMessages is the promise to the queue: a message is deleted only when its
+// image is terminal, on the disk.
+func (h *host) checkDeletedMessages(list []store.Image, marks []string) {
 	h.T.Helper()
 	for _, m := range marks {
 		key, ok := strings.CutPrefix(m, markDeleted)
@@ -84,8 +84,8 @@ func (h *host) deletedHaveImages(list []store.Image, marks []string) {
 	}
 }
 
-// resultsAreThere checks the files that the journal's events speak of.
-func (h *host) resultsAreThere(list []store.Image) {
+// checkFiles checks the files that the journal's events speak of.
+func (h *host) checkFiles(list []store.Image) {
 	h.T.Helper()
 	for _, img := range list {
 		if img.State.Refused() {
@@ -119,8 +119,8 @@ func sumOf(path string) string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// integrity asks SQLite.
-func (h *host) integrity(path string) {
+// checkDatabase asks SQLite.
+func (h *host) checkDatabase(path string) {
 	h.T.Helper()
 	db, err := sql.Open("sqlite3", "file:"+path)
 	check(h.T, err)
@@ -138,20 +138,20 @@ func (h *host) integrity(path string) {
 	}
 }
 
-// whole checks what must hold while no daemon runs, and that every image is what was
-// uploaded.
-func (h *host) whole() {
+// checkInvariants checks what must hold while no daemon runs, and that every image is
+// what was uploaded.
+func (h *host) checkInvariants() {
 	h.T.Helper()
 	found := h.Look()
-	h.wholeFilesystems(found)
-	h.resultsAreThere(found.Images)
+	h.checkFilesystems(found)
+	h.checkFiles(found.Images)
 	for _, img := range found.Images {
-		h.wholeSnapshots(img)
+		h.checkSnapshots(img)
 	}
 	if out := h.Consumer("verify", "--all"); strings.Count(out, "as sealed") != active(found.Images) {
 		h.T.Errorf("verify --all, %d images are active:\n%s", active(found.Images), out)
 	}
-	h.integrity(filepath.Join(h.State, "consumer.db"))
+	h.checkDatabase(filepath.Join(h.State, "consumer.db"))
 }
 
 func active(list []store.Image) (n int) {
@@ -163,8 +163,8 @@ func active(list []store.Image) (n int) {
 	return n
 }
 
-// wholeFilesystems checks those of the images.
-func (h *host) wholeFilesystems(found invariants.Host) {
+// checkFilesystems checks those of the images.
+func (h *host) checkFilesystems(found invariants.Host) {
 	h.T.Helper()
 	pool, err := invariants.OpenPool(h.T.Context(), h.Store)
 	check(h.T, err)
@@ -180,8 +180,8 @@ func (h *host) wholeFilesystems(found invariants.Host) {
 	}
 }
 
-// wholeSnapshots compares what an image's snapshots hold with what was uploaded.
-func (h *host) wholeSnapshots(img store.Image) {
+// checkSnapshots compares what an image's snapshots hold with what was uploaded.
+func (h *host) checkSnapshots(img store.Image) {
 	h.T.Helper()
 	rows, err := h.Store.SnapshotsOf(h.T.Context(), img.ID)
 	check(h.T, err)
