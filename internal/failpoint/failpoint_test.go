@@ -19,11 +19,17 @@ func TestHere(t *testing.T) {
 		tags, at, out, trace string
 		killed               bool
 	}{
-		"nowhere":           {"failpoint", "", all, "at:first\nat:second\nat:third\n", false},
-		"by name":           {"failpoint", "at:second", "first\n", "at:first\nat:second\n", true},
-		"by number":         {"failpoint", "#3", "first\nsecond\n", "at:first\nat:second\nat:third\n", true},
-		"a number too high": {"failpoint", "#4", all, "at:first\nat:second\nat:third\n", false},
-		"without the tag":   {"", "#1", all, "", false},
+		"nowhere": {tags: "failpoint", out: all, trace: "at:first\nat:second\nat:third\n"},
+		"by name": {
+			tags: "failpoint", at: "at:second", out: "first\n", trace: "at:first\nat:second\n",
+			killed: true,
+		},
+		"by number": {
+			tags: "failpoint", at: "#3", out: "first\nsecond\n",
+			trace: "at:first\nat:second\nat:third\n", killed: true,
+		},
+		"a number too high": {tags: "failpoint", at: "#4", out: all, trace: "at:first\nat:second\nat:third\n"},
+		"without the tag":   {at: "#1", out: all},
 	} {
 		dir := t.TempDir()
 		program, trace := filepath.Join(dir, "passes"), filepath.Join(dir, "trace")
