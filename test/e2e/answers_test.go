@@ -99,8 +99,8 @@ func TestProxyHoldsUpOnly(t *testing.T) {
 	}
 }
 
-// An image that a proxy's page held up is made after it is gone, whatever else an
-// operator does for it meanwhile.
+// An image that a proxy's page held up is made after the proxy is gone, whatever the
+// operator does meanwhile.
 func TestBackAfterProxyAnswered(t *testing.T) {
 	body := tarballs.RootFS("hello", 3)
 	for name, back := range map[string]func(h *host){

@@ -34,12 +34,13 @@ func (h *host) waitQuarantined() {
 	}
 }
 
-// countDeadLetters returns how many messages a dead-letter queue has.
-func (h *host) countDeadLetters(dlq string) string {
+// countMessages returns how many visible messages a queue has.
+func (h *host) countMessages(queue string) string {
 	h.T.Helper()
 	const visible = "ApproximateNumberOfMessages"
-	a, err := h.Cloud.SQS.GetQueueAttributes(h.T.Context(),
-		&sqs.GetQueueAttributesInput{QueueUrl: aws.String(dlq), AttributeNames: []sqstypes.QueueAttributeName{visible}})
+	a, err := h.Cloud.SQS.GetQueueAttributes(h.T.Context(), &sqs.GetQueueAttributesInput{
+		QueueUrl: aws.String(queue), AttributeNames: []sqstypes.QueueAttributeName{visible},
+	})
 	h.Check(err)
 	return a.Attributes[visible]
 }
@@ -79,7 +80,7 @@ func TestDeadLetterQueueMissing(t *testing.T) {
 			h.countQuarantined(), !strings.Contains(log, "sqs:GetQueueAttributes"))
 	}
 	h.emulator().Clear()
-	if n := h.countDeadLetters(dlq); n != "1" {
+	if n := h.countMessages(dlq); n != "1" {
 		t.Errorf("%s copies", n)
 	}
 	h.Stop()
@@ -97,7 +98,7 @@ func TestQuarantinedInstead(t *testing.T) {
 	send.Times, send.Status = 1, http.StatusInternalServerError
 	h.emulator().Fault(send)
 	h.send("no notification 1")
-	h.WaitFor("it is copied at the second try", func() bool { return h.countDeadLetters(dlq) == "1" })
+	h.WaitFor("it is copied at the second try", func() bool { return h.countMessages(dlq) == "1" })
 	h.WaitDrained()
 	if n := h.countQuarantined(); n != 0 {
 		t.Errorf("%d in quarantine after one failure", n)
@@ -192,7 +193,7 @@ func TestHeartbeatDenied(t *testing.T) {
 	if n := strings.Count(text, `"call":"ChangeMessageVisibility","class":"denied"`); n < 1 || n > 3 {
 		t.Errorf("the log names the denied call %d times", n)
 	}
-	h.WaitFor("the message is there for others", func() bool { return h.countDeadLetters(h.Cloud.Queue) == "1" })
+	h.WaitFor("the message is there for others", func() bool { return h.countMessages(h.Cloud.Queue) == "1" })
 	h.emulator().Clear()
 	h.waitResumed()
 	h.WaitActive("images/a.tar")
@@ -217,7 +218,7 @@ func TestDeleteDenied(t *testing.T) {
 			strings.Contains(text, "DeleteMessage fails: denied: allow sqs:DeleteMessage")
 	})
 	h.WaitFor("the message is visible again, and nobody takes it",
-		func() bool { return h.countDeadLetters(h.Cloud.Queue) != "0" })
+		func() bool { return h.countMessages(h.Cloud.Queue) != "0" })
 	h.emulator().Clear()
 	h.waitResumed()
 	h.WaitDrained()

@@ -116,6 +116,16 @@ func TestUmask(t *testing.T) {
 	}
 }
 
+// stopUnlogged is Stop for a daemon that must be running, but whose log nobody can read.
+func (h *host) stopUnlogged() {
+	h.T.Helper()
+	h.Signal(syscall.SIGTERM)
+	<-h.Done()
+	if code := h.ExitCode(); code != 0 {
+		h.Errorf("exit code %d", code)
+	}
+}
+
 // Whoever reads the log goes away, as at a restart of journald or the end of a pipe: the
 // daemon goes on, without lines, also its mke2fs does, and stops in order when it is told
 // to.
@@ -133,11 +143,7 @@ func TestLogReaderGone(t *testing.T) {
 	h.Check(errors.Join(lines.Err(), r.Close()))
 	h.checkReadable(h.makeFirst())
 	h.WaitDrained()
-	h.Signal(syscall.SIGTERM)
-	<-h.Done()
-	if code := h.ExitCode(); code != 0 {
-		t.Errorf("exit code %d", code)
-	}
+	h.stopUnlogged()
 	h.Look()
 }
 
@@ -160,11 +166,7 @@ func TestLogUnwritable(t *testing.T) {
 		h.put(key, tarballs.RootFS("hello", 3))
 		h.checkReadable(h.WaitActive(key))
 		h.WaitDrained()
-		h.Signal(syscall.SIGTERM)
-		<-h.Done()
-		if code := h.ExitCode(); code != 0 {
-			t.Errorf("%s: exit code %d", log.Name(), code)
-		}
+		h.stopUnlogged()
 	}
 	h.Look()
 }
@@ -192,11 +194,7 @@ func TestLogReaderStuck(t *testing.T) {
 	h.put("images/b.tar", tarballs.RootFS("hello", 3))
 	h.checkReadable(h.WaitActive("images/b.tar"))
 	h.WaitDrained()
-	h.Signal(syscall.SIGTERM)
-	<-h.Done()
-	if code := h.ExitCode(); code != 0 {
-		t.Errorf("exit code %d", code)
-	}
+	h.stopUnlogged()
 	h.Look()
 }
 

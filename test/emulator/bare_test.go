@@ -69,8 +69,8 @@ func (b bare) prune(x any) {
 	}
 }
 
-// Against a server that leaves fields out the suite fails, test by test: it does not
-// panic, which would end the tests that come after, too.
+// Against a server that leaves fields out the suite fails test by test. It does not
+// panic, which would also end the tests that follow.
 func TestSuiteOutlivesBareAnswers(t *testing.T) {
 	for name, c := range map[string]struct {
 		bare  bare
@@ -188,7 +188,8 @@ func TestSuiteFollowsNoPointer(t *testing.T) {
 	}
 }
 
-// typesIn are the children of a node that are types, so that "*" is no dereference there.
+// typesIn are the children of a node that are types, so that "*" is not a dereference
+// there.
 func typesIn(n ast.Node) []ast.Node {
 	switch n := n.(type) {
 	case *ast.Field:

@@ -152,5 +152,5 @@ func (b body) sum(a algorithm) (checksum, error) {
 	return checksum{a, base64.StdEncoding.EncodeToString(h.Sum(nil)), fullObject}, nil
 }
 
-// md5Algorithm is no checksum of S3's, but its ETag.
+// md5Algorithm is for ETags. S3 does not offer it as a checksum.
 var md5Algorithm = algorithm{"MD5", md5.New, true}

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// errChunks says that a body is not in the framing that its request announces.
+// errChunks is returned for a body without the framing that its request announces.
 var errChunks = errors.New("malformed aws-chunked body")
 
 // chunkReader reads the framing that S3 clients put around a body whose checksum or
@@ -100,7 +100,7 @@ func (c *chunkReader) line() (string, error) {
 	return strings.TrimRight(string(line), "\r\n"), nil
 }
 
-// isChunked tells whether the body of a request is framed.
+// isChunked reports whether the body of a request is framed.
 func isChunked(r *http.Request) bool {
 	return strings.HasPrefix(r.Header.Get("X-Amz-Content-Sha256"), "STREAMING-") ||
 		strings.Contains(r.Header.Get("Content-Encoding"), "aws-chunked")

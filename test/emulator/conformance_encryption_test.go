@@ -13,7 +13,7 @@ import (
 // secret is a customer's key as a request has it; nil fields are not sent.
 type secret struct{ algorithm, key, md5 *string }
 
-// newSecret is a key of so many bytes that are all the same.
+// newSecret returns a key of that length, all of whose bytes are the same.
 func newSecret(letter string, size int) secret {
 	key := strings.Repeat(letter, size)
 	sum := md5.Sum([]byte(key)) //nolint:gosec // what S3 names a key by
@@ -104,7 +104,7 @@ func TestCustomerKeys(t *testing.T) {
 		"no key":                  {secret: noKey, code: "InvalidArgument"},
 		"no algorithm":            {secret: noAlgorithm, code: "InvalidArgument"},
 		"another algorithm":       {secret: wrongAlgorithm, code: "InvalidEncryptionAlgorithmError"},
-		"S3's own key, too":       {secret: right, method: "AES256", code: "InvalidArgument"},
+		"also S3's own key":       {secret: right, method: "AES256", code: "InvalidArgument"},
 	} {
 		t.Run("not stored with "+name, func(t *testing.T) {
 			in := c.secret.put(b, "refused", "content")

@@ -26,7 +26,7 @@ func TestLease(t *testing.T) {
 			m := w.one(q, 1)
 			w.check(remove(w, q, m.ReceiptHandle))
 			w.counts(q, 0, 0)
-			w.check(remove(w, q, m.ReceiptHandle)) // again is no error
+			w.check(remove(w, q, m.ReceiptHandle)) // again is not an error
 		},
 		"an expired handle that is the latest still deletes": func(t *testing.T, w *testbed) {
 			q := w.newQueue(nil)
@@ -56,14 +56,14 @@ func TestLease(t *testing.T) {
 				t.Errorf("received %v", got)
 			}
 		},
-		"extended too late, nobody else having it, is no error": func(_ *testing.T, w *testbed) {
+		"extended too late, nobody else having it, is not an error": func(_ *testing.T, w *testbed) {
 			q := w.newQueue(nil)
 			w.send(q, "a")
 			m := w.one(q, 1)
 			w.counts(q, 1, 0)
 			w.check(change(w, q, m.ReceiptHandle, 300)) // whether it hides the message again is not known of AWS
 		},
-		"nonsense is no handle": func(t *testing.T, w *testbed) {
+		"nonsense is not a handle": func(t *testing.T, w *testbed) {
 			q := w.newQueue(nil)
 			failed[*types.ReceiptHandleIsInvalid](t, remove(w, q, aws.String("nonsense")))
 			failed[*types.ReceiptHandleIsInvalid](t, change(w, q, aws.String("nonsense"), 10))
@@ -161,7 +161,7 @@ func TestBatches(t *testing.T) {
 	}.run(t)
 }
 
-// redriven is a queue whose messages go to another after so many receives.
+// redriven makes a queue whose messages move to another after that many receives.
 func (w *testbed) redriven(receives int) (queue, dead string) {
 	w.t.Helper()
 	dead = w.newQueue(nil)
@@ -189,7 +189,7 @@ func (w *testbed) kill(queue, dead string, receives int) (id string, m types.Mes
 
 func TestDeadLetters(t *testing.T) {
 	checks{
-		"after so many receives it moves, with its id and its source": func(t *testing.T, w *testbed) {
+		"after the last receive it moves, with its id and its source": func(t *testing.T, w *testbed) {
 			q, dead := w.redriven(2)
 			id, m := w.kill(q, dead, 2)
 			if aws.ToString(m.MessageId) != id || aws.ToString(m.Body) != "poison" ||

@@ -28,7 +28,7 @@ func TestListing(t *testing.T) {
 			s3.ListObjectsV2Input{Prefix: aws.String("dir/")},
 			[]string{"dir/1", "dir/2", "dir/sub/3"},
 		},
-		"a prefix that is no folder": {
+		"a prefix that is not a folder": {
 			s3.ListObjectsV2Input{Prefix: aws.String("di")},
 			[]string{"dir/1", "dir/2", "dir/sub/3"},
 		},

@@ -41,7 +41,7 @@ func (w *testbed) notified(rules ...types.FilterRule) (bucket, queue string) {
 		Id: aws.String("images"), QueueArn: aws.String(w.attributes(queue)["QueueArn"]),
 		Events: []types.Event{"s3:ObjectCreated:*"},
 	}
-	if len(rules) > 0 { // a filter without rules is no way to say "all": moto refuses one
+	if len(rules) > 0 { // a filter without rules does not mean "all": moto refuses one
 		cfg.Filter = filter(rules...)
 	}
 	w.check(w.configure(bucket, cfg))
@@ -196,7 +196,7 @@ func TestNotifications(t *testing.T) {
 			}
 			w.none(q)
 		},
-		"deleting is no creation": func(t *testing.T, w *testbed) {
+		"deleting is not a creation": func(t *testing.T, w *testbed) {
 			b, q := w.notified()
 			w.put(b, "k", "x")
 			w.notice(q)

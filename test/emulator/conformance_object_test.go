@@ -40,7 +40,7 @@ func TestBuckets(t *testing.T) {
 			_, err = w.s3.HeadBucket(t.Context(), &s3.HeadBucketInput{Bucket: &b})
 			failed[*types.NotFound](t, err)
 		},
-		"made again in us-east-1 is no error": func(t *testing.T, w *testbed) {
+		"made again in us-east-1 is not an error": func(t *testing.T, w *testbed) {
 			b := w.newBucket()
 			_, err := w.s3.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &b})
 			w.check(err)

@@ -192,8 +192,8 @@ func TestQueues(t *testing.T) {
 	}.run(t)
 }
 
-// counts waits until the queue says it has so many messages visible and in flight; they
-// are approximate.
+// counts waits until the queue reports these numbers of messages visible and in flight.
+// SQS calls them approximate.
 func (w *testbed) counts(queue string, visible, inFlight int) {
 	w.t.Helper()
 	want := fmt.Sprint(visible, " visible, ", inFlight, " in flight")

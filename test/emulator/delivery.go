@@ -5,13 +5,13 @@ import (
 	"sync"
 )
 
-// Delivery is how events get to their queues. The zero value is the ordinary: each at
-// once, once, by itself.
+// Delivery is how events get to their queues. The zero value is ordinary delivery: each
+// event at once, once, in a message of its own.
 type Delivery struct {
 	Envelope Envelope
-	Copies   int  // send each message so many times; 0 is once
-	Records  int  // collect so many events of a queue into one message; [Server.Flush] sends fewer
-	Hold     int  // keep so many messages back, then send them in reverse; [Server.Flush] sends fewer
+	Copies   int  // how often each message is sent; 0 is once
+	Records  int  // events of a queue that are collected into one message; [Server.Flush] sends fewer
+	Hold     int  // messages that are kept back, then sent in reverse; [Server.Flush] sends fewer
 	Lose     bool // send nothing
 }
 

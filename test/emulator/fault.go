@@ -24,10 +24,10 @@ type Fault struct {
 	// of; empty matches all.
 	Target string
 
-	Skip  int // let so many matching requests pass first
-	Times int // then hit so many; 0 means until Clear
+	Skip  int // matching requests that pass first
+	Times int // requests that are hit then; 0 means all until Clear
 
-	Latency time.Duration // wait so long before anything else, by the emulator's clock
+	Latency time.Duration // waits this long before anything else, by the emulator's clock
 
 	Status int    // answer with this HTTP status, an error
 	Code   string // its code; by default one that the service uses with that status
@@ -40,13 +40,13 @@ type Fault struct {
 	Reset, Break bool
 	Lost         bool // perform the operation, then reset the connection: the caller cannot know
 
-	After   int64 // let so many bytes of the body of the answer pass before Hang, Reset, Break or Corrupt
-	Rate    int64 // send the body of the answer with so many bytes a second, by the emulator's clock
+	After   int64 // bytes of the answer's body that pass before Hang, Reset, Break or Corrupt
+	Rate    int64 // bytes a second of the answer's body, by the emulator's clock
 	Corrupt bool  // invert one byte of the body of the answer, the one at After
 
-	// Entries makes the first so many entries of a batch fail with Code, by the sender's
-	// fault if Status is below 500; the answer's own status stays 200. A negative number
-	// means all.
+	// Entries is how many entries of a batch, from the first, fail with Code; by the
+	// sender's fault if Status is below 500. The answer's own status stays 200. A
+	// negative number means all.
 	Entries int
 	// Redeliver makes ReceiveMessage leave what it returns visible: the same message
 	// comes again, with another handle.
@@ -131,7 +131,7 @@ func (f *faults) take(op, target string) (Fault, bool) {
 	return Fault{}, false
 }
 
-// isOwn tells whether the operation is one that no client calls.
+// isOwn reports whether the operation is one that no client calls.
 func isOwn(op string) bool { return op == opNotify || op == opRedrive }
 
 const (

@@ -157,7 +157,7 @@ func (w *testbed) until(what string, cond func() bool) {
 func TestFaultsOfRequests(t *testing.T) {
 	w := emulated(t, emulator.Config{})
 	b, q := w.newBucket(), w.newQueue(nil)
-	t.Run("some pass first, then so many are hit", func(t *testing.T) {
+	t.Run("some pass first, then some are hit", func(t *testing.T) {
 		w.emu.Fault(emulator.Fault{Op: "SendMessage", Skip: 1, Times: 2, Status: 500})
 		var outcome []int
 		for range 4 {

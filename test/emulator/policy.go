@@ -27,7 +27,7 @@ type statement struct {
 	Condition map[string]map[string]any
 }
 
-// allows tells whether a queue policy lets S3 send messages for a bucket: user guide,
+// allows reports whether a queue policy lets S3 send messages for a bucket: user guide,
 // "Granting permissions to publish event notification messages". A condition that it does
 // not know does not hold.
 func allows(policy, queueARN, bucketARN string) bool {
@@ -45,7 +45,7 @@ func allows(policy, queueARN, bucketARN string) bool {
 	})
 }
 
-// holds tells whether the statement's conditions hold for a bucket of ours.
+// holds reports whether the statement's conditions hold for a bucket of the emulator.
 func (s statement) holds(bucketARN string) bool {
 	facts := map[string]string{"aws:sourcearn": bucketARN, "aws:sourceaccount": Account}
 	for operator, conditions := range s.Condition {

@@ -53,7 +53,7 @@ type copyResult struct {
 	checksumFields
 }
 
-// redigest takes ETag and checksum anew, of the content as a whole.
+// redigest computes ETag and checksum again, of the whole content.
 func (c *s3Call) redigest(v *version) error {
 	etag, err := v.content.sum(md5Algorithm)
 	if err != nil {

@@ -11,8 +11,8 @@ type deleted struct {
 	version string // of the marker, or the version taken away; empty without versioning
 }
 
-// delete takes a version away or, in a bucket with versions and without an id, puts a
-// marker before them. Deleting what is not there is no error. The mutex is held.
+// delete removes a version or, in a bucket with versions and without an id, puts a marker
+// before them. Deleting what does not exist is not an error. The mutex is held.
 func (b *buckets) delete(k *bucket, key, id string) (deleted, *version) {
 	defer k.tidy(key)
 	switch {

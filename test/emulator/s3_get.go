@@ -96,7 +96,7 @@ func readable(r *http.Request, v *version) error {
 	return nil
 }
 
-// matches tells whether a list of ETags has this one, or is "*".
+// matches reports whether a list of ETags has this one, or is "*".
 func matches(list, etag string) bool {
 	for e := range strings.SplitSeq(list, ",") {
 		if e = strings.TrimSpace(e); e == "*" || strings.Trim(strings.TrimPrefix(e, "W/"), `"`) == etag {

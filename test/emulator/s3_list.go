@@ -156,7 +156,7 @@ func (c *s3Call) start(p *page, result *listResult, v2 bool) error {
 	result.StartAfter = p.text(p.after)
 	if token := c.query.Get("continuation-token"); token != "" {
 		raw, err := base64.URLEncoding.DecodeString(token)
-		if err != nil || !utf8.Valid(raw) { // a key is UTF-8, and the token one of ours
+		if err != nil || !utf8.Valid(raw) { // a key is UTF-8, and the token was made here
 			return errArgument.with("The continuation token provided is incorrect")
 		}
 		p.after, result.ContinuationToken = string(raw), token

@@ -29,8 +29,8 @@ type filterRule struct {
 	Name, Value string
 }
 
-// wants tells whether the queue is to hear of an event: its kind, and the key as it is,
-// not as it is encoded.
+// wants reports whether the queue gets an event, by its kind and by the key before it is
+// encoded.
 func (q queueConfiguration) wants(name, key string) bool {
 	if !slices.ContainsFunc(q.Events, func(pattern string) bool { return covers(pattern, "s3:"+name) }) {
 		return false
@@ -44,7 +44,7 @@ func (q queueConfiguration) wants(name, key string) bool {
 	return true
 }
 
-// covers tells whether an event type, "s3:ObjectCreated:*" for one, is of a pattern.
+// covers reports whether an event type, "s3:ObjectCreated:*" for one, is of a pattern.
 func covers(pattern, name string) bool {
 	kind, all := strings.CutSuffix(pattern, "*")
 	return pattern == name || all && strings.HasPrefix(name, kind)
@@ -130,7 +130,7 @@ func (b *buckets) check(k *bucket, q *queueConfiguration) error {
 	return b.courier.queues.checkDestination(q.Queue, "arn:aws:s3:::"+k.name, b.checkPolicy)
 }
 
-// overlaps tells whether a key exists whose event both would want.
+// overlaps reports whether both would want the events of some key.
 func (q queueConfiguration) overlaps(o queueConfiguration) bool {
 	shared := slices.ContainsFunc(q.Events, func(a string) bool {
 		return slices.ContainsFunc(o.Events, func(b string) bool { return covers(a, b) || covers(b, a) })

@@ -111,7 +111,7 @@ func (q *queues) listQueues(_ context.Context, req sqsRequest, in *listQueuesInp
 	return out, nil
 }
 
-// deleteQueue ends the polls of the queue, too: they find it gone.
+// deleteQueue also ends the polls of the queue: they find it gone.
 func (q *queues) deleteQueue(_ context.Context, _ sqsRequest, in *queueInput) (nothing, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

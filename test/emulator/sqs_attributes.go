@@ -36,7 +36,8 @@ var free = []string{
 	"DeduplicationScope", "FifoThroughputLimit", "RedriveAllowPolicy",
 }
 
-// redrivePolicy is the attribute RedrivePolicy. SQS takes the number as a string, too.
+// redrivePolicy is the attribute RedrivePolicy. SQS also takes the number as a
+// string.
 type redrivePolicy struct {
 	DeadLetterTargetArn string      `json:"deadLetterTargetArn"`
 	MaxReceiveCount     json.Number `json:"maxReceiveCount"`

@@ -25,7 +25,7 @@ func (q *queues) sign(text string) []byte {
 	return h.Sum(nil)[:16]
 }
 
-// open finds the message of a handle; nil if it is gone. fresh tells whether the handle
+// open finds the message of a handle; nil if it is gone. fresh reports whether the handle
 // is of the latest receive.
 func (q *queues) open(k *queue, handle string) (m *message, fresh bool, err error) {
 	raw, err := base64.StdEncoding.DecodeString(handle)

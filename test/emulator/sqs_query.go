@@ -96,7 +96,7 @@ func decodeScalar(text, name string, v reflect.Value) error {
 	return nil
 }
 
-// has tells whether the form has a value of that name, or values below it.
+// has reports whether the form has a value of that name, or values below it.
 func has(form url.Values, name string) bool {
 	for k := range form {
 		if k == name || strings.HasPrefix(k, name+".") {

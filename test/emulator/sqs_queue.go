@@ -48,7 +48,7 @@ type queue struct {
 	visible list.List // of *message, in the order of delivery
 	hidden  hiddenHeap
 	delayed int           // of the hidden, those that nobody has received yet
-	changed chan struct{} // closed, and made anew, to wake the polls: see show, hide, and the end of the queue
+	changed chan struct{} // closed and replaced to wake the polls: see show, hide, and the end of the queue
 	waiting int           // polls
 	gone    bool
 }

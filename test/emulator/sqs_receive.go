@@ -226,7 +226,8 @@ func (m *message) systemAttributes(names []string) map[string]string {
 	return out
 }
 
-// wants tells whether an attribute was asked for: by name, by "prefix.*", or all of them.
+// wants reports whether an attribute was asked for: by name, by "prefix.*", or all of
+// them.
 func wants(names []string, name string) bool {
 	return slices.ContainsFunc(names, func(n string) bool {
 		prefix, wild := strings.CutSuffix(n, ".*")

@@ -102,8 +102,8 @@ func (e sendEntry) size() int {
 	return n
 }
 
-// validContents tells whether a body has only the characters that SQS takes: those of XML
-// 1.0.
+// validContents reports whether a body has only the characters that SQS takes: those of
+// XML 1.0.
 func validContents(body string) bool {
 	return utf8.ValidString(body) && !strings.ContainsFunc(body, func(r rune) bool {
 		return r < 0x20 && r != '\t' && r != '\n' && r != '\r' || r == 0xfffe || r == 0xffff

@@ -59,7 +59,8 @@ func (b *buckets) receive(r *http.Request) (received, error) {
 	return received{seg, hashes.md5.Sum(nil), checksum{alg, value, fullObject}}, nil
 }
 
-// incomplete tells what the client did wrong from what went wrong here.
+// incomplete turns the errors of a body that the client cut short into S3's; others are
+// returned as they are.
 func incomplete(err error) error {
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, errChunks) {
 		return errIncomplete

@@ -13,8 +13,8 @@ import (
 const blockSize = 512
 
 // Entry is one header with its data. What is left out is filled in: a directory when the
-// name ends in a slash, a symbolic link when Link is set, else a regular file; mode 0755
-// for directories and 0644 for others; the size of Body.
+// name ends in a slash, a symbolic link when Link is set, otherwise a regular file; mode
+// 0755 for directories and 0644 for others; the size of Body.
 type Entry struct {
 	Name, Link, Body string
 	From             string // file that has the data; Size is its size, and only Write copies it
@@ -166,7 +166,7 @@ func rootIn(prefix string, more ...Entry) []Entry {
 }
 
 // RootFS is the archive of a small root file system: etc/hello holds the text,
-// usr/greeting links to it, and usr/share has so many files of a few KiB.
+// usr/greeting links to it, and usr/share has that many files of a few KiB.
 func RootFS(text string, files int, more ...Entry) []byte {
 	list := []Entry{
 		{Name: "etc/"},

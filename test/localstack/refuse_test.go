@@ -27,8 +27,8 @@ func TestPolicyOfOthers(t *testing.T) {
 	}
 }
 
-// S3 refuses a queue whose policy it does not see yet. The script waits for that, but not
-// for ever.
+// S3 refuses a queue whose policy it does not see yet. The script waits for that, within
+// a limit.
 func TestNotificationRefused(t *testing.T) {
 	t.Parallel()
 	const op = "PutBucketNotificationConfiguration"

@@ -23,8 +23,8 @@ type world struct {
 	url, cli string
 	requests atomic.Int64
 	deaf     atomic.Bool // it answers 200 to a bucket's notifications and stores nothing
-	// so many times it shows a bucket's notifications only as they were before the script
-	// wrote them: as none
+	// how many times it still shows a bucket's notifications as they were before the
+	// script wrote them: none
 	blind atomic.Int64
 }
 

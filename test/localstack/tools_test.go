@@ -17,8 +17,8 @@ var (
 	hook  = filepath.Join(root, "localstack", "init", "ready.d", "10-setup.sh")
 )
 
-// tool returns the path of a program that a test cannot do without. Where it is missing
-// the test is skipped, or fails if CIM_REQUIRE_TOOLS=1 says that nothing may be missing.
+// tool returns the path of a program that a test needs. Without the program the test is
+// skipped, or fails with CIM_REQUIRE_TOOLS=1.
 func tool(t *testing.T, name, debian string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)

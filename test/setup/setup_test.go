@@ -30,7 +30,7 @@ func TestSetup(t *testing.T) {
 			packages: "gone", lock: "1",
 			calls: "update;update;install -y --no-install-recommends gone;", says: "waiting for another",
 		},
-		"locked for ever": {packages: "gone", lock: "9", code: 1, calls: "update;update;update;", says: locked},
+		"locked for good": {packages: "gone", lock: "9", code: 1, calls: "update;update;update;", says: locked},
 		"another failure": {
 			packages: "gone", other: "E: no network", code: 1, calls: "update;",
 			says: "E: no network",

@@ -130,8 +130,8 @@ func (v *version) isWritten() bool {
 // holdsImage reports whether an image of the object may be used.
 func holdsImage(o *object) bool { return slices.ContainsFunc(o.versions, (*version).mayBeUsed) }
 
-// claimActive claims an object and returns an image of it that is active; else nothing is
-// claimed.
+// claimActive claims an object and returns an active image of it, or claims nothing and
+// returns nil.
 func (s *soak) claimActive(r *rand.Rand) (*object, *version) {
 	o := s.claim(r, holdsImage)
 	if o == nil {
@@ -166,7 +166,7 @@ func (s *soak) look(o *object, v *version) store.State {
 	return img.State
 }
 
-// failVersion tells a failure of an image, once.
+// failVersion reports a failure of an image. Its later failures are not reported.
 func (s *soak) failVersion(v *version, format string, args ...any) {
 	s.T.Helper()
 	v.broken = true

@@ -50,7 +50,7 @@ func (s *soak) sample() {
 	list, err := filepath.Glob("/sys/block/dm-*")
 	s.Check(err)
 	p.dm = len(list)
-	if s.daemonMu.TryLock() { // else it is being ended and started
+	if s.daemonMu.TryLock() { // otherwise it is being restarted
 		s.addDaemon(&p)
 		s.daemonMu.Unlock()
 	}

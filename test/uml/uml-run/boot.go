@@ -209,8 +209,8 @@ func forward(signals <-chan os.Signal, to *os.File, ended <-chan error, alive st
 	}
 }
 
-// silentSince tells how long the guest has not touched its file, counted from its start
-// when it never did.
+// silentSince returns how long the guest has not touched its file, counted from its start
+// if it never did.
 func silentSince(alive string, began time.Time) time.Duration {
 	if info, err := os.Stat(alive); err == nil && info.ModTime().After(began) {
 		began = info.ModTime()

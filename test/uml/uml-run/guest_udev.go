@@ -205,7 +205,7 @@ func (u *udevDaemon) end() error {
 	return errors.Join(errs...)
 }
 
-// endProcess ends a child and waits for it. One that is no longer there died by itself.
+// endProcess ends a child and waits for it. One that is gone has ended by itself.
 func endProcess(pid int) error {
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
 		return fmt.Errorf("udevd has ended before its time: %w", err)

@@ -1,6 +1,6 @@
-// Command uml-run runs a program where there is a device-mapper thin pool: as it is on a
-// machine that has dm-thin and a root user, else in a user-mode-linux booted for it
-// (Debian package user-mode-linux), which needs neither root nor KVM nor any module of
+// Command uml-run runs a program where it can make device-mapper thin pools: directly, if
+// the machine has dm-thin and the user is root; otherwise in a user-mode-linux booted for
+// it (Debian package user-mode-linux), which needs neither root nor KVM nor any module of
 // the host's. The guest sees the host's files read-only, is root over kernel objects of
 // its own, and has a scratch file system.
 //
@@ -19,15 +19,15 @@
 // With CIM_UML_REBOOTS=1 the program may bring its kernel down, as a power cut would, and
 // is run again in a new one: on the same disk, which is mounted again as it was left,
 // with CIM_BOOT=1, 2, … in its environment (0 at first). So that nobody mistakes it for
-// an accident, it makes a file named "down" in the directory CIM_BOOT_DIR before, and
-// what else it writes there lasts from one boot to the next: the directory is the host's.
+// an accident, it first makes a file named "down" in the directory CIM_BOOT_DIR. Other
+// files there last from one boot to the next: the directory is the host's.
 // A guest is booted then even where the machine has dm-thin. A kernel that has stopped is
 // one more power cut to such a program, up to ten times.
 //
 // In the guest TMPDIR and HOME lie on an ext4.
 //
 // With CIM_UML_UDEV=DIR a real udevd runs beside the program, with the device-mapper
-// rules of Debian, as on every host that is not a guest of ours; udevadm and lvm are on
+// rules of Debian, as on every ordinary host; udevadm and lvm are on
 // the program's PATH. DIR holds the packages udev, dmsetup and lvm2, unpacked. A guest is
 // booted then even where the machine has dm-thin: its own udevd is not to be held up by
 // tests.
