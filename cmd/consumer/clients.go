@@ -14,7 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
-	"imagemanager.internal/internal/queue"
+	"imagemanager.internal/internal/awserr"
 )
 
 // clients makes the AWS clients. A custom endpoint of S3, wherever it was set, is
@@ -60,7 +60,7 @@ type credentials struct{ aws.CredentialsProvider }
 func (c credentials) Retrieve(ctx context.Context) (aws.Credentials, error) {
 	keys, err := c.CredentialsProvider.Retrieve(ctx)
 	if err != nil && !errors.Is(err, context.Canceled) {
-		err = fmt.Errorf("%w: %w", queue.ErrNoCredentials, err)
+		err = fmt.Errorf("%w: %w", awserr.ErrNoCredentials, err)
 	}
 	return keys, err
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/rs/zerolog"
 
+	"imagemanager.internal/internal/awserr"
 	"imagemanager.internal/internal/download"
 	"imagemanager.internal/internal/queue"
 )
@@ -145,7 +146,7 @@ func allDenied(t *testing.T) {
 	defer cancel()
 	_, err := c.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{QueueUrl: aws.String(cfg.QueueURL)},
 		func(o *sqs.Options) { o.Retryer = aws.NopRetryer{} })
-	if got := queue.Classify(err); got != queue.Denied {
+	if got := awserr.Classify(err); got != awserr.Denied {
 		t.Errorf("receive: class %q: %v", got, err)
 	}
 	d, err := download.New(download.NewRegional(s3c), download.Config{Dir: t.TempDir()})
@@ -153,7 +154,7 @@ func allDenied(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = d.Fetch(ctx, "1.tar", download.Object{Bucket: "demo", Key: "images/a.tar", Size: 10}, nil)
-	if got := queue.Classify(err); got != queue.Denied {
+	if got := awserr.Classify(err); got != awserr.Denied {
 		t.Errorf("download: class %q: %v", got, err)
 	}
 	for _, fact := range []error{download.ErrGone, download.ErrNoBucket, download.ErrDenied, download.ErrChanged} {

@@ -9,6 +9,8 @@ import (
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go"
+
+	"imagemanager.internal/internal/awserr"
 )
 
 var (
@@ -79,26 +81,6 @@ var byCode = map[string]error{
 	"InvalidRequest":  ErrRefused, // stored with a customer's key, which the request does not have
 	"KeyTooLongError": ErrRefused,
 	"ResourceIsEncryptedWithCustomerEncryptionKey": ErrRefused, // the same as Google says it
-
-	"AccountProblem":              ErrCredentials,
-	"AllAccessDisabled":           ErrCredentials,
-	"CredentialsNotSupported":     ErrCredentials,
-	"ExpiredToken":                ErrCredentials,
-	"ExpiredTokenException":       ErrCredentials,
-	"IncompleteSignature":         ErrCredentials,
-	"InvalidAccessKeyId":          ErrCredentials,
-	"InvalidClientTokenId":        ErrCredentials,
-	"InvalidSecurity":             ErrCredentials,
-	"InvalidToken":                ErrCredentials,
-	"MissingAuthenticationToken":  ErrCredentials,
-	"MissingSecurityHeader":       ErrCredentials,
-	"NotSignedUp":                 ErrCredentials,
-	"RequestExpired":              ErrCredentials,
-	"RequestTimeTooSkewed":        ErrCredentials,
-	"SignatureDoesNotMatch":       ErrCredentials,
-	"TokenRefreshRequired":        ErrCredentials,
-	"UnauthorizedAccess":          ErrCredentials,
-	"UnrecognizedClientException": ErrCredentials,
 }
 
 // kms begins the codes that S3 passes on from the key management service, such as
@@ -162,6 +144,8 @@ func (a *answerError) meaning() error {
 		return ErrKMS
 	case a.code == "NotFound" && !strings.HasPrefix(a.operation, "Head"):
 		return nil // S3 names what is missing
+	case awserr.IsCredentials(a.code):
+		return ErrCredentials
 	case byCode[a.code] != nil:
 		return byCode[a.code]
 	}

@@ -3,14 +3,11 @@ package download
 import (
 	"context"
 	"errors"
-	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"slices"
-	"syscall"
 
-	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	"imagemanager.internal/internal/awserr"
 )
 
 // Extent says whom a failure concerns.
@@ -97,39 +94,16 @@ var ofTheBucket = []string{
 
 // scope is that of an answer which has no sentinel.
 func (a *answerError) scope() Extent {
-	_, throttled := retry.DefaultThrottleErrorCodes[a.code]
 	wrong := a.status >= http.StatusBadRequest && a.status < http.StatusInternalServerError
-	busy := throttled || a.status == http.StatusTooManyRequests
+	busy := awserr.IsThrottling(a.code) || a.status == http.StatusTooManyRequests
 	if busy || !wrong || !a.named() || slices.Contains(ofTheBucket, a.code) {
 		return AllObjects
 	}
 	return OneObject
 }
 
-// broken are the ways in which a connection ends, or does not begin, as the kernel tells
-// them. An errno that is none of these is not the network's.
-var broken = []error{
-	io.EOF, io.ErrUnexpectedEOF, net.ErrClosed,
-	syscall.ECONNABORTED, syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EHOSTDOWN, syscall.EHOSTUNREACH,
-	syscall.ENETDOWN, syscall.ENETRESET, syscall.ENETUNREACH, syscall.EPIPE, syscall.ETIMEDOUT,
-}
-
-// unreachable reports whether S3 could not be talked to. An errno by itself is a
-// net.Error to the language, whatever it says.
+// unreachable reports whether S3 could not be talked to.
 func unreachable(err error) bool {
 	var file *fs.PathError
-	if errors.As(err, &file) {
-		return false
-	}
-	var sending interface{ ConnectionError() bool } // of the client: the request could not be sent
-	if errors.As(err, &sending) && sending.ConnectionError() {
-		return true
-	}
-	var netErr net.Error
-	if errors.As(err, &netErr) {
-		if _, bare := netErr.(syscall.Errno); !bare {
-			return true
-		}
-	}
-	return slices.ContainsFunc(broken, func(is error) bool { return errors.Is(err, is) })
+	return !errors.As(err, &file) && awserr.Disconnected(err)
 }

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"imagemanager.internal/internal/awserr"
 	"imagemanager.internal/internal/download"
-	"imagemanager.internal/internal/queue"
 	"imagemanager.internal/internal/store"
 )
 
@@ -24,7 +24,7 @@ func (p *Pipeline) backfillLoop(ctx context.Context) {
 		case err == nil:
 			p.log.Info().Int("listed", b.Listed).Int("enqueued", b.Enqueued).Msg("backfill complete")
 		case ctx.Err() == nil:
-			p.log.Error().Err(err).Str("class", string(queue.Classify(err))).
+			p.log.Error().Err(err).Str("class", string(awserr.Classify(err))).
 				Msg("backfill failed; the next one continues where it stopped")
 		}
 		if p.cfg.BackfillEvery <= 0 {

@@ -7,8 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"imagemanager.internal/internal/awserr"
 	"imagemanager.internal/internal/download"
-	"imagemanager.internal/internal/queue"
 	"imagemanager.internal/internal/store"
 )
 
@@ -213,7 +213,7 @@ func (h *health) lookAtBucket(ctx context.Context) error {
 	if err != nil && errors.Is(ctx.Err(), context.Canceled) { // a shutdown, not an answer
 		return nil
 	}
-	anonymous := errors.Is(err, queue.ErrNoCredentials)
+	anonymous := errors.Is(err, awserr.ErrNoCredentials)
 	mayNotList := errors.Is(err, download.ErrDenied)
 	if !anonymous && (download.Scope(err) != download.AllObjects || mayNotList) {
 		err = nil

@@ -9,6 +9,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"imagemanager.internal/internal/awserr"
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/queue"
 	"imagemanager.internal/internal/store"
@@ -170,11 +171,11 @@ func (h *health) poolProof() error {
 // polled notes how a poll of the queue ended. A failure is logged once every ten seconds
 // for each class.
 func (h *health) polled(err error) {
-	class := queue.Class("")
+	class := awserr.Class("")
 	h.mu.Lock()
 	h.polling = nil
 	if err != nil {
-		class = queue.Classify(err)
+		class = awserr.Classify(err)
 		h.polling = fmt.Errorf("receiving messages fails: %s", class)
 	}
 	h.mu.Unlock()
@@ -195,7 +196,7 @@ var apiCalls = map[string]string{
 
 // queueCallFailed logs a failed call that the queue client is going to try again.
 func (h *health) queueCallFailed(operation string, err error) {
-	class := string(queue.Classify(err))
+	class := string(awserr.Classify(err))
 	if h.limit.allows(operation+" "+class, time.Now()) {
 		h.log.Warn().Err(err).Str("call", apiCalls[operation]).Str("class", class).
 			Msg("a call to the queue failed; it is tried again")
@@ -210,14 +211,14 @@ func (h *health) checkSettling() error {
 		return nil
 	}
 	remedy := "it is tried again every few seconds"
-	switch queue.Classify(err) {
-	case queue.Denied:
+	switch awserr.Classify(err) {
+	case awserr.Denied:
 		remedy = "allow sqs:" + call + " on the queue"
-	case queue.NotFound:
+	case awserr.NotFound:
 		remedy = "see to SQS_QUEUE_URL and AWS_REGION"
 	}
 	return fmt.Errorf("%w: %s fails: %s: %s; intake goes on by itself once it succeeds",
-		errUnsettled, call, queue.Classify(err), remedy)
+		errUnsettled, call, awserr.Classify(err), remedy)
 }
 
 // logLimit lets one line of a kind pass every ten seconds.

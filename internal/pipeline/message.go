@@ -9,6 +9,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"imagemanager.internal/internal/awserr"
 	"imagemanager.internal/internal/failpoint"
 	"imagemanager.internal/internal/queue"
 	"imagemanager.internal/internal/store"
@@ -205,7 +206,7 @@ func (ms *messages) deadLetter(ctx context.Context, d *delivery) (result string,
 		log.Error().Msg("message moved to the dead-letter queue")
 		return "dead_lettered", nil
 	case errors.Is(err, queue.ErrNotCopied):
-		log.Warn().Err(err).Str("class", string(queue.Classify(err))).
+		log.Warn().Err(err).Str("class", string(awserr.Classify(err))).
 			Msg("message cannot be moved to SQS_DEAD_LETTER_URL: it is kept in quarantine instead")
 	case !errors.Is(err, queue.ErrNoDeadLetter):
 		return "", err
@@ -239,7 +240,7 @@ func (ms *messages) probeDeadLetter(ctx context.Context) error {
 		return fmt.Errorf("SQS_DEAD_LETTER_URL: %w: make the queue, or name another; "+
 			"without the setting such messages are kept in quarantine", err)
 	}
-	ms.log.Warn().Err(err).Str("class", string(queue.Classify(err))).
+	ms.log.Warn().Err(err).Str("class", string(awserr.Classify(err))).
 		Msg("the dead-letter queue cannot be looked at: allow sqs:GetQueueAttributes on it; " +
 			"what it does not take is kept in quarantine")
 	return nil

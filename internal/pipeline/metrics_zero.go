@@ -2,7 +2,7 @@ package pipeline
 
 import (
 	"imagemanager.internal/internal/archive"
-	"imagemanager.internal/internal/queue"
+	"imagemanager.internal/internal/awserr"
 	"imagemanager.internal/internal/store"
 )
 
@@ -26,7 +26,7 @@ func (m *Metrics) zero() {
 	for _, result := range []string{"received", "deleted", "returned", "dead_lettered", "lost", "unsettled"} {
 		m.messages.WithLabelValues(result)
 	}
-	for _, class := range queue.Classes() {
+	for _, class := range awserr.Classes() {
 		m.receive.WithLabelValues(string(class))
 	}
 	for _, operation := range []string{"delete", "release", "extend", "dead-letter"} {
@@ -41,7 +41,7 @@ func possible() map[string][]verdict {
 	for _, c := range classes {
 		list[c.class] = comesTo(c.verdict)
 	}
-	for _, class := range queue.Classes() {
+	for _, class := range awserr.Classes() {
 		list[string(class)] = comesTo(outage)
 	}
 	for _, r := range archive.Rules() {

@@ -7,10 +7,10 @@ import (
 	"syscall"
 
 	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/awserr"
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/download"
 	"imagemanager.internal/internal/provision"
-	"imagemanager.internal/internal/queue"
 	"imagemanager.internal/internal/store"
 )
 
@@ -64,7 +64,7 @@ var classes = []struct {
 	{provision.ErrDiskLow, halt, "disk_low"},
 	{provision.ErrTooSmall, reject, "device_too_small"},
 	{provision.ErrResultLost, retry, "lost"},
-	{queue.ErrNoCredentials, outage, "credentials"},
+	{awserr.ErrNoCredentials, outage, "credentials"},
 	{download.ErrKey, reject, "bad_key"},
 	{download.ErrGone, vanished, "object_gone"},
 	{download.ErrTooBig, reject, "image_too_big"},
@@ -125,8 +125,8 @@ func classify(err error) (verdict, string) {
 	if store.Busy(err) {
 		return retry, "database"
 	}
-	switch class := queue.Classify(err); class {
-	case queue.Denied, queue.Throttled, queue.Server, queue.Network, queue.Timeout:
+	switch class := awserr.Classify(err); class {
+	case awserr.Denied, awserr.Throttled, awserr.Server, awserr.Network, awserr.Timeout:
 		return outage, string(class)
 	default:
 		return retry, string(class)

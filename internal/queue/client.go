@@ -6,7 +6,7 @@
 // receive.go polls, message.go is what it brings. lease.go knows how long each message is
 // still ours, heartbeat.go makes it longer, trouble.go knows whether it can. settle.go
 // and deadletter.go end a message, batch.go makes few calls of many. notification.go and
-// records.go read bodies, classify.go and codes.go read errors.
+// records.go read bodies, codes.go reads errors.
 //
 // Every call to AWS has a deadline, and the SDK's own retries are off: there is one
 // opinion on when to try again, and it knows how much time a message has left. Nothing

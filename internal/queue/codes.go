@@ -6,6 +6,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/aws/smithy-go"
+
+	"imagemanager.internal/internal/awserr"
 )
 
 // The codes with which SQS says that a receipt handle is of no use any more. They are two
@@ -21,7 +23,7 @@ const (
 var errUnanswered = errors.New("the answer does not mention the entry")
 
 // entryError makes an error of an entry that failed under an answer with status 200.
-// Classify reads it like any other.
+// awserr reads it like any other.
 func entryError(f types.BatchResultErrorEntry) error {
 	e := &smithy.GenericAPIError{
 		Code: aws.ToString(f.Code), Message: aws.ToString(f.Message),
@@ -33,33 +35,13 @@ func entryError(f types.BatchResultErrorEntry) error {
 	return e
 }
 
-func codeOf(err error) string {
-	var api smithy.APIError
-	if !errors.As(err, &api) {
-		return ""
-	}
-	return shortCode(api.ErrorCode())
-}
-
 // gone tells whether an entry's error says that its handle is of no use any more. An
 // invalid parameter is the handle, because the other one, the time-out, is kept within
 // its limits.
 func gone(err error) bool {
-	switch codeOf(err) {
+	switch awserr.Code(err) {
 	case handleInvalid, notInflight, invalidParameter:
 		return true
 	}
 	return false
-}
-
-// passing tells whether the same call may succeed later.
-func passing(err error) bool {
-	switch Classify(err) {
-	case Throttled, Server, Network, Timeout:
-		return true
-	case Denied, NotFound:
-		return false
-	}
-	var api smithy.APIError
-	return !errors.As(err, &api) || api.ErrorFault() != smithy.FaultClient
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+
+	"imagemanager.internal/internal/awserr"
 )
 
 // The message attributes that DeadLetter adds to a copy.
@@ -59,7 +61,7 @@ func (c *Client) DeadLetter(ctx context.Context, m *Message, reason string, atte
 		switch {
 		case err == nil:
 			m.copied = true
-		case try == copyTries || !passing(err) || ctx.Err() != nil:
+		case try == copyTries || !awserr.Retryable(err) || ctx.Err() != nil:
 			return fmt.Errorf("message %s: %w: %w", m.ID, ErrNotCopied, err)
 		default:
 			c.observeFailed("dead-letter", 1, err)
@@ -102,7 +104,7 @@ func (c *Client) ProbeDeadLetter(ctx context.Context) error {
 	switch {
 	case err == nil:
 		return nil
-	case byCode[codeOf(err)] == NotFound: // not by its status alone: that may be a proxy's
+	case awserr.NamesMissing(err):
 		return fmt.Errorf("%w: %s: %w", ErrUnfit, url, err)
 	}
 	return fmt.Errorf("dead-letter queue %s: %w", url, err)

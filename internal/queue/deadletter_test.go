@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/aws/smithy-go"
+
+	"imagemanager.internal/internal/awserr"
 )
 
 func TestDeadLetter(t *testing.T) {
@@ -25,7 +27,7 @@ func TestDeadLetter(t *testing.T) {
 			return nil
 		})
 		if err := c.DeadLetter(t.Context(), m, "no JSON", 3); !errors.Is(err, ErrNotCopied) ||
-			Classify(err) != Server || f.count("delete") != 0 {
+			awserr.Classify(err) != awserr.Server || f.count("delete") != 0 {
 			t.Errorf("%v, %d deletes: what could not be copied is not deleted", err, f.count("delete"))
 		}
 		if n := f.count("send"); n != copyTries {
@@ -41,7 +43,7 @@ func TestDeadLetter(t *testing.T) {
 			}
 			return nil
 		})
-		if err := c.DeadLetter(t.Context(), m, "no\x00 \xffJSON", 3); Classify(err) != Denied ||
+		if err := c.DeadLetter(t.Context(), m, "no\x00 \xffJSON", 3); awserr.Classify(err) != awserr.Denied ||
 			errors.Is(err, ErrNotCopied) {
 			t.Errorf("%v", err)
 		}
@@ -178,24 +180,24 @@ func TestProbeDeadLetter(t *testing.T) {
 		name, url string
 		fault     error
 		unfit     bool
-		class     Class
+		class     awserr.Class
 	}{
 		{name: "none configured", fault: apiError("AccessDenied", smithy.FaultClient)},
 		{name: "there", url: testURL + "-dead"},
 		{
 			name: "missing", url: testURL + "-dead", fault: apiError("QueueDoesNotExist", smithy.FaultClient), unfit: true,
-			class: NotFound,
+			class: awserr.NotFound,
 		},
 		{
 			name: "missing, as of old", url: testURL + "-dead",
 			fault: apiError("AWS.SimpleQueueService.NonExistentQueue", smithy.FaultClient), unfit: true,
-			class: NotFound,
+			class: awserr.NotFound,
 		},
-		{name: "FIFO", url: testURL + "-dead.fifo", unfit: true, class: Other},
-		{name: "denied", url: testURL + "-dead", fault: apiError("AccessDenied", smithy.FaultClient), class: Denied},
+		{name: "FIFO", url: testURL + "-dead.fifo", unfit: true, class: awserr.Other},
+		{name: "denied", url: testURL + "-dead", fault: apiError("AccessDenied", smithy.FaultClient), class: awserr.Denied},
 		{
 			name: "not now", url: testURL + "-dead", fault: apiError("ServiceUnavailable", smithy.FaultServer),
-			class: Server,
+			class: awserr.Server,
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -204,8 +206,8 @@ func TestProbeDeadLetter(t *testing.T) {
 			c := New(f, Config{URL: testURL, DeadLetterURL: tc.url})
 			err := c.ProbeDeadLetter(t.Context())
 			if errors.Is(err, ErrUnfit) != tc.unfit || (err == nil) != (tc.class == "") || err != nil &&
-				Classify(err) != tc.class {
-				t.Errorf("%v, of class %s", err, Classify(err))
+				awserr.Classify(err) != tc.class {
+				t.Errorf("%v, of class %s", err, awserr.Classify(err))
 			}
 			if f.count("send") != 0 {
 				t.Error("a probe sends something")

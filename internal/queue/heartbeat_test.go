@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/aws/smithy-go"
+
+	"imagemanager.internal/internal/awserr"
 )
 
 // record collects what an Observer is told.
@@ -275,7 +277,7 @@ func TestLostHandle(t *testing.T) {
 				msgs := receive(t, c, 3)
 				pass(31 * time.Second)
 				if isLost(msgs[0]) || !isLost(msgs[1]) || isLost(msgs[2]) || !errors.Is(msgs[1].Cause(), ErrLost) ||
-					codeOf(msgs[1].Cause()) == "" {
+					awserr.Code(msgs[1].Cause()) == "" {
 					t.Errorf("%v, %v, %v", msgs[0].Cause(), msgs[1].Cause(), msgs[2].Cause())
 				}
 				if len(r.lost) != 1 || f.count("change") != 1 {

@@ -19,7 +19,7 @@ import (
 // gives it back with Release. Only a ctx that has ended before makes Receive return its
 // cause without a call.
 //
-// Errors are those of the SQS client; see Classify. ErrFIFO is for a queue that cannot
+// Errors are those of the SQS client; see awserr.Classify. ErrFIFO is for a queue that cannot
 // work.
 func (c *Client) Receive(ctx context.Context, n int) ([]*Message, error) {
 	if c.cfg.fifo() {

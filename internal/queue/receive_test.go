@@ -9,6 +9,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/smithy-go"
+
+	"imagemanager.internal/internal/awserr"
 )
 
 // What is sent: everything explicitly, because SQS and the SDK take a zero for "not set".
@@ -70,7 +72,7 @@ func TestReceiveMessage(t *testing.T) {
 	})
 }
 
-// A poll never outlives wait + slack, and what went wrong is left to Classify.
+// A poll never outlives wait + slack, and what went wrong is left to awserr.
 func TestReceiveErrors(t *testing.T) {
 	hang := func(ctx context.Context, _ string) error {
 		<-ctx.Done()
@@ -80,13 +82,13 @@ func TestReceiveErrors(t *testing.T) {
 		name  string
 		fail  error
 		after func(context.Context, string) error
-		class Class
+		class awserr.Class
 		took  time.Duration
 	}{
-		{"never answered", nil, hang, Timeout, 30 * time.Second},
-		{"denied", apiError("AccessDenied", smithy.FaultClient), nil, Denied, 0},
-		{"no queue", apiError("AWS.SimpleQueueService.NonExistentQueue", smithy.FaultClient), nil, NotFound, 0},
-		{"throttled", apiError("RequestThrottled", smithy.FaultClient), nil, Throttled, 0},
+		{"never answered", nil, hang, awserr.Timeout, 30 * time.Second},
+		{"denied", apiError("AccessDenied", smithy.FaultClient), nil, awserr.Denied, 0},
+		{"no queue", apiError("AWS.SimpleQueueService.NonExistentQueue", smithy.FaultClient), nil, awserr.NotFound, 0},
+		{"throttled", apiError("RequestThrottled", smithy.FaultClient), nil, awserr.Throttled, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -95,7 +97,7 @@ func TestReceiveErrors(t *testing.T) {
 				f.put(goodBody)
 				began := time.Now()
 				msgs, err := New(f, Config{URL: testURL}).Receive(t.Context(), 10)
-				if len(msgs) != 0 || Classify(err) != tc.class || time.Since(began) != tc.took {
+				if len(msgs) != 0 || awserr.Classify(err) != tc.class || time.Since(began) != tc.took {
 					t.Errorf("%d messages, %v after %s", len(msgs), err, time.Since(began))
 				}
 				if f.count("receive") != 1 {
@@ -145,12 +147,12 @@ func TestDrain(t *testing.T) {
 		arrives time.Duration // after the stop; 0: nothing
 		took    time.Duration // from the stop on
 		msgs    int
-		class   Class
+		class   awserr.Class
 	}{
-		{"a message arrives", 0, 3 * time.Second, 3 * time.Second, 1, Other},
-		{"nothing arrives", 0, 0, 15 * time.Second, 0, Other},
-		{"bounded, in time", 4 * time.Second, 3 * time.Second, 3 * time.Second, 1, Other},
-		{"bounded, too late", 2 * time.Second, 3 * time.Second, 2 * time.Second, 0, Other},
+		{"a message arrives", 0, 3 * time.Second, 3 * time.Second, 1, awserr.Other},
+		{"nothing arrives", 0, 0, 15 * time.Second, 0, awserr.Other},
+		{"bounded, in time", 4 * time.Second, 3 * time.Second, 3 * time.Second, 1, awserr.Other},
+		{"bounded, too late", 2 * time.Second, 3 * time.Second, 2 * time.Second, 0, awserr.Other},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -223,7 +225,7 @@ func TestAttributes(t *testing.T) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	f.fail = func(string, string) error { return apiError("AccessDenied", smithy.FaultClient) }
-	if _, err := c.Attributes(t.Context()); Classify(err) != Denied {
+	if _, err := c.Attributes(t.Context()); awserr.Classify(err) != awserr.Denied {
 		t.Errorf("%v, want a denial", err)
 	}
 }

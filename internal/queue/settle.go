@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"imagemanager.internal/internal/awserr"
 )
 
 // Delete deletes the message from the queue and ends its heartbeat, whatever comes of it.
@@ -38,12 +40,12 @@ func judgeDelete(err error, renewed bool) (final error, again bool) {
 	switch {
 	case renewed:
 		return err, true
-	case err == nil || codeOf(err) == handleInvalid:
+	case err == nil || awserr.Code(err) == handleInvalid:
 		return nil, false
 	case gone(err):
 		return fmt.Errorf("%w: %w", ErrLost, err), false
 	}
-	return err, passing(err)
+	return err, awserr.Retryable(err)
 }
 
 // Release gives the message back: it becomes visible to every consumer after the delay,
@@ -83,5 +85,5 @@ func judgeRelease(err error, _ bool) (final error, again bool) {
 	case gone(err):
 		return fmt.Errorf("%w: %w", ErrLost, err), false
 	}
-	return err, passing(err)
+	return err, awserr.Retryable(err)
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/aws/smithy-go"
+
+	"imagemanager.internal/internal/awserr"
 )
 
 // together does something to all messages at once and returns what came of each.
@@ -79,15 +81,15 @@ func TestEntriesOfABatch(t *testing.T) {
 		fault   smithy.ErrorFault
 		times   int // how often the second message's entry fails
 		want    error
-		class   Class
+		class   awserr.Class
 		batches string
 		left    int
 	}{
 		{"once, not our fault", "InternalError", smithy.FaultServer, 1, nil, "", "[3 1]", 0},
 		{"throttled, as if it were our fault", "RequestThrottled", smithy.FaultClient, 2, nil, "", "[3 1 1]", 0},
-		{"never gets better", "InternalError", smithy.FaultServer, 99, nil, Server, "[3 1 1 1 1]", 1},
-		{"our fault", "SomethingNew", smithy.FaultClient, 99, nil, Other, "[3]", 1},
-		{"denied", "AccessDenied", smithy.FaultServer, 99, nil, Denied, "[3]", 1},
+		{"never gets better", "InternalError", smithy.FaultServer, 99, nil, awserr.Server, "[3 1 1 1 1]", 1},
+		{"our fault", "SomethingNew", smithy.FaultClient, 99, nil, awserr.Other, "[3]", 1},
+		{"denied", "AccessDenied", smithy.FaultServer, 99, nil, awserr.Denied, "[3]", 1},
 		{"already gone", "ReceiptHandleIsInvalid", smithy.FaultClient, 99, nil, "", "[3]", 1},
 		{"expired", "InvalidParameterValue", smithy.FaultClient, 99, ErrLost, "", "[3]", 1},
 		{"not in flight", "MessageNotInflight", smithy.FaultClient, 99, ErrLost, "", "[3]", 1},
@@ -111,7 +113,7 @@ func TestEntriesOfABatch(t *testing.T) {
 					t.Errorf("the others: %v, %v", errs[0], errs[2])
 				}
 				if bad := tc.want != nil || tc.class != ""; bad != (errs[1] != nil) || !errors.Is(errs[1], tc.want) &&
-					tc.want != nil || tc.class != "" && Classify(errs[1]) != tc.class {
+					tc.want != nil || tc.class != "" && awserr.Classify(errs[1]) != tc.class {
 					t.Errorf("the second: %v", errs[1])
 				}
 				if f.sizes("delete") != tc.batches || f.left() != tc.left {
@@ -133,13 +135,13 @@ func TestBatchCallFails(t *testing.T) {
 		err   error // nil: no answer
 		times int
 		calls int
-		class Class // "": success
+		class awserr.Class // "": success
 	}{
 		{"unavailable, then not", apiError("ServiceUnavailable", smithy.FaultServer), 3, 4, ""},
-		{"unavailable for long", apiError("ServiceUnavailable", smithy.FaultServer), 99, 5, Server},
+		{"unavailable for long", apiError("ServiceUnavailable", smithy.FaultServer), 99, 5, awserr.Server},
 		{"not answered, then answered", nil, 2, 3, ""},
-		{"never answered", nil, 99, 5, Timeout},
-		{"no queue", apiError("QueueDoesNotExist", smithy.FaultClient), 99, 1, NotFound},
+		{"never answered", nil, 99, 5, awserr.Timeout},
+		{"no queue", apiError("QueueDoesNotExist", smithy.FaultClient), 99, 1, awserr.NotFound},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -160,7 +162,7 @@ func TestBatchCallFails(t *testing.T) {
 				}
 				began := time.Now()
 				for _, err := range together(msgs, func(m *Message) error { return c.Delete(t.Context(), m) }) {
-					if (err != nil) != (tc.class != "") || err != nil && Classify(err) != tc.class {
+					if (err != nil) != (tc.class != "") || err != nil && awserr.Classify(err) != tc.class {
 						t.Errorf("%v, want %q", err, tc.class)
 					}
 				}

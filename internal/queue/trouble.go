@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"imagemanager.internal/internal/awserr"
 )
 
 // probeEvery is how often the queue is asked whether a call succeeds again.
@@ -23,7 +25,7 @@ func (t *trouble) note(errs []error, now time.Time) (began bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, err := range errs {
-		if err == nil || Classify(err) == Other {
+		if err == nil || awserr.Classify(err) == awserr.Other {
 			t.err = nil
 			return false
 		}
@@ -54,7 +56,7 @@ func (t *trouble) due(now time.Time, tried bool) (probe bool, pause time.Duratio
 func (t *trouble) worth(patience time.Duration) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.err != nil && passing(t.err) && time.Since(t.since) < patience {
+	if t.err != nil && awserr.Retryable(t.err) && time.Since(t.since) < patience {
 		return nil
 	}
 	return t.err

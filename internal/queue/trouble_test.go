@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/aws/smithy-go"
+
+	"imagemanager.internal/internal/awserr"
 )
 
 // A missing right is told at the first extension that fails for it, also when nothing is
@@ -28,11 +30,11 @@ func TestTroubleDenied(t *testing.T) {
 			t.Errorf("before anything was tried: %v", err)
 		}
 		pass(2 * time.Second)
-		if _, err := c.Trouble(); Classify(err) != Denied || r.failures("extend") == 0 {
+		if _, err := c.Trouble(); awserr.Classify(err) != awserr.Denied || r.failures("extend") == 0 {
 			t.Errorf("the first extension was denied: %v, observed %d times", err, r.failures("extend"))
 		}
 		pass(10 * time.Minute)
-		if _, err := c.Trouble(); !isLost(m) || Classify(err) != Denied {
+		if _, err := c.Trouble(); !isLost(m) || awserr.Classify(err) != awserr.Denied {
 			t.Errorf("nothing is held any more: %v", err)
 		}
 		if n := f.count("change"); n < 110 || n > 140 {
@@ -70,7 +72,7 @@ func TestTroubleThatPasses(t *testing.T) {
 			t.Errorf("5 s of it: %v", err)
 		}
 		pass(6 * time.Second)
-		if _, err := c.Trouble(); Classify(err) != Server {
+		if _, err := c.Trouble(); awserr.Classify(err) != awserr.Server {
 			t.Errorf("11 s of it: %v", err)
 		}
 		f.faults(nil)
@@ -99,10 +101,10 @@ func TestTroubleWithReleases(t *testing.T) {
 			}
 			return nil
 		})
-		if err := c.Release(t.Context(), m, 0); Classify(err) != Denied {
+		if err := c.Release(t.Context(), m, 0); awserr.Classify(err) != awserr.Denied {
 			t.Error(err)
 		}
-		if call, err := c.Trouble(); call != "ChangeMessageVisibility" || Classify(err) != Denied {
+		if call, err := c.Trouble(); call != "ChangeMessageVisibility" || awserr.Classify(err) != awserr.Denied {
 			t.Errorf("%s: %v", call, err)
 		}
 		pass(3 * probeEvery)
@@ -125,11 +127,11 @@ func TestTroubleWithDeletes(t *testing.T) {
 			}
 			return nil
 		})
-		if err := c.Delete(t.Context(), held(t, f, c, 1)[0]); Classify(err) != Denied {
+		if err := c.Delete(t.Context(), held(t, f, c, 1)[0]); awserr.Classify(err) != awserr.Denied {
 			t.Error(err)
 		}
 		pass(time.Minute)
-		if call, err := c.Trouble(); call != "DeleteMessage" || Classify(err) != Denied {
+		if call, err := c.Trouble(); call != "DeleteMessage" || awserr.Classify(err) != awserr.Denied {
 			t.Errorf("%s: %v", call, err)
 		}
 		f.faults(nil)

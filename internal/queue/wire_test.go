@@ -14,6 +14,7 @@ import (
 	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
+	"imagemanager.internal/internal/awserr"
 	"imagemanager.internal/internal/queue"
 	"imagemanager.internal/test/emulator"
 )
@@ -229,23 +230,23 @@ func TestWireReceiveFaults(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		fault emulator.Fault
-		class queue.Class
+		class awserr.Class
 		most  time.Duration
 	}{
 		{
 			"unavailable",
 			emulator.Fault{Op: "ReceiveMessage", Status: 503, Code: "ServiceUnavailable"},
-			queue.Server,
+			awserr.Server,
 			time.Second,
 		},
 		{
 			"throttled",
 			emulator.Fault{Op: "ReceiveMessage", Status: 400, Code: "RequestThrottled"},
-			queue.Throttled,
+			awserr.Throttled,
 			time.Second,
 		},
-		{"reset", emulator.Fault{Op: "ReceiveMessage", Reset: true}, queue.Network, time.Second},
-		{"never answered", emulator.Fault{Op: "ReceiveMessage", Hang: true}, queue.Timeout, 3 * time.Second},
+		{"reset", emulator.Fault{Op: "ReceiveMessage", Reset: true}, awserr.Network, time.Second},
+		{"never answered", emulator.Fault{Op: "ReceiveMessage", Hang: true}, awserr.Timeout, 3 * time.Second},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -254,7 +255,7 @@ func TestWireReceiveFaults(t *testing.T) {
 			w.emu.Fault(tc.fault)
 			began := time.Now()
 			_, err := c.Receive(t.Context(), 10)
-			if queue.Classify(err) != tc.class || w.emu.Calls("ReceiveMessage") != 1 || time.Since(began) > tc.most {
+			if awserr.Classify(err) != tc.class || w.emu.Calls("ReceiveMessage") != 1 || time.Since(began) > tc.most {
 				t.Errorf("%v after %s and %d calls", err, time.Since(began), w.emu.Calls("ReceiveMessage"))
 			}
 			w.emu.Clear()

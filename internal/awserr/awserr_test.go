@@ -1,4 +1,4 @@
-package queue
+package awserr
 
 import (
 	"context"
@@ -20,7 +20,14 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/aws/smithy-go"
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const queueURL = "https://sqs.test/1/images"
+
+func noRetry(o *sqs.Options) { o.Retryer = aws.NopRetryer{} }
 
 // realClient is the SDK's client for an endpoint.
 func realClient(t *testing.T, url string) *sqs.Client {
@@ -78,7 +85,7 @@ func TestClassifyAnswers(t *testing.T) {
 			}))
 			defer srv.Close()
 			_, err := realClient(t, srv.URL).
-				ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: aws.String(testURL)}, once)
+				ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: aws.String(queueURL)}, noRetry)
 			if got := Classify(err); err == nil || got != tc.want {
 				t.Errorf("%v is %s, want %s", err, got, tc.want)
 			}
@@ -105,7 +112,7 @@ func TestClassifyConnections(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 			defer cancel()
 			_, err := realClient(t, srv.URL).
-				ReceiveMessage(ctx, &sqs.ReceiveMessageInput{QueueUrl: aws.String(testURL)}, once)
+				ReceiveMessage(ctx, &sqs.ReceiveMessageInput{QueueUrl: aws.String(queueURL)}, noRetry)
 			if name == "no answer" {
 				close(block)
 			}
@@ -124,7 +131,7 @@ func TestClassifyConnections(t *testing.T) {
 		"TLS": srv.URL,
 	} {
 		_, err := realClient(t, url).
-			ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: aws.String(testURL)}, once)
+			ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: aws.String(queueURL)}, noRetry)
 		if got := Classify(err); err == nil || got != Network {
 			t.Errorf("%s: %v is %s, want %s", name, err, got, Network)
 		}
@@ -168,6 +175,7 @@ func TestClassifyValues(t *testing.T) {
 		{&smithy.GenericAPIError{Code: "SomethingNew", Fault: smithy.FaultClient}, Other},
 		{&smithy.GenericAPIError{Code: "SlowDown"}, Throttled},
 		{&smithy.GenericAPIError{Code: "NoSuchKey"}, NotFound},
+		{&smithy.GenericAPIError{Code: "RequestExpired", Fault: smithy.FaultClient}, Denied}, // a clock that is wrong
 	} {
 		if got := Classify(tc.err); got != tc.want {
 			t.Errorf("%v is %s, want %s", tc.err, got, tc.want)
@@ -175,22 +183,22 @@ func TestClassifyValues(t *testing.T) {
 	}
 }
 
-func TestPassing(t *testing.T) {
+func TestRetryable(t *testing.T) {
 	for _, tc := range []struct {
 		err  error
 		want bool
 	}{
-		{errUnanswered, true},
+		{errors.New("x"), true},
 		{io.EOF, true},
 		{context.DeadlineExceeded, true},
-		{apiError("InternalError", smithy.FaultServer), true},
-		{apiError("SomethingNew", smithy.FaultUnknown), true},
-		{apiError("SomethingNew", smithy.FaultClient), false},
-		{apiError("AccessDenied", smithy.FaultServer), false},
+		{&smithy.GenericAPIError{Code: "InternalError", Fault: smithy.FaultServer}, true},
+		{&smithy.GenericAPIError{Code: "SomethingNew", Fault: smithy.FaultUnknown}, true},
+		{&smithy.GenericAPIError{Code: "SomethingNew", Fault: smithy.FaultClient}, false},
+		{&smithy.GenericAPIError{Code: "AccessDenied", Fault: smithy.FaultServer}, false},
 		{&types.QueueDoesNotExist{}, false},
 		{&types.RequestThrottled{}, true},
 	} {
-		if got := passing(tc.err); got != tc.want {
+		if got := Retryable(tc.err); got != tc.want {
 			t.Errorf("%v: %v, want %v", tc.err, got, tc.want)
 		}
 	}
