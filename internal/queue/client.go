@@ -92,8 +92,6 @@ type Observer struct {
 	// Extended is called for every heartbeat that succeeded, with what was left of the
 	// lease by then.
 	Extended func(id string, margin time.Duration)
-	// Lost is called when a held message is lost, with the cause.
-	Lost func(id string, cause error)
 	// Capped is called when a message has been extended for the last time, and when it
 	// will be lost: about 12 h after its receive.
 	Capped func(id string, end time.Time)
@@ -156,13 +154,5 @@ func once(o *sqs.Options) { o.Retryer = aws.NopRetryer{} }
 func (c *Client) observeFailed(operation string, entries int, err error) {
 	if f := c.cfg.Observer.Failed; f != nil {
 		f(operation, entries, err)
-	}
-}
-
-func (c *Client) observeLost(lost []loss) {
-	for _, l := range lost {
-		if f := c.cfg.Observer.Lost; f != nil {
-			f(l.id, l.cause)
-		}
 	}
 }

@@ -27,7 +27,6 @@ type stored struct {
 	handle   string // of the last receive
 	trace    string
 	sent     time.Time
-	first    time.Time
 	visible  time.Time // from then on
 	limit    time.Time // 12 h after the last receive
 	count    int
@@ -45,7 +44,6 @@ type fakeSQS struct {
 	batches  map[string][]int // sizes, by operation
 	receives []*sqs.ReceiveMessageInput
 	sends    []*sqs.SendMessageInput
-	queue    map[string]string // its attributes
 
 	// fail is asked before every call, and before every entry of a batch with that
 	// entry's handle. Its error is the answer; for an entry, a *smithy.GenericAPIError
@@ -60,7 +58,6 @@ type fakeSQS struct {
 func newFake() *fakeSQS {
 	return &fakeSQS{
 		arrived: make(chan struct{}), calls: map[string]int{}, batches: map[string][]int{},
-		queue: map[string]string{},
 	}
 }
 
@@ -142,18 +139,14 @@ func (f *fakeSQS) take(in *sqs.ReceiveMessageInput) (*sqs.ReceiveMessageOutput, 
 		f.handles++
 		m.handle = fmt.Sprintf("%s#%d", m.id, f.handles)
 		m.count++
-		if m.first.IsZero() {
-			m.first = now
-		}
 		m.limit = now.Add(12 * time.Hour)
 		f.hide(m, time.Duration(in.VisibilityTimeout)*time.Second)
 		out.Messages = append(out.Messages, types.Message{
 			MessageId: aws.String(m.id), Body: aws.String(m.body), ReceiptHandle: aws.String(m.handle),
 			Attributes: map[string]string{
-				"ApproximateReceiveCount":          strconv.Itoa(m.count),
-				"SentTimestamp":                    strconv.FormatInt(m.sent.UnixMilli(), 10),
-				"ApproximateFirstReceiveTimestamp": strconv.FormatInt(m.first.UnixMilli(), 10),
-				"AWSTraceHeader":                   m.trace,
+				"ApproximateReceiveCount": strconv.Itoa(m.count),
+				"SentTimestamp":           strconv.FormatInt(m.sent.UnixMilli(), 10),
+				"AWSTraceHeader":          m.trace,
 			},
 		})
 	}
@@ -314,7 +307,7 @@ func (f *fakeSQS) GetQueueAttributes(ctx context.Context, _ *sqs.GetQueueAttribu
 	if err := f.begin("attributes", 0); err != nil {
 		return nil, err
 	}
-	return &sqs.GetQueueAttributesOutput{Attributes: f.queue}, f.end(ctx, "attributes")
+	return &sqs.GetQueueAttributesOutput{}, f.end(ctx, "attributes")
 }
 
 // left is how many messages the queue still has.

@@ -47,7 +47,6 @@ func (c *Client) Run(ctx context.Context) error {
 		case <-c.leases.wake:
 		}
 		beat := c.leases.beat(time.Now())
-		c.observeLost(beat.lost)
 		c.observeCapped(beat.capped)
 		for batch := range slices.Chunk(beat.extend, maxBatch) {
 			calls.Go(func() { c.extend(ctx, batch) })
@@ -67,7 +66,6 @@ type extension struct {
 // beat is what a heartbeat has to do.
 type beat struct {
 	extend []extension
-	lost   []loss
 	capped []capped
 	pause  time.Duration // until the next beat
 }
@@ -109,10 +107,10 @@ func (ls *leases) look(l *lease, now time.Time, b *beat) {
 	longer := ask == ls.visibility || now.Add(ask).After(l.end)
 	switch {
 	case !l.end.After(now) && l.last:
-		b.lost = append(b.lost, ls.lose(l, ErrLimit))
+		ls.lose(l, ErrLimit)
 		return
 	case !l.end.After(now):
-		b.lost = append(b.lost, ls.lose(l, ErrExpired))
+		ls.lose(l, ErrExpired)
 		return
 	case !longer && !l.last:
 		l.last = true
@@ -133,20 +131,18 @@ func (c *Client) extend(ctx context.Context, batch []extension) {
 	}
 	errs := c.change(ctx, entries)
 	now := time.Now()
-	var lost []loss
 	var failed []error
 	for i, x := range batch {
 		switch err := errs[i]; {
 		case err == nil:
 			c.extended(x, now)
 		case gone(err):
-			lost = append(lost, c.leases.refused(x, err, now)...)
+			c.leases.refused(x, err, now)
 		default:
 			failed = append(failed, err)
 			c.leases.failed(x, now)
 		}
 	}
-	c.observeLost(lost)
 	if len(failed) > 0 && ctx.Err() == nil {
 		c.observeFailed("extend", len(failed), failed[0])
 	}
@@ -208,17 +204,16 @@ func (ls *leases) postpone(l *lease, now time.Time) {
 // refused notes that the queue does not accept the handle any more. That it was the 12 h
 // which were refused is excluded: they are kept well clear of. While another holder
 // deletes the message, that may be why; only the outcome of the delete will tell.
-func (ls *leases) refused(x extension, err error, now time.Time) []loss {
+func (ls *leases) refused(x extension, err error, now time.Time) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	switch {
 	case !x.current():
-		return nil
 	case x.lease.deleting > 0:
 		ls.postpone(x.lease, now)
-		return nil
+	default:
+		ls.lose(x.lease, fmt.Errorf("%w: %w", ErrLost, err))
 	}
-	return []loss{ls.lose(x.lease, fmt.Errorf("%w: %w", ErrLost, err))}
 }
 
 func (c *Client) observeCapped(list []capped) {

@@ -36,12 +36,6 @@ type lease struct {
 // alive tells whether the heartbeat has to care.
 func (l *lease) alive() bool { return l.holders > 0 && !l.deleted && l.cause == nil }
 
-// loss tells that a message was lost, and why.
-type loss struct {
-	id    string
-	cause error
-}
-
 // leases are all messages held, and which of them the heartbeat has to look at first.
 type leases struct {
 	visibility time.Duration
@@ -110,14 +104,13 @@ func (ls *leases) nudge() {
 }
 
 // lose ends a lease for its holders; cause is an ErrLost. It is called with mu held.
-func (ls *leases) lose(l *lease, cause error) loss {
+func (ls *leases) lose(l *lease, cause error) {
 	l.cause = cause
 	close(l.lost)
 	if ls.byID[l.id] == l {
 		delete(ls.byID, l.id) // when it comes again, it is another lease
 	}
 	ls.arrange(l)
-	return loss{l.id, l.cause}
 }
 
 // newest returns the handle to be used for a message: that of its last receive, even if

@@ -11,13 +11,11 @@ import (
 // Message is one message received. Whoever has it must end it with Delete, Release or
 // DeadLetter.
 type Message struct {
-	ID              string
-	ReceiveCount    int       // how often the message has been received by anyone, this time included; approximate
-	SentAt          time.Time // by the queue's clock; zero where it was not told
-	FirstReceivedAt time.Time // likewise
-	TraceHeader     string    // AWSTraceHeader: the X-Ray context of the sender, "" where there is none
-	GroupID         string    // MessageGroupId: the tenant of a fair queue, "" where there is none
-	Body            string
+	ID           string
+	ReceiveCount int       // how often anyone has received the message, this time included; approximate
+	SentAt       time.Time // by the queue's clock; zero if the queue did not say
+	TraceHeader  string    // AWSTraceHeader: the X-Ray context of the sender, "" if there is none
+	Body         string
 
 	Notification Notification // what the body says
 	Malformed    error        // why it says nothing: ErrMalformed, with the reason
@@ -51,10 +49,8 @@ func (m *Message) Cause() error {
 // wanted are the system attributes that a receive asks for. None comes unasked.
 var wanted = []types.MessageSystemAttributeName{
 	types.MessageSystemAttributeNameApproximateReceiveCount,
-	types.MessageSystemAttributeNameApproximateFirstReceiveTimestamp,
 	types.MessageSystemAttributeNameSentTimestamp,
 	types.MessageSystemAttributeNameAWSTraceHeader,
-	types.MessageSystemAttributeNameMessageGroupId,
 }
 
 // newMessage reads what SQS says of a message. An attribute that is missing or unreadable
@@ -62,13 +58,11 @@ var wanted = []types.MessageSystemAttributeName{
 func newMessage(raw types.Message) *Message {
 	attr := func(name types.MessageSystemAttributeName) string { return raw.Attributes[string(name)] }
 	m := &Message{
-		ID:              aws.ToString(raw.MessageId),
-		ReceiveCount:    1,
-		SentAt:          milliseconds(attr(types.MessageSystemAttributeNameSentTimestamp)),
-		FirstReceivedAt: milliseconds(attr(types.MessageSystemAttributeNameApproximateFirstReceiveTimestamp)),
-		TraceHeader:     attr(types.MessageSystemAttributeNameAWSTraceHeader),
-		GroupID:         attr(types.MessageSystemAttributeNameMessageGroupId),
-		Body:            aws.ToString(raw.Body),
+		ID:           aws.ToString(raw.MessageId),
+		ReceiveCount: 1,
+		SentAt:       milliseconds(attr(types.MessageSystemAttributeNameSentTimestamp)),
+		TraceHeader:  attr(types.MessageSystemAttributeNameAWSTraceHeader),
+		Body:         aws.ToString(raw.Body),
 	}
 	if n, err := strconv.Atoi(attr(types.MessageSystemAttributeNameApproximateReceiveCount)); err == nil && n > 0 {
 		m.ReceiveCount = n

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
 	"unicode/utf8"
 )
 
@@ -32,10 +31,7 @@ type Object struct {
 	// hex; orders events of one key only; constant or absent with some senders, so never
 	// a reason to drop an event
 	Sequencer string
-	Region    string
-	EventName string // as sent: "ObjectCreated:Put", or "Object Created:PutObject" from EventBridge
-	Size      int64  // in bytes; 0 means that it was not sent
-	EventTime time.Time
+	Size      int64 // in bytes; 0 means that it was not sent
 }
 
 // Ignored is a record, or a whole notification, that asks for no work.
@@ -63,8 +59,6 @@ type envelope struct {
 
 	DetailType string          `json:"detail-type"` // Amazon S3 user guide, "EventBridge event message structure"
 	Source     string          `json:"source"`
-	Region     string          `json:"region"`
-	Time       string          `json:"time"`
 	Detail     json.RawMessage `json:"detail"`
 }
 
@@ -124,15 +118,4 @@ func (e envelope) notification() (Notification, error) {
 
 func ignored(reason, detail string) Notification {
 	return Notification{Ignored: []Ignored{{Reason: reason, Detail: detail}}}
-}
-
-// eventTime reads a time with or without a zone; UTC is meant where there is none. One
-// that cannot be read is unknown, not an error: nothing depends on it.
-func eventTime(s string) time.Time {
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999"} {
-		if t, err := time.Parse(layout, s); err == nil {
-			return t
-		}
-	}
-	return time.Time{}
 }

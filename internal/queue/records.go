@@ -17,8 +17,6 @@ type s3Record struct {
 	EventVersion string `json:"eventVersion"`
 	EventSource  string `json:"eventSource"`
 	EventName    string `json:"eventName"`
-	EventTime    string `json:"eventTime"`
-	Region       string `json:"awsRegion"`
 	S3           struct {
 		Bucket struct {
 			Name string `json:"name"`
@@ -88,10 +86,7 @@ func (r s3Record) object() (Object, error) {
 		VersionID: r.S3.Object.VersionID,
 		ETag:      strings.Trim(r.S3.Object.ETag, `"`),
 		Sequencer: r.S3.Object.Sequencer,
-		Region:    r.Region,
-		EventName: r.EventName,
 		Size:      r.S3.Object.Size,
-		EventTime: eventTime(r.EventTime),
 	}
 	return o, o.complete()
 }
@@ -108,7 +103,6 @@ type detail struct {
 		VersionID string `json:"version-id"`
 		Sequencer string `json:"sequencer"`
 	} `json:"object"`
-	Reason string `json:"reason"`
 }
 
 // fromEventBridge reads an event of EventBridge. Its key is not encoded as AWS sends it,
@@ -132,10 +126,7 @@ func fromEventBridge(e envelope) (Notification, error) {
 		VersionID: d.Object.VersionID,
 		ETag:      strings.Trim(d.Object.ETag, `"`),
 		Sequencer: d.Object.Sequencer,
-		Region:    e.Region,
-		EventName: strings.TrimSuffix(e.DetailType+":"+d.Reason, ":"),
 		Size:      d.Object.Size,
-		EventTime: eventTime(e.Time),
 	}
 	if err := o.complete(); err != nil {
 		return Notification{}, err

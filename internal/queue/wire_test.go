@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"imagemanager.internal/internal/awserr"
 	"imagemanager.internal/internal/queue"
@@ -64,11 +66,18 @@ func (w *wire) queue(t *testing.T, name string) (url, arn string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := queue.New(w.sqs, queue.Config{URL: *q.QueueUrl}).Attributes(t.Context())
+	return *q.QueueUrl, w.attributes(t, *q.QueueUrl)["QueueArn"]
+}
+
+func (w *wire) attributes(t *testing.T, url string) map[string]string {
+	t.Helper()
+	out, err := w.sqs.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{
+		QueueUrl: &url, AttributeNames: []types.QueueAttributeName{types.QueueAttributeNameAll},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return *q.QueueUrl, a.ARN
+	return out.Attributes
 }
 
 func (w *wire) send(t *testing.T, bodies ...string) {
@@ -108,13 +117,19 @@ func take(t *testing.T, c *queue.Client, n int) []*queue.Message {
 	return msgs
 }
 
-func (w *wire) counts(t *testing.T, c *queue.Client) (visible, inFlight int) {
+func (w *wire) counts(t *testing.T) (visible, inFlight int) {
 	t.Helper()
-	a, err := c.Attributes(t.Context())
-	if err != nil {
-		t.Fatal(err)
+	attributes := w.attributes(t, w.url)
+	for name, n := range map[types.QueueAttributeName]*int{
+		types.QueueAttributeNameApproximateNumberOfMessages:           &visible,
+		types.QueueAttributeNameApproximateNumberOfMessagesNotVisible: &inFlight,
+	} {
+		var err error
+		if *n, err = strconv.Atoi(attributes[string(name)]); err != nil {
+			t.Fatal(err)
+		}
 	}
-	return a.Visible, a.InFlight
+	return visible, inFlight
 }
 
 // A message is held beyond its visibility time-out, then deleted.
@@ -137,11 +152,10 @@ func TestWireHeld(t *testing.T) {
 			t.Fatal(m.Cause())
 		}
 	}
-	if visible, inFlight := w.counts(t, c); visible != 0 || inFlight != 1 {
+	if visible, inFlight := w.counts(t); visible != 0 || inFlight != 1 {
 		t.Errorf("%d visible, %d in flight", visible, inFlight)
 	}
-	if m.ReceiveCount != 1 || m.SentAt.IsZero() || m.FirstReceivedAt.Before(m.SentAt) ||
-		!errors.Is(m.Malformed, queue.ErrMalformed) {
+	if m.ReceiveCount != 1 || m.SentAt.IsZero() || !errors.Is(m.Malformed, queue.ErrMalformed) {
 		t.Errorf("%+v", m)
 	}
 	if err := c.Delete(t.Context(), m); err != nil {
@@ -150,7 +164,7 @@ func TestWireHeld(t *testing.T) {
 	if err := c.Delete(t.Context(), m); err != nil {
 		t.Errorf("again: %v", err)
 	}
-	if visible, inFlight := w.counts(t, c); visible+inFlight != 0 {
+	if visible, inFlight := w.counts(t); visible+inFlight != 0 {
 		t.Errorf("%d visible, %d in flight after the delete", visible, inFlight)
 	}
 }
@@ -218,7 +232,7 @@ func TestWireFaults(t *testing.T) {
 			if n := w.emu.Calls("DeleteMessageBatch"); n != tc.calls {
 				t.Errorf("%d calls, want %d", n, tc.calls)
 			}
-			if visible, inFlight := w.counts(t, c); visible+inFlight != 0 {
+			if visible, inFlight := w.counts(t); visible+inFlight != 0 {
 				t.Errorf("%d visible, %d in flight", visible, inFlight)
 			}
 		})
@@ -310,7 +324,7 @@ func TestWireRedelivered(t *testing.T) {
 	if err := errors.Join(c.Delete(t.Context(), first), c.Delete(t.Context(), second)); err != nil {
 		t.Error(err)
 	}
-	if visible, inFlight := w.counts(t, c); visible+inFlight != 0 || w.emu.Calls("DeleteMessageBatch") != 1 {
+	if visible, inFlight := w.counts(t); visible+inFlight != 0 || w.emu.Calls("DeleteMessageBatch") != 1 {
 		t.Errorf("%d visible, %d in flight, %d calls", visible, inFlight, w.emu.Calls("DeleteMessageBatch"))
 	}
 }
@@ -325,7 +339,7 @@ func TestWireDeadLetter(t *testing.T) {
 	if err := c.DeadLetter(t.Context(), m, "not\x00JSON", 2); err != nil {
 		t.Fatal(err)
 	}
-	if visible, inFlight := w.counts(t, c); visible+inFlight != 0 {
+	if visible, inFlight := w.counts(t); visible+inFlight != 0 {
 		t.Errorf("%d visible, %d in flight", visible, inFlight)
 	}
 	out, err := w.sqs.ReceiveMessage(t.Context(),
@@ -380,8 +394,7 @@ func TestWireNotifications(t *testing.T) {
 			if m.Malformed != nil || len(m.Notification.Objects) != 1 {
 				t.Fatalf("%s: %v, %s", name, m.Malformed, m.Body)
 			}
-			if o := m.Notification.Objects[0]; o.Bucket != "demo" || o.Key != key || o.Size != 5 || o.ETag == "" ||
-				o.EventTime.IsZero() {
+			if o := m.Notification.Objects[0]; o.Bucket != "demo" || o.Key != key || o.Size != 5 || o.ETag == "" {
 				t.Errorf("%s: %+v, want key %q", name, o, key)
 			}
 			if err := c.Delete(t.Context(), m); err != nil {
