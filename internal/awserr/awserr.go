@@ -1,6 +1,7 @@
-// Package awserr reads the errors of AWS clients: what went wrong with a call, and whether
-// the same call may succeed later. It looks at types, error codes, statuses and errno,
-// never at texts. What an error means for a message or an object is for others to say.
+// Package awserr reads the errors of AWS clients: what went wrong with a call, and
+// whether the same call may succeed later. It looks at types, error codes, statuses and
+// errno, never at texts. What an error means for a message or an object is for others to
+// say.
 //
 // Sources: Amazon SQS API reference, "Common Errors"; Amazon S3 API reference, "Error
 // responses"; the SDK's list of throttling codes.
@@ -35,13 +36,13 @@ const (
 func Classes() []Class { return []Class{Denied, NotFound, Throttled, Server, Network, Timeout, Other} }
 
 // ErrNoCredentials is returned when there are no credentials to sign a request with. The
-// wiring wraps errors of credential providers in it: their codes and statuses are those of
-// a metadata or token service and say nothing about the queue or the bucket.
+// wiring wraps errors of credential providers in it: their codes and statuses are those
+// of a metadata or token service and say nothing about the queue or the bucket.
 var ErrNoCredentials = errors.New("no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the " +
 	"machine a role")
 
-// Classify returns the class of an error of the SQS or the S3 client. It returns Other for
-// nil and for an error it does not know.
+// Classify returns the class of an error of the SQS or the S3 client. It returns Other
+// for nil and for an error it does not know.
 func Classify(err error) Class {
 	if errors.Is(err, ErrNoCredentials) {
 		return Denied
@@ -65,8 +66,8 @@ func Classify(err error) Class {
 }
 
 // byStatus returns the class of a status that means the same with every code. The SDK
-// reports status 0 for a connection without a response, and status 200 for a body it could
-// not read.
+// reports status 0 for a connection without a response, and status 200 for a body it
+// could not read.
 func byStatus(status int) (Class, bool) {
 	switch {
 	case status == http.StatusUnauthorized || status == http.StatusForbidden:

@@ -9,8 +9,8 @@ import (
 	"github.com/aws/smithy-go"
 )
 
-// credentialCodes say that AWS does not accept who asks: no credentials, wrong or expired
-// ones, or a clock that is wrong.
+// credentialCodes are about the credentials of the caller: none, wrong or expired ones, or
+// a wrong clock.
 var credentialCodes = []string{
 	"AccountProblem",
 	"AllAccessDisabled",
@@ -33,8 +33,8 @@ var credentialCodes = []string{
 	"UnrecognizedClientException",
 }
 
-// classes has the other codes whose name says more than the status: SQS answers 400 to
-// nearly everything.
+// classes has the other codes. They say more than the status: SQS answers 400 to nearly
+// everything.
 var classes = map[string]Class{
 	"AccessDenied":          Denied,
 	"AccessDeniedException": Denied,
@@ -73,11 +73,11 @@ func IsThrottling(code string) bool {
 	return known
 }
 
-// IsCredentials reports whether the code says that AWS does not accept who asks.
+// IsCredentials reports whether the code is about the credentials of the caller.
 func IsCredentials(code string) bool { return slices.Contains(credentialCodes, code) }
 
-// NamesMissing reports whether the service itself, by its code, says that the queue, bucket
-// or key does not exist. A status of 404 alone may be a proxy's.
+// NamesMissing reports whether the service itself, by its code, reports a missing queue,
+// bucket or key. A status of 404 alone may be a proxy's.
 func NamesMissing(err error) bool { return classes[Code(err)] == NotFound }
 
 // Code returns the error code of the answer without prefixes, "" if the error has none.

@@ -16,8 +16,8 @@ var connectionErrors = []error{
 	syscall.ENETDOWN, syscall.ENETRESET, syscall.ENETUNREACH, syscall.EPIPE, syscall.ETIMEDOUT,
 }
 
-// Disconnected reports whether the error is that of a connection: the name, the route, TLS,
-// or an end before the answer was complete. An error of a file may look the same
+// Disconnected reports whether the error is that of a connection: the name, the route,
+// TLS, or an end before the answer was complete. An error of a file may look the same
 // (io.ErrUnexpectedEOF); the caller must look for fs.PathError first.
 func Disconnected(err error) bool {
 	var unsent interface{ ConnectionError() bool } // the SDK could not send the request
@@ -30,8 +30,8 @@ func Disconnected(err error) bool {
 	return slices.ContainsFunc(connectionErrors, func(is error) bool { return errors.Is(err, is) })
 }
 
-// netError returns the net.Error in the chain. A bare errno does not count: every errno has
-// the methods of a net.Error, whatever it means.
+// netError returns the net.Error in the chain. A bare errno does not count: every errno
+// has the methods of a net.Error, whatever it means.
 func netError(err error) (net.Error, bool) {
 	var netErr net.Error
 	if !errors.As(err, &netErr) {

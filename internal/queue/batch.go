@@ -12,10 +12,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 )
 
-// A batched call is tried so often; between tries there is a random part of a pause that
-// doubles.
 const (
-	maxTries   = 5
+	// maxTries is how often a batched call is tried.
+	maxTries = 5
+	// firstPause bounds the first pause between two tries. The bound doubles with each
+	// try, and the pause is a random part of it.
 	firstPause = 200 * time.Millisecond
 )
 
@@ -25,70 +26,71 @@ type entry struct {
 	seconds int32 // the visibility wanted; not for deletes
 }
 
-// change sets the visibility of up to ten messages and returns an error or nil for each.
-func (c *Client) change(ctx context.Context, entries []entry) []error {
-	return c.noted(ctx, &c.changing, c.changeOnce(ctx, entries))
+// changeVisibility sets the visibility of up to ten messages and returns an error or nil
+// for each.
+func (c *Client) changeVisibility(ctx context.Context, entries []entry) []error {
+	return c.recordOutcome(ctx, &c.changing, c.sendChanges(ctx, entries))
 }
 
-// noted takes down what became of a call, unless its caller ended it.
-func (c *Client) noted(ctx context.Context, t *trouble, errs []error) []error {
-	if ctx.Err() == nil && t.note(errs, time.Now()) {
-		c.leases.nudge()
+// recordOutcome records the outcome of a call, unless its caller ended it.
+func (c *Client) recordOutcome(ctx context.Context, t *trouble, errs []error) []error {
+	if ctx.Err() == nil && t.record(errs, time.Now()) {
+		c.leases.wakeUp()
 	}
 	return errs
 }
 
-func (c *Client) changeOnce(ctx context.Context, entries []entry) []error {
+func (c *Client) sendChanges(ctx context.Context, entries []entry) []error {
 	in := &sqs.ChangeMessageVisibilityBatchInput{QueueUrl: aws.String(c.cfg.URL)}
 	for i, e := range entries {
 		in.Entries = append(in.Entries, types.ChangeMessageVisibilityBatchRequestEntry{
-			Id: position(i), ReceiptHandle: aws.String(e.handle), VisibilityTimeout: e.seconds,
+			Id: entryID(i), ReceiptHandle: aws.String(e.handle), VisibilityTimeout: e.seconds,
 		})
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.CallTimeout)
 	defer cancel()
-	out, err := c.api.ChangeMessageVisibilityBatch(ctx, in, once)
+	out, err := c.api.ChangeMessageVisibilityBatch(ctx, in, noRetry)
 	if err != nil {
-		return outcomes(len(entries), err, nil, nil)
+		return entryErrors(len(entries), err, nil, nil)
 	}
 	ok := make([]*string, 0, len(out.Successful))
 	for _, s := range out.Successful {
 		ok = append(ok, s.Id)
 	}
-	return outcomes(len(entries), nil, ok, out.Failed)
+	return entryErrors(len(entries), nil, ok, out.Failed)
 }
 
-// remove deletes up to ten messages and returns an error or nil for each.
-func (c *Client) remove(ctx context.Context, entries []entry) []error {
-	return c.noted(ctx, &c.removing, c.removeOnce(ctx, entries))
+// deleteEntries deletes up to ten messages and returns an error or nil for each.
+func (c *Client) deleteEntries(ctx context.Context, entries []entry) []error {
+	return c.recordOutcome(ctx, &c.removing, c.sendDeletes(ctx, entries))
 }
 
-func (c *Client) removeOnce(ctx context.Context, entries []entry) []error {
+func (c *Client) sendDeletes(ctx context.Context, entries []entry) []error {
 	in := &sqs.DeleteMessageBatchInput{QueueUrl: aws.String(c.cfg.URL)}
 	for i, e := range entries {
 		in.Entries = append(in.Entries,
-			types.DeleteMessageBatchRequestEntry{Id: position(i), ReceiptHandle: aws.String(e.handle)})
+			types.DeleteMessageBatchRequestEntry{Id: entryID(i), ReceiptHandle: aws.String(e.handle)})
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.CallTimeout)
 	defer cancel()
-	out, err := c.api.DeleteMessageBatch(ctx, in, once)
+	out, err := c.api.DeleteMessageBatch(ctx, in, noRetry)
 	if err != nil {
-		return outcomes(len(entries), err, nil, nil)
+		return entryErrors(len(entries), err, nil, nil)
 	}
 	ok := make([]*string, 0, len(out.Successful))
 	for _, s := range out.Successful {
 		ok = append(ok, s.Id)
 	}
-	return outcomes(len(entries), nil, ok, out.Failed)
+	return entryErrors(len(entries), nil, ok, out.Failed)
 }
 
-// position is an entry's id. Message ids would not do: one message received twice makes
-// them equal, and SQS then refuses the whole batch.
-func position(i int) *string { return aws.String(strconv.Itoa(i)) }
+// entryID is an entry's position. Message ids would not do: one message received twice
+// makes them equal, and SQS then refuses the whole batch.
+func entryID(i int) *string { return aws.String(strconv.Itoa(i)) }
 
-// outcomes gives every entry its own error: that of the call, its own under an answer
-// with status 200, or that it was not mentioned.
-func outcomes(n int, err error, ok []*string, failed []types.BatchResultErrorEntry) []error {
+// entryErrors gives every entry its own error: that of the whole call, its own under an
+// answer with status 200, or errUnanswered.
+func entryErrors(n int, err error, ok []*string, failed []types.BatchResultErrorEntry) []error {
 	errs := make([]error, n)
 	for i := range errs {
 		errs[i] = errUnanswered
@@ -110,34 +112,34 @@ func outcomes(n int, err error, ok []*string, failed []types.BatchResultErrorEnt
 	return errs
 }
 
-// call is one caller's entry, and where it waits for the result.
+// call is one caller's entry. The caller waits for the result.
 type call struct {
 	lease   *lease
-	handle  string // for the next try, and of the last
+	handle  string // of the next try, afterwards of the last
 	seconds int32
 	result  chan error
 }
 
-// judgement is the opinion on one try of a call: its final result, or that it is to be
-// tried again. renewed says that the message has been received anew since.
-type judgement func(err error, renewed bool) (final error, again bool)
+// retryRule decides on one try of a call: it returns the final result, or asks for
+// another try. renewed reports whether the message has been received again since.
+type retryRule func(err error, renewed bool) (final error, again bool)
 
-// batcher makes few calls of many: the first caller's batch waits a moment for others. It
-// has no goroutine of its own; each batch has one, which ends when the batch has, and
-// that is as soon as nobody waits for it any more.
+// batcher combines the calls of many callers: the first caller's batch waits a moment for
+// others. Each batch has one goroutine; the batcher itself has none. The goroutine ends
+// with its batch, at the latest when nobody waits for the batch any more.
 type batcher struct {
-	send   func(context.Context, []entry) []error
-	newest func(*lease) string // the handle of the message's last receive
-	follow bool                // to that handle; otherwise a message that has been received anew is done with
-	judge  judgement
-	failed func(entries int, err error)
-	linger time.Duration
+	send         func(context.Context, []entry) []error
+	newestHandle func(*lease) string // of the message's last receive
+	followHandle bool                // retry with the newest handle; otherwise a message received again is left alone
+	rule         retryRule
+	failed       func(entries int, err error)
+	linger       time.Duration
 
 	mu   sync.Mutex
 	open *batch // takes more calls; nil if there is none
 }
 
-// batch is what one goroutine sends.
+// batch is the work of one goroutine.
 type batch struct {
 	calls   []*call
 	full    chan struct{}
@@ -145,79 +147,80 @@ type batch struct {
 	cancel  context.CancelFunc
 }
 
-// do adds a call to a batch and waits for its result, or for the end of ctx, after which
+// do adds a call to a batch and waits for its result, or for the end of ctx. After that
 // the call may still take effect.
 func (b *batcher) do(ctx context.Context, l *lease, handle string, seconds int32) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	// buffered: the caller may be gone
-	one := &call{lease: l, handle: handle, seconds: seconds, result: make(chan error, 1)}
-	in := b.join(ctx, one)
+	mine := &call{lease: l, handle: handle, seconds: seconds, result: make(chan error, 1)}
+	bt := b.join(ctx, mine)
 	select {
-	case err := <-one.result:
-		b.leave(in)
+	case err := <-mine.result:
+		b.leave(bt)
 		return err
 	case <-ctx.Done():
 	}
-	if !b.leave(in) {
+	if !b.leave(bt) {
 		return context.Cause(ctx)
 	}
-	in.cancel() // and wait: nobody else would
-	if err := <-one.result; err == nil {
+	bt.cancel() // and wait for the goroutine: nobody else would
+	if err := <-mine.result; err == nil {
 		return nil
 	}
 	return context.Cause(ctx)
 }
 
 // join adds the call to the open batch, or opens one.
-func (b *batcher) join(ctx context.Context, one *call) *batch {
+func (b *batcher) join(ctx context.Context, added *call) *batch {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	in := b.open
-	if in == nil {
-		in = &batch{full: make(chan struct{})}
+	bt := b.open
+	if bt == nil {
+		bt = &batch{full: make(chan struct{})}
 		var shared context.Context
-		shared, in.cancel = context.WithCancel(context.WithoutCancel(ctx))
-		b.open = in
-		go b.run(shared, in)
+		shared, bt.cancel = context.WithCancel(context.WithoutCancel(ctx))
+		b.open = bt
+		go b.run(shared, bt)
 	}
-	in.calls = append(in.calls, one)
-	in.waiting++
-	if len(in.calls) == maxBatch {
+	bt.calls = append(bt.calls, added)
+	bt.waiting++
+	if len(bt.calls) == maxBatch {
 		b.open = nil
-		close(in.full)
+		close(bt.full)
 	}
-	return in
+	return bt
 }
 
-// leave tells whether the caller was the last that waited for the batch. If so nothing
-// can be added to it any more.
-func (b *batcher) leave(in *batch) (last bool) {
+// leave reports whether the caller was the last to wait for the batch. If so it also
+// closes the batch to further calls.
+func (b *batcher) leave(bt *batch) (last bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	in.waiting--
-	if in.waiting == 0 && b.open == in {
+	bt.waiting--
+	if bt.waiting == 0 && b.open == bt {
 		b.open = nil
 	}
-	return in.waiting == 0
+	return bt.waiting == 0
 }
 
-// run sends a batch when it is full or has waited long enough, and again what failed.
-func (b *batcher) run(ctx context.Context, in *batch) {
-	defer in.cancel()
+// run sends a batch when it is full or has waited long enough. It sends again the calls
+// that failed.
+func (b *batcher) run(ctx context.Context, bt *batch) {
+	defer bt.cancel()
 	timer := time.NewTimer(b.linger)
 	defer timer.Stop()
 	select {
-	case <-in.full:
+	case <-bt.full:
 	case <-timer.C:
 	case <-ctx.Done():
 	}
 	b.mu.Lock()
-	if b.open == in {
+	if b.open == bt {
 		b.open = nil
 	}
-	rest := in.calls
+	rest := bt.calls
 	b.mu.Unlock()
 	for try := 1; len(rest) > 0; try++ {
 		rest = b.try(ctx, rest, try == maxTries)
@@ -231,26 +234,26 @@ func (b *batcher) run(ctx context.Context, in *batch) {
 	}
 }
 
-// try sends the calls once, hands out what is final, and returns the rest.
-func (b *batcher) try(ctx context.Context, calls []*call, final bool) (rest []*call) {
+// try sends the calls once, hands out the final results, and returns the other calls.
+func (b *batcher) try(ctx context.Context, calls []*call, lastTry bool) (rest []*call) {
 	calls = b.refresh(calls)
 	if len(calls) == 0 {
 		return nil
 	}
 	entries := make([]entry, 0, len(calls))
-	for _, one := range calls {
-		entries = append(entries, entry{handle: one.handle, seconds: one.seconds})
+	for _, cl := range calls {
+		entries = append(entries, entry{handle: cl.handle, seconds: cl.seconds})
 	}
 	var failure error
 	for i, err := range b.send(ctx, entries) {
-		one := calls[i]
-		result, again := b.judge(err, b.newest(one.lease) != one.handle)
-		if again && !final && ctx.Err() == nil {
-			rest = append(rest, one)
+		cl := calls[i]
+		result, again := b.rule(err, b.newestHandle(cl.lease) != cl.handle)
+		if again && !lastTry && ctx.Err() == nil {
+			rest = append(rest, cl)
 			failure = result
 			continue
 		}
-		one.result <- result
+		cl.result <- result
 	}
 	if len(rest) > 0 {
 		b.failed(len(rest), failure)
@@ -258,18 +261,18 @@ func (b *batcher) try(ctx context.Context, calls []*call, final bool) (rest []*c
 	return rest
 }
 
-// refresh gives the calls the handles to be sent now, and ends those that have become
-// pointless.
+// refresh gives the calls their newest handles, and ends the calls with nothing left to
+// do.
 func (b *batcher) refresh(calls []*call) []*call {
 	var fresh []*call
-	for _, one := range calls {
-		newest := b.newest(one.lease)
-		if newest != one.handle && !b.follow {
-			one.result <- nil
+	for _, cl := range calls {
+		newest := b.newestHandle(cl.lease)
+		if newest != cl.handle && !b.followHandle {
+			cl.result <- nil
 			continue
 		}
-		one.handle = newest
-		fresh = append(fresh, one)
+		cl.handle = newest
+		fresh = append(fresh, cl)
 	}
 	return fresh
 }

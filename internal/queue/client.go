@@ -1,16 +1,16 @@
 // Package queue is the SQS half of the consumer: it receives messages, keeps them
 // invisible to other consumers while they are held, and deletes them, gives them back or
-// dead-letters them. It reads S3's notifications in every envelope that they come in and
-// knows nothing of images.
+// dead-letters them. It reads S3's notifications in all their envelopes. It knows nothing
+// about images.
 //
-// receive.go polls, message.go is what it brings. lease.go knows how long each message is
-// still ours, heartbeat.go makes it longer, trouble.go knows whether it can. settle.go
-// and deadletter.go end a message, batch.go makes few calls of many. notification.go and
-// records.go read bodies, codes.go reads errors.
+// receive.go polls for messages (message.go). lease.go knows how long each message is
+// still ours, heartbeat.go extends that time, and trouble.go knows whether extending
+// works. acknowledge.go and deadletter.go end a message; batch.go combines their calls.
+// notification.go and records.go read bodies, codes.go reads errors.
 //
-// Every call to AWS has a deadline, and the SDK's own retries are off: there is one
-// opinion on when to try again, and it knows how much time a message has left. Nothing
-// here logs or counts; Observer tells who does.
+// Every call to AWS has a deadline, and the SDK's own retries are off: one place decides
+// when to try again, and it knows how much time a message has left. The package neither
+// logs nor counts; it reports to an Observer.
 package queue
 
 import (
@@ -32,19 +32,18 @@ const (
 )
 
 var (
-	// ErrLost says that a message is not this consumer's any more: another one may be
-	// working on it. It is in the chain of every other reason for which a message is
-	// lost.
-	ErrLost = errors.New("message is no longer held")
-	// ErrFIFO says that the queue is a FIFO queue. S3 cannot notify one.
+	// ErrLeaseLost is returned when a message no longer belongs to this consumer: another
+	// one may be working on it. Every other reason for a lost message wraps it.
+	ErrLeaseLost = errors.New("message is no longer held")
+	// ErrFIFO is returned for a FIFO queue. S3 cannot notify one.
 	ErrFIFO = errors.New("a FIFO queue cannot be notified by S3")
-	// ErrRunning says that Run runs already.
-	ErrRunning = errors.New("heartbeat runs already")
-	// ErrNoDeadLetter says that no dead-letter queue is configured.
+	// ErrRunning is returned by Run while another Run is running.
+	ErrRunning = errors.New("heartbeat is already running")
+	// ErrNoDeadLetter is returned when no dead-letter queue is configured.
 	ErrNoDeadLetter = errors.New("no dead-letter queue is configured")
 )
 
-// API is the part of SQS that a Client needs. *sqs.Client implements it.
+// API is the part of SQS used by a Client. *sqs.Client implements it.
 type API interface {
 	ReceiveMessage(context.Context, *sqs.ReceiveMessageInput, ...func(*sqs.Options)) (*sqs.ReceiveMessageOutput, error)
 	ChangeMessageVisibilityBatch(context.Context, *sqs.ChangeMessageVisibilityBatchInput,
@@ -56,15 +55,14 @@ type API interface {
 		...func(*sqs.Options)) (*sqs.GetQueueAttributesOutput, error)
 }
 
-// Config is what a Client can be told. Only URL is required; a zero field takes its
-// default.
+// Config configures a Client. Only URL is required; a zero field takes its default.
 type Config struct {
 	URL           string
-	DeadLetterURL string // where DeadLetter copies to; empty: nowhere
+	DeadLetterURL string // where DeadLetter sends copies; "" disables it
 
 	// Wait is how long a poll waits for messages: 20 s by default and at most, in whole
-	// seconds. No more than half of Visibility is used, because a lease is counted from
-	// the request on: a message that came at the end of a longer poll would be half lost.
+	// seconds. It is cut to half of Visibility, because a lease counts from the request:
+	// a message received at the end of a longer poll would have lost half its time.
 	Wait time.Duration
 	// Visibility is how long a message stays invisible without a heartbeat: 60 s by
 	// default, 12 h at most, in whole seconds.
@@ -74,29 +72,29 @@ type Config struct {
 	// by default.
 	Slack time.Duration
 	// Drain is how long a poll in flight may go on after its context has ended: by
-	// default as long as it may take anyway.
+	// default until its own deadline.
 	Drain time.Duration
 	// CallTimeout bounds every other call: 5 s by default, and never more than a quarter
 	// of Visibility.
 	CallTimeout time.Duration
-	// Linger is how long the first of a batch of deletes or releases waits for others: 5
-	// ms by default.
+	// Linger is how long the first of a batch of deletes or releases waits for others:
+	// 5 ms by default.
 	Linger time.Duration
 
 	Observer Observer
 }
 
-// Observer is told what a Client does on its own, for metrics and logs. Any function may
-// be nil; none may block or call the Client.
+// Observer is told what a Client does on its own, for metrics and logs. A function may be
+// nil. It must not block, and must not call the Client.
 type Observer struct {
-	// Extended is called for every heartbeat that succeeded, with what was left of the
-	// lease by then.
+	// Extended is called for every successful extension, with the time that was left of
+	// the old lease.
 	Extended func(id string, margin time.Duration)
-	// Capped is called when a message has been extended for the last time, and when it
-	// will be lost: about 12 h after its receive.
+	// Capped is called when no further extension of a message is possible, with the time
+	// at which it will be lost: about 12 h after its receive.
 	Capped func(id string, end time.Time)
-	// Failed is called when entries of a batch failed and will be tried again; operation
-	// is "extend", "delete", "release" or "dead-letter".
+	// Failed is called when entries of a batch failed and will be tried again. The
+	// operation is "extend", "delete", "release" or "dead-letter".
 	Failed func(operation string, entries int, err error)
 }
 
@@ -117,11 +115,13 @@ func New(api API, cfg Config) *Client {
 	cfg = cfg.withDefaults()
 	c := &Client{api: api, cfg: cfg, leases: newLeases(cfg.Visibility, cfg.CallTimeout)}
 	c.deletes = &batcher{
-		send: c.remove, newest: c.leases.newest, follow: true, judge: judgeDelete, linger: cfg.Linger,
+		send: c.deleteEntries, newestHandle: c.leases.newestHandle, followHandle: true,
+		rule: deleteRule, linger: cfg.Linger,
 		failed: func(n int, err error) { c.observeFailed("delete", n, err) },
 	}
 	c.releases = &batcher{
-		send: c.change, newest: c.leases.newest, judge: judgeRelease, linger: cfg.Linger,
+		send: c.changeVisibility, newestHandle: c.leases.newestHandle,
+		rule: releaseRule, linger: cfg.Linger,
 		failed: func(n int, err error) { c.observeFailed("release", n, err) },
 	}
 	return c
@@ -129,7 +129,7 @@ func New(api API, cfg Config) *Client {
 
 func (c Config) withDefaults() Config {
 	c.Visibility = max(min(orDefault(c.Visibility, time.Minute), maxVisibility).Truncate(time.Second), time.Second)
-	// WaitTimeSeconds 0 would not be sent, and the queue's own default would hold.
+	// The SDK does not send WaitTimeSeconds 0; the queue's own default would apply.
 	c.Wait = max(min(orDefault(c.Wait, maxWait), maxWait, c.Visibility/2).Truncate(time.Second), time.Second)
 	c.Slack = orDefault(c.Slack, 10*time.Second)
 	c.Drain = min(orDefault(c.Drain, c.Wait+c.Slack), c.Wait+c.Slack)
@@ -138,7 +138,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// orDefault takes what is not positive as not set.
+// orDefault returns the default for a duration of zero or less.
 func orDefault(d, otherwise time.Duration) time.Duration {
 	if d <= 0 {
 		return otherwise
@@ -148,8 +148,8 @@ func orDefault(d, otherwise time.Duration) time.Duration {
 
 func (c Config) fifo() bool { return strings.HasSuffix(c.URL, ".fifo") }
 
-// once turns off the SDK's retries for a call.
-func once(o *sqs.Options) { o.Retryer = aws.NopRetryer{} }
+// noRetry turns off the SDK's retries for a call.
+func noRetry(o *sqs.Options) { o.Retryer = aws.NopRetryer{} }
 
 func (c *Client) observeFailed(operation string, entries int, err error) {
 	if f := c.cfg.Observer.Failed; f != nil {

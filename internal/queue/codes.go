@@ -10,20 +10,20 @@ import (
 	"imagemanager.internal/internal/awserr"
 )
 
-// The codes with which SQS says that a receipt handle is of no use any more. They are two
-// in practice and a third in the API reference; invalidParameter says so for an expired
-// handle, and for parameters that are wrong indeed.
+// The codes of SQS for a receipt handle that has expired. Two occur in practice, the
+// third is in the API reference. SQS uses invalidParameter both for an expired handle and
+// for a wrong parameter.
 const (
 	handleInvalid    = "ReceiptHandleIsInvalid"
 	notInflight      = "MessageNotInflight"
 	invalidParameter = "InvalidParameterValue"
 )
 
-// errUnanswered is the error of an entry that the answer to its batch does not mention.
+// errUnanswered is the error of an entry missing from the answer to its batch.
 var errUnanswered = errors.New("the answer does not mention the entry")
 
-// entryError makes an error of an entry that failed under an answer with status 200.
-// awserr reads it like any other.
+// entryError is the error of an entry that failed under an answer with status 200. awserr
+// reads it like any other.
 func entryError(f types.BatchResultErrorEntry) error {
 	e := &smithy.GenericAPIError{
 		Code: aws.ToString(f.Code), Message: aws.ToString(f.Message),
@@ -35,10 +35,10 @@ func entryError(f types.BatchResultErrorEntry) error {
 	return e
 }
 
-// gone tells whether an entry's error says that its handle is of no use any more. An
-// invalid parameter is the handle, because the other one, the time-out, is kept within
-// its limits.
-func gone(err error) bool {
+// handleExpired reports whether an entry failed because its handle has expired. An
+// invalid parameter must be the handle: the only other one, the time-out, is within its
+// limits.
+func handleExpired(err error) bool {
 	switch awserr.Code(err) {
 	case handleInvalid, notInflight, invalidParameter:
 		return true

@@ -16,48 +16,48 @@ import (
 	"imagemanager.internal/internal/awserr"
 )
 
-// The message attributes that DeadLetter adds to a copy.
+// The message attributes added to a copy by DeadLetter.
 const (
 	AttributeReason   = "Reason"            // why the message was given up
 	AttributeAttempts = "Attempts"          // how often it was tried; a number
-	AttributeOriginal = "OriginalMessageId" // its id in the queue that it came from
+	AttributeOriginal = "OriginalMessageId" // its id in the queue it came from
 )
 
-// maxReason is how many bytes of a reason are kept: attributes count towards the size of
-// a message.
+// maxReason is the limit of a reason in bytes: attributes count towards the size of a
+// message.
 const maxReason = 1024
 
-// copyTries is how often a copy is tried: it is not the only place where a message can be
-// kept, and its permit is held meanwhile.
+// copyTries is how often a copy is tried. It is few: the message can be kept elsewhere,
+// and its permit is held in the meantime.
 const copyTries = 3
 
 var (
-	// ErrNotCopied says that a message could not be copied to the dead-letter queue.
+	// ErrNotCopied is returned when a message could not be copied to the dead-letter
+	// queue.
 	ErrNotCopied = errors.New("not copied to the dead-letter queue")
-	// ErrUnfit says that the dead-letter queue can never take a copy.
+	// ErrUnfit is returned when the dead-letter queue can never take a copy.
 	ErrUnfit = errors.New("no copy can be sent to the dead-letter queue")
 )
 
-// DeadLetter copies the message to the dead-letter queue, with why it was given up and
-// after how many attempts, and then deletes it. A copy that fails is tried again a few
-// times; when all failed nothing is deleted and the message is still held. When the
-// delete fails the copy is there already; a second DeadLetter of the same Message does
-// not make another.
+// DeadLetter copies the message to the dead-letter queue, with the reason and the number
+// of attempts, and then deletes it. A failed copy is tried again a few times. If every
+// try fails, nothing is deleted and the message is still held. If only the delete fails,
+// a second DeadLetter of the same Message does not make another copy.
 //
-// Errors: ErrNoDeadLetter; ErrLost; ErrNotCopied, with the last error of the SQS client,
-// or because the copy is too large with its attributes; those of Delete.
+// Errors: ErrNoDeadLetter; ErrLeaseLost; ErrNotCopied, with the last error of the SQS
+// client, or because the copy is too large with its attributes; those of Delete.
 func (c *Client) DeadLetter(ctx context.Context, m *Message, reason string, attempts int) error {
 	if c.cfg.DeadLetterURL == "" {
 		return ErrNoDeadLetter
 	}
 	if m.lease == nil {
-		return fmt.Errorf("dead-letter: %w: it was not received", ErrLost)
+		return fmt.Errorf("dead-letter: %w: it was not received", ErrLeaseLost)
 	}
 	for try := 1; !m.copied; try++ {
 		if cause := m.Cause(); cause != nil {
 			return fmt.Errorf("dead-letter message %s: %w", m.ID, cause)
 		}
-		err := c.copy(ctx, m, reason, attempts)
+		err := c.sendCopy(ctx, m, reason, attempts)
 		switch {
 		case err == nil:
 			m.copied = true
@@ -65,14 +65,14 @@ func (c *Client) DeadLetter(ctx context.Context, m *Message, reason string, atte
 			return fmt.Errorf("message %s: %w: %w", m.ID, ErrNotCopied, err)
 		default:
 			c.observeFailed("dead-letter", 1, err)
-			pause(ctx, m, rand.N(firstPause<<try))
+			waitUnlessLost(ctx, m, rand.N(firstPause<<try))
 		}
 	}
 	return c.Delete(ctx, m)
 }
 
-// pause waits for so long, or until the message is lost or ctx ends.
-func pause(ctx context.Context, m *Message, d time.Duration) {
+// waitUnlessLost waits for d, or until the message is lost or ctx ends.
+func waitUnlessLost(ctx context.Context, m *Message, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -82,11 +82,11 @@ func pause(ctx context.Context, m *Message, d time.Duration) {
 	}
 }
 
-// ProbeDeadLetter looks whether the dead-letter queue is there; nil where none is
-// configured. It sends nothing: whether a copy may be sent only a copy can tell.
+// ProbeDeadLetter checks that the dead-letter queue exists. It returns nil if none is
+// configured. It sends nothing, so it does not check the right to send a copy.
 //
-// Errors: ErrUnfit, when SQS itself says that there is no such queue, or for a FIFO
-// queue, which takes no message without a group; others are those of the SQS client and
+// Errors: ErrUnfit, when SQS itself says that the queue does not exist, or for a FIFO
+// queue (those require a message group). Other errors are those of the SQS client and
 // prove nothing: the right to look may be missing.
 func (c *Client) ProbeDeadLetter(ctx context.Context) error {
 	url := c.cfg.DeadLetterURL
@@ -100,7 +100,7 @@ func (c *Client) ProbeDeadLetter(ctx context.Context) error {
 	defer cancel()
 	_, err := c.api.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{
 		QueueUrl: aws.String(url), AttributeNames: []types.QueueAttributeName{types.QueueAttributeNameQueueArn},
-	}, once)
+	}, noRetry)
 	switch {
 	case err == nil:
 		return nil
@@ -110,8 +110,8 @@ func (c *Client) ProbeDeadLetter(ctx context.Context) error {
 	return fmt.Errorf("dead-letter queue %s: %w", url, err)
 }
 
-// copy sends the message to the dead-letter queue, as part of the sender's trace.
-func (c *Client) copy(ctx context.Context, m *Message, reason string, attempts int) error {
+// sendCopy sends the message to the dead-letter queue, as part of the sender's trace.
+func (c *Client) sendCopy(ctx context.Context, m *Message, reason string, attempts int) error {
 	text := func(s string) types.MessageAttributeValue {
 		return types.MessageAttributeValue{DataType: aws.String("String"), StringValue: aws.String(s)}
 	}
@@ -119,9 +119,9 @@ func (c *Client) copy(ctx context.Context, m *Message, reason string, attempts i
 		QueueUrl:    aws.String(c.cfg.DeadLetterURL),
 		MessageBody: aws.String(m.Body),
 		MessageAttributes: map[string]types.MessageAttributeValue{
-			AttributeReason:   text(plain(reason)),
+			AttributeReason:   text(attributeText(reason)),
 			AttributeAttempts: {DataType: aws.String("Number"), StringValue: aws.String(strconv.Itoa(attempts))},
-			AttributeOriginal: text(plain(m.ID)),
+			AttributeOriginal: text(attributeText(m.ID)),
 		},
 	}
 	if m.TraceHeader != "" {
@@ -134,13 +134,13 @@ func (c *Client) copy(ctx context.Context, m *Message, reason string, attempts i
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.CallTimeout)
 	defer cancel()
-	_, err := c.api.SendMessage(ctx, in, once)
+	_, err := c.api.SendMessage(ctx, in, noRetry)
 	return err
 }
 
-// plain makes a text fit for an attribute: SQS takes the characters of XML 1.0 only, and
-// no empty value. Reasons may quote what an attacker wrote.
-func plain(s string) string {
+// attributeText makes a text fit for an attribute: SQS accepts only the characters of XML
+// 1.0, and no empty value. Reasons may quote an attacker's text.
+func attributeText(s string) string {
 	s = strings.ToValidUTF8(s, "\uFFFD")
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' && r != '\t' && r != '\n' && r != '\r' || r == '\uFFFE' || r == '\uFFFF' {

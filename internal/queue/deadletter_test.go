@@ -91,9 +91,9 @@ func TestDeadLetterNot(t *testing.T) {
 			return nil
 		})
 		pass(time.Minute)
-		if err := c.DeadLetter(t.Context(), m, "r", 1); !errors.Is(err, ErrLost) || len(f.sends) != 0 ||
+		if err := c.DeadLetter(t.Context(), m, "r", 1); !errors.Is(err, ErrLeaseLost) || len(f.sends) != 0 ||
 			f.count("delete") != 0 {
-			t.Errorf("%v, %d copies, %d deletes; want ErrLost and nothing done", err, len(f.sends), f.count("delete"))
+			t.Errorf("%v, %d copies, %d deletes; want ErrLeaseLost and nothing done", err, len(f.sends), f.count("delete"))
 		}
 	})
 }
@@ -138,7 +138,7 @@ func TestDeadLetterGivesUp(t *testing.T) {
 			want: ErrNotCopied,
 		},
 		{name: "too large", fault: apiError("InvalidParameterValue", smithy.FaultClient), want: ErrNotCopied},
-		{name: "lost", fault: apiError("ServiceUnavailable", smithy.FaultServer), lose: true, want: ErrLost},
+		{name: "lost", fault: apiError("ServiceUnavailable", smithy.FaultServer), lose: true, want: ErrLeaseLost},
 		{name: "ended", fault: apiError("ServiceUnavailable", smithy.FaultServer), ends: true, want: ErrNotCopied},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -156,7 +156,7 @@ func TestDeadLetterGivesUp(t *testing.T) {
 					if tc.lose {
 						c.leases.mu.Lock()
 						defer c.leases.mu.Unlock()
-						c.leases.lose(m.lease, ErrExpired)
+						c.leases.recordLossLocked(m.lease, ErrExpired)
 					}
 					if tc.ends {
 						cancel()
@@ -185,7 +185,8 @@ func TestProbeDeadLetter(t *testing.T) {
 		{name: "none configured", fault: apiError("AccessDenied", smithy.FaultClient)},
 		{name: "there", url: testURL + "-dead"},
 		{
-			name: "missing", url: testURL + "-dead", fault: apiError("QueueDoesNotExist", smithy.FaultClient), unfit: true,
+			name: "missing", url: testURL + "-dead", fault: apiError("QueueDoesNotExist", smithy.FaultClient),
+			unfit: true,
 			class: awserr.NotFound,
 		},
 		{
@@ -194,7 +195,10 @@ func TestProbeDeadLetter(t *testing.T) {
 			class: awserr.NotFound,
 		},
 		{name: "FIFO", url: testURL + "-dead.fifo", unfit: true, class: awserr.Other},
-		{name: "denied", url: testURL + "-dead", fault: apiError("AccessDenied", smithy.FaultClient), class: awserr.Denied},
+		{
+			name: "denied", url: testURL + "-dead", fault: apiError("AccessDenied", smithy.FaultClient),
+			class: awserr.Denied,
+		},
 		{
 			name: "not now", url: testURL + "-dead", fault: apiError("ServiceUnavailable", smithy.FaultServer),
 			class: awserr.Server,

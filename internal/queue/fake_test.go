@@ -153,7 +153,7 @@ func (f *fakeSQS) take(in *sqs.ReceiveMessageInput) (*sqs.ReceiveMessageOutput, 
 	return out, f.arrived
 }
 
-// hide makes a message invisible for so long, and wakes waiting receives when it is
+// hide makes a message invisible for d, and wakes waiting receives when it is
 // visible again.
 func (f *fakeSQS) hide(m *stored, d time.Duration) {
 	m.visible = time.Now().Add(d)
@@ -168,7 +168,7 @@ func (f *fakeSQS) hide(m *stored, d time.Duration) {
 	})
 }
 
-// byHandle finds the message whose latest handle it is; nil where there is none.
+// byHandle returns the message with this latest handle, nil if there is none.
 func (f *fakeSQS) byHandle(handle string) *stored {
 	for _, m := range f.messages {
 		if m.handle == handle {

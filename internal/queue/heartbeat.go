@@ -11,15 +11,15 @@ import (
 
 var (
 	// ErrExpired is the cause of a loss when the lease ran out before it could be
-	// extended. It is an ErrLost as well.
-	ErrExpired = fmt.Errorf("%w: its visibility time-out ended", ErrLost)
+	// extended. It wraps ErrLeaseLost.
+	ErrExpired = fmt.Errorf("%w: its visibility time-out ended", ErrLeaseLost)
 	// ErrLimit is the cause of a loss when the message was held for as long as SQS
-	// allows. It is an ErrLost as well.
-	ErrLimit = fmt.Errorf("%w: held for 12 hours", ErrLost)
+	// allows. It wraps ErrLeaseLost.
+	ErrLimit = fmt.Errorf("%w: held for 12 hours", ErrLeaseLost)
 )
 
-// The pause before a failed extension is tried again is a quarter of what is left, within
-// these.
+// A failed extension is tried again after a quarter of what is left of the lease, within
+// these limits.
 const (
 	minPause = 250 * time.Millisecond
 	maxPause = 30 * time.Second
@@ -27,9 +27,9 @@ const (
 
 // Run extends the lease of every message held, at half its visibility time-out and in
 // batches of ten, until ctx ends. A call that fails loses nothing while there is time to
-// try again. A message whose lease runs out, or whose handle the queue no longer accepts,
-// is lost: see Message.Lost. Run returns nil when ctx has ended and its goroutines are
-// gone; ErrRunning if it runs already.
+// try again. A message is lost when its lease runs out, or when the queue no longer
+// accepts its handle: see Message.Lost. Run returns nil after ctx has ended and its
+// goroutines are gone. It returns ErrRunning if it is running already.
 func (c *Client) Run(ctx context.Context) error {
 	if !c.running.CompareAndSwap(false, true) {
 		return ErrRunning
@@ -46,16 +46,16 @@ func (c *Client) Run(ctx context.Context) error {
 		case <-timer.C:
 		case <-c.leases.wake:
 		}
-		beat := c.leases.beat(time.Now())
+		beat := c.leases.collectDue(time.Now())
 		c.observeCapped(beat.capped)
 		for batch := range slices.Chunk(beat.extend, maxBatch) {
 			calls.Go(func() { c.extend(ctx, batch) })
 		}
-		timer.Reset(min(beat.pause, c.probes(ctx, time.Now(), &calls)))
+		timer.Reset(min(beat.pause, c.startProbes(ctx, time.Now(), &calls)))
 	}
 }
 
-// extension is one lease to be made longer, as it was when that was decided.
+// extension is a request for more time for one lease, as the lease was when it was made.
 type extension struct {
 	lease   *lease
 	handle  string
@@ -63,84 +63,86 @@ type extension struct {
 	at      time.Time
 }
 
-// beat is what a heartbeat has to do.
+// beat is the work of one heartbeat.
 type beat struct {
 	extend []extension
-	capped []capped
+	capped []finalLease
 	pause  time.Duration // until the next beat
 }
 
-// capped tells that a message cannot be extended any further.
-type capped struct {
+// finalLease is a message whose lease cannot be extended any further.
+type finalLease struct {
 	id  string
 	end time.Time
 }
 
-// beat takes what is due from the heap. A batch that is not full is filled up with leases
-// that are due soon, so that scattered messages find together and a hundred held cost ten
-// calls.
-func (ls *leases) beat(now time.Time) beat {
+// collectDue returns what is due now, and records the leases that have run out. It fills
+// up a batch with leases due soon: so the times of scattered messages come together, and
+// a hundred messages cost ten calls.
+func (ls *leases) collectDue(now time.Time) beat {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	var b beat
 	soon := now.Add(ls.period(ls.visibility) / 2)
-	for len(ls.first) > 0 {
-		l := ls.first[0]
-		due := !l.next.After(now)
-		fits := len(b.extend)%maxBatch != 0 && !l.busy && !l.last && !l.next.After(soon)
-		if !due && !fits {
+	for len(ls.schedule) > 0 {
+		l := ls.schedule[0]
+		due := !l.due.After(now)
+		fillsBatch := len(b.extend)%maxBatch != 0 && l.phase == phaseWaiting && !l.due.After(soon)
+		if !due && !fillsBatch {
 			break
 		}
-		ls.look(l, now, &b)
+		ls.decideLocked(l, now, &b)
 	}
 	b.pause = time.Hour
-	if len(ls.first) > 0 {
-		b.pause = ls.first[0].next.Sub(now)
+	if len(ls.schedule) > 0 {
+		b.pause = ls.schedule[0].due.Sub(now)
 	}
 	return b
 }
 
-// look decides on one lease, and when to look at it again. The latter is always later
-// than now, or beat would not end.
-func (ls *leases) look(l *lease, now time.Time, b *beat) {
-	ask := min(ls.visibility, l.limit.Sub(now).Truncate(time.Second))
-	longer := ask == ls.visibility || now.Add(ask).After(l.end)
-	switch {
-	case !l.end.After(now) && l.last:
-		ls.lose(l, ErrLimit)
+// decideLocked moves one lease to its next phase, or to its loss. A lease that goes on is
+// due later than now: otherwise collectDue would not end. mu is held.
+func (ls *leases) decideLocked(l *lease, now time.Time, b *beat) {
+	if !l.end.After(now) {
+		cause := ErrExpired
+		if l.phase == phaseFinal {
+			cause = ErrLimit
+		}
+		ls.recordLossLocked(l, cause)
 		return
-	case !l.end.After(now):
-		ls.lose(l, ErrExpired)
-		return
-	case !longer && !l.last:
-		l.last = true
-		b.capped = append(b.capped, capped{l.id, l.end})
-	case longer && !l.busy && !l.last:
-		l.busy = true
-		b.extend = append(b.extend, extension{lease: l, handle: l.handle, seconds: seconds(ask), at: now})
 	}
-	l.next = l.end // in flight, or for the last time: all that can happen is that time runs out
-	heap.Fix(&ls.first, l.index)
+	if l.phase == phaseWaiting {
+		ask := min(ls.visibility, l.limit.Sub(now).Truncate(time.Second))
+		if ask == ls.visibility || now.Add(ask).After(l.end) {
+			l.phase = phaseExtending
+			b.extend = append(b.extend, extension{lease: l, handle: l.handle, seconds: seconds(ask), at: now})
+		} else { // no extension would make it longer
+			l.phase = phaseFinal
+			b.capped = append(b.capped, finalLease{l.id, l.end})
+		}
+	}
+	l.due = l.end
+	heap.Fix(&ls.schedule, l.index)
 }
 
-// extend makes one call and notes what became of each lease.
+// extend makes one call and records the outcome for each lease.
 func (c *Client) extend(ctx context.Context, batch []extension) {
 	entries := make([]entry, 0, len(batch))
 	for _, x := range batch {
 		entries = append(entries, entry{handle: x.handle, seconds: x.seconds})
 	}
-	errs := c.change(ctx, entries)
+	errs := c.changeVisibility(ctx, entries)
 	now := time.Now()
 	var failed []error
 	for i, x := range batch {
 		switch err := errs[i]; {
 		case err == nil:
-			c.extended(x, now)
-		case gone(err):
-			c.leases.refused(x, err, now)
+			c.observeExtended(x, now)
+		case handleExpired(err):
+			c.leases.recordRefusal(x, err, now)
 		default:
 			failed = append(failed, err)
-			c.leases.failed(x, now)
+			c.leases.retryLater(x, now)
 		}
 	}
 	if len(failed) > 0 && ctx.Err() == nil {
@@ -148,23 +150,24 @@ func (c *Client) extend(ctx context.Context, batch []extension) {
 	}
 }
 
-// extended notes a success.
-func (c *Client) extended(x extension, now time.Time) {
-	margin, is := c.leases.extended(x, now)
-	if f := c.cfg.Observer.Extended; is && f != nil {
+// observeExtended records a success and tells the observer.
+func (c *Client) observeExtended(x extension, now time.Time) {
+	margin, current := c.leases.recordExtension(x, now)
+	if f := c.cfg.Observer.Extended; current && f != nil {
 		f(x.lease.id, margin)
 	}
 }
 
-// current tells whether a result is about the lease as it is now: the message may have
-// been ended or received anew meanwhile. It is called with mu held.
+// current reports whether the lease is still as it was when the extension was requested:
+// the message may have been ended or received again since. mu is held.
 func (x extension) current() bool {
-	return x.lease.alive() && x.lease.busy && x.lease.handle == x.handle
+	return x.lease.alive() && x.lease.phase == phaseExtending && x.lease.handle == x.handle
 }
 
-// extended notes that the queue has agreed; the new lease counts from when it was asked.
-// It returns what was left of the old.
-func (ls *leases) extended(x extension, now time.Time) (margin time.Duration, is bool) {
+// recordExtension records that the queue has agreed. The new lease counts from the
+// request. It returns what was left of the old lease, and whether the result still
+// mattered.
+func (ls *leases) recordExtension(x extension, now time.Time) (margin time.Duration, current bool) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	if !x.current() {
@@ -174,49 +177,49 @@ func (ls *leases) extended(x extension, now time.Time) (margin time.Duration, is
 	margin = l.end.Sub(now)
 	granted := time.Duration(x.seconds) * time.Second
 	l.end = x.at.Add(granted)
-	l.next = x.at.Add(ls.period(granted))
-	l.busy = false
-	ls.arrange(l)
+	l.due = x.at.Add(ls.period(granted))
+	l.phase = phaseWaiting
+	ls.rescheduleLocked(l)
 	return margin, true
 }
 
-// failed notes that nobody knows whether the lease is longer now; it is assumed not to
-// be.
-func (ls *leases) failed(x extension, now time.Time) {
+// retryLater records that an extension failed. The queue may have granted it
+// nevertheless; we assume not.
+func (ls *leases) retryLater(x extension, now time.Time) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	if x.current() {
-		ls.postpone(x.lease, now)
+		ls.postponeLocked(x.lease, now)
 	}
 }
 
-// postpone lets a failed extension be tried again, while there is time. It is called with
-// mu held.
-func (ls *leases) postpone(l *lease, now time.Time) {
-	l.busy = false
-	l.next = now.Add(max(minPause, min(l.end.Sub(now)/4, maxPause)))
-	if l.next.After(l.end) {
-		l.next = l.end
+// postponeLocked schedules another try of a failed extension before the lease ends. mu is
+// held.
+func (ls *leases) postponeLocked(l *lease, now time.Time) {
+	l.phase = phaseWaiting
+	l.due = now.Add(max(minPause, min(l.end.Sub(now)/4, maxPause)))
+	if l.due.After(l.end) {
+		l.due = l.end
 	}
-	ls.arrange(l)
+	ls.rescheduleLocked(l)
 }
 
-// refused notes that the queue does not accept the handle any more. That it was the 12 h
-// which were refused is excluded: they are kept well clear of. While another holder
-// deletes the message, that may be why; only the outcome of the delete will tell.
-func (ls *leases) refused(x extension, err error, now time.Time) {
+// recordRefusal records that the queue no longer accepts the handle. The 12 h cannot be
+// the reason: limitMargin keeps us clear of them. But another holder may be deleting the
+// message; then only the outcome of the delete will tell.
+func (ls *leases) recordRefusal(x extension, err error, now time.Time) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	switch {
 	case !x.current():
 	case x.lease.deleting > 0:
-		ls.postpone(x.lease, now)
+		ls.postponeLocked(x.lease, now)
 	default:
-		ls.lose(x.lease, fmt.Errorf("%w: %w", ErrLost, err))
+		ls.recordLossLocked(x.lease, fmt.Errorf("%w: %w", ErrLeaseLost, err))
 	}
 }
 
-func (c *Client) observeCapped(list []capped) {
+func (c *Client) observeCapped(list []finalLease) {
 	for _, m := range list {
 		if f := c.cfg.Observer.Capped; f != nil {
 			f(m.id, m.end)

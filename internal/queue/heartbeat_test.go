@@ -190,7 +190,7 @@ func TestHeartbeatFailures(t *testing.T) {
 				pass(time.Millisecond)
 				for _, m := range msgs {
 					if isLost(m) != tc.lost || tc.lost &&
-						(!errors.Is(m.Cause(), ErrExpired) || !errors.Is(m.Cause(), ErrLost)) {
+						(!errors.Is(m.Cause(), ErrExpired) || !errors.Is(m.Cause(), ErrLeaseLost)) {
 						t.Errorf("%s: %v", m.ID, m.Cause())
 					}
 				}
@@ -274,15 +274,16 @@ func TestLostHandle(t *testing.T) {
 				f.put(goodBody, goodBody, goodBody)
 				msgs := receive(t, c, 3)
 				pass(31 * time.Second)
-				if isLost(msgs[0]) || !isLost(msgs[1]) || isLost(msgs[2]) || !errors.Is(msgs[1].Cause(), ErrLost) ||
+				if isLost(msgs[0]) || !isLost(msgs[1]) || isLost(msgs[2]) ||
+					!errors.Is(msgs[1].Cause(), ErrLeaseLost) ||
 					awserr.Code(msgs[1].Cause()) == "" {
 					t.Errorf("%v, %v, %v", msgs[0].Cause(), msgs[1].Cause(), msgs[2].Cause())
 				}
 				if n := f.count("change"); n != 1 {
 					t.Errorf("%d calls, want one", n)
 				}
-				if err := c.Release(t.Context(), msgs[1], 0); !errors.Is(err, ErrLost) || f.count("change") != 1 {
-					t.Errorf("released: %v, want ErrLost without a call", err)
+				if err := c.Release(t.Context(), msgs[1], 0); !errors.Is(err, ErrLeaseLost) || f.count("change") != 1 {
+					t.Errorf("released: %v, want ErrLeaseLost without a call", err)
 				}
 				checkLeases(t, c, 2)
 			})
@@ -322,7 +323,7 @@ func TestTwelveHours(t *testing.T) {
 					t.Errorf("capped %s after the receive", end)
 				}
 				pass(time.Minute + time.Second)
-				if !errors.Is(m.Cause(), ErrLimit) || !errors.Is(m.Cause(), ErrLost) {
+				if !errors.Is(m.Cause(), ErrLimit) || !errors.Is(m.Cause(), ErrLeaseLost) {
 					t.Errorf("cause %v, want ErrLimit", m.Cause())
 				}
 			})
@@ -348,7 +349,7 @@ func TestDeliveredTwice(t *testing.T) {
 		}
 		changes := f.count("change")
 		if err := c.Release(t.Context(), first, 0); err != nil || f.count("change") != changes || f.visible() != 0 {
-			t.Errorf("the first let go: %v, %d visible; the second holds it still", err, f.visible())
+			t.Errorf("the first released: %v, %d visible; the second still holds it", err, f.visible())
 		}
 		pass(5 * time.Minute)
 		if isLost(second) || f.visible() != 0 {

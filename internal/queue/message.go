@@ -8,7 +8,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 )
 
-// Message is one message received. Whoever has it must end it with Delete, Release or
+// Message is one received message. Its holder must end it with Delete, Release or
 // DeadLetter.
 type Message struct {
 	ID           string
@@ -17,17 +17,17 @@ type Message struct {
 	TraceHeader  string    // AWSTraceHeader: the X-Ray context of the sender, "" if there is none
 	Body         string
 
-	Notification Notification // what the body says
-	Malformed    error        // why it says nothing: ErrMalformed, with the reason
+	Notification Notification // read from the body
+	Malformed    error        // why the body cannot be read: ErrMalformed, with the reason
 
 	lease  *lease
 	ended  bool // by Delete, Release or DeadLetter; guarded by the leases
-	copied bool // to the dead-letter queue; DeadLetter's, which is not called concurrently for one message
+	copied bool // to the dead-letter queue; used by DeadLetter, never called twice at once for one message
 }
 
-// Lost is closed when the message is lost: its lease ran out or the queue says that its
-// receipt handle is no longer valid. What is done about the message then is done by two
-// consumers. It is closed by Run; it stays open once the message has been ended.
+// Lost is closed when the message is lost: its lease ran out, or the queue no longer
+// accepts its receipt handle. From then on another consumer may do the same work. Run
+// closes it. It stays open once the message has been ended.
 func (m *Message) Lost() <-chan struct{} {
 	if m.lease == nil {
 		return nil
@@ -35,8 +35,8 @@ func (m *Message) Lost() <-chan struct{} {
 	return m.lease.lost
 }
 
-// Cause tells why the message was lost: an ErrLost with the reason. It is nil while Lost
-// is open.
+// Cause returns why the message was lost; the error wraps ErrLeaseLost. It is nil while
+// Lost is open.
 func (m *Message) Cause() error {
 	select {
 	case <-m.Lost():
@@ -46,15 +46,15 @@ func (m *Message) Cause() error {
 	}
 }
 
-// wanted are the system attributes that a receive asks for. None comes unasked.
-var wanted = []types.MessageSystemAttributeName{
+// systemAttributes are requested with every receive. SQS sends none unasked.
+var systemAttributes = []types.MessageSystemAttributeName{
 	types.MessageSystemAttributeNameApproximateReceiveCount,
 	types.MessageSystemAttributeNameSentTimestamp,
 	types.MessageSystemAttributeNameAWSTraceHeader,
 }
 
-// newMessage reads what SQS says of a message. An attribute that is missing or unreadable
-// is unknown, not an error.
+// newMessage reads a message of SQS. A missing or unreadable attribute is not an error:
+// its value is unknown.
 func newMessage(raw types.Message) *Message {
 	attr := func(name types.MessageSystemAttributeName) string { return raw.Attributes[string(name)] }
 	m := &Message{
@@ -71,7 +71,8 @@ func newMessage(raw types.Message) *Message {
 	return m
 }
 
-// milliseconds reads a time in milliseconds since 1970; the zero time if it is none.
+// milliseconds reads a time in milliseconds since 1970. It returns the zero time for
+// anything else.
 func milliseconds(s string) time.Time {
 	ms, err := strconv.ParseInt(s, 10, 64)
 	if err != nil || ms <= 0 {

@@ -7,47 +7,47 @@ import (
 	"unicode/utf8"
 )
 
-// ErrMalformed says that a message body is none of the known notifications, or a broken
-// one. No later delivery will be better.
+// ErrMalformed is returned for a message body that is not a known notification, or a
+// broken one. A later delivery will be no better.
 var ErrMalformed = errors.New("malformed notification")
 
-// Reasons for which a record is left out of Notification.Objects. They are few, and fit
-// for a metric's label.
+// The reasons for leaving a record out of Notification.Objects. They are few, so they
+// serve as a metric's label.
 const (
 	ReasonTestEvent  = "test_event"  // S3 sends one when a bucket's notification is configured
-	ReasonNotCreated = "not_created" // about an object, but not that it was created
+	ReasonNotCreated = "not_created" // about an object, but not about its creation
 	ReasonNotS3      = "not_s3"      // from another service
-	ReasonEmpty      = "empty"       // a list of no records
-	ReasonSNSControl = "sns_control" // SNS about a subscription, not a notification
+	ReasonEmpty      = "empty"       // an empty list of records
+	ReasonSNSControl = "sns_control" // about an SNS subscription, not a notification
 )
 
 // Object is one "object created" record.
 type Object struct {
 	Bucket    string
-	Key       string // decoded; not validated, it may hold any bytes
-	AltKey    string // what Key may be instead, "" if nothing; see fromEventBridge
-	VersionID string // empty where the bucket has no versions, or the sender leaves them out
+	Key       string // decoded, not validated: it may hold any bytes
+	AltKey    string // another reading of the key, "" if there is none; see fromEventBridge
+	VersionID string // empty if the bucket has no versions, or the sender leaves them out
 	ETag      string // without quotes; may be empty
-	// hex; orders events of one key only; constant or absent with some senders, so never
-	// a reason to drop an event
+	// hex; orders the events of one key only. Some senders leave it out or send a
+	// constant, so it is never a reason to drop an event.
 	Sequencer string
-	Size      int64 // in bytes; 0 means that it was not sent
+	Size      int64 // in bytes; 0 if it was not sent
 }
 
-// Ignored is a record, or a whole notification, that asks for no work.
+// Ignored is a record, or a whole notification, with no work in it.
 type Ignored struct {
 	Reason string // one of the Reason constants
 	Detail string // for people
 }
 
-// Notification is what one message says. Each of its records is judged alone.
+// Notification is the content of one message. Each of its records is read on its own.
 type Notification struct {
 	Objects []Object
 	Ignored []Ignored
-	Broken  []error // records of which nothing can come: ErrMalformed, with the reason
+	Broken  []error // unreadable records: ErrMalformed, with the reason
 }
 
-// envelope has the fields by which the forms are told apart.
+// envelope has the fields needed to tell the forms apart.
 type envelope struct {
 	Records []json.RawMessage `json:"Records"` // Amazon S3 user guide, "Event message structure"
 
@@ -62,12 +62,12 @@ type envelope struct {
 	Detail     json.RawMessage `json:"detail"`
 }
 
-// Parse reads a message body. It recognises, by itself, S3's own form, EventBridge's, and
-// S3's test event, each as it is or in an SNS notification; fields it does not know are
-// ignored. A body of which nothing but broken records, or nothing at all, can be read is
-// ErrMalformed, and comes without a Notification.
+// Parse reads a message body. It recognises S3's own form, EventBridge's, and S3's test
+// event, each bare or in an SNS notification. It ignores unknown fields. A body with only
+// broken records, or none of these forms, is ErrMalformed; then the Notification is
+// empty.
 func Parse(body string) (Notification, error) {
-	e, err := open(body)
+	e, err := decodeEnvelope(body)
 	if err != nil {
 		return Notification{}, err
 	}
@@ -75,22 +75,22 @@ func Parse(body string) (Notification, error) {
 		return e.notification()
 	}
 	if e.Type != "Notification" {
-		return ignored(ReasonSNSControl, e.Type), nil
+		return ignoring(ReasonSNSControl, e.Type), nil
 	}
 	if e.Message == nil {
 		return Notification{}, fmt.Errorf("%w: an SNS notification without Message", ErrMalformed)
 	}
-	inner, err := open(*e.Message)
+	inner, err := decodeEnvelope(*e.Message)
 	if err != nil {
 		return Notification{}, fmt.Errorf("in an SNS notification: %w", err)
 	}
 	return inner.notification()
 }
 
-// open decodes a body without looking into it. JSON with invalid UTF-8 is refused here:
+// decodeEnvelope decodes the outer level of a body. It refuses JSON with invalid UTF-8:
 // the decoder would replace the bytes, and a key with replaced bytes names another
 // object.
-func open(body string) (envelope, error) {
+func decodeEnvelope(body string) (envelope, error) {
 	if !utf8.ValidString(body) {
 		return envelope{}, fmt.Errorf("%w: not valid UTF-8", ErrMalformed)
 	}
@@ -101,21 +101,21 @@ func open(body string) (envelope, error) {
 	return e, nil
 }
 
-// notification reads the forms that hold records themselves.
+// notification reads the forms other than SNS.
 func (e envelope) notification() (Notification, error) {
 	switch {
 	case len(e.Records) > 0:
 		return fromS3(e.Records)
 	case e.Records != nil:
-		return ignored(ReasonEmpty, "Records is an empty list"), nil
+		return ignoring(ReasonEmpty, "Records is an empty list"), nil
 	case e.Event == "s3:TestEvent":
-		return ignored(ReasonTestEvent, "bucket "+e.Bucket), nil
+		return ignoring(ReasonTestEvent, "bucket "+e.Bucket), nil
 	case e.DetailType != "" && e.Source != "":
 		return fromEventBridge(e)
 	}
 	return Notification{}, fmt.Errorf("%w: neither S3, SNS nor EventBridge", ErrMalformed)
 }
 
-func ignored(reason, detail string) Notification {
+func ignoring(reason, detail string) Notification {
 	return Notification{Ignored: []Ignored{{Reason: reason, Detail: detail}}}
 }

@@ -13,19 +13,41 @@ import (
 
 // s3Body is S3's own form with one record; key as it is on the wire.
 func s3Body(key string) string {
-	return fmt.Sprintf(`{"Records":[{"eventVersion":"2.1","eventSource":"aws:s3","awsRegion":"us-east-1","eventTime":"2026-11-01T10:00:00.000Z",
-		"eventName":"ObjectCreated:Put","s3":{"s3SchemaVersion":"1.0","configurationId":"images-created","bucket":{"name":"demo","arn":"arn:aws:s3:::demo"},
-		"object":{"key":%q,"size":1048576,"eTag":"0123456789abcdef0123456789abcdef","versionId":"v1","sequencer":"0066F1A2B3C4D5E6F7"}}}]}`, key)
+	return fmt.Sprintf(`{"Records":[{
+		"eventVersion":"2.1","eventSource":"aws:s3","awsRegion":"us-east-1",
+		"eventTime":"2026-11-01T10:00:00.000Z","eventName":"ObjectCreated:Put",
+		"s3":{
+			"s3SchemaVersion":"1.0","configurationId":"images-created",
+			"bucket":{"name":"demo","arn":"arn:aws:s3:::demo"},
+			"object":{
+				"key":%q,"size":1048576,"eTag":"0123456789abcdef0123456789abcdef",
+				"versionId":"v1","sequencer":"0066F1A2B3C4D5E6F7"
+			}
+		}
+	}]}`, key)
 }
 
 // eventBridgeBody is EventBridge's form.
 func eventBridgeBody(key string) string {
-	return fmt.Sprintf(`{"version":"0","id":"e1","detail-type":"Object Created","source":"aws.s3","account":"111122223333","time":"2026-11-01T10:00:00Z",
-		"region":"us-east-1","resources":["arn:aws:s3:::demo"],"detail":{"version":"0","bucket":{"name":"demo"},"object":{"key":%q,"size":1048576,
-		"etag":"0123456789abcdef0123456789abcdef","version-id":"v1","sequencer":"0066F1A2B3C4D5E6F7"},"reason":"PutObject"}}`, key)
+	return fmt.Sprintf(`{
+		"version":"0","id":"e1","detail-type":"Object Created","source":"aws.s3",
+		"account":"111122223333","time":"2026-11-01T10:00:00Z","region":"us-east-1",
+		"resources":["arn:aws:s3:::demo"],
+		"detail":{
+			"version":"0","bucket":{"name":"demo"},
+			"object":{
+				"key":%q,"size":1048576,"etag":"0123456789abcdef0123456789abcdef",
+				"version-id":"v1","sequencer":"0066F1A2B3C4D5E6F7"
+			},
+			"reason":"PutObject"
+		}
+	}`, key)
 }
 
-const testEvent = `{"Service":"Amazon S3","Event":"s3:TestEvent","Time":"2026-11-01T10:00:00.000Z","Bucket":"demo","RequestId":"R1","HostId":"H1"}`
+const testEvent = `{
+	"Service":"Amazon S3","Event":"s3:TestEvent","Time":"2026-11-01T10:00:00.000Z",
+	"Bucket":"demo","RequestId":"R1","HostId":"H1"
+}`
 
 // inSNS wraps a body as SNS does.
 func inSNS(body string) string {
@@ -33,8 +55,11 @@ func inSNS(body string) string {
 	if err != nil {
 		return err.Error()
 	}
-	return `{"Type":"Notification","MessageId":"m1","TopicArn":"arn:aws:sns:us-east-1:111122223333:t","Subject":"Amazon S3 Notification","Message":` +
-		string(text) + `,"Timestamp":"2026-11-01T10:00:00.000Z","SignatureVersion":"1","Signature":"x"}`
+	return `{
+		"Type":"Notification","MessageId":"m1","TopicArn":"arn:aws:sns:us-east-1:111122223333:t",
+		"Subject":"Amazon S3 Notification","Message":` + string(text) + `,
+		"Timestamp":"2026-11-01T10:00:00.000Z","SignatureVersion":"1","Signature":"x"
+	}`
 }
 
 // Every form gives the same object, in full.
@@ -117,17 +142,26 @@ func TestLenient(t *testing.T) {
 		},
 		{
 			"MinIO: its own source, a prefixed name, more at the top",
-			`{"EventName":"s3:ObjectCreated:Put","Key":"b/k","Records":[{"eventVersion":"2.0","eventSource":"minio:s3","eventName":"s3:ObjectCreated:Put","s3":{"bucket":{"name":"b"},"object":{"key":"k"}}}]}`,
+			`{"EventName":"s3:ObjectCreated:Put","Key":"b/k","Records":[{
+				"eventVersion":"2.0","eventSource":"minio:s3","eventName":"s3:ObjectCreated:Put",
+				"s3":{"bucket":{"name":"b"},"object":{"key":"k"}}
+			}]}`,
 			Object{Bucket: "b", Key: "k"},
 		},
 		{
 			"a time without zone, a quoted ETag, a newer minor version",
-			`{"Records":[{"eventVersion":"2.9","eventTime":"2026-11-01T10:00:00","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":"b"},"object":{"key":"k","eTag":"\"e\""}}}]}`,
+			`{"Records":[{
+				"eventVersion":"2.9","eventTime":"2026-11-01T10:00:00","eventName":"ObjectCreated:Put",
+				"s3":{"bucket":{"name":"b"},"object":{"key":"k","eTag":"\"e\""}}
+			}]}`,
 			Object{Bucket: "b", Key: "k", ETag: "e"},
 		},
 		{
 			"no time that can be read",
-			`{"Records":[{"eventTime":"yesterday","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":"b"},"object":{"key":"k"}}}]}`,
+			`{"Records":[{
+				"eventTime":"yesterday","eventName":"ObjectCreated:Put",
+				"s3":{"bucket":{"name":"b"},"object":{"key":"k"}}
+			}]}`,
 			Object{Bucket: "b", Key: "k"},
 		},
 		{
@@ -168,7 +202,11 @@ func TestIgnored(t *testing.T) {
 		{"another service", `{"Records":[` + record("aws:ses", "ObjectCreated:Put") + `]}`, ReasonNotS3},
 		{"EventBridge: deleted", bridge("aws.s3", "Object Deleted"), ReasonNotCreated},
 		{"EventBridge: another service", bridge("aws.ec2", "EC2 Instance State-change Notification"), ReasonNotS3},
-		{"SNS: subscribed", `{"Type":"SubscriptionConfirmation","Message":"You have chosen","SubscribeURL":"https://x"}`, ReasonSNSControl},
+		{
+			"SNS: subscribed",
+			`{"Type":"SubscriptionConfirmation","Message":"You have chosen","SubscribeURL":"https://x"}`,
+			ReasonSNSControl,
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			n, err := Parse(tc.body)
@@ -203,8 +241,9 @@ func TestMalformed(t *testing.T) {
 		"SNS with not UTF-8":      `{"Type":"Notification","Message":"\xff"}`,
 		"SNS in SNS":              inSNS(inSNS(s3Body("k"))),
 		"EventBridge, no detail":  `{"detail-type":"Object Created","source":"aws.s3"}`,
-		"EventBridge, no key":     `{"detail-type":"Object Created","source":"aws.s3","detail":{"bucket":{"name":"b"}}}`,
-		"nested too deep":         strings.Repeat(`{"Records":`, 20000),
+		"EventBridge, no key": `{"detail-type":"Object Created","source":"aws.s3",
+			"detail":{"bucket":{"name":"b"}}}`,
+		"nested too deep": strings.Repeat(`{"Records":`, 20000),
 	} {
 		t.Run(name, func(t *testing.T) {
 			if n, err := Parse(body); !errors.Is(err, ErrMalformed) || !reflect.DeepEqual(n, Notification{}) {
@@ -227,8 +266,9 @@ func TestRecords(t *testing.T) {
 		t.Errorf("%v, %d objects, %d ignored", err, len(n.Objects), len(n.Ignored))
 	}
 	for name, broken := range map[string]string{
-		"bad escape":   `{"eventName":"ObjectCreated:Put","s3":{"bucket":{"name":"b"},"object":{"key":"%zz"}}}`,
-		"wrong type":   `{"eventName":"ObjectCreated:Put","s3":{"bucket":{"name":"b"},"object":{"key":"k","size":"12"}}}`,
+		"bad escape": `{"eventName":"ObjectCreated:Put","s3":{"bucket":{"name":"b"},"object":{"key":"%zz"}}}`,
+		"wrong type": `{"eventName":"ObjectCreated:Put",
+			"s3":{"bucket":{"name":"b"},"object":{"key":"k","size":"12"}}}`,
 		"not a record": `[1]`,
 	} {
 		n, err := Parse(`{"Records":[` + broken + `,` + list[0] + `,` + broken + `,` + list[1] + `]}`)

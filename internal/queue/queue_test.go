@@ -13,7 +13,10 @@ import (
 	"github.com/aws/smithy-go"
 )
 
-const goodBody = `{"Records":[{"eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":"b"},"object":{"key":"images/a.tar"}}}]}`
+const goodBody = `{"Records":[{
+	"eventSource":"aws:s3","eventName":"ObjectCreated:Put",
+	"s3":{"bucket":{"name":"b"},"object":{"key":"images/a.tar"}}
+}]}`
 
 // A message goes all the way: received, held for an hour, deleted.
 func TestHeldForAnHour(t *testing.T) {
@@ -151,7 +154,7 @@ func heldIsInvisible(t *testing.T, seed uint64) {
 	}
 }
 
-// seen tells whether a message is there and visible.
+// seen reports whether a message is in the queue and visible.
 func (f *fakeSQS) seen(id string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -169,17 +172,17 @@ func checkLeases(t *testing.T, c *Client, n int) {
 	ls := c.leases
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	if len(ls.byID) != n || len(ls.first) != n {
-		t.Errorf("%d leases, %d of them in the heap; want %d", len(ls.byID), len(ls.first), n)
+	if len(ls.byID) != n || len(ls.schedule) != n {
+		t.Errorf("%d leases, %d of them in the heap; want %d", len(ls.byID), len(ls.schedule), n)
 	}
-	for i, l := range ls.first {
-		if l.index != i || i > 0 && l.next.Before(ls.first[(i-1)/2].next) {
+	for i, l := range ls.schedule {
+		if l.index != i || i > 0 && l.due.Before(ls.schedule[(i-1)/2].due) {
 			t.Errorf("lease %s is at %d, says %d, or is out of order", l.id, i, l.index)
 		}
 	}
 }
 
-// Messages that were not received by a client cannot be settled, and do no harm.
+// Messages that were not received by a client cannot be ended, and do no harm.
 func TestNotReceived(t *testing.T) {
 	c := New(newFake(), Config{URL: testURL, DeadLetterURL: testURL + "-dead"})
 	m := &Message{ID: "m1"}
@@ -188,8 +191,8 @@ func TestNotReceived(t *testing.T) {
 		"release":     c.Release(t.Context(), m, 0),
 		"dead-letter": c.DeadLetter(t.Context(), m, "r", 1),
 	} {
-		if !errors.Is(err, ErrLost) {
-			t.Errorf("%s: %v, want ErrLost", name, err)
+		if !errors.Is(err, ErrLeaseLost) {
+			t.Errorf("%s: %v, want ErrLeaseLost", name, err)
 		}
 	}
 	if m.Lost() != nil || m.Cause() != nil {

@@ -10,17 +10,16 @@ import (
 )
 
 // Receive polls once for up to n messages, 10 at most, and waits Config.Wait for the
-// first. No message is no error. Each message returned is held from the moment of the
-// request on; while Run runs, its lease is extended until it is ended.
+// first. Receiving none is not an error. Each message returned is held from the moment of
+// the request; while Run is running, its lease is extended until the message is ended.
 //
 // The end of ctx does not cut a poll in flight: SQS might have handed out messages
 // already, and they would be invisible to everybody until their visibility ends. The poll
-// goes on, for Config.Drain at most, and what it brings is returned as ever; the caller
-// gives it back with Release. Only a ctx that has ended before makes Receive return its
-// cause without a call.
+// goes on for Config.Drain at most and returns its messages as usual; the caller gives
+// them back with Release. If ctx has ended before, Receive returns its cause without a
+// call.
 //
-// Errors are those of the SQS client; see awserr.Classify. ErrFIFO is for a queue that cannot
-// work.
+// Errors: ErrFIFO; those of the SQS client, see awserr.Classify.
 func (c *Client) Receive(ctx context.Context, n int) ([]*Message, error) {
 	if c.cfg.fifo() {
 		return nil, fmt.Errorf("%w: %s", ErrFIFO, c.cfg.URL)
@@ -31,7 +30,7 @@ func (c *Client) Receive(ctx context.Context, n int) ([]*Message, error) {
 	if n < 1 {
 		return nil, nil
 	}
-	poll, stop := c.poll(ctx)
+	poll, stop := c.pollContext(ctx)
 	defer stop()
 	asked := time.Now()
 	out, err := c.api.ReceiveMessage(poll, &sqs.ReceiveMessageInput{
@@ -39,23 +38,23 @@ func (c *Client) Receive(ctx context.Context, n int) ([]*Message, error) {
 		MaxNumberOfMessages:         int32(min(n, maxBatch)),
 		WaitTimeSeconds:             seconds(c.cfg.Wait),
 		VisibilityTimeout:           seconds(c.cfg.Visibility),
-		MessageSystemAttributeNames: wanted,
-	}, once)
+		MessageSystemAttributeNames: systemAttributes,
+	}, noRetry)
 	if err != nil {
 		return nil, fmt.Errorf("receive: %w", err)
 	}
 	msgs := make([]*Message, 0, len(out.Messages))
 	for _, raw := range out.Messages {
 		m := newMessage(raw)
-		m.lease = c.leases.adopt(m.ID, aws.ToString(raw.ReceiptHandle), asked, time.Now())
+		m.lease = c.leases.track(m.ID, aws.ToString(raw.ReceiptHandle), asked, time.Now())
 		msgs = append(msgs, m)
 	}
 	return msgs, nil
 }
 
-// poll returns the context of a poll: it has a deadline of its own, and after ctx has
-// ended, the time to drain.
-func (c *Client) poll(ctx context.Context) (context.Context, context.CancelFunc) {
+// pollContext returns the context of a poll. It has its own deadline, and ends
+// Config.Drain after ctx at the latest.
+func (c *Client) pollContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	poll, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.cfg.Wait+c.cfg.Slack)
 	release := context.AfterFunc(ctx, func() {
 		timer := time.AfterFunc(c.cfg.Drain, cancel)
@@ -64,5 +63,5 @@ func (c *Client) poll(ctx context.Context) (context.Context, context.CancelFunc)
 	return poll, func() { release(); cancel() }
 }
 
-// seconds is how SQS takes durations.
+// seconds converts a duration to SQS's unit.
 func seconds(d time.Duration) int32 { return int32(d / time.Second) }

@@ -38,7 +38,7 @@ func TestReceiveRequest(t *testing.T) {
 					t.Errorf("asked %s for %d, wait %d, visibility %d",
 						*in.QueueUrl, in.MaxNumberOfMessages, in.WaitTimeSeconds, in.VisibilityTimeout)
 				}
-				if len(in.MessageSystemAttributeNames) != len(wanted) {
+				if len(in.MessageSystemAttributeNames) != len(systemAttributes) {
 					t.Errorf("asked for the attributes %v", in.MessageSystemAttributeNames)
 				}
 			})

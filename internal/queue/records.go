@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// eventMajor is the major version of the S3 form that is understood. AWS raises it for
-// changes that break readers.
-const eventMajor = "2"
+// supportedMajor is the only supported major version of the S3 form. AWS raises it for
+// changes incompatible with older readers.
+const supportedMajor = "2"
 
 // s3Record is one of the Records of S3's own form. Only bucket and key are required.
 type s3Record struct {
@@ -40,7 +40,7 @@ func fromS3(records []json.RawMessage) (Notification, error) {
 			n.Broken = append(n.Broken, fmt.Errorf("record %d: %w: %w", i, ErrMalformed, err))
 			continue
 		}
-		if skip, is := r.ignored(); is {
+		if skip, is := r.ignore(); is {
 			n.Ignored = append(n.Ignored, skip)
 			continue
 		}
@@ -57,9 +57,9 @@ func fromS3(records []json.RawMessage) (Notification, error) {
 	return n, nil
 }
 
-// ignored tells whether the record is none that creates an object. Stores that speak S3
-// name themselves as the source ("minio:s3"), or nobody.
-func (r s3Record) ignored() (Ignored, bool) {
+// ignore reports whether the record is about anything but the creation of an object.
+// S3-compatible stores name themselves as the source ("minio:s3"), or leave it empty.
+func (r s3Record) ignore() (Ignored, bool) {
 	if r.EventSource != "" && !strings.HasSuffix(r.EventSource, ":s3") {
 		return Ignored{Reason: ReasonNotS3, Detail: r.EventSource}, true
 	}
@@ -69,12 +69,12 @@ func (r s3Record) ignored() (Ignored, bool) {
 	return Ignored{}, false
 }
 
-// object decodes the key, which S3 form-encodes: "+" is a space. A key that does not
-// decode is an error, never taken as it is.
+// object decodes the key. S3 form-encodes it: "+" is a space. A key with a bad encoding
+// is an error; it is never used undecoded.
 func (r s3Record) object() (Object, error) {
-	if major, _, _ := strings.Cut(r.EventVersion, "."); major != "" && major != eventMajor {
-		return Object{}, fmt.Errorf("%w: event version %s, understood is %s.x",
-			ErrMalformed, r.EventVersion, eventMajor)
+	if major, _, _ := strings.Cut(r.EventVersion, "."); major != "" && major != supportedMajor {
+		return Object{}, fmt.Errorf("%w: event version %s is not %s.x",
+			ErrMalformed, r.EventVersion, supportedMajor)
 	}
 	key, err := url.QueryUnescape(r.S3.Object.Key)
 	if err != nil {
@@ -88,10 +88,10 @@ func (r s3Record) object() (Object, error) {
 		Sequencer: r.S3.Object.Sequencer,
 		Size:      r.S3.Object.Size,
 	}
-	return o, o.complete()
+	return o, o.checkComplete()
 }
 
-// detail is what EventBridge puts around one object.
+// detail is the part of an EventBridge event about one object.
 type detail struct {
 	Bucket struct {
 		Name string `json:"name"`
@@ -105,16 +105,15 @@ type detail struct {
 	} `json:"object"`
 }
 
-// fromEventBridge reads an event of EventBridge. Its key is not encoded as AWS sends it,
-// but form-encoded as LocalStack does, and nothing in the event tells which: the decoded
-// form is the other key to try when there is no object under the first, and the ETag
-// tells whether it is the right one.
+// fromEventBridge reads an event of EventBridge. AWS sends its key as it is, LocalStack
+// form-encoded, and the event does not say which. So the decoded form is a second key to
+// try if no object exists under the first; its ETag confirms it.
 func fromEventBridge(e envelope) (Notification, error) {
 	switch {
 	case e.Source != "aws.s3":
-		return ignored(ReasonNotS3, e.Source), nil
+		return ignoring(ReasonNotS3, e.Source), nil
 	case e.DetailType != "Object Created":
-		return ignored(ReasonNotCreated, e.DetailType), nil
+		return ignoring(ReasonNotCreated, e.DetailType), nil
 	}
 	var d detail
 	if err := json.Unmarshal(e.Detail, &d); err != nil {
@@ -128,7 +127,7 @@ func fromEventBridge(e envelope) (Notification, error) {
 		Sequencer: d.Object.Sequencer,
 		Size:      d.Object.Size,
 	}
-	if err := o.complete(); err != nil {
+	if err := o.checkComplete(); err != nil {
 		return Notification{}, err
 	}
 	if other, err := url.QueryUnescape(o.Key); err == nil && other != o.Key {
@@ -137,8 +136,8 @@ func fromEventBridge(e envelope) (Notification, error) {
 	return Notification{Objects: []Object{o}}, nil
 }
 
-// complete tells whether the object has what it cannot be fetched without.
-func (o Object) complete() error {
+// checkComplete checks that the object has a bucket, a key and a possible size.
+func (o Object) checkComplete() error {
 	switch {
 	case o.Bucket == "":
 		return fmt.Errorf("%w: no bucket name", ErrMalformed)

@@ -8,20 +8,20 @@ import (
 	"imagemanager.internal/internal/awserr"
 )
 
-// probeEvery is how often the queue is asked whether a call succeeds again.
+// probeEvery is the interval between probes of a failing call.
 const probeEvery = 5 * time.Second
 
-// trouble is why no call of a kind succeeds.
+// trouble is the reason why every call of one kind fails.
 type trouble struct {
 	mu    sync.Mutex
-	err   error // of the last call; nil if it was answered for any of its entries
+	err   error // of the last call; nil if any of its entries was answered
 	since time.Time
 	next  time.Time // when to probe
 }
 
-// note takes down what became of a call, and reports whether trouble has begun. An entry
-// that the queue refuses for what it is has been answered, too.
-func (t *trouble) note(errs []error, now time.Time) (began bool) {
+// record records the outcome of a call and reports whether trouble has begun. An entry
+// refused for its own fault counts as answered.
+func (t *trouble) record(errs []error, now time.Time) (began bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, err := range errs {
@@ -37,9 +37,9 @@ func (t *trouble) note(errs []error, now time.Time) (began bool) {
 	return began
 }
 
-// due reports whether it is time to probe, and how long to wait before it is asked again.
-// Nothing is probed while something else is tried anyway.
-func (t *trouble) due(now time.Time, tried bool) (probe bool, pause time.Duration) {
+// probeDue reports whether it is time to probe, and how long to wait before asking again.
+// It is never time while other calls are tried anyway.
+func (t *trouble) probeDue(now time.Time, tried bool) (probe bool, pause time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.err == nil {
@@ -52,8 +52,9 @@ func (t *trouble) due(now time.Time, tried bool) (probe bool, pause time.Duratio
 	return true, probeEvery
 }
 
-// worth returns the error, unless it may pass by itself and has not lasted so long.
-func (t *trouble) worth(patience time.Duration) error {
+// lasting returns the error. It returns nil for a retryable error that is younger than
+// the patience.
+func (t *trouble) lasting(patience time.Duration) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.err != nil && awserr.Retryable(t.err) && time.Since(t.since) < patience {
@@ -62,34 +63,34 @@ func (t *trouble) worth(patience time.Duration) error {
 	return t.err
 }
 
-// Trouble names a call without which no message can be held or settled, and the error
-// with which it fails: at once if that does not pass by itself, such as a missing right,
-// else once it has gone on for a quarter of the visibility time-out. There is no error as
-// long as calls succeed or none was made. It is cheap. What it reports ends by itself:
-// while Run runs, the queue is asked every few seconds.
+// Trouble reports a call without which no message can be held or ended, and the error of
+// that call. An error that does not pass by itself, such as a missing right, is reported
+// at once; any other after a quarter of the visibility time-out. The error is nil while
+// calls succeed or none has been made. Trouble is cheap. It ends by itself: while Run is
+// running, the queue is probed every few seconds.
 func (c *Client) Trouble() (call string, err error) {
 	patience := c.cfg.Visibility / 4
-	if err := c.changing.worth(patience); err != nil {
+	if err := c.changing.lasting(patience); err != nil {
 		return "ChangeMessageVisibility", err
 	}
-	if err := c.removing.worth(patience); err != nil {
+	if err := c.removing.lasting(patience); err != nil {
 		return "DeleteMessage", err
 	}
 	return "", nil
 }
 
-// probes starts the probes that are due, and returns how long to wait for the next. A
-// probe is about a message that does not exist: without the right to make the call, SQS
-// does not get so far as to refuse the handle.
-func (c *Client) probes(ctx context.Context, now time.Time, calls *sync.WaitGroup) time.Duration {
+// startProbes starts the probes due, and returns how long to wait for the next. A probe
+// names a message that does not exist: without the right to make the call, SQS does not
+// get as far as to refuse the handle.
+func (c *Client) startProbes(ctx context.Context, now time.Time, calls *sync.WaitGroup) time.Duration {
 	none := []entry{{handle: "none"}}
-	change, pause := c.changing.due(now, c.leases.held())
+	change, pause := c.changing.probeDue(now, c.leases.anyAlive())
 	if change {
-		calls.Go(func() { c.change(ctx, none) })
+		calls.Go(func() { c.changeVisibility(ctx, none) })
 	}
-	remove, other := c.removing.due(now, false)
+	remove, other := c.removing.probeDue(now, false)
 	if remove {
-		calls.Go(func() { c.remove(ctx, none) })
+		calls.Go(func() { c.deleteEntries(ctx, none) })
 	}
 	return min(pause, other)
 }

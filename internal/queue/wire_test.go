@@ -181,7 +181,7 @@ func TestWireLost(t *testing.T) {
 	}
 	select {
 	case <-m.Lost():
-		if !errors.Is(m.Cause(), queue.ErrLost) || errors.Is(m.Cause(), queue.ErrExpired) {
+		if !errors.Is(m.Cause(), queue.ErrLeaseLost) || errors.Is(m.Cause(), queue.ErrExpired) {
 			t.Errorf("%v; want the queue's word for it", m.Cause())
 		}
 	case <-time.After(10 * time.Second):

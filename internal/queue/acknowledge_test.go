@@ -91,8 +91,8 @@ func TestEntriesOfABatch(t *testing.T) {
 		{"our fault", "SomethingNew", smithy.FaultClient, 99, nil, awserr.Other, "[3]", 1},
 		{"denied", "AccessDenied", smithy.FaultServer, 99, nil, awserr.Denied, "[3]", 1},
 		{"already gone", "ReceiptHandleIsInvalid", smithy.FaultClient, 99, nil, "", "[3]", 1},
-		{"expired", "InvalidParameterValue", smithy.FaultClient, 99, ErrLost, "", "[3]", 1},
-		{"not in flight", "MessageNotInflight", smithy.FaultClient, 99, ErrLost, "", "[3]", 1},
+		{"expired", "InvalidParameterValue", smithy.FaultClient, 99, ErrLeaseLost, "", "[3]", 1},
+		{"not in flight", "MessageNotInflight", smithy.FaultClient, 99, ErrLeaseLost, "", "[3]", 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -209,7 +209,7 @@ func TestDeleteFollowsTheNewestHandle(t *testing.T) {
 	}
 }
 
-// A release never touches what has been received anew since: it would take the message
+// A release never touches what has been received again since: it would take the message
 // from its new holder.
 func TestReleaseLeavesTheNewestAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -412,7 +412,7 @@ func TestPlain(t *testing.T) {
 		"bad \xf0\x28":             "bad \uFFFD(",
 		string(make([]byte, 4000)): string(slices.Repeat([]byte("\uFFFD"), 341)),
 	} {
-		if got := plain(in); got != want {
+		if got := attributeText(in); got != want {
 			t.Errorf("%.20q gives %.20q (%d bytes), want %.20q (%d)", in, got, len(got), want, len(want))
 		}
 	}
