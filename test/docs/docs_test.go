@@ -1,5 +1,5 @@
-// Package docs holds the pages in docs/ against the code: what they name must be there,
-// and what an operator must know must be named.
+// Package docs holds the README, the project's files and the pages in docs/ against the
+// code: what they name must exist, and what an operator must know must be named.
 package docs
 
 import (
@@ -39,14 +39,19 @@ func read(t *testing.T, rel string) string {
 // pages returns the text of every page by its path.
 func pages(t *testing.T) map[string]string {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
-	if err != nil || len(files) < 4 {
-		t.Fatalf("pages: %v %v", files, err)
-	}
 	all := map[string]string{}
-	for _, f := range files {
-		rel := "docs/" + filepath.Base(f)
-		all[rel] = read(t, rel)
+	for _, pattern := range []string{"*.md", "docs/*.md", "docs/decisions/*.md"} {
+		files, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("no page matches %s: %v", pattern, err)
+		}
+		for _, f := range files {
+			rel, err := filepath.Rel(root, f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all[rel] = read(t, rel)
+		}
 	}
 	return all
 }
@@ -232,10 +237,10 @@ func TestVariablesOfTests(t *testing.T) {
 var (
 	pathName = regexp.MustCompile("`((?:internal|cmd|test|localstack|docs)/[A-Za-z0-9_./-]+)`")
 	testName = regexp.MustCompile("`(Test[A-Z][A-Za-z0-9]*)`")
-	linkName = regexp.MustCompile(`\]\(([^):#]+)\)`)
+	linkName = regexp.MustCompile(`\]\(([^):#]*)(?:#([^)]+))?\)`)
 )
 
-// Files, tests and other pages that a page refers to exist: a claim that something is
+// Files, tests, pages and headings that a page refers to exist: a claim that something is
 // tested names the test.
 func TestReferencesExist(t *testing.T) {
 	tests := allTests(t)
@@ -246,9 +251,7 @@ func TestReferencesExist(t *testing.T) {
 			}
 		}
 		for _, m := range linkName.FindAllStringSubmatch(text, -1) {
-			if _, err := os.Stat(filepath.Join(root, "docs", m[1])); err != nil {
-				t.Errorf("%s: %v", page, err)
-			}
+			checkLink(t, page, m[1], m[2])
 		}
 		for _, m := range testName.FindAllStringSubmatch(text, -1) {
 			if !tests[m[1]] {
@@ -256,6 +259,38 @@ func TestReferencesExist(t *testing.T) {
 			}
 		}
 	}
+}
+
+// checkLink fails unless the target exists, and has the heading if one is given. The
+// target is relative to the page; an empty one is the page itself.
+func checkLink(t *testing.T, page, target, heading string) {
+	t.Helper()
+	file := page
+	if target != "" {
+		file = filepath.Join(filepath.Dir(page), target)
+	}
+	if _, err := os.Stat(filepath.Join(root, file)); err != nil {
+		t.Errorf("%s: %v", page, err)
+		return
+	}
+	if heading != "" && !headings(read(t, file))[heading] {
+		t.Errorf("%s links to %s#%s, and there is no such heading", page, file, heading)
+	}
+}
+
+var (
+	headingLine  = regexp.MustCompile(`(?m)^#+ (.+)$`)
+	notInAnchors = regexp.MustCompile(`[^a-z0-9 _-]`)
+)
+
+// headings returns the anchors that GitHub gives to a page's headings.
+func headings(text string) map[string]bool {
+	anchors := map[string]bool{}
+	for _, m := range headingLine.FindAllStringSubmatch(text, -1) {
+		anchor := notInAnchors.ReplaceAllString(strings.ToLower(m[1]), "")
+		anchors[strings.ReplaceAll(anchor, " ", "-")] = true
+	}
+	return anchors
 }
 
 // allTests returns the names of the tree's tests.
