@@ -12,8 +12,8 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// backfillLoop compares the bucket with the journal: at the start, and at the interval, as
-// configured.
+// backfillLoop compares the bucket with the journal: at the start, and at the interval,
+// as configured.
 func (p *Pipeline) backfillLoop(ctx context.Context) {
 	if !p.cfg.BackfillAtStart && p.cfg.BackfillEvery > 0 {
 		wait(ctx, p.cfg.BackfillEvery)
@@ -43,10 +43,10 @@ type Submitter struct {
 	Rules        func(key string) string // what a refusal of the key would rest on now
 }
 
-// Backfill lists the bucket and puts every object into the journal that is not there:
-// objects from before the notification was configured, and those whose event was lost. It
-// is safe beside live events, which find the same image, and continues at the page where
-// the last one was interrupted. With a report it changes nothing and reports what is
+// Backfill lists the bucket and puts every missing object into the journal: objects from
+// before the notification was configured, and those with a lost event. It is safe beside
+// live events: they find the same image. It continues at the page where the last one was
+// interrupted. With a report it changes nothing and reports what is
 // missing, from the first page on.
 func (s *Submitter) Backfill(ctx context.Context, report func(store.Object)) (store.Backfill, error) {
 	b, err := s.Store.Backfill(ctx)
@@ -59,7 +59,7 @@ func (s *Submitter) Backfill(ctx context.Context, report func(store.Object)) (st
 	}
 	for goesOn := b.Token; ; {
 		page, next, err := s.Bucket.Page(ctx, b.Token)
-		if errors.Is(err, download.ErrToken) && b.Token == goesOn { // of a bucket that was made anew, say
+		if errors.Is(err, download.ErrToken) && b.Token == goesOn { // the bucket was made afresh, say
 			b, goesOn = first, ""
 			continue
 		}
@@ -84,8 +84,8 @@ func (s *Submitter) Backfill(ctx context.Context, report func(store.Object)) (st
 }
 
 // fill puts one listed object into the journal unless it is there, or reports it, and
-// returns how many it put. A listing has no version ids, which the events of a versioned
-// bucket have: the object is asked for its own before it becomes an image.
+// returns how many it put. A listing has no version ids, unlike the events of a
+// versioned bucket: the object is asked for its own before it becomes an image.
 func (s *Submitter) fill(ctx context.Context, o download.Object, report func(store.Object)) (int, error) {
 	if strings.HasSuffix(o.Key, "/") { // a directory marker
 		return 0, nil
@@ -109,7 +109,7 @@ func (s *Submitter) fill(ctx context.Context, o download.Object, report func(sto
 }
 
 // known reports whether the journal has the object listed, and there is nothing to do
-// about it. One that was given up is left to an operator: a listing would try it again
+// about it. An image given up is left to an operator: a listing would try it again
 // for ever.
 func (s *Submitter) known(ctx context.Context, o download.Object) (bool, error) {
 	images, err := s.Store.ByETag(ctx, o.Bucket, o.Key, o.ETag)
@@ -121,9 +121,9 @@ func (s *Submitter) known(ctx context.Context, o download.Object) (bool, error) 
 	return false, err
 }
 
-// Submit puts the object that a key holds now into the journal; Run takes it up when
-// there is time. An object that is an image already stays that image; one that ended
-// without a result may begin anew.
+// Submit puts the key's present object into the journal. Run takes it up when there is
+// time. A known object stays the same image. If the image ended without a result, it may
+// begin again.
 func (s *Submitter) Submit(ctx context.Context, key string) (img store.Image, created bool, err error) {
 	if err := download.ValidateKey(key, s.Prefix); err != nil {
 		return img, false, err
@@ -145,8 +145,8 @@ func (s *Submitter) Submit(ctx context.Context, key string) (img store.Image, cr
 	return img, err == nil, err
 }
 
-// Resubmit is Submit by an operator, whose word is enough: an image that was removed is
-// made again, one that was refused is judged again, and one that waits is taken up now.
+// Resubmit is Submit by an operator, and an operator's word is enough: a removed image is
+// made again, a refused one is judged again, and a waiting one is taken up now.
 func (s *Submitter) Resubmit(ctx context.Context, key string) (img store.Image, created bool, err error) {
 	img, created, err = s.Submit(ctx, key)
 	if err != nil || created {
@@ -166,7 +166,7 @@ func (s *Submitter) Resubmit(ctx context.Context, key string) (img store.Image, 
 	return img, err == nil, err
 }
 
-// submitNewest puts the object that replaced an image's into the journal, before the image
+// submitNewest puts the successor of an image's object into the journal, before the image
 // is recorded as superseded.
 func (s *Submitter) submitNewest(ctx context.Context, img store.Image) error {
 	newest, _, err := s.Submit(ctx, img.Key)

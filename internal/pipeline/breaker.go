@@ -25,7 +25,7 @@ const (
 )
 
 // breaker tells outages (of S3, credentials, network, a tool, a right) from an image's
-// own faults. It weighs each failure that may be an outage by what else happened at the
+// own faults. It weighs each possible outage by what else happened at the
 // stage. While nothing succeeds there, the failure counts against no image. After a few
 // of them intake goes on with one message at a time. The first success ends that. While a
 // look at the bucket itself fails, intake stops.
@@ -47,7 +47,7 @@ type streak struct {
 	cause     error
 }
 
-// suspicion counts an image's failures that may be an outage.
+// suspicion counts an image's possible outages.
 type suspicion struct {
 	failures  int
 	successes int // of its stage, as of the last one
@@ -68,8 +68,7 @@ func (b *breaker) streakAt(st store.Stage) *streak {
 	return s
 }
 
-// succeeded notes that a stage did its work for an image, and reports whether that ends a
-// streak.
+// succeeded notes a stage's success with an image, and reports whether it ends a streak.
 func (b *breaker) succeeded(st store.Stage, image int64) (ended bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -80,9 +79,9 @@ func (b *breaker) succeeded(st store.Stage, image int64) (ended bool) {
 	return ended
 }
 
-// failed notes a failure that may be an outage, and reports whether it counts against the
+// failed notes a possible outage, and reports whether the failure counts against the
 // image all the same, because others succeeded at the stage since its last one. n is the
-// number of the image's failures, images the number of images that failed since the last
+// number of the image's failures, images the number of failed images since the last
 // success.
 func (b *breaker) failed(st store.Stage, image int64, cause error) (counts bool, n, images int) {
 	b.mu.Lock()
@@ -96,7 +95,7 @@ func (b *breaker) failed(st store.Stage, image int64, cause error) (counts bool,
 	return counts, last.failures + 1, len(s.images)
 }
 
-// failedAlone counts a failure that is not the image's fault and tells nothing of others.
+// failedAlone counts a failure that says nothing of the image, nor of others.
 // It returns how many there were.
 func (b *breaker) failedAlone(image int64) int {
 	b.mu.Lock()
@@ -110,7 +109,7 @@ func (b *breaker) failedAlone(image int64) int {
 	return s.failures
 }
 
-// forget drops an image that has ended. A streak tells nothing any more once all its
+// forget drops an image at its end. A streak tells nothing any more once all its
 // images have ended.
 func (b *breaker) forget(image int64) {
 	b.mu.Lock()
@@ -124,7 +123,7 @@ func (b *breaker) forget(image int64) {
 	}
 }
 
-// outage returns what fails for every image that is tried; nil if nothing does.
+// outage returns what fails for every image; nil if nothing does.
 func (b *breaker) outage() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -139,7 +138,7 @@ func (b *breaker) outage() error {
 }
 
 // nextTrial returns how long to wait until the next message is tried during a streak, and
-// whether there is one. A single image that fails holds up nobody.
+// whether there is one. A single failing image holds up nobody.
 func (b *breaker) nextTrial() (pause time.Duration, streak bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -156,7 +155,7 @@ func (b *breaker) nextTrial() (pause time.Duration, streak bool) {
 	return max(0, pause-time.Since(b.trial)), true
 }
 
-// noteTrial notes that a message is tried.
+// noteTrial notes the trial of a message.
 func (b *breaker) noteTrial() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -175,14 +174,14 @@ func (b *breaker) bucketDown() error {
 		errOutage, b.down, remedy(b.down))
 }
 
-// lookDue reports whether it is time to look again at a bucket that does not answer.
+// lookDue reports whether it is time to look again at a silent bucket.
 func (b *breaker) lookDue() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.down != nil && !time.Now().Before(b.next)
 }
 
-// noteLook notes what a look at the bucket said, and reports whether that is news.
+// noteLook notes the result of a look at the bucket, and reports whether it is news.
 func (b *breaker) noteLook(err error) (news bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -204,8 +203,8 @@ func (b *breaker) suspects(image int64) bool {
 	return found
 }
 
-// lookAtBucket asks the bucket whether it answers. An answer that says nothing of the
-// bucket as a whole counts as one.
+// lookAtBucket asks the bucket whether it answers. A refusal of something
+// else than the whole bucket is an answer, too.
 func (h *health) lookAtBucket(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()

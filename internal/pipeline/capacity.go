@@ -29,7 +29,7 @@ func (h *health) checkCapacity() error {
 	return h.poolCapacity()
 }
 
-// diskCapacity checks the reserve of the file systems that hold our files.
+// diskCapacity checks the reserve of the file systems with our files.
 func (h *health) diskCapacity() error {
 	least := max(h.cfg.MinFreeDisk, leastFreeDisk)
 	for _, dir := range h.cfg.Disks {
@@ -45,7 +45,7 @@ func (h *health) diskCapacity() error {
 	return nil
 }
 
-// poolCapacity checks that the pool takes changes, and its reserves.
+// poolCapacity checks whether the pool takes changes, and its reserves.
 func (h *health) poolCapacity() error {
 	s, err := h.pool.Status()
 	if err != nil {

@@ -65,8 +65,7 @@ func (h *health) nextForeign() (pause time.Duration, all bool) {
 	return max(0, time.Until(h.foreign.next)), h.foreign.n > 0
 }
 
-// lengthenForeign doubles the pause for each message that is looked at while all are
-// foreign.
+// lengthenForeign doubles the pause with each look at a message while all are foreign.
 func (h *health) lengthenForeign() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -90,8 +89,8 @@ func (h *health) oneByOne() (pause time.Duration, oneByOne bool) {
 	return pause, oneByOne
 }
 
-// awaitTrial waits, while messages are taken one by one, until none is held and it is time
-// for the next. It reports whether they are taken so.
+// awaitTrial waits, while messages are taken one by one, until none is held and it is
+// time for the next. It reports whether they are taken so.
 func (h *health) awaitTrial(ctx context.Context, held func() int) bool {
 	for ctx.Err() == nil {
 		pause, oneByOne := h.oneByOne()

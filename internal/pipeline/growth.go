@@ -17,7 +17,7 @@ const (
 	// measureEvery is how often what grows is measured.
 	measureEvery = 30 * time.Second
 	// idleAfter is how long there must have been nothing to do before the database's log
-	// is emptied: that waits for no reader, but makes writers wait for the disk.
+	// is emptied: emptying waits for no reader, but makes writers wait for the disk.
 	idleAfter = 5 * time.Second
 )
 
@@ -40,7 +40,8 @@ func newKept(reg prometheus.Registerer) kept {
 	return k
 }
 
-// growth measures what grows, and empties the database's log while there is nothing to do.
+// growth measures what grows, and empties the database's log while there is nothing to
+// do.
 type growth struct {
 	store   *store.Store
 	dirs    map[string]string // by the label of the gauge
@@ -71,7 +72,8 @@ func (g *growth) watch(ctx context.Context) {
 	}
 }
 
-// emptyLog empties the database's log. A reader may prevent that; it is tried again later.
+// emptyLog empties the database's log. A reader may prevent that; it is tried again
+// later.
 func (g *growth) emptyLog(ctx context.Context) {
 	if err := g.store.EmptyLog(ctx); err != nil && ctx.Err() == nil && g.limit.allows("log", time.Now()) {
 		g.log.Warn().Err(err).Msg("the database's log cannot be emptied; it is tried again")
@@ -100,7 +102,8 @@ func (g *growth) measure(ctx context.Context) error {
 	return err
 }
 
-// sizeOf counts the files under a directory, and their bytes. A missing directory has none.
+// sizeOf counts the files under a directory, and their bytes. A missing directory has
+// none.
 func sizeOf(dir string) (files int, bytes int64, err error) {
 	err = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
 		if err == nil && e.Type().IsRegular() {

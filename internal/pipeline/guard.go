@@ -27,9 +27,9 @@ func catchPanic(do func() error) (err error) {
 	return do()
 }
 
-// perform does the stage's work on a job. Work that neither returns nor heeds its context
-// (a system call on a device that does not answer, or a fault of ours) is left alone. The
-// error is errStuck then, and late delivers the work's own should it ever return.
+// perform does the stage's work on a job. If the work neither returns nor heeds its
+// context (a system call on a silent device, or a fault of ours), it is left alone. Then
+// the error is errStuck, and late delivers the work's own should it ever return.
 func (st stage) perform(ctx context.Context, job *Job) (late <-chan error, err error) {
 	result := make(chan error, 1) // buffered: the work ends even if nobody waits for it any more
 	go func() { result <- catchPanic(func() error { return st.do(ctx, &job.Task) }) }()
@@ -48,10 +48,10 @@ func (st stage) perform(ctx context.Context, job *Job) (late <-chan error, err e
 	}
 }
 
-// abandonStuck ends the attempt of a job whose stage does not come back. Its messages are
-// returned and its worker is free. The image stays taken, so that nobody touches its
-// devices under the work that may still go on. If the stage ever comes back, the attempt
-// is rolled back then. Run does not wait for that: the next start sees to the rest.
+// abandonStuck ends the attempt of a job after its stage did not come back. Its messages
+// are returned and its worker is free. The image stays taken: its devices must not be
+// touched while the work may still go on. If the stage ever comes back, the attempt is
+// rolled back then. Run does not wait for it: the next start sees to the rest.
 func (p *Pipeline) abandonStuck(work context.Context, st stage, job *Job, late <-chan error, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(work), undoTimeout)
 	defer cancel()
@@ -62,7 +62,7 @@ func (p *Pipeline) abandonStuck(work context.Context, st stage, job *Job, late <
 	}
 	left := p.jobs.replace(job, img)
 	o := returned
-	if stopped := stopReason(work, err); stopped != "" { // no verdict, as for one that comes back
+	if stopped := stopReason(work, err); stopped != "" { // no verdict, as for any stopped stage
 		p.record.Undo(ctx, &left.Task, stopped)
 	} else {
 		o = p.recordFailure(ctx, left, p.judge(&left.Task, err))

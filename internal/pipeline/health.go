@@ -40,7 +40,7 @@ type health struct {
 	journal error // of the last write to the database, if it cannot be written
 	polling error // of the last poll
 	proof   error // why the pool's parts do not belong together, as of the last reconcile
-	alone   int64 // the image that is tried alone; 0 for none
+	alone   int64 // the image on trial without others; 0 for none
 	foreign foreign
 	ended   map[verdict]int // jobs since the start
 }
@@ -61,7 +61,7 @@ func (h *health) count(v verdict) {
 	h.ended[v]++
 }
 
-// summary writes one line about all that was done.
+// summary writes one line about all jobs.
 func (h *health) summary(log *zerolog.Event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -102,8 +102,8 @@ func (h *health) watch(ctx context.Context) {
 }
 
 // acceptingWork reports whether new work may be taken: database, disk and pool must be
-// writable and have their reserves, and the bucket must answer. While it may not, messages
-// stay in the queue.
+// writable and have their reserves, and the bucket must answer. While it may not,
+// messages stay in the queue.
 func (h *health) acceptingWork() bool {
 	why := h.capacity()
 	if why == nil {
@@ -126,7 +126,7 @@ func (h *health) acceptingWork() bool {
 	return why == nil
 }
 
-// setAlone notes the image that is tried alone; 0 for none.
+// setAlone notes the image on trial without others; 0 for none.
 func (h *health) setAlone(image int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -152,7 +152,7 @@ func (h *health) journalError() error {
 	return h.journal
 }
 
-// poolProved notes whether the pool's parts still prove that they belong together.
+// poolProved notes whether the pool's parts still prove to belong together.
 func (h *health) poolProved(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -188,13 +188,13 @@ func (h *health) polled(err error) {
 	}
 }
 
-// apiCalls are the names that an operator knows for what the queue client does.
+// apiCalls are the operators' names for what the queue client does.
 var apiCalls = map[string]string{
 	"extend": "ChangeMessageVisibility", "release": "ChangeMessageVisibility",
 	"delete": "DeleteMessage", "dead-letter": "SendMessage",
 }
 
-// queueCallFailed logs a failed call that the queue client is going to try again.
+// queueCallFailed logs a failed call. The queue client is going to try it again.
 func (h *health) queueCallFailed(operation string, err error) {
 	class := string(awserr.Classify(err))
 	if h.limit.allows(operation+" "+class, time.Now()) {
@@ -203,8 +203,8 @@ func (h *health) queueCallFailed(operation string, err error) {
 	}
 }
 
-// checkSettling returns why no message can be held or settled, and what to do; nil if they
-// can.
+// checkSettling returns why no message can be held or settled, and what to do; nil if
+// they can.
 func (h *health) checkSettling() error {
 	call, err := h.queue.Trouble()
 	if err == nil {

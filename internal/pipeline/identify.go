@@ -10,11 +10,10 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// identify decides which object an event is about. Some senders encode keys and some do
-// not: of the two readings of a key, the object's is the one that exists with the event's
-// eTag. An event with neither version nor eTag is about what the key holds now: otherwise
-// all that the key ever holds would be one image. While S3 does not answer, nothing is
-// decided.
+// identify finds the object of an event. Some senders encode keys and some do not: of the
+// two readings of a key, the right one exists with the event's eTag. An event with
+// neither version nor eTag is about what the key holds now: otherwise every later object
+// of the key would be the same image. While S3 does not answer, nothing is decided.
 func identify(ctx context.Context, bucket *download.Bucket, prefix string, o queue.Object) (store.Object, error) {
 	obj := store.Object{
 		Bucket: o.Bucket, Key: o.Key, VersionID: o.VersionID, ETag: o.ETag, Sequencer: o.Sequencer, Size: o.Size,

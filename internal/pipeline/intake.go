@@ -14,12 +14,11 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// longestStuck is how long a message is returned for if its image is at a stage that does
-// not come back.
+// longestStuck is how long a message is returned for if its image is stuck in a stage.
 const longestStuck = 15 * time.Minute
 
-// source feeds the first stage: from the queue, and from the journal. It starts all that
-// goes on beside the stages, too.
+// source feeds the first stage: from the queue, and from the journal. It starts the
+// work beside the stages, too.
 func (p *Pipeline) source(ctx, work context.Context, running *sync.WaitGroup) <-chan *Job {
 	unfinished := p.unfinished(work) // before anybody begins an attempt
 	out := make(chan *Job)
@@ -39,9 +38,9 @@ func (p *Pipeline) source(ctx, work context.Context, running *sync.WaitGroup) <-
 	return out
 }
 
-// intake receives as many messages as there are permits for. Without a free permit it does
-// not call. What it has received it hands on before it receives again, so a full pipeline
-// leaves messages visible to the other hosts on the queue.
+// intake receives as many messages as there are permits for. Without a free permit it
+// does not call. What it has received it hands on before it receives again, so a full
+// pipeline leaves messages visible to the other hosts on the queue.
 func (p *Pipeline) intake(ctx, work context.Context, out chan<- *Job) {
 	failures := 0
 	p.health.proveOurs(ctx)
@@ -65,7 +64,8 @@ func (p *Pipeline) intake(ctx, work context.Context, out chan<- *Job) {
 		failures = 0
 		p.health.polled(nil)
 		for _, m := range msgs {
-			// The poll may have been drained while stopping, or the pool filled up meanwhile.
+			// The poll may have been drained while stopping, or the pool filled up
+			// meanwhile.
 			if ctx.Err() != nil || !p.health.acceptingWork() {
 				p.messages.acknowledge(work, p.messages.watch(m), returned)
 				continue
@@ -130,7 +130,8 @@ func (p *Pipeline) ignore(m *queue.Message, reason string) *zerolog.Event {
 	return p.log.Info().Str("message_id", m.ID).Str("reason", reason)
 }
 
-// reasonDirectory is the reason for a key that ends in a slash: consoles make folders so.
+// reasonDirectory is the reason for a key with a slash at its end: consoles make folders
+// so.
 const reasonDirectory = "directory_marker"
 
 // foreign returns the reason why an object is not one of ours; empty if it is.
@@ -205,9 +206,9 @@ func (p *Pipeline) dispatch(ctx, work context.Context, job *Job, out chan<- *Job
 	}
 }
 
-// answerFromJournal answers for an image that is terminal already: "handed off". It does
-// not answer for an active image whose results are lost, because the stages make them
-// again, nor for an image that a new message asks for again.
+// answerFromJournal answers for a terminal image: "handed off". It does not answer for an
+// active image with lost results, because the stages make them again, nor if a new
+// message asks for the image again.
 func (p *Pipeline) answerFromJournal(work context.Context, job *Job) (o outcome, answered bool) {
 	switch job.Image.State {
 	case store.StatePending:
@@ -275,8 +276,8 @@ func (p *Pipeline) askedAnew(ctx context.Context, job *Job) (bool, error) {
 	return false, nil
 }
 
-// askedAgain says why an image that ended without a result is taken up when its object is
-// notified, listed or submitted again; empty if it is not. Vanished, superseded and dead
+// askedAgain says why an image without a result is taken up when its object is notified,
+// listed or submitted again; empty if it is not. Vanished, superseded and dead
 // were true on their day. A refusal stands while the rules stand. A removed image an
 // operator must submit.
 func askedAgain(img store.Image, rules func(key string) string) string {

@@ -19,19 +19,19 @@ type Job struct {
 	ended chan struct{} // closed when the job has ended
 
 	// Guarded by jobs.mu.
-	deliveries []*delivery             // messages that wait for this image
+	deliveries []*delivery             // messages waiting for this image
 	atBegin    int                     // how many of them there were when the attempt began
 	stuck      bool                    // its stage does not come back
 	cancel     context.CancelCauseFunc // of the attempt that runs
 }
 
-// orphaned reports whether every message that waited for the job is lost. A job from the
+// orphaned reports whether all messages of the job are lost. A job from the
 // journal waits for none and is never orphaned. jobs.mu is held.
 func (j *Job) orphaned() bool {
 	return len(j.deliveries) > 0 && !slices.ContainsFunc(j.deliveries, func(d *delivery) bool { return !d.lost })
 }
 
-// jobs are the images that are worked on, at most one job an image, and those that wait.
+// jobs are the images being worked on, at most one job an image, and the waiting ones.
 type jobs struct {
 	mu      sync.Mutex
 	byImage map[int64]*Job
@@ -43,7 +43,7 @@ func newJobs() *jobs {
 	return &jobs{byImage: map[int64]*Job{}, retryAt: map[int64]time.Time{}, wake: make(chan struct{}, 1)}
 }
 
-// take makes the image's job, or finds the one that is under way. The delivery waits for
+// take makes the image's job, or finds the one under way. The delivery waits for
 // it in both cases. If the image's stage does not come back, there is no job to wait for.
 func (js *jobs) take(image int64, d *delivery) (job *Job, fresh bool) {
 	js.mu.Lock()
@@ -63,7 +63,7 @@ func (js *jobs) take(image int64, d *delivery) (job *Job, fresh bool) {
 	return job, !found
 }
 
-// end frees a job's image for the next one and returns the messages that waited. retryAt
+// end frees a job's image for the next one and returns the waiting messages. retryAt
 // says when the image is taken up by itself, given the number of messages; nil if it is
 // not.
 func (js *jobs) end(job *Job, retryAt func(messages int) time.Time) (waiting []*delivery, atBegin int) {
@@ -78,7 +78,7 @@ func (js *jobs) end(job *Job, retryAt func(messages int) time.Time) (waiting []*
 	return waiting, atBegin
 }
 
-// retry puts images that wait into retryAt, unless they are there or have a job. It
+// retry puts waiting images into retryAt, unless they are there or have a job. It
 // returns how many of them were new, and how many images wait now.
 func (js *jobs) retry(images []store.Image, at time.Time) (added, waiting int) {
 	js.mu.Lock()
@@ -95,7 +95,7 @@ func (js *jobs) retry(images []store.Image, at time.Time) (added, waiting int) {
 	return added, waiting
 }
 
-// hasten makes the waiting images that match due now.
+// hasten makes the matching images due now.
 func (js *jobs) hasten(match func(image int64) bool) {
 	now := time.Now()
 	js.mu.Lock()
@@ -175,7 +175,7 @@ func (js *jobs) idle() bool {
 	return len(js.byImage) == 0
 }
 
-// busy reports whether any job is under way that will end.
+// busy reports whether any job is under way and not stuck.
 func (js *jobs) busy() bool {
 	js.mu.Lock()
 	defer js.mu.Unlock()
@@ -187,7 +187,7 @@ func (js *jobs) busy() bool {
 	return false
 }
 
-// messageIDs returns the ids of the messages that wait for a job, each once.
+// messageIDs returns the ids of a job's messages, each once.
 func (js *jobs) messageIDs(job *Job) []string {
 	js.mu.Lock()
 	defer js.mu.Unlock()
@@ -227,8 +227,8 @@ func (js *jobs) lease(work context.Context, st stage, job *Job) (context.Context
 	}
 }
 
-// loseMessage ends the jobs that wait for this message alone: another host may be at the
-// same image now. Their attempts are rolled back and can no longer commit. The image waits
+// loseMessage ends the jobs with no other message: another host may be at the same image
+// now. Their attempts are rolled back and can no longer commit. The image waits
 // for its message.
 func (js *jobs) loseMessage(d *delivery) {
 	js.mu.Lock()
@@ -241,8 +241,8 @@ func (js *jobs) loseMessage(d *delivery) {
 	}
 }
 
-// replace puts a new job in the place of one that a stage still holds: the stage may write
-// to its own at any time.
+// replace puts a new job in the place of a stuck one: the stage may still write to its
+// own at any time.
 func (js *jobs) replace(job *Job, img store.Image) *Job {
 	js.mu.Lock()
 	defer js.mu.Unlock()
@@ -254,7 +254,7 @@ func (js *jobs) replace(job *Job, img store.Image) *Job {
 	return left
 }
 
-// markStuck lets nobody wait for the job any more, and returns the messages that did.
+// markStuck lets nobody wait for the job any more, and returns its messages.
 func (js *jobs) markStuck(job *Job) (waiting []*delivery) {
 	js.mu.Lock()
 	defer js.mu.Unlock()

@@ -21,8 +21,8 @@ type judgement struct {
 	class   string
 	text    string
 	delay   time.Duration
-	fetched int64       // bytes newly on disk, of a download that failed
-	doubt   store.State // retry: the end that is believed only if the next attempt finds the same
+	fetched int64       // bytes newly on disk, of a failed download
+	doubt   store.State // retry: an end, not believed until the next attempt finds the same
 
 	rejection *archive.Rejection // violation: which entry
 	stack     []byte             // of a panic
@@ -66,7 +66,7 @@ func (p *Pipeline) judge(t *provision.Task, err error) judgement {
 		return j
 	}
 	failures := t.Image.Failures + 1
-	if j.fetched > 0 { // it got further: that is not a step towards giving up
+	if j.fetched > 0 { // it got further: no step towards giving up
 		failures = 0
 	}
 	if failures >= p.cfg.MaxAttempts {
@@ -76,8 +76,8 @@ func (p *Pipeline) judge(t *provision.Task, err error) judgement {
 	return j
 }
 
-// doubt believes that an object is gone or replaced only when two attempts in a row found
-// it so, some time apart. A proxy between us and S3 says such things, too.
+// doubt believes in the loss or the replacement of an object only after two attempts in a
+// row found it, some time apart. A proxy between us and S3 says such things, too.
 func (p *Pipeline) doubt(t *provision.Task, j judgement) judgement {
 	if said := store.State(j.verdict); t.Image.Doubt != said {
 		j.doubt, j.verdict, j.delay = said, retry, backoff(p.cfg.Backoff, 1)
@@ -85,7 +85,7 @@ func (p *Pipeline) doubt(t *provision.Task, j judgement) judgement {
 	return j
 }
 
-// weigh decides whether a failure that may be an outage counts against the image.
+// weigh decides whether a possible outage counts against the image.
 func (p *Pipeline) weigh(t *provision.Task, j judgement, err error) judgement {
 	b := &p.health.breaker
 	if j.class == classBusy { // whoever has the device open says nothing of other images
@@ -108,8 +108,8 @@ func (p *Pipeline) weigh(t *provision.Task, j judgement, err error) judgement {
 	return j
 }
 
-// recordFailure records the verdict on a failed attempt. A verdict that cannot be recorded
-// does not hold: the message comes back.
+// recordFailure records the verdict on a failed attempt. Without a record the
+// verdict does not hold: the message comes back.
 func (p *Pipeline) recordFailure(ctx context.Context, job *Job, j judgement) outcome {
 	p.metrics.failure(job.Attempt.Stage, j)
 	log := p.record.Log(&job.Task).With().Str("event", string(store.EventFailed)).
@@ -139,8 +139,8 @@ func (p *Pipeline) recordFailure(ctx context.Context, job *Job, j judgement) out
 	return outcome{verdict: j.verdict, delay: j.delay, reason: j.text, attempts: img.Failures}
 }
 
-// logFailure writes the log line of a recorded verdict. That of a violation says which
-// rule, which entry, and where in which archive.
+// logFailure writes the log line of a recorded verdict. For a violation
+// it names the rule, the entry, and its place in the archive.
 func (p *Pipeline) logFailure(log *zerolog.Logger, j judgement, img store.Image) {
 	switch j.verdict {
 	case retry:

@@ -19,7 +19,7 @@ import (
 // consumer.
 var errLeaseLost = errors.New("the message is no longer ours")
 
-// outcome is how a job ended, for the messages that wait for it.
+// outcome is how a job ended, for its messages.
 type outcome struct {
 	verdict     verdict
 	delay       time.Duration // retry: before the message is visible again
@@ -53,7 +53,7 @@ type delivery struct {
 	lost    bool          // guarded by jobs.mu
 
 	mu    sync.Mutex
-	open  int     // jobs that have not ended, plus one while intake still adds
+	open  int     // running jobs, plus one while intake still adds
 	worst outcome // of the highest rank so far
 }
 
@@ -75,7 +75,7 @@ func (d *delivery) end(o outcome) (last bool) {
 	return d.open == 0
 }
 
-// messages are the messages that are held, from their receipt until they are settled.
+// messages are the held messages, from their receipt until they are settled.
 type messages struct {
 	queue   *queue.Client
 	store   *store.Store
@@ -153,8 +153,8 @@ func (ms *messages) watch(m *queue.Message) *delivery {
 }
 
 // acknowledge notes the outcome of one record. The last one settles the message. The
-// caller does not wait for that: the queue client makes one call of the many that come at
-// about the same time, and the message's permit is held until its own is answered.
+// caller does not wait: the queue client joins what comes at about the same time into one
+// call, and the message's permit is held until its own is answered.
 func (ms *messages) acknowledge(ctx context.Context, d *delivery, o outcome) {
 	if !d.end(o) {
 		return
@@ -168,9 +168,9 @@ func (ms *messages) acknowledge(ctx context.Context, d *delivery, o outcome) {
 	})
 }
 
-// settle deletes a message, dead-letters it, or returns it. A message is deleted only when
-// every image it names is terminal, on disk. However it ends, its lease is not extended
-// any more: the permit is free, and nothing else counts what is held.
+// settle deletes a message, dead-letters it, or returns it. A message is deleted only
+// when every image it names is terminal, on disk. However it ends, its lease is not
+// extended any more: the permit is free, and nothing else counts what is held.
 func (ms *messages) settle(ctx context.Context, d *delivery) {
 	var err error
 	result := "deleted"
@@ -192,11 +192,11 @@ func (ms *messages) settle(ctx context.Context, d *delivery) {
 	ms.metrics.message(result)
 }
 
-// deadLetter moves a message that we give up on to the dead-letter queue, or to the
-// quarantine table if no queue is configured or it takes no copy, and then deletes it. If
-// it can be kept nowhere, it is returned for a while: its images are still dead when it
-// comes again. The result is for the metric. After an error the message is neither deleted
-// nor extended.
+// deadLetter moves a hopeless message to the dead-letter queue, or to the quarantine
+// table if no queue is configured or it takes no copy, and then deletes it. If it can be
+// kept nowhere, it is returned for a while: its images are still dead when it comes
+// again. The result is for the metric. After an error the message is neither deleted nor
+// extended.
 func (ms *messages) deadLetter(ctx context.Context, d *delivery) (result string, err error) {
 	log := ms.log.With().Str("message_id", d.msg.ID).Str("reason", d.worst.reason).
 		Int("attempts", d.worst.attempts).Logger()
@@ -227,8 +227,8 @@ func (ms *messages) deadLetter(ctx context.Context, d *delivery) (result string,
 	return "dead_lettered", ms.queue.Delete(ctx, d.msg)
 }
 
-// probeDeadLetter refuses a dead-letter queue that cannot be one. A queue that cannot be
-// looked at is only logged.
+// probeDeadLetter refuses an unfit dead-letter queue. If it cannot be looked at, the
+// error is only logged.
 func (ms *messages) probeDeadLetter(ctx context.Context) error {
 	err := ms.queue.ProbeDeadLetter(ctx)
 	switch {

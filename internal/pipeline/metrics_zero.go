@@ -6,8 +6,8 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// zero makes every series with labels that are known beforehand. To Prometheus, the first
-// event of a counter without a series is not an increase, and an alert on it stays silent.
+// zero makes every series with known labels beforehand. To Prometheus, the first event of
+// a counter without a series is not an increase, and an alert on it stays silent.
 func (m *Metrics) zero() {
 	for _, st := range []store.Stage{store.StageDownload, store.StageUnpack, store.StageActivate} {
 		m.jobs.WithLabelValues(string(st))
@@ -35,7 +35,7 @@ func (m *Metrics) zero() {
 	m.waiting(0, 0)
 }
 
-// possible returns the verdicts that a failure of each class may end with.
+// possible returns the possible verdicts on a failure of each class.
 func possible() map[string][]verdict {
 	list := map[string][]verdict{"database": {halt, retry, dead}, classPanic: comesTo(retry)}
 	for _, c := range classes {
@@ -53,7 +53,7 @@ func possible() map[string][]verdict {
 	return list
 }
 
-// comesTo returns the verdicts that one of the table may become.
+// comesTo returns what a verdict of the table may become.
 func comesTo(v verdict) []verdict {
 	switch v {
 	case reject, violation, dead:

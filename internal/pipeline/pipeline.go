@@ -2,12 +2,12 @@
 //
 // stage.go holds the table of stages and the loop over it: read it first. intake.go turns
 // messages into jobs, and resume.go does so with what waits in the journal. message.go
-// settles the messages of jobs that have ended. verdict.go is the one place with an opinion
+// settles the messages of ended jobs. verdict.go is the one place with an opinion
 // on errors. health.go knows whether work may be taken, and breaker.go tells outages from
 // an image's own faults.
 //
-// The steps on this host are those of package provision. The comparison of journal, pool
-// and files is that of package reconcile.
+// The steps on this host are those of package provision. Package reconcile compares
+// journal, pool and files.
 package pipeline
 
 import (
@@ -25,7 +25,7 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// undoTimeout bounds a roll-back, and every write that a shutdown must not cut off.
+// undoTimeout bounds a roll-back, and every write not to be cut off by a shutdown.
 const undoTimeout = time.Minute
 
 // Config holds what an operator may set. New refuses nonsense.
@@ -37,17 +37,17 @@ type Config struct {
 	DownloadTimeout, UnpackTimeout, ActivateTimeout time.Duration
 
 	MaxAttempts int           // failures in a row at one stage before an image is given up
-	MaxCutOffs  int           // attempts in a row that died with the process before an image is tried alone, once
-	Unclaimed   time.Duration // an image whose message was returned is taken up without it after this time
+	MaxCutOffs  int           // attempts in a row, dead with the process, before an image is tried alone, once
+	Unclaimed   time.Duration // after a message was returned: its image is taken up without it when this is over
 	Backoff     time.Duration // before the second attempt; doubles, with full jitter
 	Grace       time.Duration // how long running stages may go on after a stop
 
 	MinFreeData, MinFreeMetadata float64  // fractions of the pool; below, nothing new is taken
-	Disks                        []string // directories on the file systems that must have room
+	Disks                        []string // directories on the file systems to watch
 	MinFreeDisk                  int64    // bytes on each of them; below, nothing new is taken
 
 	StateDir       string            // for messages
-	Kept           map[string]string // directories whose growth is measured, by the label of the gauge
+	Kept           map[string]string // directories to measure, by the label of the gauge
 	ReconcileEvery time.Duration     // interval between reconciles; 0 disables them
 
 	KeepForeign     bool          // events about another bucket or prefix are dead-lettered, not dropped
@@ -69,8 +69,7 @@ func (c Config) check() error {
 	return errors.Join(errs...)
 }
 
-// suspect reports whether so many processes died at the image that it may have killed
-// them.
+// suspect reports whether the image may have killed the processes at work on it.
 func (c Config) suspect(img store.Image) bool {
 	return img.State == store.StatePending && img.CutOffs >= c.MaxCutOffs
 }
@@ -83,13 +82,13 @@ type Deps struct {
 	Pool       *devmapper.Pool
 	Host       *provision.Host
 	Recorder   *provision.Recorder
-	Reconciler func(reconcile.Jobs) *reconcile.Reconciler // makes one that knows the running jobs
+	Reconciler func(reconcile.Jobs) *reconcile.Reconciler // makes one for the running jobs
 	Rules      func(key string) string                    // of provision.Config
 	Log        zerolog.Logger
 	Metrics    *Metrics
 
-	// Exclusive keeps other commands out of the pool until the function that it returns is
-	// called. Its error names the command that is at work.
+	// Exclusive keeps other commands out of the pool until the function returned is
+	// called. Its error names the command at work.
 	Exclusive func() (func() error, error)
 }
 
@@ -148,12 +147,12 @@ func (p *Pipeline) Recover(ctx context.Context) (reconcile.Recovered, error) {
 	return p.reconciler.Recover(ctx)
 }
 
-// ProbeDeadLetter refuses a dead-letter queue that cannot be one. This error in the
-// configuration must show before a message depends on it. If the queue cannot be looked
-// at, that is only logged.
+// ProbeDeadLetter refuses an unfit dead-letter queue: an error in the configuration must
+// show before a message depends on it. If the queue cannot be looked at, the error is
+// only logged.
 func (p *Pipeline) ProbeDeadLetter(ctx context.Context) error { return p.messages.probeDeadLetter(ctx) }
 
-// withGrace returns a context that ends the grace period after ctx does. The function
+// withGrace returns a context. It ends the grace period after ctx does. The function
 // returned ends it at once.
 func withGrace(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))

@@ -60,8 +60,7 @@ func (j jobsOfPipeline) Working() map[int64]bool { return j.p.jobs.working() }
 // Due returns when a waiting image is taken up; zero if it does not wait.
 func (j jobsOfPipeline) Due(image int64) time.Time { return j.p.jobs.due(image) }
 
-// Take makes a job for the image that no stage works on. Messages that come meanwhile
-// join it.
+// Take makes a job for the image without sending it to a stage. New messages join it.
 func (j jobsOfPipeline) Take(image int64) (t *provision.Task, free bool) {
 	job, fresh := j.p.jobs.take(image, nil)
 	if !fresh {

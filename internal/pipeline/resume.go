@@ -9,17 +9,16 @@ import (
 )
 
 const (
-	// backlogEvery is how long it takes at most until an image that another process put
-	// into the journal is noticed.
+	// backlogEvery is how long it takes at most until another process's image in the
+	// journal is noticed.
 	backlogEvery = 2 * time.Second
-	// sweepEvery is the interval between searches of the journal for pending images that
-	// nobody works on.
+	// sweepEvery is the interval between searches of the journal for pending images
+	// without a job.
 	sweepEvery = 10 * time.Second
 )
 
-// resume sends every image whose attempt a crash cut off on its way, at once and without
-// waiting for its message. After that it sends those that wait for their next attempt,
-// when they are due.
+// resume sends every image with an attempt cut off by a crash on its way, at once and
+// without its message. Then it sends the waiting images when they are due.
 func (p *Pipeline) resume(ctx, work context.Context, ids []int64, out chan<- *Job) {
 	for ctx.Err() == nil {
 		for _, id := range ids {
@@ -32,8 +31,8 @@ func (p *Pipeline) resume(ctx, work context.Context, ids []int64, out chan<- *Jo
 	}
 }
 
-// unfinished returns the images with attempts, and ends those attempts that died with the
-// process. An image at which it died too often waits instead.
+// unfinished returns the images with attempts, and ends the attempts of dead processes.
+// If too many processes died at an image, it waits instead.
 func (p *Pipeline) unfinished(ctx context.Context) []int64 {
 	due, err := p.store.Unfinished(ctx)
 	if err != nil && !errors.Is(err, context.Canceled) {
@@ -66,8 +65,8 @@ func (p *Pipeline) takeUp(ctx, work context.Context, id int64, out chan<- *Job) 
 	}
 }
 
-// tryAlone tries an image at which processes died, once, while no other is worked on, so
-// that none is lost with it. If the process dies once more, the image is given up.
+// tryAlone tries an image at which processes died, once, and with no other under way:
+// none is lost with it. If the process dies once more, the image is given up.
 func (p *Pipeline) tryAlone(ctx, work context.Context, img store.Image, out chan<- *Job) {
 	if img.CutOffs > p.cfg.MaxCutOffs {
 		if job, fresh := p.jobs.take(img.ID, nil); fresh {
@@ -96,7 +95,7 @@ func (p *Pipeline) tryAlone(ctx, work context.Context, img store.Image, out chan
 	}
 }
 
-// giveUp ends an image at which the process died once more.
+// giveUp ends an image after the process died once more.
 func (p *Pipeline) giveUp(work context.Context, job *Job) {
 	if err := p.begin(work, job, job.Image.Stage); err != nil {
 		p.putOff(work, job, err)
@@ -109,7 +108,7 @@ func (p *Pipeline) giveUp(work context.Context, job *Job) {
 	p.finish(work, job, o)
 }
 
-// sweepLoop searches the journal for pending images that nobody works on: an image without
+// sweepLoop searches the journal for pending images without a job: an image without
 // a message is still work.
 func (p *Pipeline) sweepLoop(ctx context.Context) {
 	for wait(ctx, sweepEvery); ctx.Err() == nil; wait(ctx, sweepEvery) {
@@ -137,8 +136,8 @@ func (p *Pipeline) sweep(ctx context.Context) error {
 	return nil
 }
 
-// drainBacklog sends the images that `consumer submit` or a backfill put into the journal,
-// one at a time: what is notified now has the other workers for itself.
+// drainBacklog sends the images of `consumer submit` and of a backfill, one at a time:
+// what is notified now has the other workers for itself.
 func (p *Pipeline) drainBacklog(ctx, work context.Context, out chan<- *Job) {
 	for ctx.Err() == nil {
 		if !p.health.acceptingWork() || !p.drainBacklogOnce(ctx, work, out) {
@@ -148,7 +147,7 @@ func (p *Pipeline) drainBacklog(ctx, work context.Context, out chan<- *Job) {
 }
 
 // drainBacklogOnce sends what the backlog holds now and reports whether any attempt was
-// made. An image that could not even begin is not tried again at once.
+// made. If an image could not even begin, it is not tried again at once.
 func (p *Pipeline) drainBacklogOnce(ctx, work context.Context, out chan<- *Job) (sent bool) {
 	images, err := p.store.NeverAttempted(ctx)
 	if err != nil && ctx.Err() == nil {

@@ -37,8 +37,8 @@ func (p *Pipeline) stages() []stage {
 }
 
 // Run takes messages from the queue, and unfinished images from the journal, through the
-// stages until ctx ends. Then it takes nothing more and lets running stages finish for the
-// grace period. It rolls back the rest, and returns when every goroutine has ended.
+// stages until ctx ends. Then it takes nothing more and lets running stages finish for
+// the grace period. It rolls back the rest, and returns when every goroutine has ended.
 // Recover must have returned before.
 func (p *Pipeline) Run(ctx context.Context) error {
 	work, stop := withGrace(ctx, p.cfg.Grace)
@@ -61,8 +61,8 @@ func (p *Pipeline) Run(ctx context.Context) error {
 }
 
 // start connects a stage: its workers take jobs from in and hand them to the channel
-// returned. The channel is unbuffered. A job that the next stage has no room for keeps its
-// worker, so a slow stage stops everything before it, down to the receiving of messages.
+// returned. The channel is unbuffered. A job keeps its worker until the next stage has
+// room, so a slow stage stops everything before it, down to the receiving of messages.
 func (p *Pipeline) start(work context.Context, running *sync.WaitGroup, st stage, in <-chan *Job) <-chan *Job {
 	out := make(chan *Job)
 	var workers sync.WaitGroup
@@ -87,8 +87,8 @@ func (p *Pipeline) start(work context.Context, running *sync.WaitGroup, st stage
 	return out
 }
 
-// step takes one job through one stage and reports whether it goes on. A result that is
-// there already is handed on. A lost result takes the job back to this stage.
+// step takes one job through one stage and reports whether it goes on. A verified
+// result is handed on. A lost result takes the job back to this stage.
 func (p *Pipeline) step(work context.Context, st stage, job *Job) bool {
 	if job.Image.Stage != st.name {
 		loss := st.check(work, &job.Task)
@@ -129,7 +129,7 @@ func (p *Pipeline) step(work context.Context, st stage, job *Job) bool {
 	return true
 }
 
-// begin opens an attempt at a stage for a job and the messages that wait for it.
+// begin opens an attempt at a stage for a job and its messages.
 func (p *Pipeline) begin(ctx context.Context, job *Job, st store.Stage) error {
 	if err := p.record.Begin(ctx, &job.Task, st, p.jobs.messageIDs(job)...); err != nil {
 		return err
@@ -139,8 +139,8 @@ func (p *Pipeline) begin(ctx context.Context, job *Job, st store.Stage) error {
 }
 
 // failed judges the attempt, rolls it back, records the verdict and ends the job. It
-// judges first, because a roll-back may give back the very space whose lack was no fault
-// of the image. The roll-back runs to its end even while stopping.
+// judges first, because a roll-back may give back the very space the image lacked
+// through no fault of its own. The roll-back runs to its end even while stopping.
 func (p *Pipeline) failed(work context.Context, st stage, job *Job, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(work), undoTimeout)
 	defer cancel()
@@ -186,9 +186,9 @@ func stopReason(work context.Context, err error) string {
 }
 
 // putOff ends a job whose image cannot be taken back to a stage: an operator removed it
-// since the job looked, or the journal cannot be written. No attempt was begun, so nothing
-// is rolled back: whoever removes the image is at its devices. The message comes back and
-// finds the image as it is then.
+// since the job looked, or the journal cannot be written. No attempt was begun, so
+// nothing is rolled back: whoever removes the image is at its devices. The message comes
+// back and finds the image as it is then.
 func (p *Pipeline) putOff(work context.Context, job *Job, err error) {
 	p.record.Log(&job.Task).Warn().Err(err).Msg("lost results are not made again now")
 	if work.Err() != nil {
@@ -198,8 +198,8 @@ func (p *Pipeline) putOff(work context.Context, job *Job, err error) {
 	p.finish(work, job, outcome{verdict: retry, delay: backoff(p.cfg.Backoff, 1)})
 }
 
-// isLoss reports whether an error proves that a result is gone. If it cannot be looked at,
-// that proves nothing.
+// isLoss reports whether an error proves the loss of a result. That it cannot be looked
+// at proves nothing.
 func isLoss(err error) bool {
 	for _, target := range []error{
 		provision.ErrResultLost, download.ErrMissing, download.ErrCorrupt, devmapper.ErrNotFound,
@@ -211,8 +211,7 @@ func isLoss(err error) bool {
 	return false
 }
 
-// withCause adds the cause of a context that has ended, so that a time-out says whose it
-// was.
+// withCause adds the cause of an ended context: a time-out then names its stage.
 func withCause(ctx context.Context, err error) error {
 	if ctx.Err() == nil {
 		return err

@@ -21,7 +21,7 @@ var (
 	errDatabase = errors.New("database cannot be written")
 	// errOutage is returned for what would fail for any image.
 	errOutage = errors.New("not the image's fault")
-	// errCutOff is why an image is given up at which processes died.
+	// errCutOff is why an image is given up after processes died at it.
 	errCutOff = errors.New("the process or the machine died during every attempt")
 )
 
@@ -40,13 +40,14 @@ const (
 	dead       verdict = verdict(store.StateDead)
 )
 
-// classBusy is the class of a device that somebody has open: never the image's fault.
+// classBusy is the class of a device open elsewhere: never the image's fault.
 const classBusy = "device_busy"
 
 // ownClasses are the classes that may concern one object alone while the bucket is well.
 var ownClasses = map[string]bool{"denied": true, "kms": true, "short_body": true}
 
-// classRefused is the class of S3's final refusal of one object, while the bucket answers.
+// classRefused is the class of S3's final refusal of one object, while the bucket
+// answers.
 const classRefused = "refused_by_s3"
 
 // classes is searched from the top, and the first sentinel that matches decides. A halt
@@ -97,7 +98,7 @@ var classes = []struct {
 	{syscall.EMFILE, outage, classMachine},
 	{syscall.ENFILE, outage, classMachine},
 	{exec.ErrNotFound, outage, classMachine},
-	{syscall.EINVAL, retry, "invalid"}, // a device-mapper request that the kernel refuses
+	{syscall.EINVAL, retry, "invalid"}, // a device-mapper request refused by the kernel
 	{context.DeadlineExceeded, retry, "timeout"},
 }
 

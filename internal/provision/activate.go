@@ -10,8 +10,8 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// Activate makes the image's snapshot and activates it. The origin is sealed and inactive,
-// so nothing has to be suspended.
+// Activate makes the image's snapshot and activates it. The origin is sealed and
+// inactive, so nothing has to be suspended.
 func (h *Host) Activate(ctx context.Context, t *Task) error {
 	if stands, err := h.reactivate(ctx, t); stands || err != nil {
 		return err
@@ -19,8 +19,8 @@ func (h *Host) Activate(ctx context.Context, t *Task) error {
 	return h.snapshot(ctx, t)
 }
 
-// reactivate activates the snapshots that the image has already. Those that the pool has
-// lost are struck from the journal; nothing is done to their ids.
+// reactivate activates the snapshots of the image. Those lost by the pool are struck from
+// the journal; nothing is done to their ids.
 func (h *Host) reactivate(ctx context.Context, t *Task) (stands bool, err error) {
 	devices, err := h.store.DevicesOf(ctx, t.Image.ID)
 	if err != nil {
@@ -79,7 +79,7 @@ func (h *Host) snapshot(ctx context.Context, t *Task) error {
 	return nil
 }
 
-// recordOriginLoss notes that the pool has lost the image's device: the next attempt
+// recordOriginLoss notes the loss of the image's device by the pool: the next attempt
 // unpacks again.
 func (h *Host) recordOriginLoss(ctx context.Context, t *Task, origin store.Device, cause error) error {
 	return errors.Join(fmt.Errorf("%w: device %d: %w", ErrResultLost, origin.ID, cause),
@@ -94,7 +94,7 @@ func (h *Host) UndoActivate(ctx context.Context, t *Task) error {
 }
 
 // CheckActivate checks that the image's snapshots are active under our UUID. An active
-// image without snapshots passes: only an operator who removed them leaves it so.
+// image without snapshots passes: an operator removed them.
 func (h *Host) CheckActivate(ctx context.Context, t *Task) error {
 	rows, err := h.store.SnapshotsOf(ctx, t.Image.ID)
 	if err != nil {

@@ -19,13 +19,13 @@ type Devices struct {
 	log   zerolog.Logger
 }
 
-// HandedOut reports whether a device is a snapshot that a user may have written to. It
-// stays whatever verdict its image gets: only an operator removes it.
+// HandedOut reports whether a device is a snapshot in the hands of a user. It stays
+// whatever verdict its image gets: only an operator removes it.
 func HandedOut(d store.Device) bool {
 	return d.Kind == store.DeviceKindSnapshot && d.State == store.DeviceReady
 }
 
-// ofImage returns the image's own device. Without one that is ready it is ErrResultLost.
+// ofImage returns the image's own device. If it is not ready, the error is ErrResultLost.
 func (dv *Devices) ofImage(ctx context.Context, img store.Image) (store.Device, error) {
 	if img.Tree == nil {
 		return store.Device{}, fmt.Errorf("%w: no device recorded", ErrResultLost)
@@ -42,8 +42,8 @@ func (dv *Devices) ofImage(ctx context.Context, img store.Image) (store.Device, 
 	return store.Device{}, fmt.Errorf("%w: device %d", ErrResultLost, img.Tree.Device)
 }
 
-// releaseForeignID gives up a reserved id that the pool has already. That device is not in
-// our journal, so it is not ours to remove. Other errors it returns as they are.
+// releaseForeignID gives up a reserved id if the pool has it already. The device there is
+// not in our journal, so it is not ours to remove. Other errors it returns as they are.
 func (dv *Devices) releaseForeignID(ctx context.Context, d store.Device, err error) error {
 	if !errors.Is(err, devmapper.ErrExists) {
 		return err
@@ -52,7 +52,7 @@ func (dv *Devices) releaseForeignID(ctx context.Context, d store.Device, err err
 		dv.store.SetDevice(ctx, d.ID, store.DeviceGone))
 }
 
-// destroyMatching destroys the image's devices that match, newest first: a snapshot before
+// destroyMatching destroys the image's matching devices, newest first: a snapshot before
 // its origin.
 func (dv *Devices) destroyMatching(ctx context.Context, image int64, match func(store.Device) bool) error {
 	devices, err := dv.store.DevicesOf(ctx, image)
@@ -69,9 +69,9 @@ func (dv *Devices) destroyMatching(ctx context.Context, image int64, match func(
 }
 
 // Destroy removes one device. Its order survives a crash anywhere: the device is marked,
-// discarded (nothing else gives a loop device's backing file its space back), deactivated,
-// deleted from the pool, and only then gone from the journal. Every step may find its work
-// done.
+// discarded (nothing else gives a loop device's backing file its space back),
+// deactivated, deleted from the pool, and only then gone from the journal. Every step may
+// find its work done.
 func (dv *Devices) Destroy(ctx context.Context, d store.Device) error {
 	id := devmapper.ID(d.ID)
 	err := dv.store.SetDevice(ctx, d.ID, store.DeviceDeleting)
@@ -123,7 +123,7 @@ func (dv *Devices) reactivateAll(devices []store.Device) error {
 	return errors.Join(errs...)
 }
 
-// deactivateAll begins with those that somebody has open: it fails on them before it has
+// deactivateAll begins with the open ones: it fails on them before it has
 // touched the others.
 func (dv *Devices) deactivateAll(devices []store.Device) error {
 	active, err := dv.pool.Active()

@@ -57,12 +57,12 @@ func missingBytes(part string, size int64) int64 {
 }
 
 // UndoDownload has nothing to remove. The next attempt continues from what a failed one
-// left, and overwrites a complete archive that the journal does not have. When there is
+// left, and overwrites a complete archive unknown to the journal. When there is
 // no next attempt, Discard removes both.
 func (h *Host) UndoDownload(context.Context, *Task) error { return nil }
 
 // CheckDownload checks the archive's size and, if its inode or modification time changed,
-// its SHA-256. An image that is unpacked needs no archive any more.
+// its SHA-256. An unpacked image needs no archive any more.
 func (h *Host) CheckDownload(ctx context.Context, t *Task) error {
 	if t.Image.Stage == store.StageActivate && h.CheckUnpack(ctx, t) == nil {
 		return nil
@@ -76,7 +76,7 @@ func (h *Host) CheckDownload(ctx context.Context, t *Task) error {
 	return err
 }
 
-// Forget drops what this process remembers of an image that has ended.
+// Forget drops what this process remembers of an image, once it has ended.
 func (h *Host) Forget(image int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -12,9 +12,9 @@ var (
 	ErrReadBack = errors.New("read back differently")
 	// ErrPoolLow is returned when the pool has no room for an image now.
 	ErrPoolLow = errors.New("thin pool is low on space")
-	// ErrDiskLow is returned when a file system that holds our files has no room now.
+	// ErrDiskLow is returned when a file system with our files has no room now.
 	ErrDiskLow = errors.New("disk is low on space")
-	// ErrTooSmall is returned for an image that cannot fit its device.
+	// ErrTooSmall is returned when an image cannot fit its device.
 	ErrTooSmall = errors.New("image does not fit the device")
 	// ErrResultLost is returned when a recorded result is no longer there.
 	ErrResultLost = errors.New("recorded result is gone")

@@ -28,7 +28,7 @@ func (m *Manifests) Name(digest string) string { return strings.TrimPrefix(diges
 
 func (m *Manifests) path(digest string) string { return filepath.Join(m.dir, m.Name(digest)) }
 
-// Save keeps what a device should hold, before the seal that refers to it.
+// Save keeps what a device should hold, before the seal is recorded.
 func (m *Manifests) Save(tree *archive.Manifest) (err error) {
 	if err := os.MkdirAll(m.dir, 0o700); err != nil {
 		return err
@@ -51,8 +51,8 @@ func (m *Manifests) Save(tree *archive.Manifest) (err error) {
 }
 
 // lock keeps removers of manifests out (LOCK_SH), from before one is written until the
-// seal that refers to it is recorded; or writers (LOCK_EX). It works between processes,
-// and the kernel unlocks for one that dies. Without a directory it is fs.ErrNotExist.
+// seal with its digest is recorded; or writers (LOCK_EX). It works between processes, and
+// the kernel unlocks for a dead one. Without a directory it is fs.ErrNotExist.
 func (m *Manifests) lock(how int) (unlock func(), err error) {
 	dir, err := os.Open(m.dir)
 	if err != nil {
@@ -85,7 +85,7 @@ func (m *Manifests) saveUntil(tree *archive.Manifest, record func() error) error
 	return record()
 }
 
-// RemovePartial removes what a Save left that was killed.
+// RemovePartial removes what a killed Save left.
 func (m *Manifests) RemovePartial() error {
 	parts, err := filepath.Glob(filepath.Join(m.dir, "*.part"))
 	for _, part := range parts {

@@ -34,5 +34,5 @@ func (m *Metrics) event(kind store.EventKind, st store.Stage) {
 	m.events.WithLabelValues(string(kind), string(st)).Inc()
 }
 
-// HandedOff counts work that was done already; how is "joined", "settled" or "stage".
+// HandedOff counts work done before; how is "joined", "settled" or "stage".
 func (m *Metrics) HandedOff(how string) { m.handoffs.WithLabelValues(how).Inc() }

@@ -1,11 +1,11 @@
 // Package provision does the recorded steps of one image on this host: it downloads the
-// archive, unpacks it into a thin device, activates a snapshot of that, verifies it, and
+// archive, unpacks it into a thin device, activates a snapshot, verifies the image, and
 // removes it again. It knows no queue.
 //
-// Each step writes its intent to the journal, acts, and records the result. A step that
-// was cut off anywhere can be undone, and begun again. record.go is the only way into
+// Each step writes its intent to the journal, acts, and records the result. A step
+// cut off anywhere can be undone, and begun again. record.go is the only way into
 // the journal. download.go, unpack.go and activate.go are the three stages; each has a
-// step, its undo, and a check that the recorded result is still there. device.go destroys
+// step, its undo, and a check of the recorded result. device.go destroys
 // thin devices, manifests.go and violations.go keep files beside them, reserve.go sets
 // space aside.
 //
@@ -27,12 +27,12 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// rollbackTimeout bounds the roll-back of a step that a command began.
+// rollbackTimeout bounds the roll-back of a command's step.
 const rollbackTimeout = time.Minute
 
 // Config says how images are made.
 type Config struct {
-	Prefix string // a key that does not begin with it is refused
+	Prefix string // other keys are refused
 
 	Policy      archive.Policy
 	Policies    map[string]archive.Policy // by key prefix; the longest match wins over Policy
@@ -40,11 +40,11 @@ type Config struct {
 	DeviceBytes int64 // virtual size of an image's thin device
 
 	StateDir    string // archives are in its file system
-	PoolDir     string // directory of the pool's data file; empty when that is a block device
+	PoolDir     string // directory of the pool's data file; empty for a block device
 	MinFreeDisk int64  // bytes to leave free on the file systems of both
 
 	ManifestDir    string // manifests of sealed trees
-	ViolationDir   string // archives that were refused as attacks
+	ViolationDir   string // archives refused as attacks
 	ViolationBytes int64  // limit for all of them together
 }
 
@@ -67,7 +67,7 @@ func (c Config) Rules(key string) string {
 		c.policy(key), l.ImageBytes, l.FileBytes, l.Entries, c.DeviceBytes)
 }
 
-// Task is an image that somebody works on. It belongs to one goroutine.
+// Task is an image being worked on. It belongs to one goroutine.
 type Task struct {
 	Image   store.Image   // as of its last event
 	Attempt store.Attempt // fencing token of the current attempt
@@ -88,7 +88,7 @@ type Host struct {
 	Manifests *Manifests
 
 	mu      sync.Mutex
-	fetched map[int64]store.Blob // archives that this process hashed while it wrote them
+	fetched map[int64]store.Blob // archives, hashed by this process while it wrote them
 }
 
 // New returns a Host. The recorder has the journal, the log and the metrics.

@@ -22,32 +22,32 @@ func NewRecorder(s *store.Store, log zerolog.Logger, m *Metrics) *Recorder {
 	return &Recorder{store: s, log: log, metrics: m}
 }
 
-// LogImage returns a logger whose lines name the image.
+// LogImage returns a logger that names the image in its lines.
 func (r *Recorder) LogImage(img store.Image) *zerolog.Logger {
 	l := r.log.With().Int64("image_id", img.ID).Str("s3_key", img.Key).Logger()
 	return &l
 }
 
-// Log returns a logger whose lines name the image and the attempt.
+// Log returns a logger for the image and the attempt.
 func (r *Recorder) Log(t *Task) *zerolog.Logger {
 	l := r.LogImage(t.Image).With().Int64("attempt", t.Attempt.N).Logger()
 	return &l
 }
 
-// Event counts an event that is in the journal, and begins its log line.
+// Event counts a recorded event, and begins its log line.
 func (r *Recorder) Event(t *Task, kind store.EventKind, st store.Stage) *zerolog.Event {
 	r.metrics.event(kind, st)
 	return r.Log(t).Info().Str("event", string(kind)).Str("step", string(st))
 }
 
-// Queued counts and logs an object that became an image.
+// Queued counts and logs a new image.
 func (r *Recorder) Queued(img store.Image) {
 	r.metrics.event(store.EventQueued, "")
 	r.LogImage(img).Info().Str("event", string(store.EventQueued)).Int64("size", img.Size).Msg("queued")
 }
 
 // Begin opens an attempt: from here on no other may write to the image. The messages are
-// the ids of those that wait for it.
+// the ids of those waiting for it.
 func (r *Recorder) Begin(ctx context.Context, t *Task, st store.Stage, messages ...string) error {
 	a, err := r.store.Begin(ctx, t.Image.ID, st, messages...)
 	if err != nil {
@@ -76,13 +76,13 @@ func (r *Recorder) advance(ctx context.Context, t *Task, d *store.Device, to sto
 	return nil
 }
 
-// done notes that the attempt ended well and left the image as given.
+// done notes a successful end of the attempt. It left the image as given.
 func (r *Recorder) done(t *Task, img store.Image, began time.Time) *zerolog.Event {
 	t.Image = img
 	return r.Event(t, store.EventDone, t.Attempt.Stage).Dur("took_ms", time.Since(began))
 }
 
-// HandOff ends an attempt whose result was there already.
+// HandOff ends an attempt because its result was there already.
 func (r *Recorder) HandOff(ctx context.Context, t *Task, why string) error {
 	img, err := r.store.HandedOff(ctx, t.Attempt)
 	if err != nil {
@@ -94,8 +94,8 @@ func (r *Recorder) HandOff(ctx context.Context, t *Task, why string) error {
 	return nil
 }
 
-// Undo records that an attempt was rolled back without a verdict. If that cannot be
-// written, the next start finds the attempt and ends it.
+// Undo records a roll-back without a verdict. If it cannot be written, the next start
+// finds the attempt and ends it.
 func (r *Recorder) Undo(ctx context.Context, t *Task, why string) {
 	if !t.Image.Running {
 		return
@@ -109,7 +109,7 @@ func (r *Recorder) Undo(ctx context.Context, t *Task, why string) {
 	r.Event(t, store.EventUndone, t.Attempt.Stage).Msgf("%s rolled back: %s", t.Attempt.Stage, why)
 }
 
-// Reopen takes an image back to a stage whose result was lost.
+// Reopen takes an image back to a stage after the loss of its result.
 func (r *Recorder) Reopen(ctx context.Context, t *Task, st store.Stage, cause error) error {
 	img, err := r.store.Reopen(ctx, t.Image.ID, st, cause.Error())
 	if err != nil {
@@ -120,7 +120,7 @@ func (r *Recorder) Reopen(ctx context.Context, t *Task, st store.Stage, cause er
 	return nil
 }
 
-// LoseDevice takes an image back to the stage that made a device which the pool has lost.
+// LoseDevice takes an image back to the stage of a device lost by the pool.
 func (r *Recorder) LoseDevice(ctx context.Context, t *Task, d store.Device, why string) error {
 	img, err := r.store.Lose(ctx, d, why)
 	if err != nil {
@@ -132,7 +132,7 @@ func (r *Recorder) LoseDevice(ctx context.Context, t *Task, d store.Device, why 
 	return nil
 }
 
-// progress returns a callback that logs how far a stage has come, at most once a second.
+// progress returns a callback. It logs how far a stage has come, at most once a second.
 func (r *Recorder) progress(t *Task, total int64) func(done int64) {
 	last := time.Now()
 	return func(done int64) {
@@ -145,5 +145,5 @@ func (r *Recorder) progress(t *Task, total int64) func(done int64) {
 	}
 }
 
-// HandedOff counts work that was done already; how is "joined", "settled" or "stage".
+// HandedOff counts work done before; how is "joined", "settled" or "stage".
 func (r *Recorder) HandedOff(how string) { r.metrics.HandedOff(how) }

@@ -9,7 +9,7 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// errNotRemoved is returned for an image or a snapshot that cannot be removed now.
+// errNotRemoved is returned if an image or a snapshot cannot be removed now.
 var errNotRemoved = errors.New("not removed")
 
 // Removed says what a removal did.
@@ -20,11 +20,11 @@ type Removed struct {
 	Already bool    `json:"already_removed"` // there was nothing left to do
 }
 
-// RemoveImage removes an image that nobody works on: its snapshots, which only force
-// allows, its device, its archive and its manifest. If anything is open or mounted,
-// nothing is removed. The removal is in the journal before anything is undone, so the next
-// start, or a second call, finishes one that was cut off. The caller holds the pool's
-// lock; a daemon may run.
+// RemoveImage removes an image at rest: its snapshots (only with force), its device, its
+// archive and its manifest. If anything is open or mounted, nothing is removed. The
+// removal is in the journal before anything is undone, so the next start, or a second
+// call, finishes a removal cut off in between. The caller holds the pool's lock; a daemon
+// may run.
 func (h *Host) RemoveImage(ctx context.Context, image int64, force bool) (Removed, error) {
 	img, err := h.store.Image(ctx, image)
 	if err != nil {
@@ -143,7 +143,7 @@ func (h *Host) recordRemoval(devices []store.Device, record func() (store.Image,
 	return store.Image{}, errors.Join(err, h.Devices.reactivateAll(devices))
 }
 
-// explainRefusal explains a removal that the journal refused: the image went on since it
+// explainRefusal explains the journal's refusal of a removal: the image went on since it
 // was looked at.
 func (h *Host) explainRefusal(ctx context.Context, image int64, err error) error {
 	if !errors.Is(err, store.ErrOrder) && !errors.Is(err, store.ErrFenced) {

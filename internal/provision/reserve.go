@@ -11,7 +11,7 @@ import (
 	"imagemanager.internal/internal/devmapper"
 )
 
-// reservations is the space that running stages may still write.
+// reservations is the space set aside for running stages.
 type reservations struct {
 	capacity    func() (devmapper.Status, error) // of the pool
 	minFreeDisk int64                            // bytes to leave free on every file system
@@ -34,9 +34,9 @@ type need struct {
 	disk int64
 }
 
-// reserve sets aside the space that a task will need, before it writes the first byte, and
-// returns what gives it back. It waits while other tasks hold theirs. If there is no room
-// even then, the error is ErrPoolLow or ErrDiskLow. What a running task has written
+// reserve sets aside the space that a task will need, before it writes the first byte,
+// and returns what gives it back. It waits while other tasks hold theirs. If there is no
+// room even then, the error is ErrPoolLow or ErrDiskLow. What a running task has written
 // already counts twice, so the sum is never too small.
 func (r *reservations) reserve(ctx context.Context, n need) (release func(), err error) {
 	for {

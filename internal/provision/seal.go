@@ -16,18 +16,18 @@ import (
 // The results of comparing a seal record with the journal.
 const (
 	sealAgrees  = "agrees"
-	sealNone    = "none" // sealed by a version that wrote no records
+	sealNone    = "none" // sealed by a version without records
 	sealDiffers = "differs"
 )
 
-// seal saves the manifest of a filled device and records the seal that refers to it.
+// seal saves the manifest of a filled device and records the seal.
 func (h *Host) seal(ctx context.Context, t *Task, d *store.Device, tree *store.Tree, written *archive.Manifest) error {
 	return h.Manifests.saveUntil(written, func() error {
 		return h.record.advance(ctx, t, d, store.DeviceSealed, tree)
 	})
 }
 
-// writeSealRecord writes the record of a tree that has just been written below root.
+// writeSealRecord writes the record of a new tree below root.
 func (h *Host) writeSealRecord(ctx context.Context, root *os.File, img store.Image, d store.Device,
 	tree *store.Tree,
 ) error {

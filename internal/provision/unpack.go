@@ -29,7 +29,7 @@ func (h *Host) Unpack(ctx context.Context, t *Task) error {
 			return err
 		}
 	}
-	// What an earlier attempt left goes first, unless somebody has it open: that does not
+	// What an earlier attempt left goes first. A device that somebody has open does not
 	// hold this attempt up.
 	if err := h.UndoUnpack(ctx, t); err != nil && !errors.Is(err, devmapper.ErrBusy) {
 		return err
@@ -68,10 +68,10 @@ func (h *Host) Unpack(ctx context.Context, t *Task) error {
 	return nil
 }
 
-// judgeArchive makes sure that the archive is the one that was downloaded, and plans what
-// is written. Bytes that this process hashed while it wrote them are trusted, unless the
-// archive is refused: what rots on a disk must not condemn an upload. An archive that has
-// changed is removed, and the next attempt downloads it again.
+// judgeArchive makes sure of the archive's content, and plans what is written. Bytes that
+// this process hashed while it wrote them are trusted, unless the archive is refused: rot
+// on a disk must not condemn an upload. A changed archive is removed, and the next
+// attempt downloads it again.
 func (h *Host) judgeArchive(ctx context.Context, t *Task, src *os.File) (*archive.Plan, error) {
 	b := *t.Image.Blob
 	verified := !h.hashedHere(t.Image.ID, b)
@@ -90,7 +90,7 @@ func (h *Host) judgeArchive(ctx context.Context, t *Task, src *os.File) (*archiv
 	return plan, err
 }
 
-// verifyArchive hashes the archive, and removes one that differs.
+// verifyArchive hashes the archive, and removes it if it differs.
 func (h *Host) verifyArchive(ctx context.Context, image int64, b store.Blob) error {
 	err := h.archives.Verify(ctx, download.Blob{Path: b.Path, SHA256: b.SHA256, Size: b.Size})
 	if !errors.Is(err, download.ErrCorrupt) {
@@ -199,8 +199,8 @@ func readBack(ctx context.Context, path string, written *archive.Manifest) error
 	return nil
 }
 
-// finishSealed makes a device ready that an earlier attempt sealed, and could not make
-// ready because somebody had it open. It reports whether there was one.
+// finishSealed makes the image's sealed device ready. An earlier attempt could not,
+// because somebody had the device open. It reports whether there was one.
 func (h *Host) finishSealed(ctx context.Context, t *Task) (bool, error) {
 	devices, err := h.store.DevicesOf(ctx, t.Image.ID)
 	if err != nil {
@@ -214,7 +214,7 @@ func (h *Host) finishSealed(ctx context.Context, t *Task) (bool, error) {
 	return false, nil
 }
 
-// RollForward finishes an unpack that was cut off after the seal. The attempt begins only
+// RollForward finishes an unpack cut off after the seal. The attempt begins only
 // when nothing can hold it up any more.
 func (h *Host) RollForward(ctx context.Context, t *Task, d store.Device) error {
 	if err := h.pool.Deactivate(devmapper.ID(d.ID)); err != nil {
@@ -226,7 +226,7 @@ func (h *Host) RollForward(ctx context.Context, t *Task, d store.Device) error {
 	return h.makeReady(ctx, t, d)
 }
 
-// makeReady ends an unpack whose device is sealed. From here on the device is never active.
+// makeReady ends an unpack after the seal. From here on the device is never active.
 func (h *Host) makeReady(ctx context.Context, t *Task, d store.Device) error {
 	if err := h.pool.Deactivate(devmapper.ID(d.ID)); err != nil {
 		return err
@@ -241,8 +241,8 @@ func (h *Host) makeReady(ctx context.Context, t *Task, d store.Device) error {
 	return nil
 }
 
-// UndoUnpack destroys every device of the image that is neither its recorded result nor
-// will be: a sealed device is rolled forward.
+// UndoUnpack destroys every device of the image but its result. A sealed device counts as
+// one: it is rolled forward.
 func (h *Host) UndoUnpack(ctx context.Context, t *Task) error {
 	return h.Devices.destroyMatching(ctx, t.Image.ID, func(d store.Device) bool {
 		result := d.State.Verified() && t.Image.Tree != nil && t.Image.Tree.Device == d.ID
@@ -250,7 +250,7 @@ func (h *Host) UndoUnpack(ctx context.Context, t *Task) error {
 	})
 }
 
-// CheckUnpack checks that the image's device is recorded as ready. Whether the pool still
+// CheckUnpack checks for a ready device in the journal. Whether the pool still
 // has it, the snapshot finds out.
 func (h *Host) CheckUnpack(ctx context.Context, t *Task) error {
 	_, err := h.Devices.ofImage(ctx, t.Image)

@@ -29,15 +29,15 @@ type Verified struct {
 // errUnreadable is returned when a device cannot be read, or what is on it.
 var errUnreadable = errors.New("unreadable")
 
-// unreadable are the errors with which the kernel reports a file system that it cannot
-// read on a device that is there. Any other error says nothing about the image.
+// unreadable are the kernel's errors for a file system it cannot read, on a device it
+// has. Any other error says nothing about the image.
 var unreadable = []error{
 	syscall.EIO, syscall.EUCLEAN, syscall.EBADMSG, syscall.EINVAL, syscall.ESTALE, syscall.ENODATA, syscall.EREMOTEIO,
 }
 
 // Verify reads an image's device through a fresh read-only mount and compares it with the
 // manifest of its seal. Meanwhile the device is active, read-only. The caller holds the
-// pool's lock. A device that is lost or cannot be read is a result, not an error.
+// pool's lock. A lost or unreadable device is a result, not an error.
 func (h *Host) Verify(ctx context.Context, image int64) (Verified, error) {
 	v, err := h.compareWithSeal(ctx, image)
 	if errors.Is(err, errUnreadable) || errors.Is(err, ErrResultLost) || errors.Is(err, devmapper.ErrNotFound) {
@@ -87,7 +87,7 @@ func (h *Host) compareWithSeal(ctx context.Context, image int64) (v Verified, er
 	return v, nil
 }
 
-// readTree reads everything that a device holds.
+// readTree reads a device's whole tree.
 func readTree(ctx context.Context, path string) (found *archive.Manifest, err error) {
 	err = inspect(path, func(root *os.File) (err error) {
 		found, err = archive.ReadManifest(ctx, root)
@@ -106,7 +106,7 @@ func inspect(path string, look func(root *os.File) error) (err error) {
 	return look(m.Root())
 }
 
-// Verifiable returns the ids of the images that can be verified.
+// Verifiable returns the ids of the images with a sealed tree.
 func (h *Host) Verifiable(ctx context.Context) ([]int64, error) {
 	images, err := h.store.Images(ctx)
 	var ids []int64

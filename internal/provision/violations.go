@@ -12,8 +12,8 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// Discard removes everything that was made for an image that is refused or given up. What
-// was handed out stays. A failure is logged: the next reconcile finishes it.
+// Discard removes everything made for an image, after it is refused or given up. What was
+// handed out stays. A failure is logged: the next reconcile finishes it.
 func (h *Host) Discard(ctx context.Context, t *Task) {
 	err := h.Devices.destroyMatching(ctx, t.Image.ID, func(d store.Device) bool { return !HandedOut(d) })
 	if err := errors.Join(err, h.DiscardArchive(t.Image)); err != nil {
@@ -21,8 +21,8 @@ func (h *Host) Discard(ctx context.Context, t *Task) {
 	}
 }
 
-// DiscardArchive removes a refused image's archive. One that was refused as an attack is
-// set aside, under its SHA-256, for whoever looks into it.
+// DiscardArchive removes a refused image's archive. After an attack the archive is set
+// aside, under its SHA-256, for whoever looks into it.
 func (h *Host) DiscardArchive(img store.Image) error {
 	var err error
 	if img.State == store.StateViolation && img.Blob != nil {

@@ -13,17 +13,17 @@ import (
 
 // Recovered says what Recover found and did.
 type Recovered struct {
-	RolledBack  int      `json:"rolled_back"` // devices of attempts that were cut off
-	RolledOn    int      `json:"rolled_on"`   // sealed devices that became ready
-	Reactivated int      `json:"reactivated"` // snapshots that were not active
-	Lost        int      `json:"lost"`        // results that the pool does not have: made again
-	Blobs       int      `json:"blobs"`       // archives and temporary files that no image claims
-	Foreign     []string `json:"foreign"`     // thin ids and files that are not ours: left alone
+	RolledBack  int      `json:"rolled_back"` // devices of cut-off attempts
+	RolledOn    int      `json:"rolled_on"`   // sealed devices, ready now
+	Reactivated int      `json:"reactivated"` // snapshots, active again
+	Lost        int      `json:"lost"`        // results lost by the pool: made again
+	Blobs       int      `json:"blobs"`       // archives and temporary files without an image
+	Foreign     []string `json:"foreign"`     // thin ids and files of others: left alone
 
 	Problems []Problem `json:"problems,omitempty"` // what is unchanged, and tried again
 }
 
-// Problem is something that could not be brought into agreement.
+// Problem is a difference left as it was.
 type Problem struct {
 	Action
 	Error  string `json:"error"`
@@ -85,9 +85,9 @@ func (rc *Recovered) add(a Action) {
 // device that was not sealed is rolled back, a sealed one is rolled forward. Unfinished
 // images are left to the pipeline.
 //
-// If one thing cannot be brought into agreement, such as a device that somebody has open,
-// it becomes a Problem and the others go on. The error is about the pool or the journal as
-// a whole.
+// If one thing cannot be brought into agreement, such as a device open elsewhere, it
+// becomes a Problem and the others go on. The error is about the pool or the journal as a
+// whole.
 func (r *Reconciler) Recover(ctx context.Context) (Recovered, error) {
 	var rc Recovered
 	if err := r.pool.ResumeSuspended(); err != nil { // readers of a suspended device cannot even be killed
@@ -154,7 +154,7 @@ func (r *Reconciler) apply(ctx context.Context, t *provision.Task, a Action) err
 	return fmt.Errorf("no such action: %q", a.Kind)
 }
 
-// recordLoss takes an image back to the stage whose result the pool has lost. Nothing is
+// recordLoss takes an image back to the stage of the lost result. Nothing is
 // done to the device's id in the pool: a loss that turns out to be none destroys nothing.
 func (r *Reconciler) recordLoss(ctx context.Context, t *provision.Task, d store.Device) error {
 	if d.ID == 0 {

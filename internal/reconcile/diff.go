@@ -21,13 +21,13 @@ type ActionKind string
 
 // The kinds of actions. Report alone touches nothing.
 const (
-	RollBack    ActionKind = "roll back"    // a device that was not sealed, or of a refused image, is removed
+	RollBack    ActionKind = "roll back"    // an unsealed device, or one of a refused image, is removed
 	RollForward ActionKind = "roll forward" // a sealed device becomes ready
 	MakeAgain   ActionKind = "make again"   // the pool has lost a ready device: its stage makes it again
 	Reactivate  ActionKind = "reactivate"   // a snapshot is not active
 	Deactivate  ActionKind = "deactivate"   // an image's device is active, and nobody works on it
-	RemoveFile  ActionKind = "remove file"  // an archive, manifest or temporary file that no image claims
-	Report      ActionKind = "report"       // something that is not ours: left alone
+	RemoveFile  ActionKind = "remove file"  // an archive, manifest or temporary file without an image
+	Report      ActionKind = "report"       // something of others: left alone
 	Resume      ActionKind = "resume"       // a device is suspended; before anything is compared
 )
 
@@ -50,18 +50,18 @@ type Action struct {
 // Diff is what differs between the journal, the pool and the files.
 type Diff struct {
 	Actions []Action
-	InHand  int // images that were left out because somebody worked on them meanwhile
+	InHand  int // images left out, because somebody worked on them meanwhile
 }
 
-// ErrWrongPool is returned when the pool cannot be the one that the journal is about.
+// ErrWrongPool is returned when the pool cannot be the journal's.
 var ErrWrongPool = errors.New("this pool is not the one of the journal")
 
 // Diff compares the journal with the pool and with the files, in both directions, and
-// changes nothing. With alone the caller promises that nobody works on the images.
-// Otherwise a difference counts only if it is there in both readings of the journal, the
-// one before and the one after the look at the pool. A pool that takes no changes is an
-// error, as is one that has none of the journal's devices: somebody made it afresh, or
-// put another one in its place.
+// changes nothing. With alone the caller keeps everybody else from the images. Otherwise
+// a difference counts only if it is there in both readings of the journal, the one before
+// and the one after the look at the pool. It is an error if the pool takes no changes, or
+// has none of the journal's devices: then somebody made it afresh, or put another one in
+// its place.
 func (r *Reconciler) Diff(ctx context.Context, alone bool) (Diff, error) {
 	c, err := r.compare(ctx, alone)
 	if err != nil {
@@ -74,7 +74,7 @@ func (r *Reconciler) Diff(ctx context.Context, alone bool) (Diff, error) {
 }
 
 // DiffTwice is Diff beside a daemon in another process: what two Diffs agree on, a second
-// apart. A daemon that is about to remove something has not recorded that yet.
+// apart. A daemon about to remove something has not recorded it yet.
 func (r *Reconciler) DiffTwice(ctx context.Context) (Diff, error) {
 	first, err := r.Diff(ctx, false)
 	if err != nil || len(first.Actions) == 0 {
@@ -96,7 +96,7 @@ func (a Action) equal(b Action) bool {
 		a.image.UpdatedAt.Equal(b.image.UpdatedAt) && a.device.UpdatedAt.Equal(b.device.UpdatedAt)
 }
 
-// unseen reports what could not be looked at: nothing is concluded from that.
+// unseen reports a failed look: nothing is concluded from it.
 func unseen(what string, err error) []Action {
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -197,7 +197,7 @@ func (c comparison) diffForeign() []Action {
 	return actions
 }
 
-// diffArchives finds temporary files and archives that no image claims.
+// diffArchives finds temporary files and archives without an image.
 func (r *Reconciler) diffArchives(c comparison) []Action {
 	var actions []Action
 	for _, name := range c.archives {
@@ -209,7 +209,8 @@ func (r *Reconciler) diffArchives(c comparison) []Action {
 			})
 			continue
 		}
-		// An image claims its complete archive once it is recorded, and the part until then.
+		// An image claims its complete archive once it is recorded, and the part until
+		// then.
 		claimed := (img.Blob != nil) == (name == provision.ArchiveName(id)) && !img.State.Refused()
 		if claimed || !c.atRest(id) {
 			continue
@@ -227,7 +228,7 @@ func (r *Reconciler) diffArchives(c comparison) []Action {
 	return actions
 }
 
-// diffManifests finds temporary files, and the manifests that no image refers to.
+// diffManifests finds temporary files, and manifests without an image.
 func (r *Reconciler) diffManifests(c comparison) []Action {
 	used := map[string]bool{}
 	for _, img := range c.after.images {

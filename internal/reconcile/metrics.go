@@ -2,7 +2,7 @@ package reconcile
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// leftovers are the kinds of things that can be left over.
+// leftovers are the kinds of leftovers.
 var leftovers = []string{"thin_device", "dm_device", "mount", "loop_device", "file"}
 
 // Metrics say what the last reconcile found.

@@ -10,7 +10,7 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// reading is the journal at one moment, and the images that were worked on.
+// reading is the journal at one moment, and the images with a job.
 type reading struct {
 	images  map[int64]store.Image
 	devices map[int64]store.Device
@@ -35,8 +35,8 @@ type comparison struct {
 
 // compare reads the journal, the files, the pool, and the journal again. The order
 // matters. Every change is in the journal before or after it is made, and what the two
-// readings agree on was so throughout. Files are listed before the second reading: one
-// that is made later is claimed by then.
+// readings agree on was so throughout. Files are listed before the second reading:
+// every one of them is claimed by then, if by anybody.
 func (r *Reconciler) compare(ctx context.Context, alone bool) (c comparison, err error) {
 	c.alone = alone
 	if c.before, err = r.readJournal(ctx); err != nil {
@@ -56,7 +56,7 @@ func (r *Reconciler) compare(ctx context.Context, alone bool) (c comparison, err
 	return c, r.checkPool(ctx, c)
 }
 
-// readJournal reads devices before images, so that each device's image is there. It asks
+// readJournal reads devices before images: each device's image is there then. It asks
 // for the jobs before and after.
 func (r *Reconciler) readJournal(ctx context.Context) (reading, error) {
 	rd := reading{map[int64]store.Image{}, map[int64]store.Device{}, map[int64]bool{}}
@@ -85,8 +85,8 @@ func (r *Reconciler) addJobs(rd reading) {
 	}
 }
 
-// readPool reads the pool. One that takes no changes is an error: nothing could be rolled
-// back.
+// readPool reads the pool. If it takes no changes, that is an error: nothing could be
+// rolled back.
 func (r *Reconciler) readPool() (poolContent, error) {
 	content := poolContent{map[devmapper.ID]bool{}, map[devmapper.ID]bool{}}
 	s, err := r.pool.Status()
@@ -110,8 +110,7 @@ func (r *Reconciler) readPool() (poolContent, error) {
 	return content, err
 }
 
-// checkPool refuses a pool that has none of the devices that were made since it was
-// created.
+// checkPool refuses a pool with none of the devices made since it was created.
 func (r *Reconciler) checkPool(ctx context.Context, c comparison) error {
 	row, err := r.store.Pool(ctx)
 	if err != nil {
@@ -158,7 +157,7 @@ func (c comparison) unchanged(d store.Device) bool {
 	return known && before.State == d.State && before.UpdatedAt.Equal(d.UpdatedAt) && c.atRest(d.Image)
 }
 
-// inHand counts the images that somebody worked on.
+// inHand counts the images being worked on.
 func (c comparison) inHand() (n int) {
 	for id := range c.after.images {
 		if !c.atRest(id) {

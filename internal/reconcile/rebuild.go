@@ -13,8 +13,8 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// Rebuild activates the snapshots that ScanPool found, and writes the journal of all that
-// was proved into an empty database.
+// Rebuild activates the snapshots found by ScanPool, and writes the journal of everything
+// proved into an empty database.
 func (r *Reconciler) Rebuild(ctx context.Context, into *store.Store, pool store.Pool, found []Candidate) error {
 	ids, err := r.maxIDs(found)
 	if err != nil {
@@ -47,7 +47,7 @@ func (r *Reconciler) Rebuild(ctx context.Context, into *store.Store, pool store.
 	return into.Rebuild(ctx, pool, images, ids)
 }
 
-// Unclaimed lists the archive files that belong to no image found. They stay: the operator
+// Unclaimed lists the archive files of no image found. They stay: the operator
 // may yet find the lost database.
 func (r *Reconciler) Unclaimed(found []Candidate) ([]string, error) {
 	claimed := map[string]bool{}
@@ -66,8 +66,8 @@ func (r *Reconciler) Unclaimed(found []Candidate) ([]string, error) {
 	return files, err
 }
 
-// maxIDs finds the largest ids in use: of devices, and of images, whose archives may have
-// outlived everything else.
+// maxIDs finds the largest ids in use, of devices and of images. An archive may have
+// outlived everything else of its image.
 func (r *Reconciler) maxIDs(found []Candidate) (store.MaxIDs, error) {
 	var ids store.MaxIDs
 	for _, c := range found {

@@ -3,8 +3,8 @@
 // pool.
 //
 // diff.go finds the differences and changes nothing. apply.go acts on them: when the
-// program starts, and nobody works on images, or beside running jobs, which Jobs keeps
-// out. rebuild.go reads what sealed devices say of themselves.
+// program starts and nobody works on images, or beside running jobs, kept away by Jobs.
+// rebuild.go reads what sealed devices say of themselves.
 package reconcile
 
 import (
@@ -21,14 +21,14 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// Jobs are the images that are being worked on in this process.
+// Jobs are the images being worked on in this process.
 type Jobs interface {
-	// Working returns the images that a job works on.
+	// Working returns the images with a job.
 	Working() map[int64]bool
 	// Take keeps every other job away from an image until Finish. It reports false if a
 	// job works on the image already.
 	Take(image int64) (t *provision.Task, free bool)
-	// Due returns when an image that waits is taken up again; zero if it does not wait.
+	// Due returns when a waiting image is taken up again; zero if it does not wait.
 	Due(image int64) time.Time
 	// Finish ends what Take began.
 	Finish(ctx context.Context, t *provision.Task, o Outcome)
@@ -36,8 +36,8 @@ type Jobs interface {
 
 // Outcome says what becomes of an image after a reconcile had it.
 type Outcome struct {
-	Whole bool      // the image is active: messages that came meanwhile are done
-	Due   time.Time // otherwise: when it is taken up; zero means that it waits for its message
+	Whole bool      // the image is active: its new messages are done
+	Due   time.Time // otherwise: when it is taken up; zero if it waits for its message
 }
 
 // Reconciler brings journal, pool and files into agreement.
@@ -95,8 +95,8 @@ func (r *Reconciler) Reconcile(ctx context.Context) (inHand int, err error) {
 	return diff.InHand, errors.Join(errs...)
 }
 
-// applyBesideJobs applies an action to an image that no job works on, if the image is
-// still as it was when the action was found.
+// applyBesideJobs applies an action to an image without a job, if the image is still as
+// it was when the action was found.
 func (r *Reconciler) applyBesideJobs(ctx context.Context, a Action) error {
 	if a.image.ID == 0 {
 		if a.Kind != Report {
@@ -127,8 +127,8 @@ func (r *Reconciler) applyBesideJobs(ctx context.Context, a Action) error {
 }
 
 // outcomeOf says what becomes of the image after an action. What was lost is made again
-// now. An image that waited goes on waiting: for its time, or for its message, because
-// another host may have that now.
+// now. A waiting image goes on waiting: for its time, or for its message, because another
+// host may have it now.
 func outcomeOf(a Action, before, after store.Image, due time.Time, err error) Outcome {
 	switch {
 	case err == nil && before.State == store.StateActive && after.State == store.StateActive:

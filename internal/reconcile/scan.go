@@ -14,19 +14,19 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// probeBytes is the size with which a device is activated while its own is not known: the
-// largest that an image may have. What lies behind a device's end reads as zeros, and a
-// file system does not mind a device that is too large.
+// probeBytes is the size of a device while its own is not known: the largest an image may
+// have. What lies behind a device's end reads as zeros, and a file system does not mind a
+// device too large for it.
 const probeBytes = 100e9
 
 // What a thin device turned out to be, in Candidate.Is.
 const (
-	FoundImage    = "image"    // it holds the tree that its seal record promises
+	FoundImage    = "image"    // it holds the tree of its seal record
 	FoundSnapshot = "snapshot" // of such an image
 	FoundUnproven = "unproven" // anything else: left alone
 )
 
-// Candidate is a thin device of a pool whose journal is lost, and what is known of it.
+// Candidate is a thin device of a pool without a journal, and what is known of it.
 type Candidate struct {
 	Device  int64  `json:"device_id"`
 	Is      string `json:"is"` // empty until it is decided
@@ -36,7 +36,7 @@ type Candidate struct {
 	Path    string `json:"path,omitempty"`
 	Why     string `json:"why,omitempty"` // it is unproven
 
-	origin int64 // by the pool's metadata: the device that it is a snapshot of, 0 for none
+	origin int64 // by the pool's metadata: the origin of a snapshot, 0 for another device
 	seal   store.Seal
 	sealed bool   // it has a seal record
 	fsUUID string // as the file system has it
@@ -45,17 +45,17 @@ type Candidate struct {
 
 func (c *Candidate) markUnproven(why error) { c.Is, c.Why = FoundUnproven, why.Error() }
 
-// ScanPool finds the images and snapshots of the pool that can be proved. It works in two
-// phases: each device that may be an image is read, then all are resolved together.
+// ScanPool finds the images and snapshots of the pool, as far as they can be proved. It
+// works in two phases: each possible image is read, then all are resolved together.
 //
-// The pool's own metadata decide what a device is: they record which devices are snapshots
-// of which. The content of a snapshot proves nothing. Its user may have written anything
-// to it, a seal record or a file system that attacks whoever mounts it. So only devices
-// that were never handed out are mounted, read-only, one after the other.
+// The pool's own metadata decide what a device is: they record the origin of every
+// snapshot. The content of a snapshot proves nothing. Its user may have written anything
+// to it, a seal record, or a file system made to attack the kernel. So only devices never
+// handed out are mounted, read-only, one after the other.
 //
 // With keep, the manifests of proven trees are saved for Verify. The journal is neither
-// needed nor touched. An error is about the pool as a whole: a device that cannot be read
-// is a finding.
+// needed nor touched. An error is about the pool as a whole: an unreadable device is a
+// finding.
 func (r *Reconciler) ScanPool(ctx context.Context, pool store.Pool, keep bool) ([]Candidate, error) {
 	if err := r.pool.ResumeSuspended(); err != nil {
 		return nil, err
@@ -144,7 +144,7 @@ func (r *Reconciler) inspect(ctx context.Context, c *Candidate, pool store.Pool,
 	return nil
 }
 
-// checkSeal compares the seal record with the device that carries it.
+// checkSeal compares the seal record with its device.
 func (c *Candidate) checkSeal(pool store.Pool, digest string) error {
 	switch {
 	case c.seal.PoolUUID != pool.UUID:
@@ -191,8 +191,8 @@ func (r *Reconciler) readSealed(ctx context.Context, c *Candidate, path string) 
 	return archive.ReadManifest(ctx, m.Root())
 }
 
-// resolve decides which devices are images, the newest first where several claim to be the
-// same one, and which are their snapshots.
+// resolve sorts the devices into images and their snapshots. Where several claim to be
+// the same image, the newest is.
 func (r *Reconciler) resolve(ctx context.Context, found []Candidate) error {
 	byDevice, byImage, byObject := map[int64]*Candidate{}, map[int64]*Candidate{}, map[string]*Candidate{}
 	for i := range slices.Backward(found) {
