@@ -9,8 +9,8 @@ import (
 	"github.com/aws/smithy-go"
 )
 
-// credentialCodes are about the credentials of the caller: none, wrong or expired ones, or
-// a wrong clock.
+// credentialCodes are about the credentials of the caller: none, wrong or expired ones,
+// or a wrong clock.
 var credentialCodes = []string{
 	"AccountProblem",
 	"AllAccessDisabled",

@@ -16,16 +16,15 @@ import (
 	"imagemanager.internal/internal/durable"
 )
 
-// Check tells whether the file is still the blob. Size, inode and modification time as
-// they were count as proof; when inode or time differ (a restored backup, a copied
-// directory) the SHA-256 is taken again, and the blob is returned with what the file has
-// now. Not promised: bytes that rot on disk under unchanged metadata are not noticed
+// Check checks that the file is still the blob. The same size, inode and modification
+// time count as proof. If inode or time differ (a restored backup, a copied directory),
+// the file is hashed again, and the blob is returned with the file's present inode and
+// time. Not promised: bytes that rot on disk under unchanged metadata are not noticed
 // here.
 //
 // Errors are ErrMissing, ErrCorrupt, the cause of ctx, and errno.
 func (d *Downloader) Check(ctx context.Context, b Blob) (Blob, error) {
-	// Not following a link and not waiting for a writer: only a regular file of our own
-	// is a blob.
+	// Lstat: neither a link nor a FIFO is a blob, only a regular file.
 	info, err := os.Lstat(b.Path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -50,8 +49,7 @@ func (d *Downloader) Check(ctx context.Context, b Blob) (Blob, error) {
 	return b, nil
 }
 
-// Verify takes the SHA-256 of the file anew, whatever its size, inode and time say, and
-// compares it.
+// Verify hashes the file and compares its SHA-256, whatever its inode and time.
 //
 // Errors are those of Check.
 func (d *Downloader) Verify(ctx context.Context, b Blob) error {
@@ -62,7 +60,7 @@ func (d *Downloader) Verify(ctx context.Context, b Blob) error {
 	case err != nil:
 		return err
 	case !info.Mode().IsRegular() || info.Size() != b.Size:
-		return fmt.Errorf("%w: %s is no file of %d bytes", ErrCorrupt, b.Path, b.Size)
+		return fmt.Errorf("%w: %s is not a file of %d bytes", ErrCorrupt, b.Path, b.Size)
 	}
 	sum, err := hashFile(ctx, b.Path, info)
 	if err == nil && sum != b.SHA256 {
@@ -71,9 +69,9 @@ func (d *Downloader) Verify(ctx context.Context, b Blob) error {
 	return err
 }
 
-// hashFile is the SHA-256 of the file that info describes, in hex; it stops when ctx
-// ends. What is at the path by now is opened without following a link or waiting for a
-// FIFO's writer.
+// hashFile returns the SHA-256 of the file described by info, in hex. It stops when ctx
+// ends. The file may have been replaced: so it is opened without following a link or
+// waiting for a FIFO's writer, and compared with info.
 func hashFile(ctx context.Context, path string, info fs.FileInfo) (string, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -81,9 +79,9 @@ func hashFile(ctx context.Context, path string, info fs.FileInfo) (string, error
 	}
 	defer f.Close()
 	if opened, err := f.Stat(); err != nil || !os.SameFile(opened, info) {
-		return "", errors.Join(fmt.Errorf("%w: %s was replaced while it was looked at", ErrCorrupt, path), err)
+		return "", errors.Join(fmt.Errorf("%w: %s was replaced while it was checked", ErrCorrupt, path), err)
 	}
-	hash, buf := sha256.New(), make([]byte, chunk)
+	hash, buf := sha256.New(), make([]byte, bufferSize)
 	for ctx.Err() == nil {
 		n, err := f.Read(buf)
 		hash.Write(buf[:n])
@@ -97,20 +95,20 @@ func hashFile(ctx context.Context, path string, info fs.FileInfo) (string, error
 	return "", context.Cause(ctx)
 }
 
-// Remove takes away the blob, its temporary file and what a later Fetch could resume
-// from, durably. It may be called at any time, also when nothing is there. The name may
-// be one that List returned. An error keeps its errno.
+// Remove durably removes the blob, its temporary file and its saved progress. It may be
+// called at any time, even if none of them exists. It accepts the names returned by List.
+// An error keeps its errno.
 func (d *Downloader) Remove(name string) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
 	path := filepath.Join(d.cfg.Dir, name)
 	if base, temp := strings.CutSuffix(path, tempSuffix); temp {
-		if err := discard(base + tempSuffix); err != nil {
+		if err := removeTemp(base + tempSuffix); err != nil {
 			return err
 		}
 	}
-	if err := discard(path + tempSuffix); err != nil {
+	if err := removeTemp(path + tempSuffix); err != nil {
 		return err
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -119,9 +117,8 @@ func (d *Downloader) Remove(name string) error {
 	return durable.SyncDir(d.cfg.Dir)
 }
 
-// List returns the names of all files in the directory in order, those of temporary files
-// with their suffix ".part". The progress kept beside a temporary file goes by the
-// temporary file's name.
+// List returns the names of all files in the directory, sorted. Temporary files have the
+// suffix ".part". A saved progress is listed under the name of its temporary file.
 func (d *Downloader) List() ([]string, error) {
 	entries, err := os.ReadDir(d.cfg.Dir)
 	if err != nil {
@@ -139,7 +136,7 @@ func (d *Downloader) List() ([]string, error) {
 	return slices.Compact(names), nil
 }
 
-// checkName refuses whatever is not the plain name of a file in the directory.
+// checkName refuses anything but the plain name of a file in the directory.
 func checkName(name string) error {
 	if name == "" || name == "." || !filepath.IsLocal(name) || filepath.Base(name) != name {
 		return fmt.Errorf("blob name %q: %w", name, fs.ErrInvalid)
@@ -147,5 +144,5 @@ func checkName(name string) error {
 	return nil
 }
 
-// Path is where the blob of that name lies, or would.
+// Path returns the path of the blob of that name, whether or not it exists.
 func (d *Downloader) Path(name string) string { return filepath.Join(d.cfg.Dir, name) }

@@ -137,7 +137,7 @@ func TestCheckReplacedMeanwhile(t *testing.T) {
 	}
 }
 
-// A link is no blob, not even one that is as long as the blob.
+// A link is not a blob, not even one as long as the blob.
 func TestCheckLinkOfTheSameLength(t *testing.T) {
 	d := downloader(t, nil, Config{})
 	target := filepath.Join(d.cfg.Dir, "2.tar")

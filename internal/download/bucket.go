@@ -10,14 +10,14 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
-// BucketAPI is the part of the S3 client that a Bucket uses; [s3.Client] has it.
+// BucketAPI is the part of the S3 client used by a Bucket. [s3.Client] implements it.
 type BucketAPI interface {
 	HeadObject(ctx context.Context, in *s3.HeadObjectInput, opts ...func(*s3.Options)) (*s3.HeadObjectOutput, error)
 	ListObjectsV2(ctx context.Context, in *s3.ListObjectsV2Input, opts ...func(*s3.Options)) (*s3.ListObjectsV2Output,
 		error)
 }
 
-// Bucket says what a bucket holds under a prefix.
+// Bucket reads a bucket under a prefix.
 type Bucket struct {
 	api          BucketAPI
 	name, prefix string
@@ -28,17 +28,17 @@ func NewBucket(api BucketAPI, name, prefix string) *Bucket {
 	return &Bucket{api: api, name: name, prefix: prefix}
 }
 
-// Head returns what the key holds now, with its version where the bucket has versions.
-// What has no ETag is no object, and ErrNotS3.
+// Head returns the present object of the key, with its version if the bucket has
+// versions. An answer without an ETag is not about an object: ErrNotS3.
 //
 // Errors are ErrGone, ErrNoBucket, ErrDenied, ErrCredentials, ErrNotS3, the cause of ctx,
-// and whatever else the S3 client returned. The answer to a HEAD has no body, so it does
-// not tell one kind of 400 or 403 from another; see [Scope].
+// and other errors of the S3 client. The answer to a HEAD has no body, so it does not
+// distinguish the kinds of 400 or 403; see [Scope].
 func (b *Bucket) Head(ctx context.Context, key string) (Object, error) {
 	out, err := b.api.HeadObject(ctx, &s3.HeadObjectInput{Bucket: aws.String(b.name), Key: aws.String(key)})
 	if err != nil {
 		err = translate(err)
-		if errors.Is(err, ErrGone) { // or the bucket is, which a HEAD cannot tell
+		if errors.Is(err, ErrGone) { // or the bucket is: a HEAD cannot tell
 			if probed := b.Probe(ctx); errors.Is(probed, ErrNoBucket) {
 				return Object{}, probed
 			}
@@ -55,13 +55,13 @@ func (b *Bucket) Head(ctx context.Context, key string) (Object, error) {
 	}, nil
 }
 
-// badToken is S3's code for a continuation token that is none of its own, or not of this
-// bucket: all else that a listing asks for is right.
+// badToken is S3's code for a continuation token of another origin or another bucket: the
+// other parameters of a listing are valid.
 const badToken = "InvalidArgument"
 
 // Page returns at most 1,000 objects, in the order of their keys, and the token of the
-// page after them, "" after the last. The first page has the token "", which is never
-// ErrToken. A listing knows no version ids (Amazon S3 API reference, "ListObjectsV2").
+// next page, "" after the last. The token "" asks for the first page; it never leads to
+// ErrToken. A listing has no version ids (Amazon S3 API reference, "ListObjectsV2").
 func (b *Bucket) Page(ctx context.Context, token string) (page []Object, next string, err error) {
 	in := &s3.ListObjectsV2Input{Bucket: aws.String(b.name), Prefix: aws.String(b.prefix)}
 	if token != "" {
@@ -83,13 +83,11 @@ func (b *Bucket) Page(ctx context.Context, token string) (page []Object, next st
 	return page, aws.ToString(out.NextContinuationToken), nil
 }
 
-// Probe asks whether the bucket as such answers, by a listing of one key: nil if it does.
-// It needs s3:ListBucket, as a backfill does, and tells nothing of the rights on objects
-// or keys.
+// Probe checks that the bucket itself answers, by a listing of one key. Like a backfill
+// it needs s3:ListBucket. It does not check any right on objects or keys.
 //
-// Its error is that of the bucket, whose Scope is AllObjects, except for ErrDenied: then
-// S3 answers and knows who asks, but where s3:ListBucket was never granted nothing else
-// is known.
+// The Scope of its error is AllObjects, except for ErrDenied: then S3 answers and accepts
+// the credentials. If s3:ListBucket was never granted, nothing else is known.
 func (b *Bucket) Probe(ctx context.Context) error {
 	_, err := b.list(ctx, &s3.ListObjectsV2Input{
 		Bucket: aws.String(b.name), Prefix: aws.String(b.prefix),
@@ -98,8 +96,8 @@ func (b *Bucket) Probe(ctx context.Context) error {
 	return err
 }
 
-// list lists. A page of a proxy reads like a bucket that holds nothing, but for the
-// bucket's name, which S3 repeats.
+// list makes one listing. A proxy's page reads like an empty bucket, but S3 repeats the
+// bucket's name.
 func (b *Bucket) list(ctx context.Context, in *s3.ListObjectsV2Input) (*s3.ListObjectsV2Output, error) {
 	out, err := b.api.ListObjectsV2(ctx, in)
 	if err != nil {

@@ -106,7 +106,7 @@ func TestPageOfAnUnknownToken(t *testing.T) {
 	}
 }
 
-// A probe tells whether the bucket answers, by no more than a listing of one key.
+// A probe finds out whether the bucket answers, by a listing of one key and no more.
 func TestProbe(t *testing.T) {
 	listing := "<ListBucketResult><Name>b</Name><KeyCount>0</KeyCount></ListBucketResult>"
 	for name, c := range map[string]struct {

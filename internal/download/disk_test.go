@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// smallDisk is a directory with room for so many bytes.
+// smallDisk is a directory with room for a number of bytes.
 func smallDisk(t *testing.T, size string) string {
 	t.Helper()
 	if os.Geteuid() != 0 {

@@ -14,57 +14,56 @@ import (
 )
 
 var (
-	// ErrKey says that an object key is not one that this system takes.
+	// ErrKey is returned for a key refused by ValidateKey.
 	ErrKey = errors.New("object key refused")
-	// ErrGone says that the object, or the version of it that was notified, does not
-	// exist any more.
+	// ErrGone is returned when the object, or its notified version, no longer exists.
 	ErrGone = errors.New("object is gone")
-	// ErrNoBucket says that the bucket does not exist.
+	// ErrNoBucket is returned when the bucket does not exist.
 	ErrNoBucket = errors.New("no such bucket")
-	// ErrDenied says that S3 knows who asks and refuses access. It may hide a missing
-	// object; see its text.
+	// ErrDenied is returned when S3 accepts the credentials and refuses access. It may
+	// hide a missing object; see its text.
 	ErrDenied = errors.New("access denied (S3 says so of a missing key, too, where s3:ListBucket is not granted)")
-	// ErrCredentials says that S3 does not know who asks: no credentials, or wrong or
-	// expired ones, or a clock that is wrong.
+	// ErrCredentials is returned when S3 does not accept the credentials: there are none,
+	// they are wrong or expired, or the clock is wrong.
 	ErrCredentials = errors.New("credentials are not accepted")
-	// ErrRefused says that S3 will never hand out this object as it is, whoever asks: one
-	// that was stored with a customer's own key (SSE-C), say. Its text has S3's code and
-	// reason.
+	// ErrRefused is returned when S3 will never hand out this object to anyone as it is,
+	// for example if it was stored with a customer's own key (SSE-C). Its text has S3's
+	// code and reason.
 	ErrRefused = errors.New("S3 refuses this object")
-	// ErrArchived says that the object lies in an archive storage class and must be
-	// restored before it can be had.
+	// ErrArchived is returned for an object in an archive storage class: it must be
+	// restored first.
 	ErrArchived = errors.New("object is archived (restore it, then submit it again)")
-	// ErrKMS says that the key that the object is encrypted with is disabled, about to be
-	// deleted, or cannot be used.
+	// ErrKMS is returned when the object's encryption key is disabled, about to be
+	// deleted, or unusable for another reason.
 	ErrKMS = errors.New("object's encryption key cannot be used")
-	// ErrNotS3 says that an answer is not known to be S3's, as the page of a proxy, a
-	// load balancer or a captive portal, or was altered by one of them on its way. It
-	// tells nothing about any object.
+	// ErrNotS3 is returned for an answer not known to be S3's, such as the page of a
+	// proxy, a load balancer or a captive portal, or an answer altered by one of them. It
+	// says nothing about any object.
 	ErrNotS3 = errors.New("answer is not S3's but that of a proxy, a load balancer or another server")
-	// ErrToken says that S3 does not know the token of a page of a listing any more.
+	// ErrToken is returned when S3 no longer knows the token of a page of a listing.
 	ErrToken = errors.New("listing cannot be continued")
-	// ErrChanged says that the key holds other bytes than those notified: it was
+	// ErrChanged is returned when the object is not the notified one: the key has been
 	// overwritten since.
 	ErrChanged = errors.New("object changed since it was notified")
-	// ErrTooBig says that the object is larger than the limit.
+	// ErrTooBig is returned when the object is larger than the limit.
 	ErrTooBig = errors.New("object is too big")
-	// ErrShort says that the connection ended before the object did. The next attempt may
-	// bring all of it.
+	// ErrShort is returned when the connection ended before the object did. The next
+	// attempt may bring all of it.
 	ErrShort = errors.New("object body ended early")
-	// ErrStalled says that no byte came for too long. It is a context.DeadlineExceeded as
-	// well.
+	// ErrStalled is returned when no byte has come for too long. It wraps
+	// context.DeadlineExceeded.
 	ErrStalled = fmt.Errorf("download stalled: %w", context.DeadlineExceeded)
-	// ErrMissing says that a blob's file is not there.
+	// ErrMissing is returned when a blob's file does not exist.
 	ErrMissing = errors.New("blob is missing")
-	// ErrCorrupt says that bytes are not those they should be: a checksum or a size
-	// differs.
+	// ErrCorrupt is returned for wrong bytes: a checksum or a size differs.
 	ErrCorrupt = errors.New("blob is corrupt")
 )
 
-// byCode gives the meaning of S3's error codes, as listed in the API reference under
-// "Error responses". What is missing here means nothing more than its status: see Scope.
+// byCode has the sentinels for S3's error codes, as listed in the API reference under
+// "Error responses". A code missing here means no more than its status: see Scope. Codes
+// about credentials are known to awserr.
 //
-// Only a 400 that is about how the object was stored is a refusal for good.
+// A 400 is a final refusal only if it is about the way the object was stored.
 // InvalidArgument is not: over plain HTTP it is the answer for every object encrypted by
 // KMS.
 var byCode = map[string]error{
@@ -78,31 +77,31 @@ var byCode = map[string]error{
 	"AccessDenied":       ErrDenied,
 	"InvalidObjectState": ErrArchived,
 
-	"InvalidRequest":  ErrRefused, // stored with a customer's key, which the request does not have
+	"InvalidRequest":  ErrRefused, // stored with a customer's key, missing in the request
 	"KeyTooLongError": ErrRefused,
-	"ResourceIsEncryptedWithCustomerEncryptionKey": ErrRefused, // the same as Google says it
+	"ResourceIsEncryptedWithCustomerEncryptionKey": ErrRefused, // Google's code for the same
 }
 
-// kms begins the codes that S3 passes on from the key management service, such as
-// KMS.DisabledException. A right on the key that is missing is AccessDenied.
-const kms = "KMS."
+// kmsPrefix begins the codes passed on by S3 from the key management service, such as
+// KMS.DisabledException. A missing right on the key is AccessDenied.
+const kmsPrefix = "KMS."
 
-// byStatus gives the meaning of an answer of S3 whose code says nothing to us.
+// byStatus has the sentinels for answers of S3 with an unknown code.
 var byStatus = map[int]error{
 	http.StatusPreconditionFailed: ErrChanged,
 	http.StatusForbidden:          ErrDenied,
 	http.StatusUnauthorized:       ErrCredentials,
 }
 
-// answerError is an error that S3, or whoever answered for it, sent.
+// answerError is an error sent by S3, or by another server in its place.
 type answerError struct {
 	operation, code, message, requestID string
 	status                              int
 	err                                 error // as the client returned it
 }
 
-// answerOf finds the answer in an error of the client, nil if there came none. The client
-// makes a response of status 0 of a connection that brought none.
+// answerOf returns the answer in an error of the client, nil if there was none. The
+// client reports status 0 for a connection without an answer.
 func answerOf(err error) *answerError {
 	var response *awshttp.ResponseError
 	if !errors.As(err, &response) || response.Response == nil || response.HTTPStatusCode() == 0 {
@@ -120,30 +119,30 @@ func answerOf(err error) *answerError {
 	return a
 }
 
-// named reports whether the answer itself has a code of S3. Without one, as to a HEAD or
-// in a proxy's page, the client makes code and message of the status.
-func (a *answerError) named() bool {
+// hasCode reports whether the answer itself has a code of S3. If it has none, as with a
+// HEAD or a proxy's page, the client derives code and message from the status.
+func (a *answerError) hasCode() bool {
 	text := http.StatusText(a.status)
 	derived := a.code == strings.ReplaceAll(text, " ", "") && (a.message == "" || a.message == text)
 	return a.code != "" && a.code != "UnknownError" && !derived
 }
 
-// foreign reports whether nothing shows that the answer is S3's. That S3 is ill or too
-// busy is taken from anybody: it is no fact about an object.
-func (a *answerError) foreign() bool {
+// notS3 reports whether nothing proves that the answer is S3's. "Unavailable" and "too
+// busy" need no proof: they are not about an object.
+func (a *answerError) notS3() bool {
 	ill := a.status >= http.StatusInternalServerError || a.status == http.StatusTooManyRequests
-	return !ill && !a.named() && a.requestID == ""
+	return !ill && !a.hasCode() && a.requestID == ""
 }
 
-// meaning is the sentinel for the answer, nil if it has none.
-func (a *answerError) meaning() error {
+// sentinel returns the sentinel for the answer, nil if there is none.
+func (a *answerError) sentinel() error {
 	switch {
-	case a.foreign():
+	case a.notS3():
 		return ErrNotS3
-	case strings.HasPrefix(a.code, kms):
+	case strings.HasPrefix(a.code, kmsPrefix):
 		return ErrKMS
 	case a.code == "NotFound" && !strings.HasPrefix(a.operation, "Head"):
-		return nil // S3 names what is missing
+		return nil // S3 would name the missing thing
 	case awserr.IsCredentials(a.code):
 		return ErrCredentials
 	case byCode[a.code] != nil:
@@ -152,17 +151,17 @@ func (a *answerError) meaning() error {
 	return byStatus[a.status]
 }
 
-// Error says first what a reader looks for, S3's code and reason.
+// Error begins with S3's code and reason: readers look for them.
 func (a *answerError) Error() string {
 	return fmt.Sprintf("%s: %s (%s, status %d, request id %q)", a.code, a.message, a.operation, a.status, a.requestID)
 }
 
 func (a *answerError) Unwrap() error { return a.err }
 
-// translate puts a sentinel before an error of the S3 client where its meaning is known.
-// The error itself stays in the chain.
+// translate wraps an error of the S3 client in a sentinel if its meaning is known. The
+// error itself stays in the chain.
 func translate(err error) error {
-	if unsigned(err) {
+	if lacksCredentials(err) {
 		return fmt.Errorf("%w: %w", ErrCredentials, err)
 	}
 	a := answerOf(err)
@@ -172,16 +171,15 @@ func translate(err error) error {
 	if a.code != "" {
 		err = a
 	}
-	if is := a.meaning(); is != nil {
+	if is := a.sentinel(); is != nil {
 		return fmt.Errorf("%w: %w", is, err)
 	}
 	return err
 }
 
-// unsigned reports whether a request was never sent because no credentials were to be
-// had: the operation that failed inside the one that was asked for is that of another
-// service.
-func unsigned(err error) bool {
+// lacksCredentials reports whether a request was never sent because there were no
+// credentials: inside the requested operation one of another service has failed.
+func lacksCredentials(err error) bool {
 	var outer, inner *smithy.OperationError
 	return errors.As(err, &outer) && errors.As(outer.Err, &inner) && inner.Service() != outer.Service()
 }

@@ -21,7 +21,8 @@ import (
 // Whatever a proxy, a load balancer or a captive portal answers in S3's place: it is no
 // fact about an object, and what there is of it stays.
 func TestProxyTellsNothing(t *testing.T) {
-	xhtml := `<?xml version="1.0"?><html xmlns="http://www.w3.org/1999/xhtml"><head><title>no</title></head><body/></html>`
+	xhtml := `<?xml version="1.0"?><html xmlns="http://www.w3.org/1999/xhtml">` +
+		`<head><title>no</title></head><body/></html>`
 	text := []string{"Content-Type", "text/plain", "ETag", `"5d52b17f-264"`}
 	for name, answer := range map[string]http.HandlerFunc{
 		"200":             bare(200, page),

@@ -30,7 +30,7 @@ var sentinels = []error{
 }
 
 // payload is an object that does not fit one buffer.
-var payload = noise(3*chunk + 5)
+var payload = noise(3*bufferSize + 5)
 
 // object answers with the payload and these headers, name and value in turn.
 func object(headers ...string) http.HandlerFunc {
@@ -269,7 +269,7 @@ func TestArchivedKeepsItsType(t *testing.T) {
 	_, err := d.Fetch(t.Context(), "1.tar", notified(1), nil)
 	var state *types.InvalidObjectState
 	if !errors.As(err, &state) {
-		t.Errorf("%v is no InvalidObjectState", err)
+		t.Errorf("%v is not an InvalidObjectState", err)
 	}
 }
 

@@ -12,17 +12,17 @@ import (
 const maxKey = 1024
 
 // ValidateKey refuses, with ErrKey, every key that is not a plain path under the prefix.
-// S3 itself allows nearly any text; what is refused here has no use in an image's name
-// and is how a key turns into another path, or into another line of a log, further on:
+// S3 itself allows nearly any text. The refused keys are useless as names of images, and
+// could turn into another path, or into another line of a log, further on:
 //
 //   - more than 1024 bytes, or not valid UTF-8
 //   - not under the prefix, nothing after it, or a trailing "/" (a directory marker)
 //   - a component that is "." or "..", or empty ("//", a leading "/")
-//   - control characters, and the bidirectional controls that make one name look like another
-//   - a backslash, which some tools take for a separator and S3 advises against
+//   - control characters, and bidirectional ones: they make one name look like another
+//   - a backslash: some tools take it for a separator, and S3 advises against it
 //
 // Local file names are not made from keys; this is the second line of defence, not the
-// first. Percent signs are taken as they are: nothing decodes a key again.
+// first. Percent signs stay as they are: nothing decodes a key again.
 func ValidateKey(key, prefix string) error {
 	rest, under := strings.CutPrefix(key, prefix)
 	switch {
@@ -40,14 +40,14 @@ func ValidateKey(key, prefix string) error {
 			return fmt.Errorf("%w: path component %q", ErrKey, component)
 		}
 	}
-	if i := strings.IndexFunc(key, forbidden); i >= 0 {
+	if i := strings.IndexFunc(key, isForbidden); i >= 0 {
 		r, _ := utf8.DecodeRuneInString(key[i:])
 		return fmt.Errorf("%w: character %U at byte %d", ErrKey, r, i)
 	}
 	return nil
 }
 
-// forbidden tells whether a character has no place in a key.
-func forbidden(r rune) bool {
+// isForbidden reports whether a character is forbidden in a key.
+func isForbidden(r rune) bool {
 	return r == '\\' || r == '\u2028' || r == '\u2029' || unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r)
 }

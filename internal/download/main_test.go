@@ -142,7 +142,7 @@ func refuse(w http.ResponseWriter, status int, code string) {
 
 // s3Checksum is the value of the header X-Amz-Checksum-*.
 func s3Checksum(algorithm string, data []byte) string {
-	h := checksum{Algorithm: types.ChecksumAlgorithm(strings.ToUpper(algorithm))}.hasher()
+	h := checksum{Algorithm: types.ChecksumAlgorithm(strings.ToUpper(algorithm))}.newHash()
 	if h == nil {
 		h = sha256.New()
 	}

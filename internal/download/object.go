@@ -12,14 +12,14 @@ import (
 	"github.com/aws/smithy-go/middleware"
 )
 
-// noVersion is the version id that S3 gives to an object without one. It pins nothing:
-// the next upload without a version replaces it.
+// noVersion is S3's version id for an object without a version. It pins nothing: the next
+// upload without a version replaces the object.
 const noVersion = "null"
 
-// request pins the object: a version never changes, and with If-Match S3 answers 412
-// rather than with other bytes. With the checksum mode set the SDK validates the
-// full-object checksum, where S3 has one, as the body is read.
-func request(obj Object) *s3.GetObjectInput {
+// getInput is the request for an object. It pins the object: a version never changes, and
+// with If-Match S3 answers 412 rather than with other bytes. With the checksum mode set,
+// the SDK validates S3's full-object checksum, if there is one, while the body is read.
+func getInput(obj Object) *s3.GetObjectInput {
 	in := &s3.GetObjectInput{
 		Bucket:       aws.String(obj.Bucket),
 		Key:          aws.String(obj.Key),
@@ -29,7 +29,7 @@ func request(obj Object) *s3.GetObjectInput {
 	return in
 }
 
-// pin is the version, or else the ETag as a precondition.
+// pin returns the version or, without one, the ETag as a precondition.
 func pin(obj Object) (version, ifMatch *string) {
 	tag := etag(&obj.ETag)
 	switch {
@@ -41,11 +41,11 @@ func pin(obj Object) (version, ifMatch *string) {
 	return nil, nil
 }
 
-// source is what the head of an answer shows of where it comes from.
+// source has the evidence for the origin of an answer, from its headers.
 type source struct {
 	etag string // without quotes
-	id   bool   // it has the id that S3 gives to a request, and so do the servers that speak S3
-	page bool   // it is a text for people
+	id   bool   // it has a request id: S3 and compatible servers send one
+	page bool   // it is HTML, for people
 }
 
 func sourceOf(meta middleware.Metadata, tag, contentType *string) source {
@@ -56,18 +56,17 @@ func sourceOf(meta middleware.Metadata, tag, contentType *string) source {
 	}
 }
 
-// proven reports whether the answer is certainly S3's: enough to end an image's life by
-// what it says. Nobody else knows the ETag that was notified.
+// proven reports whether the answer is certainly S3's, so an image may be given up
+// because of it. Nobody else knows the notified ETag.
 func (s source) proven(want string) bool { return s.id || s.etag != "" && s.etag == want }
 
-// likely reports whether the answer may be of an object at all: S3 sends an ETag with
-// each.
+// likely reports whether the answer may be about an object: S3 sends an ETag with each.
 func (s source) likely(want string) bool { return s.proven(want) || s.etag != "" && !s.page }
 
-// admit judges the answer's headers before a byte is read, and returns the length to
-// expect, 0 if there is none. The ETag is compared although the request was pinned: not
+// checkAnswer checks the answer's headers before a byte is read, and returns the expected
+// length, 0 if it is unknown. It compares the ETag although the request was pinned: not
 // every S3 honours If-Match.
-func (d *Downloader) admit(out *s3.GetObjectOutput, obj Object) (total int64, err error) {
+func (d *Downloader) checkAnswer(out *s3.GetObjectOutput, obj Object) (total int64, err error) {
 	total = aws.ToInt64(out.ContentLength)
 	from, want := sourceOf(out.ResultMetadata, out.ETag, out.ContentType), etag(&obj.ETag)
 	if !from.likely(want) {
@@ -92,8 +91,8 @@ func (d *Downloader) admit(out *s3.GetObjectOutput, obj Object) (total int64, er
 	return total, nil
 }
 
-// identity is an object as S3 knows it: two downloads of the same identity bring the same
-// bytes.
+// identity identifies the bytes of an object: downloads of the same identity bring the
+// same bytes.
 type identity struct {
 	Bucket, Key string
 	Pin         string // the version asked for, if any
@@ -103,18 +102,20 @@ type identity struct {
 	Checksum    checksum
 }
 
-// look asks S3 for the object's identity. It answers false unless S3 confirms, by ETag
-// and size, that it has what was notified; why it has not is for the request of the whole
-// object to find out: the answer to a HEAD has no body to tell.
-func (d *Downloader) look(ctx context.Context, dog *watchdog, obj Object) (id identity, confirmed bool, err error) {
+// headIdentity asks S3 for the object's identity. confirmed reports whether ETag and size
+// are the notified ones. If they are not, the request of the whole object finds out why:
+// the answer to a HEAD has no body to say so.
+func (d *Downloader) headIdentity(ctx context.Context, wd *watchdog, obj Object) (
+	id identity, confirmed bool, err error,
+) {
 	in := &s3.HeadObjectInput{
 		Bucket: aws.String(obj.Bucket), Key: aws.String(obj.Key),
 		ChecksumMode: types.ChecksumModeEnabled,
 	}
 	in.VersionId, in.IfMatch = pin(obj)
-	dog.listen()
+	wd.arm()
 	out, err := d.api.HeadObject(ctx, in)
-	dog.pause()
+	wd.disarm()
 	if err != nil {
 		return identity{}, false, translate(err)
 	}
@@ -125,26 +126,26 @@ func (d *Downloader) look(ctx context.Context, dog *watchdog, obj Object) (id id
 	}
 	id = identity{
 		Bucket: obj.Bucket, Key: obj.Key, Pin: versionID(&obj.VersionID), VersionID: versionID(out.VersionId),
-		ETag: from.etag, Size: aws.ToInt64(out.ContentLength), Checksum: ofHead(out),
+		ETag: from.etag, Size: aws.ToInt64(out.ContentLength), Checksum: headChecksum(out),
 	}
 	return id, id.ETag != "" && (want == "" || id.ETag == want) && id.Size == obj.Size, nil
 }
 
-// object is the identity as what to ask for. It is pinned in any case.
+// object returns the object to request for the identity. It is always pinned.
 func (id identity) object() Object {
 	return Object{Bucket: id.Bucket, Key: id.Key, VersionID: id.Pin, ETag: id.ETag, Size: id.Size}
 }
 
-// decorations are what servers on the way, Jetty and Apache, append to the ETag of what
-// they offer to compress.
-var decorations = []string{"--gzip", "-gzip", "-br"}
+// etagSuffixes are appended to ETags by servers on the way, Jetty and Apache, if they
+// offer to compress the answer.
+var etagSuffixes = []string{"--gzip", "-gzip", "-br"}
 
-// etag is the entity tag as S3 gave it: without its quotes, without the mark of a weak
-// one, which nginx makes of it, and without decorations.
+// etag is the original entity tag of S3: without its quotes, without the mark of a weak
+// tag (nginx adds it), and without etagSuffixes.
 func etag(tag *string) string {
 	t := strings.TrimSpace(aws.ToString(tag))
 	t = strings.Trim(strings.TrimPrefix(t, "W/"), `"`)
-	for _, d := range decorations {
+	for _, d := range etagSuffixes {
 		if bare, found := strings.CutSuffix(t, d); found {
 			return bare
 		}
@@ -152,7 +153,7 @@ func etag(tag *string) string {
 	return t
 }
 
-// versionID is the version, "" for none.
+// versionID returns the version, "" if there is none.
 func versionID(id *string) string {
 	if v := aws.ToString(id); v != noVersion {
 		return v

@@ -9,13 +9,13 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
-// regionHeader is how S3 says where a bucket is, also when it refuses to answer from
-// elsewhere (Amazon S3 API reference, "HeadBucket").
+// regionHeader has the region of the bucket. S3 sends it even with a refusal from another
+// region (Amazon S3 API reference, "HeadBucket").
 const regionHeader = "X-Amz-Bucket-Region"
 
-// Regional is an S3 client for one bucket that may be in another region than the
-// client's: the first answer that says so is believed, and the request is made again
-// there. It implements API and BucketAPI.
+// Regional is an S3 client for one bucket, possibly in another region than the client's.
+// The first answer from the wrong region names the right one; Regional then repeats the
+// request there. It implements API and BucketAPI.
 type Regional struct {
 	client *s3.Client
 	region atomic.Pointer[string] // nil: the client's own
@@ -45,21 +45,22 @@ func (r *Regional) ListObjectsV2(ctx context.Context, in *s3.ListObjectsV2Input,
 	return inRegion(ctx, r, r.client.ListObjectsV2, in, opts)
 }
 
-// inRegion makes a call, and once more where the bucket turns out to be.
+// inRegion makes a call, and repeats it in the bucket's region if the answer names
+// another.
 func inRegion[In, Out any](ctx context.Context, r *Regional,
 	call func(context.Context, In, ...func(*s3.Options)) (Out, error), in In, opts []func(*s3.Options),
 ) (Out, error) {
 	known := r.region.Load()
-	out, err := call(ctx, in, append(opts, at(known))...)
+	out, err := call(ctx, in, append(opts, withRegion(known))...)
 	there := regionOf(err)
 	if there == "" || known != nil && *known == there {
 		return out, err
 	}
 	r.region.Store(&there)
-	return call(ctx, in, append(opts, at(&there))...)
+	return call(ctx, in, append(opts, withRegion(&there))...)
 }
 
-func at(region *string) func(*s3.Options) {
+func withRegion(region *string) func(*s3.Options) {
 	return func(o *s3.Options) {
 		if region != nil {
 			o.Region = *region
@@ -67,7 +68,7 @@ func at(region *string) func(*s3.Options) {
 	}
 }
 
-// regionOf returns the region that an error's answer names, "" if it names none.
+// regionOf returns the region named by the answer in an error, "" if there is none.
 func regionOf(err error) string {
 	var response *awshttp.ResponseError
 	if !errors.As(err, &response) || response.Response == nil {

@@ -43,7 +43,7 @@ func TestBucketInAnotherRegion(t *testing.T) {
 	}
 }
 
-// A region that does not help is not asked for for ever.
+// A region that does not help is not tried for ever.
 func TestRegionThatDoesNotHelp(t *testing.T) {
 	var n atomic.Int32
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

@@ -16,7 +16,7 @@ import (
 // Checksums are asked for by the request itself: a client made without LoadDefaultConfig
 // would not.
 func TestRequestAsksForChecksum(t *testing.T) {
-	if got := request(notified(1)).ChecksumMode; got != types.ChecksumModeEnabled {
+	if got := getInput(notified(1)).ChecksumMode; got != types.ChecksumModeEnabled {
 		t.Errorf("checksum mode is %q", got)
 	}
 }

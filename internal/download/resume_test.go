@@ -201,12 +201,12 @@ func rewrite(change func(*state)) func(f files) error {
 			return err
 		}
 		defer file.Close()
-		s, err := load(file)
+		s, err := readState(file)
 		if err != nil {
 			return err
 		}
 		change(&s)
-		return errors.Join(file.Truncate(0), s.save(file))
+		return errors.Join(file.Truncate(0), s.write(file))
 	}
 }
 

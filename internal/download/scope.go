@@ -10,41 +10,41 @@ import (
 	"imagemanager.internal/internal/awserr"
 )
 
-// Extent says whom a failure concerns.
+// Extent is the range of a failure.
 type Extent int
 
 // The extents.
 const (
-	// Local is what did not come from S3: the disk, the caller's context, no error at
-	// all.
+	// Local is a failure on this side of S3: the disk, the caller's context. It also
+	// stands for no error.
 	Local Extent = iota
 	// OneObject is an answer about this object, or a failure in the middle of its bytes.
 	OneObject
-	// AllObjects is what would have hit any other object as well.
+	// AllObjects is a failure that any other object would have met as well.
 	AllObjects
 )
 
-// Scope reports whom an error of a Downloader or a Bucket concerns, as far as it tells:
+// Scope returns the extent of an error of a Downloader or a Bucket, as far as known:
 //
-//	Local       nil, ErrMissing, ErrToken, an errno of the disk, context.Canceled, the unknown
+//	Local       nil, ErrMissing, ErrToken, an errno of the disk, context.Canceled,
+//	            anything unknown
 //	OneObject   ErrKey, ErrGone, ErrChanged, ErrTooBig, ErrRefused, ErrArchived,
 //	            ErrKMS, ErrDenied, ErrShort, ErrCorrupt, other codes of status 4xx
 //	AllObjects  ErrCredentials, ErrNoBucket, ErrNotS3, ErrStalled, no connection
 //	            (name, route, TLS), no answer in time, 5xx, throttling, another
 //	            region or place, 4xx without a code
 //
-// It is a guess where the two look alike, and the caller should look further:
+// Some errors look alike in both cases, and the caller should check further:
 //
-//   - AllObjects may be over by now, or hit this object alone (an S3 that is ill for one
-//     key). [Bucket.Probe] tells whether the bucket answers: if it does, the failure is
-//     this object's.
-//   - ErrDenied and ErrKMS are about one object unless several different ones have them:
-//     a policy or a key may be for all. Probe does not tell: it needs another right.
-//   - ErrRefused is for good only while Probe succeeds: a bucket that takes no request at
-//     all may answer each of them by the same code.
+//   - AllObjects may have passed in the meantime, or concern this object alone (an S3
+//     failing for one key). If [Bucket.Probe] succeeds, the failure is this object's.
+//   - ErrDenied and ErrKMS concern one object unless several different ones have them: a
+//     policy or a key may apply to all. Probe does not help: it needs another right.
+//   - ErrRefused is final only while Probe succeeds: a bucket refusing every request may
+//     answer each with the same code.
 //
-// The end of the caller's own context by a deadline looks like no answer in time: look at
-// the context first.
+// A deadline of the caller's own context looks like no answer in time: check the context
+// first.
 func Scope(err error) Extent {
 	for _, s := range scopes {
 		if errors.Is(err, s.is) {
@@ -83,8 +83,9 @@ var scopes = []struct {
 	{ErrCorrupt, OneObject},
 }
 
-// ofTheBucket are codes with a status from 400 to 499 that are not about an object.
-var ofTheBucket = []string{
+// bucketCodes are the codes with a status from 400 to 499 about other things than an
+// object.
+var bucketCodes = []string{
 	"AuthorizationHeaderMalformed", // signed for another region
 	"IllegalLocationConstraintException",
 	"InvalidBucketName",
@@ -92,11 +93,11 @@ var ofTheBucket = []string{
 	"RequestTimeout",
 }
 
-// scope is that of an answer which has no sentinel.
+// scope is the extent of an answer without a sentinel.
 func (a *answerError) scope() Extent {
 	wrong := a.status >= http.StatusBadRequest && a.status < http.StatusInternalServerError
 	busy := awserr.IsThrottling(a.code) || a.status == http.StatusTooManyRequests
-	if busy || !wrong || !a.named() || slices.Contains(ofTheBucket, a.code) {
+	if busy || !wrong || !a.hasCode() || slices.Contains(bucketCodes, a.code) {
 		return AllObjects
 	}
 	return OneObject

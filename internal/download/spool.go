@@ -13,36 +13,36 @@ import (
 )
 
 const (
-	// chunk is the size of the one buffer that a connection has in memory.
-	chunk = 256 << 10
+	// bufferSize is the size of a connection's only buffer in memory, in bytes.
+	bufferSize = 256 << 10
 	// keepSize asks fallocate(2) for blocks without a change of the file's length:
 	// FALLOC_FL_KEEP_SIZE in linux/falloc.h.
 	keepSize = 0x1
 )
 
-// body is an object's bytes on their way in.
+// body is the body of an answer, while it is read.
 type body struct {
 	r          io.Reader
-	dog        *watchdog
+	watchdog   *watchdog
 	total      int64 // expected; 0 if not known
 	limit      int64
 	onProgress func(done, total int64)
-	unchecked  bool // nobody compares a checksum of these bytes as they come
+	unchecked  bool // nobody compares a checksum of these bytes while they are read
 }
 
-// spool writes the body to a new file at path and returns it when its bytes are those
-// wanted and on disk.
+// spool writes the body to a new file at path. It returns the file when its checksum is
+// right and its bytes are on disk.
 func spool(ctx context.Context, path string, b body, want checksum) (Blob, error) {
-	if err := discard(path); err != nil {
+	if err := removeTemp(path); err != nil {
 		return Blob{}, err
 	}
-	// O_EXCL: whatever is put in our way, a link included, is an error and not followed.
+	// O_EXCL: an existing file, or a link put in our way, is an error.
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return Blob{}, err
 	}
 	defer f.Close()
-	if err := reserve(f, b.total); err != nil {
+	if err := preallocate(f, b.total); err != nil {
 		return Blob{}, err
 	}
 	sum := sha256.New()
@@ -56,7 +56,7 @@ func spool(ctx context.Context, path string, b body, want checksum) (Blob, error
 	if err := f.Sync(); err != nil {
 		return Blob{}, err
 	}
-	blob, err := describe(f)
+	blob, err := statBlob(f)
 	if err != nil {
 		return Blob{}, err
 	}
@@ -64,9 +64,9 @@ func spool(ctx context.Context, path string, b body, want checksum) (Blob, error
 	return blob, f.Close()
 }
 
-// reserve takes the blocks before the first byte comes, so that a full disk is known at
-// once and not after gigabytes. A file system that cannot do so is left alone.
-func reserve(f *os.File, size int64) error {
+// preallocate allocates the blocks before the first byte comes, so a full disk fails at
+// once and not after gigabytes. It does nothing if the file system does not support it.
+func preallocate(f *os.File, size int64) error {
 	if size <= 0 {
 		return nil
 	}
@@ -80,14 +80,13 @@ func reserve(f *os.File, size int64) error {
 	return &os.PathError{Op: "fallocate", Path: f.Name(), Err: err}
 }
 
-// copyTo writes the body. The count is kept here, not taken from a header: a header is a
-// promise.
+// copyTo writes the body to w. It counts the bytes itself: a header is only a promise.
 func (b body) copyTo(ctx context.Context, w io.Writer) error {
-	buf, done := make([]byte, chunk), int64(0)
+	buf, done := make([]byte, bufferSize), int64(0)
 	for {
-		b.dog.listen()
+		b.watchdog.arm()
 		n, err := b.r.Read(buf)
-		b.dog.pause()
+		b.watchdog.disarm()
 		done += int64(n)
 		switch {
 		case b.total > 0 && done > b.total:
@@ -102,16 +101,16 @@ func (b body) copyTo(ctx context.Context, w io.Writer) error {
 			b.onProgress(done, b.total)
 		}
 		if err != nil {
-			return b.ended(ctx, done, err)
+			return b.endError(ctx, done, err)
 		}
 	}
 }
 
-// ended judges how the body ended after done bytes. When all that was promised has come
-// and the reader still complains, the one thing left to complain about is the checksum,
-// which the SDK compares at the end. Where it compares none, it is the end of the
-// connection: no matter.
-func (b body) ended(ctx context.Context, done int64, err error) error {
+// endError returns the error for the end of a body after done bytes. If all promised
+// bytes have come and the reader still fails, the reason is the checksum: the SDK
+// compares it at the end. If it compares none, the reason is the end of the connection,
+// and no error.
+func (b body) endError(ctx context.Context, done int64, err error) error {
 	all := b.total > 0 && done == b.total
 	switch {
 	case errors.Is(err, io.EOF) && (all || b.total == 0), all && b.unchecked:
@@ -126,9 +125,9 @@ func (b body) ended(ctx context.Context, done int64, err error) error {
 	return err
 }
 
-// describe reads what identifies a file that has not been touched since. Neither rename
-// nor reading changes it.
-func describe(f *os.File) (Blob, error) {
+// statBlob returns a blob with the identifying metadata of an untouched file. Neither
+// rename nor reading changes them.
+func statBlob(f *os.File) (Blob, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return Blob{}, err

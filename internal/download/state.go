@@ -15,34 +15,34 @@ import (
 )
 
 const (
-	// stateSuffix marks the file beside a temporary one that says how much of it counts.
+	// stateSuffix marks the state file beside a temporary one.
 	stateSuffix = ".state"
-	// maxState is more than a state file ever has, in bytes: keys and ETags are bounded.
+	// maxState is larger than any state file, in bytes: keys and ETags are bounded.
 	maxState = 16 << 10
-	// tailBytes is how much before the offset is read again before a prefix counts.
+	// tailBytes is how much before the offset is compared before a prefix is trusted.
 	tailBytes = 64 << 10
 )
 
-// errState says that a state file, or the temporary file that it describes, is not to be
-// used. It is no reason to fail: the download begins again.
+// errState is returned for an unusable state file or temporary file. It does not fail the
+// download: the download begins at 0.
 var errState = errors.New("cannot resume")
 
-// state is a download's progress: the first Offset bytes of the temporary file are on
-// disk and have this hash. It is trusted only for the very object and the very file, and
-// only if the file is that long and ends, at the offset, as it did.
+// state is a download's saved progress: the first Offset bytes of the temporary file are
+// on disk and have this hash. It is trusted only for the same object and the same file,
+// and only if the bytes before the offset are unchanged.
 type state struct {
 	Object identity
 	Inode  uint64
 	Offset int64
 	Tail   string // SHA-256 of the last bytes before the offset, in hex
-	SHA256 []byte // the hash's own state
-	Other  []byte // that of S3's checksum, where it is another
+	SHA256 []byte // the marshalled hash
+	Other  []byte // the same for partial.other
 }
 
-// save writes the state over the one before, by one write(2): a killed process leaves the
-// old or the new one. After a power cut it may be torn, which its first line, the SHA-256
-// of the second, gives away.
-func (s state) save(f *os.File) error {
+// write overwrites the old state by one write(2): a killed process leaves the old or the
+// new one. A power cut may leave a torn one; its first line, the SHA-256 of the second,
+// then does not match.
+func (s state) write(f *os.File) error {
 	text, err := json.Marshal(s)
 	if err != nil {
 		return err
@@ -51,8 +51,8 @@ func (s state) save(f *os.File) error {
 	return err
 }
 
-// load reads a state file.
-func load(f *os.File) (state, error) {
+// readState reads a state file.
+func readState(f *os.File) (state, error) {
 	var s state
 	text, err := io.ReadAll(io.NewSectionReader(f, 0, maxState))
 	if err != nil {
@@ -66,17 +66,17 @@ func load(f *os.File) (state, error) {
 	return s, json.Unmarshal(text, &s)
 }
 
-// describes tells whether the state is that of the object in the file.
-func (s state) describes(id identity, f *os.File) error {
+// checkMatches checks that the state belongs to the object and the file.
+func (s state) checkMatches(id identity, f *os.File) error {
 	info, err := f.Stat()
 	if err != nil {
 		return err
 	}
 	switch {
 	case s.Object != id:
-		return fmt.Errorf("%w: it is of another object", errState)
+		return fmt.Errorf("%w: it belongs to another object", errState)
 	case s.Inode != inode(info):
-		return fmt.Errorf("%w: it is of another file", errState)
+		return fmt.Errorf("%w: it belongs to another file", errState)
 	case s.Offset <= 0 || s.Offset > id.Size || info.Size() < s.Offset || info.Size() > id.Size:
 		return fmt.Errorf("%w: offset %d in a file of %d bytes", errState, s.Offset, info.Size())
 	}
@@ -87,7 +87,7 @@ func (s state) describes(id identity, f *os.File) error {
 	return err
 }
 
-// tailOf is the SHA-256 of the bytes right before the offset.
+// tailOf returns the SHA-256 of the bytes right before the offset, in hex.
 func tailOf(f *os.File, offset int64) (string, error) {
 	from := max(0, offset-tailBytes)
 	text := make([]byte, offset-from)
@@ -102,8 +102,8 @@ func sumHex(text []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// freeze is a hash's state; that of no hash is nil.
-func freeze(h hash.Hash) ([]byte, error) {
+// marshalHash returns the state of a hash, nil for nil.
+func marshalHash(h hash.Hash) ([]byte, error) {
 	if h == nil {
 		return nil, nil
 	}
@@ -114,8 +114,8 @@ func freeze(h hash.Hash) ([]byte, error) {
 	return m.MarshalBinary()
 }
 
-// thaw brings a hash back to its state.
-func thaw(h hash.Hash, text []byte) error {
+// unmarshalHash restores the state of a hash.
+func unmarshalHash(h hash.Hash, text []byte) error {
 	if h == nil {
 		return nil
 	}
@@ -126,7 +126,7 @@ func thaw(h hash.Hash, text []byte) error {
 	return m.UnmarshalBinary(text)
 }
 
-// open opens a file of ours, never what a link leads to.
-func open(path string, flags int) (*os.File, error) {
+// openNoFollow opens a file, but never through a link.
+func openNoFollow(path string, flags int) (*os.File, error) {
 	return os.OpenFile(path, flags|syscall.O_NOFOLLOW, 0o600)
 }

@@ -157,7 +157,7 @@ func TestEndlessBody(t *testing.T) {
 	if _, err := d.Fetch(t.Context(), "1.tar", Object{}, nil); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("%v, want ErrCorrupt", err)
 	}
-	if sent > chunk {
+	if sent > bufferSize {
 		t.Errorf("took %d bytes of a promise of 10", sent)
 	}
 	wantFiles(t, d)

@@ -11,67 +11,68 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
-// errNoRanges says that this S3 does not answer a range with the range: the whole object
-// is asked for instead.
+// errNoRanges is returned when this S3 does not answer a range with that range. Then the
+// whole object is requested instead.
 var errNoRanges = errors.New("ranges are not honoured")
 
 // span is a part of the object, from start up to but without end.
 type span struct{ start, end int64 }
 
-// ended is a span that a worker has done with.
-type ended struct {
+// finishedSpan is a worker's report on a span.
+type finishedSpan struct {
 	span
 	err error
 }
 
-// saved is an offset up to which the follower has brought the file.
-type saved struct {
+// savedOffset is the follower's report: the file is hashed and on disk up to the offset.
+type savedOffset struct {
 	offset int64
 	err    error
 }
 
 // window fetches an object by ranges, several at once, into one file. Workers write the
-// parts where they belong, in whatever order they come; a follower hashes the file in
-// order behind them and saves the progress. No part is begun more than a window's length
-// beyond the saved progress: that is what a killed download asks for again, at most.
+// parts to their places, in any order. A follower hashes the file in order behind them
+// and saves the progress. No part is begun more than a window's length beyond the saved
+// progress: a killed download requests at most that much again.
 type window struct {
-	d      *Downloader
-	dog    *watchdog
-	part   *partial
-	size   int64 // of a part
-	length int64 // of the window
-	conns  int
+	d        *Downloader
+	watchdog *watchdog
+	part     *partial
+	size     int64 // of a part
+	length   int64 // of the window
+	conns    int
 
-	mu   sync.Mutex
-	here map[int64]int64 // by the start of a span, how many of its bytes are in the file
+	mu      sync.Mutex
+	written map[int64]int64 // by the start of a span: how many of its bytes are in the file
 }
 
-// fill fetches what is missing and returns when the whole file is hashed and on disk.
-func (w *window) fill(ctx context.Context, onProgress func(done, total int64)) error {
+// fetchAll fetches the missing parts and returns when the whole file is hashed and on
+// disk.
+func (w *window) fetchAll(ctx context.Context, onProgress func(done, total int64)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var all sync.WaitGroup
-	c := channels{make(chan span), make(chan ended), make(chan int64), make(chan saved)}
+	c := channels{make(chan span), make(chan finishedSpan), make(chan int64), make(chan savedOffset)}
 	for range w.conns {
-		all.Go(func() { w.work(ctx, c) })
+		all.Go(func() { w.fetchSpans(ctx, c) })
 	}
 	all.Go(func() { w.follow(ctx, c) })
-	err := w.steer(ctx, c, w.part.offset, onProgress)
+	err := w.coordinate(ctx, c, onProgress)
 	cancel()
 	close(c.todo)
 	close(c.frontier)
-	all.Wait() // the follower ends what it is at: progress saved is progress kept
+	all.Wait() // the follower completes its step: saved progress is kept
 	if err != nil && resumable(err) {
-		err = errors.Join(err, w.keep())
+		err = errors.Join(err, w.saveContiguous())
 	}
 	return err
 }
 
-// keep brings the file on as far as its bytes go without a gap, parts that are not
-// complete included: where no attempt has the time for a whole part, the next one begins
-// in its middle.
-func (w *window) keep() error {
+// saveContiguous advances the file over all bytes without a gap, incomplete parts
+// included. If no attempt has the time for a whole part, the next one then begins in the
+// middle of it.
+func (w *window) saveContiguous() error {
 	to := w.part.offset
-	for n := w.here[to]; n > 0; n = w.here[to] {
+	for n := w.written[to]; n > 0; n = w.written[to] {
 		to += n
 	}
 	if to == w.part.offset {
@@ -80,130 +81,165 @@ func (w *window) keep() error {
 	return w.part.advance(to)
 }
 
-// channels connect those who fill a file. All are unbuffered.
+// channels connect the goroutines of a window. All are unbuffered.
 type channels struct {
-	todo     chan span  // to the workers
-	ended    chan ended // from the workers
-	frontier chan int64 // to the follower: every byte before it is in the file
-	saved    chan saved // from the follower
+	todo     chan span         // to the workers
+	finished chan finishedSpan // from the workers
+	frontier chan int64        // to the follower: every byte before it is in the file
+	saved    chan savedOffset  // from the follower
 }
 
-// steer hands out spans and tells the follower how far it may go, until all is saved or
-// something fails.
-func (w *window) steer(ctx context.Context, c channels, offset int64, onProgress func(done, total int64)) error {
-	total := w.part.object.Size
-	next, front, told, safe, done := offset, offset, offset, offset, offset
-	beyond := map[int64]int64{} // finished spans that the frontier has not reached, by their start
-	for safe < total {
-		todo, s := c.todo, span{next, min(next+w.size, total)}
-		if s.start == total || s.end > safe+w.length {
-			todo = nil
+// progress has the offsets of a download by parts:
+// durable <= announced <= contiguous <= next <= total.
+type progress struct {
+	part, length, total int64 // of a part, of the window, of the object
+
+	next       int64 // start of the next span for a worker
+	contiguous int64 // every byte before it is in the file
+	announced  int64 // the last offset sent to the follower
+	durable    int64 // every byte before it is hashed and on disk
+
+	fetched int64           // bytes, wherever they are
+	ahead   map[int64]int64 // finished spans beyond contiguous: their ends by their starts
+}
+
+func newProgress(w *window) *progress {
+	at := w.part.offset
+	return &progress{
+		part: w.size, length: w.length, total: w.part.object.Size,
+		next: at, contiguous: at, announced: at, durable: at, fetched: at,
+		ahead: map[int64]int64{},
+	}
+}
+
+// nextSpan returns the next span for a worker. ok is false if all are handed out, or if
+// the span would reach beyond the window.
+func (p *progress) nextSpan() (s span, ok bool) {
+	s = span{p.next, min(p.next+p.part, p.total)}
+	return s, s.start < p.total && s.end <= p.durable+p.length
+}
+
+// finish records a fetched span and moves contiguous over all spans that now adjoin.
+func (p *progress) finish(s span) {
+	p.fetched += s.end - s.start
+	p.ahead[s.start] = s.end
+	for end, ok := p.ahead[p.contiguous]; ok; end, ok = p.ahead[p.contiguous] {
+		delete(p.ahead, p.contiguous)
+		p.contiguous = end
+	}
+}
+
+// coordinate hands out spans and tells the follower how far it may go, until everything
+// is durable or something fails.
+func (w *window) coordinate(ctx context.Context, c channels, onProgress func(done, total int64)) error {
+	p := newProgress(w)
+	for p.durable < p.total {
+		todo, frontier := c.todo, c.frontier
+		s, ok := p.nextSpan()
+		if !ok {
+			todo = nil // a nil channel is never ready: the select skips it
 		}
-		frontier := c.frontier
-		if front == told {
+		if p.announced == p.contiguous {
 			frontier = nil
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case todo <- s:
-			next = s.end
-		case frontier <- front:
-			told = front
+			p.next = s.end
+		case frontier <- p.contiguous:
+			p.announced = p.contiguous
 		case f := <-c.saved:
 			if f.err != nil {
 				return f.err
 			}
-			safe = f.offset
-		case e := <-c.ended:
-			if e.err != nil {
-				return e.err
+			p.durable = f.offset
+		case f := <-c.finished:
+			if f.err != nil {
+				return f.err
 			}
-			beyond[e.start] = e.end
-			for end, ok := beyond[front]; ok; end, ok = beyond[front] {
-				delete(beyond, front)
-				front = end
-			}
-			if done += e.end - e.start; onProgress != nil {
-				onProgress(done, total)
+			p.finish(f.span)
+			if onProgress != nil {
+				onProgress(p.fetched, p.total)
 			}
 		}
 	}
 	return nil
 }
 
-// work fetches spans until there are no more.
-func (w *window) work(ctx context.Context, c channels) {
+// fetchSpans fetches spans until there are no more.
+func (w *window) fetchSpans(ctx context.Context, c channels) {
 	for s := range c.todo {
-		err := w.get(ctx, s)
+		err := w.fetchSpan(ctx, s)
 		select {
-		case c.ended <- ended{s, err}:
+		case c.finished <- finishedSpan{s, err}:
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// follow brings the file on, up to every frontier it is told. While it hashes and waits
-// for the disk, the frontier moves: the next step is as long as the last one took, so a
-// slow disk is asked to synchronise seldom.
+// follow advances the file to every frontier it receives. While it hashes and waits for
+// the disk, the frontier moves on: the next step is as long as the last one took, so a
+// slow disk is seldom asked to synchronise.
 func (w *window) follow(ctx context.Context, c channels) {
 	for to := range c.frontier {
 		err := w.part.advance(to)
 		select {
-		case c.saved <- saved{to, err}:
+		case c.saved <- savedOffset{to, err}:
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// get fetches one span. Where its connection breaks, only the rest is asked for again.
-func (w *window) get(ctx context.Context, s span) error {
+// fetchSpan fetches one span. If the connection breaks, it requests only the rest again.
+func (w *window) fetchSpan(ctx context.Context, s span) error {
 	rest := s
 	for try := 1; ; try++ {
-		err := w.ask(ctx, rest, func(n int) {
+		err := w.requestSpan(ctx, rest, func(n int) {
 			rest.start += int64(n)
-			w.note(s.start, rest.start-s.start)
+			w.recordWritten(s.start, rest.start-s.start)
 		})
-		if try == partTries || !w.d.again(ctx, try, err) {
+		if try == partTries || !w.d.pauseForRetry(ctx, try, err) {
 			return err
 		}
 	}
 }
 
-// note says that so many bytes of the span that begins there are in the file.
-func (w *window) note(start, n int64) {
+// recordWritten records that the first n bytes of the span at start are in the file.
+func (w *window) recordWritten(start, n int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.here[start] = n
+	w.written[start] = n
 }
 
-// ask makes one request for a span, and says of each piece of it that it is in the file.
-func (w *window) ask(ctx context.Context, s span, wrote func(n int)) error {
+// requestSpan makes one request for a span. It calls onWrite for each piece written to
+// the file.
+func (w *window) requestSpan(ctx context.Context, s span, onWrite func(n int)) error {
 	id := w.part.object
-	in := request(id.object())
+	in := getInput(id.object())
 	in.Range = aws.String(fmt.Sprintf("bytes=%d-%d", s.start, s.end-1))
-	// S3 has no checksum of an arbitrary range. One that comes nevertheless is that of
-	// the object, and not of the range.
+	// S3 has no checksum of an arbitrary range. If one comes nevertheless, it is the
+	// object's.
 	in.ChecksumMode = ""
-	w.dog.listen()
+	w.watchdog.arm()
 	out, err := w.d.api.GetObject(ctx, in,
 		func(o *s3.Options) { o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired })
-	w.dog.pause()
+	w.watchdog.disarm()
 	if err != nil {
 		return translate(err)
 	}
 	defer out.Body.Close()
-	if err := admitRange(out, s, id); err != nil {
+	if err := checkRangeAnswer(out, s, id); err != nil {
 		return err
 	}
-	b := body{r: out.Body, dog: w.dog, total: s.end - s.start, limit: s.end - s.start, unchecked: true}
-	return b.copyTo(ctx, noting{io.NewOffsetWriter(w.part.file, s.start), wrote})
+	b := body{r: out.Body, watchdog: w.watchdog, total: s.end - s.start, limit: s.end - s.start, unchecked: true}
+	return b.copyTo(ctx, countingWriter{io.NewOffsetWriter(w.part.file, s.start), onWrite})
 }
 
-// admitRange judges the headers of the answer to a range.
-func admitRange(out *s3.GetObjectOutput, s span, id identity) error {
+// checkRangeAnswer checks the headers of the answer to a range.
+func checkRangeAnswer(out *s3.GetObjectOutput, s span, id identity) error {
 	from := sourceOf(out.ResultMetadata, out.ETag, out.ContentType)
 	got, want := aws.ToString(out.ContentRange), fmt.Sprintf("bytes %d-%d/%d", s.start, s.end-1, id.Size)
 	switch {
@@ -218,14 +254,14 @@ func admitRange(out *s3.GetObjectOutput, s span, id identity) error {
 	return nil
 }
 
-// noting is a writer that tells how much it wrote.
-type noting struct {
+// countingWriter reports how much it wrote.
+type countingWriter struct {
 	io.Writer
-	wrote func(n int)
+	onWrite func(n int)
 }
 
-func (w noting) Write(p []byte) (int, error) {
+func (w countingWriter) Write(p []byte) (int, error) {
 	n, err := w.Writer.Write(p)
-	w.wrote(n)
+	w.onWrite(n)
 	return n, err
 }

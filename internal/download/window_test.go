@@ -334,7 +334,7 @@ func TestPartsChecksumWithoutType(t *testing.T) {
 
 // The check value of CRC-64/NVME in the catalogue of parametrised CRC algorithms.
 func TestNVME(t *testing.T) {
-	h := checksum{Algorithm: "CRC64NVME"}.hasher()
+	h := checksum{Algorithm: "CRC64NVME"}.newHash()
 	_, _ = io.WriteString(h, "123456789")
 	if got := fmt.Sprintf("%x", h.Sum(nil)); got != "ae8b14860a799888" {
 		t.Errorf("CRC-64/NVME of 123456789 is %s", got)
@@ -467,10 +467,10 @@ func TestFollowerFails(t *testing.T) {
 	}
 	defer p.close()
 	p.state.Close()
-	ctx, dog, stop := watch(t.Context(), time.Minute)
+	ctx, wd, stop := watchStall(t.Context(), time.Minute)
 	defer stop()
-	w := window{d: d, dog: dog, part: p, size: part, length: wide, conns: conns, here: map[int64]int64{}}
-	if err := w.fill(ctx, nil); !errors.Is(err, os.ErrClosed) {
+	w := window{d: d, watchdog: wd, part: p, size: part, length: wide, conns: conns, written: map[int64]int64{}}
+	if err := w.fetchAll(ctx, nil); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("%v, want that the state file is closed", err)
 	}
 }

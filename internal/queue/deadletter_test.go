@@ -93,7 +93,8 @@ func TestDeadLetterNot(t *testing.T) {
 		pass(time.Minute)
 		if err := c.DeadLetter(t.Context(), m, "r", 1); !errors.Is(err, ErrLeaseLost) || len(f.sends) != 0 ||
 			f.count("delete") != 0 {
-			t.Errorf("%v, %d copies, %d deletes; want ErrLeaseLost and nothing done", err, len(f.sends), f.count("delete"))
+			t.Errorf("%v, %d copies, %d deletes; want ErrLeaseLost and nothing done",
+				err, len(f.sends), f.count("delete"))
 		}
 	})
 }
