@@ -185,7 +185,12 @@ func TestDoubt(t *testing.T) {
 		for i, c := range []struct {
 			err  error
 			want store.State
-		}{{err, store.StatePending}, {download.ErrCorrupt, store.StatePending}, {err, store.StatePending}, {err, said}} {
+		}{
+			{err, store.StatePending},
+			{download.ErrCorrupt, store.StatePending},
+			{err, store.StatePending},
+			{err, said},
+		} {
 			if img := fail(t, p, 1, c.err); img.State != c.want {
 				t.Errorf("%s, look %d: %s, want %s", said, i+1, img.State, c.want)
 			}
@@ -198,13 +203,14 @@ func TestDoubt(t *testing.T) {
 func TestForeignUntilProved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPipeline(t)
+		held := func() int { return len(p.messages.permits) }
 		o := queue.Object{Bucket: "other", Key: "images/x.tar"}
 		all, first := p.health.noteForeign(o)
 		if !all || p.Ready() == nil {
 			t.Fatal("the first foreign message is taken for what it is")
 		}
 		for range 30 {
-			if !p.health.awaitTrial(t.Context(), func() int { return len(p.messages.permits) }) {
+			if !p.health.awaitTrial(t.Context(), held) {
 				t.Fatal("messages are not taken one by one")
 			}
 			p.health.noteForeign(o)
@@ -213,7 +219,8 @@ func TestForeignUntilProved(t *testing.T) {
 			t.Errorf("the last is away for %s", away)
 		}
 		p.health.noteOurs()
-		if all, _ := p.health.noteForeign(o); all || p.Ready() != nil || p.health.awaitTrial(t.Context(), func() int { return len(p.messages.permits) }) {
+		all, _ = p.health.noteForeign(o)
+		if all || p.Ready() != nil || p.health.awaitTrial(t.Context(), held) {
 			t.Error("one was ours, and foreign ones are held up still", p.Ready())
 		}
 	})

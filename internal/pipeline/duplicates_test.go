@@ -91,7 +91,7 @@ func TestDuplicatePath(t *testing.T) {
 		return m.HeapAlloc
 	}
 	var before, after uint64
-	q := &sameAgain{body: `{"Records":[{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":"b"},"object":{"key":"images/0.tar","eTag":"e"}}}]}`}
+	q := &sameAgain{body: `{"Records":[` + fmt.Sprintf(s3Record, "images/0.tar") + `]}`}
 	q.at = map[int]func(){n / 10: func() { before = heap() }, n: func() { after = heap(); stop() }}
 	p.messages.queue = queue.New(q, queue.Config{URL: "http://127.0.0.1/q", Wait: time.Second})
 	began := time.Now()

@@ -203,6 +203,13 @@ func (h *health) queueCallFailed(operation string, err error) {
 	}
 }
 
+// messageCapped logs a message held for nearly as long as SQS allows. It cannot be
+// extended any further. If its images take longer, their attempts are rolled back.
+func (h *health) messageCapped(id string, end time.Time) {
+	h.log.Warn().Str("message_id", id).Time("until", end).
+		Msg("message held for nearly 12 hours, the limit of SQS: it is lost when they are over, and received again")
+}
+
 // checkSettling returns why no message can be held or settled, and what to do; nil if
 // they can.
 func (h *health) checkSettling() error {

@@ -29,6 +29,7 @@ type Metrics struct {
 	kept      kept
 
 	callFailed func(operation string, err error) // set by New, before the queue is called
+	capped     func(id string, end time.Time)    // so is this
 }
 
 // NewMetrics registers the pipeline's metrics.
@@ -99,6 +100,7 @@ func (m *Metrics) pool(s devmapper.Status) {
 func (m *Metrics) Queue() queue.Observer {
 	return queue.Observer{
 		Extended: func(_ string, margin time.Duration) { m.margin.Observe(margin.Seconds()) },
+		Capped:   func(id string, end time.Time) { m.capped(id, end) },
 		Failed: func(operation string, entries int, err error) {
 			m.settle.WithLabelValues(operation).Add(float64(entries))
 			m.callFailed(operation, err)

@@ -1,12 +1,16 @@
 package pipeline
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/rs/zerolog"
 
 	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/download"
@@ -44,5 +48,17 @@ func TestCountersBeforeTheyCount(t *testing.T) {
 	}
 	if after := testutil.CollectAndCount(m.failures) + testutil.CollectAndCount(m.attacks); after != before {
 		t.Errorf("%d series, %d of them only once they counted", after, after-before)
+	}
+}
+
+// The log says when a message cannot be held any longer: its images may take too long.
+func TestCappedMessageIsLogged(t *testing.T) {
+	var log bytes.Buffer
+	p := newLoggingPipeline(t, zerolog.New(&log))
+	p.metrics.Queue().Capped("m1", time.Date(2026, 11, 1, 10, 0, 0, 0, time.UTC))
+	for _, want := range []string{"12 hours", `"message_id":"m1"`, "2026-11-01T10:00:00Z"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("%s is missing in %s", want, log.String())
+		}
 	}
 }

@@ -20,6 +20,10 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
+// s3Record is one record of a notification, for a key.
+const s3Record = `{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put",` +
+	`"s3":{"bucket":{"name":"b"},"object":{"key":"%s","eTag":"e"}}}`
+
 // roughQueue hands out messages of every kind, fails in every way, and counts what is
 // held. It stops handing out after some.
 type roughQueue struct {
@@ -117,18 +121,17 @@ func conserved(t *testing.T, seed uint64) {
 	p := newPipeline(t)
 	p.health.capacity = func() error { return nil }
 	ctx, stop := context.WithCancel(t.Context())
-	record := `{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":"b"},"object":{"key":"%s","eTag":"e"}}}`
 	q := &roughQueue{
 		t: t, cap: cap(p.messages.permits), total: 200, done: stop, r: rand.New(rand.NewPCG(seed, 2)),
 		held: map[string]bool{},
 	}
 	q.bodies = []string{
 		"{", `{"Records":[]}`, `{"Event":"s3:TestEvent","Bucket":"b"}`,
-		`{"Records":[` + fmt.Sprintf(record, "other/x.tar") + `]}`,
+		`{"Records":[` + fmt.Sprintf(s3Record, "other/x.tar") + `]}`,
 	}
 	for i := range 12 {
-		one := fmt.Sprintf(record, fmt.Sprintf("images/%d.tar", i))
-		q.bodies = append(q.bodies, `{"Records":[`+one+`]}`, `{"Records":[`+one+`,`+fmt.Sprintf(record, "images/x.tar")+
+		one := fmt.Sprintf(s3Record, fmt.Sprintf("images/%d.tar", i))
+		q.bodies = append(q.bodies, `{"Records":[`+one+`]}`, `{"Records":[`+one+`,`+fmt.Sprintf(s3Record, "images/x.tar")+
 			`]}`)
 	}
 	p.messages.queue = queue.New(q, queue.Config{URL: "http://127.0.0.1/q", Wait: time.Second})
@@ -149,7 +152,8 @@ func conserved(t *testing.T, seed uint64) {
 		t.Fatal(err)
 	}
 	if len(p.messages.permits) != 0 || len(p.jobs.byImage) != 0 || len(q.held) != 0 {
-		t.Errorf("seed %d: %d permits, %d jobs, %d messages left", seed, len(p.messages.permits), len(p.jobs.byImage), len(q.held))
+		t.Errorf("seed %d: %d permits, %d jobs, %d messages left",
+			seed, len(p.messages.permits), len(p.jobs.byImage), len(q.held))
 	}
 }
 

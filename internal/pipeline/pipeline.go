@@ -132,7 +132,7 @@ func New(cfg Config, d Deps) (*Pipeline, error) {
 	}
 	p.table = p.stages()
 	p.health.onRecovery = func() { p.jobs.hasten(p.health.breaker.suspects) }
-	p.metrics.callFailed = p.health.queueCallFailed
+	p.metrics.callFailed, p.metrics.capped = p.health.queueCallFailed, p.health.messageCapped
 	p.reconciler = d.Reconciler(jobsOfPipeline{p})
 	return p, nil
 }

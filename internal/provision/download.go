@@ -19,7 +19,8 @@ func (h *Host) Download(ctx context.Context, t *Task) error {
 	if err := download.ValidateKey(o.Key, h.cfg.Prefix); err != nil {
 		return err
 	}
-	release, err := h.space.reserve(ctx, need{dir: h.cfg.StateDir, disk: missingBytes(h.archives.Path(ArchiveName(t.Image.ID))+".part", t.Image.Size)})
+	missing := missingBytes(h.archives.Path(ArchiveName(t.Image.ID))+".part", t.Image.Size)
+	release, err := h.space.reserve(ctx, need{dir: h.cfg.StateDir, disk: missing})
 	if err != nil {
 		return err
 	}

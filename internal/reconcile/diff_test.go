@@ -15,41 +15,99 @@ func TestDecide(t *testing.T) {
 		thins:  map[devmapper.ID]bool{1: true, 2: true, 3: true},
 		active: map[devmapper.ID]bool{2: true, 3: false},
 	}
+	image, snapshot := store.DeviceKindImage, store.DeviceKindSnapshot
 	for _, c := range []struct {
-		name  string
-		state store.State
-		stage store.Stage
-		id    int64
-		kind  store.DeviceKind
-		of    store.DeviceState
-		want  ActionKind
+		name     string
+		state    store.State
+		stage    store.Stage
+		id       int64
+		kind     store.DeviceKind
+		deviceIs store.DeviceState
+		want     ActionKind
 	}{
-		{"an image's device", store.StateActive, "", 1, store.DeviceKindImage, store.DeviceReady, ""},
-		{"it is active", store.StateActive, "", 2, store.DeviceKindImage, store.DeviceReady, Deactivate},
-		{"it is lost", store.StateActive, "", 4, store.DeviceKindImage, store.DeviceReady, MakeAgain},
-		{"it was not sealed", store.StatePending, store.StageUnpack, 1, store.DeviceKindImage, store.DeviceFilled, RollBack},
-		{"it was sealed", store.StatePending, store.StageUnpack, 1, store.DeviceKindImage, store.DeviceSealed, RollForward},
-		{"it was sealed and is lost", store.StatePending, store.StageUnpack, 4, store.DeviceKindImage, store.DeviceSealed, RollBack},
-		{"the archive is fetched again", store.StatePending, store.StageDownload, 1, store.DeviceKindImage, store.DeviceSealed, ""},
-		{"another was sealed", store.StatePending, store.StageUnpack, 3, store.DeviceKindImage, store.DeviceSealed, RollBack},
-		{"its image was given up", store.StateDead, "", 1, store.DeviceKindImage, store.DeviceReady, RollBack},
-		{"its image was removed", store.StateRemoved, "", 1, store.DeviceKindImage, store.DeviceReady, RollBack},
-		{"a snapshot", store.StateActive, "", 2, store.DeviceKindSnapshot, store.DeviceReady, ""},
-		{"it is not active", store.StateActive, "", 1, store.DeviceKindSnapshot, store.DeviceReady, Reactivate},
-		{"it is half-created", store.StateActive, "", 3, store.DeviceKindSnapshot, store.DeviceReady, Reactivate},
-		{"it is lost", store.StateActive, "", 4, store.DeviceKindSnapshot, store.DeviceReady, MakeAgain},
-		{"it was not handed out", store.StateDead, "", 2, store.DeviceKindSnapshot, store.DeviceCreated, RollBack},
-		{"it was, and its image was given up", store.StateDead, "", 2, store.DeviceKindSnapshot, store.DeviceReady, ""},
-		{"it was, and its image was refused", store.StateViolation, "", 1, store.DeviceKindSnapshot, store.DeviceReady, Reactivate},
-		{"an operator removes it", store.StateActive, "", 2, store.DeviceKindSnapshot, store.DeviceDeleting, RollBack},
-		{"an operator removes its image", store.StateRemoved, "", 2, store.DeviceKindSnapshot, store.DeviceReady, RollBack},
+		{
+			name: "an image's device", state: store.StateActive,
+			id: 1, kind: image, deviceIs: store.DeviceReady,
+		},
+		{
+			name: "it is active", state: store.StateActive,
+			id: 2, kind: image, deviceIs: store.DeviceReady, want: Deactivate,
+		},
+		{
+			name: "it is lost", state: store.StateActive,
+			id: 4, kind: image, deviceIs: store.DeviceReady, want: MakeAgain,
+		},
+		{
+			name: "it was not sealed", state: store.StatePending, stage: store.StageUnpack,
+			id: 1, kind: image, deviceIs: store.DeviceFilled, want: RollBack,
+		},
+		{
+			name: "it was sealed", state: store.StatePending, stage: store.StageUnpack,
+			id: 1, kind: image, deviceIs: store.DeviceSealed, want: RollForward,
+		},
+		{
+			name: "it was sealed and is lost", state: store.StatePending, stage: store.StageUnpack,
+			id: 4, kind: image, deviceIs: store.DeviceSealed, want: RollBack,
+		},
+		{
+			name: "the archive is fetched again", state: store.StatePending, stage: store.StageDownload,
+			id: 1, kind: image, deviceIs: store.DeviceSealed,
+		},
+		{
+			name: "another was sealed", state: store.StatePending, stage: store.StageUnpack,
+			id: 3, kind: image, deviceIs: store.DeviceSealed, want: RollBack,
+		},
+		{
+			name: "its image was given up", state: store.StateDead,
+			id: 1, kind: image, deviceIs: store.DeviceReady, want: RollBack,
+		},
+		{
+			name: "its image was removed", state: store.StateRemoved,
+			id: 1, kind: image, deviceIs: store.DeviceReady, want: RollBack,
+		},
+		{
+			name: "a snapshot", state: store.StateActive,
+			id: 2, kind: snapshot, deviceIs: store.DeviceReady,
+		},
+		{
+			name: "it is not active", state: store.StateActive,
+			id: 1, kind: snapshot, deviceIs: store.DeviceReady, want: Reactivate,
+		},
+		{
+			name: "it is half-created", state: store.StateActive,
+			id: 3, kind: snapshot, deviceIs: store.DeviceReady, want: Reactivate,
+		},
+		{
+			name: "it is lost", state: store.StateActive,
+			id: 4, kind: snapshot, deviceIs: store.DeviceReady, want: MakeAgain,
+		},
+		{
+			name: "it was not handed out", state: store.StateDead,
+			id: 2, kind: snapshot, deviceIs: store.DeviceCreated, want: RollBack,
+		},
+		{
+			name: "it was, and its image was given up", state: store.StateDead,
+			id: 2, kind: snapshot, deviceIs: store.DeviceReady,
+		},
+		{
+			name: "it was, and its image was refused", state: store.StateViolation,
+			id: 1, kind: snapshot, deviceIs: store.DeviceReady, want: Reactivate,
+		},
+		{
+			name: "an operator removes it", state: store.StateActive,
+			id: 2, kind: snapshot, deviceIs: store.DeviceDeleting, want: RollBack,
+		},
+		{
+			name: "an operator removes its image", state: store.StateRemoved,
+			id: 2, kind: snapshot, deviceIs: store.DeviceReady, want: RollBack,
+		},
 	} {
 		img := store.Image{
 			ID:       1,
 			Progress: store.Progress{State: c.state, Stage: c.stage, Tree: &store.Tree{Device: 1}},
 		}
-		if do, _ := decide(img, store.Device{ID: c.id, Kind: c.kind, State: c.of}, pool); do != c.want {
-			t.Errorf("%s %s: %q, want %q", c.kind, c.name, do, c.want)
+		if kind, _ := decide(img, store.Device{ID: c.id, Kind: c.kind, State: c.deviceIs}, pool); kind != c.want {
+			t.Errorf("%s %s: %q, want %q", c.kind, c.name, kind, c.want)
 		}
 	}
 }
@@ -72,7 +130,10 @@ func TestTwoReadings(t *testing.T) {
 			func(c *comparison) { d := lost; d.UpdatedAt = late; c.after.devices[7] = d },
 			0,
 		},
-		"its image went on":           {func(c *comparison) { img := active; img.UpdatedAt = late; c.after.images[1] = img }, 0},
+		"its image went on": {
+			func(c *comparison) { img := active; img.UpdatedAt = late; c.after.images[1] = img },
+			0,
+		},
 		"its image came":              {func(c *comparison) { delete(c.before.images, 1) }, 0},
 		"a job had it":                {func(c *comparison) { c.before.jobs[1] = true }, 0},
 		"a job has it":                {func(c *comparison) { c.after.jobs[1] = true }, 0},

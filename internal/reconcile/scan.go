@@ -237,7 +237,8 @@ func (c *Candidate) matchSnapshot(images map[int64]*Candidate) {
 // findArchive looks for the image's archive where it was kept.
 func (r *Reconciler) findArchive(ctx context.Context, c *Candidate) error {
 	b, err := r.archives.Check(ctx, download.Blob{
-		Path: r.archives.Path(provision.ArchiveName(c.seal.Image)), SHA256: c.seal.ArchiveSHA256, Size: c.seal.ArchiveSize,
+		Path:   r.archives.Path(provision.ArchiveName(c.seal.Image)),
+		SHA256: c.seal.ArchiveSHA256, Size: c.seal.ArchiveSize,
 	})
 	switch {
 	case ctx.Err() != nil:
