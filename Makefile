@@ -48,13 +48,14 @@ build: setup ## build bin/consumer
 .PHONY: build-test
 build-test: setup-test build ## build what tests and demo take besides
 	go build -o bin/emulator ./test/emulator/serve
+	go build -o bin/demo ./test/demo
 	go build -tags failpoint -o bin/consumer-failpoint ./cmd/consumer
 	CGO_ENABLED=0 go build -o bin/ ./test/uml/uml-run ./test/uml/uml-test
 	$(CC) -O2 -Wall -Wextra -Werror -shared -fPIC -o bin/uml-xstate.so test/uml/xstate.c
 
 .PHONY: demo
 demo: check-image build-test $(filter $(CACHE)/%,$(IMAGE)) ## upload a real Debian image and watch it become a snapshot (IMAGE=path/to.tar for another)
-	@$(UML) -- $(CURDIR)/bin/consumer demo "$$(realpath "$(IMAGE)")"
+	@$(UML) -- $(CURDIR)/bin/demo --consumer $(CURDIR)/bin/consumer "$$(realpath "$(IMAGE)")"
 
 .PHONY: check-image
 check-image:

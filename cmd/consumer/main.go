@@ -70,7 +70,6 @@ func commands() []command {
 		{"pool repair", "", "detach the pool, check its metadata, and rebuild or enlarge them", cmdPoolRepair},
 		{"pool locate", "", "tell where the pool's devices or files are now; they are proved first", cmdPoolLocate},
 		{"pool detach", "", "deactivate every device and the pool; the data stays", cmdPoolDetach},
-		{"demo", "[archive.tar]", "upload images and watch what becomes of them", cmdDemo},
 	}
 }
 
