@@ -1,6 +1,7 @@
 package main
 
 import (
+	_ "embed" // the meaning of the settings
 	"errors"
 	"flag"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"text/tabwriter"
+	"text/template"
 	"time"
 
 	"github.com/kelseyhightower/envconfig"
@@ -22,52 +24,52 @@ import (
 // config is everything an operator may set: by environment, and the common ones by flag
 // as well.
 type config struct {
-	Bucket   string `envconfig:"S3_BUCKET" desc:"bucket to take images from (run)"`
-	Prefix   string `envconfig:"S3_PREFIX" default:"images/" desc:"key prefix of images"`
-	QueueURL string `envconfig:"SQS_QUEUE_URL" desc:"queue with the bucket's notifications (run)"`
-	Region   string `envconfig:"AWS_REGION" desc:"AWS region; by default that of SQS_QUEUE_URL, else us-east-1"`
+	Bucket   string `envconfig:"S3_BUCKET"`
+	Prefix   string `envconfig:"S3_PREFIX" default:"images/"`
+	QueueURL string `envconfig:"SQS_QUEUE_URL"`
+	Region   string `envconfig:"AWS_REGION"`
 
-	Endpoint    string `envconfig:"AWS_ENDPOINT_URL" desc:"another endpoint for S3 and SQS, such as LocalStack"`
-	EndpointS3  string `envconfig:"AWS_ENDPOINT_URL_S3" desc:"another endpoint for S3 alone"`
-	EndpointSQS string `envconfig:"AWS_ENDPOINT_URL_SQS" desc:"another endpoint for SQS alone; by default the host of SQS_QUEUE_URL unless that is a regional one"`
+	Endpoint    string `envconfig:"AWS_ENDPOINT_URL"`
+	EndpointS3  string `envconfig:"AWS_ENDPOINT_URL_S3"`
+	EndpointSQS string `envconfig:"AWS_ENDPOINT_URL_SQS"`
 
-	StateDir string `envconfig:"STATE_DIR" default:"/var/lib/consumer" desc:"database, archives, and the pool's files"`
-	Listen   string `envconfig:"LISTEN_ADDR" default:"127.0.0.1:9090" desc:"address of /metrics, /healthz, /readyz; empty: none"`
-	LogLevel string `envconfig:"LOG_LEVEL" default:"info" desc:"debug, info, warn, error"`
+	StateDir string `envconfig:"STATE_DIR" default:"/var/lib/consumer"`
+	Listen   string `envconfig:"LISTEN_ADDR" default:"127.0.0.1:9090"`
+	LogLevel string `envconfig:"LOG_LEVEL" default:"info"`
 
-	Policy      string            `envconfig:"IMAGE_POLICY" default:"strict" desc:"strict, distro or trusted: what archives may contain"`
-	Policies    map[string]string `envconfig:"IMAGE_POLICIES" desc:"policies of key prefixes: images/debian/:distro,images/own/:trusted"`
-	DeviceSize  size              `envconfig:"DEVICE_SIZE" default:"20GiB" desc:"virtual size of an image's thin device, a multiple of 64KiB, at most 100GB"`
-	MaxImage    size              `envconfig:"MAX_IMAGE_SIZE" default:"10GiB" desc:"largest archive, and largest sum of its files"`
-	MaxFile     size              `envconfig:"MAX_FILE_SIZE" default:"1GiB" desc:"largest file in an archive"`
-	MaxEntries  int               `envconfig:"MAX_ENTRIES" default:"100000" desc:"most entries in an archive"`
-	Violations  size              `envconfig:"VIOLATIONS_SIZE" default:"10GiB" desc:"how much of archives that were refused as attacks is kept; 0: none"`
-	MaxAttempts int               `envconfig:"MAX_ATTEMPTS" default:"10" desc:"failures in a row before an image is given up"`
-	MaxCutOffs  int               `envconfig:"MAX_CUT_OFFS" default:"3" desc:"attempts in a row during which the process died, before an image is tried alone, once, and then given up"`
+	Policy      string            `envconfig:"IMAGE_POLICY" default:"strict"`
+	Policies    map[string]string `envconfig:"IMAGE_POLICIES"`
+	DeviceSize  size              `envconfig:"DEVICE_SIZE" default:"20GiB"`
+	MaxImage    size              `envconfig:"MAX_IMAGE_SIZE" default:"10GiB"`
+	MaxFile     size              `envconfig:"MAX_FILE_SIZE" default:"1GiB"`
+	MaxEntries  int               `envconfig:"MAX_ENTRIES" default:"100000"`
+	Violations  size              `envconfig:"VIOLATIONS_SIZE" default:"10GiB"`
+	MaxAttempts int               `envconfig:"MAX_ATTEMPTS" default:"10"`
+	MaxCutOffs  int               `envconfig:"MAX_CUT_OFFS" default:"3"`
 
-	Downloads       int           `envconfig:"MAX_DOWNLOADS" default:"5" desc:"downloads at once, at most 5"`
-	Unpacks         int           `envconfig:"MAX_UNPACKS" default:"2" desc:"unpacks at once, at most 2"`
-	Activations     int           `envconfig:"MAX_ACTIVATIONS" default:"1" desc:"activations at once, at most 32"`
-	DownloadTimeout time.Duration `envconfig:"DOWNLOAD_TIMEOUT" default:"5m" desc:"for one attempt, at most 5m"`
-	UnpackTimeout   time.Duration `envconfig:"UNPACK_TIMEOUT" default:"30m" desc:"for one attempt, at most 30m"`
-	ActivateTimeout time.Duration `envconfig:"ACTIVATE_TIMEOUT" default:"1m" desc:"for one attempt, at most 1h"`
+	Downloads       int           `envconfig:"MAX_DOWNLOADS" default:"5"`
+	Unpacks         int           `envconfig:"MAX_UNPACKS" default:"2"`
+	Activations     int           `envconfig:"MAX_ACTIVATIONS" default:"1"`
+	DownloadTimeout time.Duration `envconfig:"DOWNLOAD_TIMEOUT" default:"5m"`
+	UnpackTimeout   time.Duration `envconfig:"UNPACK_TIMEOUT" default:"30m"`
+	ActivateTimeout time.Duration `envconfig:"ACTIVATE_TIMEOUT" default:"1m"`
 
-	Wait       time.Duration `envconfig:"SQS_WAIT" default:"20s" desc:"long poll, 1s to 20s"`
-	Visibility time.Duration `envconfig:"SQS_VISIBILITY" default:"60s" desc:"visibility time-out of a held message; extended while it is held"`
-	Backoff    time.Duration `envconfig:"RETRY_BACKOFF" default:"5s" desc:"before the second attempt; doubles, with jitter, up to 15m"`
-	Drain      time.Duration `envconfig:"SQS_DRAIN" default:"2s" desc:"how long a poll in flight may go on after SIGTERM; one that is cut may hide a message for SQS_VISIBILITY"`
-	DeadLetter string        `envconfig:"SQS_DEAD_LETTER_URL" desc:"queue for messages that nothing comes of; none: they are kept in quarantine"`
-	Foreign    string        `envconfig:"FOREIGN_EVENTS" default:"keep" desc:"events about other buckets or prefixes: keep (as above) or drop"`
-	Grace      time.Duration `envconfig:"SHUTDOWN_GRACE" default:"30s" desc:"how long running stages may go on after SIGTERM"`
+	Wait       time.Duration `envconfig:"SQS_WAIT" default:"20s"`
+	Visibility time.Duration `envconfig:"SQS_VISIBILITY" default:"60s"`
+	Backoff    time.Duration `envconfig:"RETRY_BACKOFF" default:"5s"`
+	Drain      time.Duration `envconfig:"SQS_DRAIN" default:"2s"`
+	DeadLetter string        `envconfig:"SQS_DEAD_LETTER_URL"`
+	Foreign    string        `envconfig:"FOREIGN_EVENTS" default:"keep"`
+	Grace      time.Duration `envconfig:"SHUTDOWN_GRACE" default:"30s"`
 
-	BackfillAtStart bool          `envconfig:"BACKFILL_AT_START" default:"false" desc:"compare the bucket with the journal when the daemon starts"`
-	BackfillEvery   time.Duration `envconfig:"BACKFILL_INTERVAL" default:"0s" desc:"and so often; 0: never"`
+	BackfillAtStart bool          `envconfig:"BACKFILL_AT_START" default:"false"`
+	BackfillEvery   time.Duration `envconfig:"BACKFILL_INTERVAL" default:"0s"`
 
-	ReconcileEvery time.Duration `envconfig:"RECONCILE_INTERVAL" default:"10m" desc:"compare journal, pool and files so often; 0: only at the start"`
+	ReconcileEvery time.Duration `envconfig:"RECONCILE_INTERVAL" default:"10m"`
 
-	MinFreeDisk     size    `envconfig:"STATE_MIN_FREE" default:"1GiB" desc:"free space under STATE_DIR, and under the pool's files; below, intake pauses"`
-	MinFreeData     float64 `envconfig:"POOL_MIN_FREE_DATA" default:"10" desc:"percent of the pool's data; below, intake pauses"`
-	MinFreeMetadata float64 `envconfig:"POOL_MIN_FREE_METADATA" default:"25" desc:"percent of the pool's metadata; below, intake pauses"`
+	MinFreeDisk     size    `envconfig:"STATE_MIN_FREE" default:"1GiB"`
+	MinFreeData     float64 `envconfig:"POOL_MIN_FREE_DATA" default:"10"`
+	MinFreeMetadata float64 `envconfig:"POOL_MIN_FREE_METADATA" default:"25"`
 
 	unread []error // problems found while reading; what could not be read has its default
 }
@@ -144,11 +146,31 @@ func (c config) queue(o queue.Observer) queue.Config {
 	}
 }
 
+// settingsText has a line for every setting: its name, and what it means.
+//
+//go:embed settings.txt
+var settingsText string
+
+// describe returns what a setting means.
+func describe(name string) string {
+	for line := range strings.Lines(settingsText) {
+		if text, ok := strings.CutPrefix(line, name+" "); ok {
+			return strings.TrimSpace(text)
+		}
+	}
+	return ""
+}
+
 // printEnvironment writes the table of settings.
 func printEnvironment(w io.Writer) error {
-	const table = "VARIABLE\tDEFAULT\tMEANING\n{{range .}}{{usage_key .}}\t{{usage_default .}}\t{{usage_description .}}\n{{end}}"
+	const row = "VARIABLE\tDEFAULT\tMEANING\n" +
+		"{{range .}}{{.Key}}\t{{.Tags.Get \"default\"}}\t{{describe .Key}}\n{{end}}"
+	t, err := template.New("settings").Funcs(template.FuncMap{"describe": describe}).Parse(row)
+	if err != nil {
+		return err
+	}
 	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	if err := envconfig.Usagef("", &config{}, tw, table); err != nil {
+	if err := envconfig.Usaget("", &config{}, tw, t); err != nil {
 		return err
 	}
 	return tw.Flush()

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -28,6 +29,25 @@ func TestReadmeHasTheSettings(t *testing.T) {
 	}
 	if !strings.Contains(string(text), "```\n"+b.String()+"```") {
 		t.Errorf("README.md does not have this table; paste it:\n%s", b.String())
+	}
+}
+
+// Every setting is explained, and nothing else.
+func TestEverySettingIsDescribed(t *testing.T) {
+	explained := map[string]bool{}
+	for line := range strings.Lines(settingsText) {
+		explained[strings.Fields(line)[0]] = true
+	}
+	fields := reflect.TypeFor[config]()
+	for i := range fields.NumField() {
+		name := fields.Field(i).Tag.Get("envconfig")
+		if name != "" && describe(name) == "" {
+			t.Errorf("settings.txt does not explain %s", name)
+		}
+		delete(explained, name)
+	}
+	for name := range explained {
+		t.Errorf("settings.txt explains %s, which does not exist", name)
 	}
 }
 
