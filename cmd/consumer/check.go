@@ -55,7 +55,7 @@ func (c config) checkRun() error {
 	return errors.Join(p...)
 }
 
-// checkCommon returns the problems that concern every command.
+// checkCommon returns the problems of concern to every command.
 func (c config) checkCommon() []error {
 	p := problems(slices.Clone(c.unread))
 	if _, err := archive.ParsePolicy(c.Policy); err != nil {
@@ -78,7 +78,7 @@ func (c config) checkCommon() []error {
 	return append(p, c.checkSizes()...)
 }
 
-// percent is written so that what is not a number is refused as well.
+// percent refuses a NaN as well: its comparison is written for that.
 func (p *problems) percent(name string, value float64) {
 	inside := value >= 0 && value <= 90
 	p.bad(!inside, "%s %g is outside 0..90", name, value)
@@ -118,7 +118,7 @@ func (c config) checkSizes() []error {
 	return p
 }
 
-// checkPolicies finds policies that are none, and those that no key would ever have.
+// checkPolicies finds unknown policies, and policies for prefixes outside of S3_PREFIX.
 func (c config) checkPolicies() []error {
 	var p problems
 	for prefix, policy := range c.Policies {
@@ -132,7 +132,7 @@ func (c config) checkPolicies() []error {
 	return p
 }
 
-// checkListen accepts what net.Listen takes; an empty address is none.
+// checkListen accepts what net.Listen takes; an empty address disables it.
 func checkListen(addr string) []error {
 	if addr == "" {
 		return nil

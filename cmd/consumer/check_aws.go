@@ -16,17 +16,18 @@ import (
 // defaultRegion is the specification's (SC-4).
 const defaultRegion = "us-east-1"
 
-// region is where requests go and are signed for: what was set, else where the queue is.
+// region returns where requests go and are signed for: the region that was set, or the
+// queue's.
 func (c config) region() string {
-	queue, _ := url.Parse(c.QueueURL) // refused by checkQueues if it is none
+	queue, _ := url.Parse(c.QueueURL) // checkQueues refuses a bad one
 	return cmp.Or(c.Region, regionOf(queue), defaultRegion)
 }
 
 func (c config) endpointS3() string  { return cmp.Or(c.EndpointS3, c.Endpoint) }
 func (c config) endpointSQS() string { return cmp.Or(c.EndpointSQS, c.Endpoint) }
 
-// queueEndpoint is the queue's own host, where the URL has one that no region stands for:
-// an emulator, a VPC endpoint, FIPS. Else it is empty, and the region decides.
+// queueEndpoint returns the queue's own host if it is not a regional one: an emulator, a
+// VPC endpoint, FIPS. Otherwise it is empty, and the region decides.
 func (c config) queueEndpoint() string {
 	u, err := url.Parse(c.QueueURL)
 	if err != nil || u.Host == "" || regionalHost.MatchString(u.Hostname()) || legacyHost.MatchString(u.Hostname()) &&
@@ -40,7 +41,7 @@ func (c config) queueEndpoint() string {
 // "Legacy endpoints" there.
 var (
 	regionalHost = regexp.MustCompile(`^sqs\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?$`)
-	// legacyHost is also one of the ways in which LocalStack writes URLs.
+	// legacyHost is also one of LocalStack's forms of a URL.
 	legacyHost = regexp.MustCompile(`^(?:([a-z0-9-]+)\.)?queue\.` +
 		`(?:amazonaws\.com(?:\.cn)?|localhost\.localstack\.cloud)$`)
 	// anyHost finds the region after the service's name: regional, FIPS, dual-stack and
@@ -50,7 +51,7 @@ var (
 		`amazonaws\.(?:com(?:\.cn)?|eu)|api\.aws|api\.amazonwebservices\.com\.cn|[a-z0-9-]+\.(?:ic|sgov)\.gov)$`)
 )
 
-// regionOf is the region that a URL's host names, "" if it names none.
+// regionOf returns the region in a URL's host, "" without one.
 func regionOf(u *url.URL) string {
 	if u == nil {
 		return ""
@@ -64,7 +65,7 @@ func regionOf(u *url.URL) string {
 	return ""
 }
 
-// checkBucket returns the problems of what says where the images are.
+// checkBucket returns the problems of bucket and prefix.
 func (c config) checkBucket() []error {
 	var p problems
 	switch err := bucketName(c.Bucket); {
@@ -81,17 +82,17 @@ func (c config) checkBucket() []error {
 
 var (
 	bucketShape = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
-	// oldBucket is what us-east-1 allowed until March 2018. Such buckets still exist.
+	// oldBucket is the rule of us-east-1 until March 2018. Such buckets still exist.
 	oldBucket = regexp.MustCompile(`^[A-Za-z0-9._-]{3,255}$`)
 	bucketARN = regexp.MustCompile(`^arn:aws[a-z-]*:s3:::([^/]+)`)
-	// strangeBucket are beginnings and ends that S3 keeps for other things than buckets
-	// which notify.
+	// strangeBucket are beginnings and ends reserved by S3, never those of a bucket with
+	// notifications.
 	strangeBucket = regexp.MustCompile(`^(?:xn--|sthree-|amzn-s3-demo-)|(?:-s3alias|--ol-s3|\.mrap|--x-s3|--table-s3)$`)
 )
 
 // bucketName holds a name to S3's rules (Amazon S3 user guide, "General purpose bucket
-// naming rules"): events name a bucket by it and by nothing else, so that with any other
-// text every event would be foreign. The error goes on after the name.
+// naming rules"): events name a bucket by it alone, so with any other text every event
+// would be foreign. The error continues a sentence about the name.
 func bucketName(name string) error {
 	if m := bucketARN.FindStringSubmatch(name); m != nil {
 		return fmt.Errorf("is an ARN: write the bucket's name alone, %s", m[1])
@@ -124,8 +125,8 @@ func bucketName(name string) error {
 	return nil
 }
 
-// prefix accepts the beginnings of keys that are accepted (download.ValidateKey); an
-// empty one is every key's. The error goes on after the prefix.
+// prefix accepts the beginning of any valid key (download.ValidateKey). The empty prefix
+// is every key's. The error continues a sentence about the prefix.
 func prefix(prefix string) error {
 	if prefix == "" {
 		return nil
@@ -183,8 +184,7 @@ var (
 	queuePath = regexp.MustCompile(`^/[0-9]{12}/[A-Za-z0-9_-]{1,75}[A-Za-z0-9_.-]{0,5}$`)
 )
 
-// checkQueue holds one queue's URL to the form that SQS gives them, and its region to the
-// one that is used.
+// checkQueue checks the form of one queue's URL, and its region.
 func (c config) checkQueue(name, text string) []error {
 	var p problems
 	u, err := url.Parse(text)
@@ -197,7 +197,7 @@ func (c config) checkQueue(name, text string) []error {
 		p.bad(true, "%s %q is an ARN: write the URL, which would be https://sqs.%s.amazonaws.com/%s/%s", name, text,
 			arn[1], arn[2], arn[3])
 	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-		p.bad(true, "%s %q is no URL: write what `aws sqs get-queue-url --queue-name NAME` prints, such as "+
+		p.bad(true, "%s %q is not a URL: write what `aws sqs get-queue-url --queue-name NAME` prints, such as "+
 			"https://sqs.us-east-1.amazonaws.com/123456789012/images", name, text)
 	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
 		p.bad(true, "%s %q has a user, a query or a fragment: a page of the console, perhaps; write what `aws sqs "+
@@ -218,7 +218,7 @@ func (c config) checkQueueOfAWS(name string, u *url.URL) []error {
 	p.bad(region == "", "%s %q is at no host of SQS: write https://sqs.REGION.amazonaws.com/ACCOUNT/NAME", name, u)
 	p.bad(!queuePath.MatchString(u.Path), "%s %q has not the path /ACCOUNT/NAME, an account of 12 digits and a "+
 		"name of at most 80 letters, digits, hyphens and underscores", name, u)
-	elsewhere := c.endpointSQS() != "" // an emulator that names its queues as AWS does
+	elsewhere := c.endpointSQS() != "" // an emulator with AWS's names for queues
 	p.bad(region != "" && region != c.region() && !elsewhere,
 		"%s is in %s, and the region is %s: leave AWS_REGION (or --region) out, or set it to %s; both queues are "+
 			"in one region", name, region, c.region(), region)
@@ -251,7 +251,7 @@ func (c config) checkPlaces() []error {
 	return p
 }
 
-// endpoint accepts an absolute URL. The error goes on after the text.
+// endpoint accepts an absolute URL. The error continues a sentence about the text.
 func endpoint(text string) error {
 	if text == "" {
 		return nil
@@ -263,7 +263,7 @@ func endpoint(text string) error {
 	case !strings.Contains(text, "://"):
 		return fmt.Errorf("has no http:// or https:// before it: write http://%s", text)
 	case err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https":
-		return errors.New("is no URL: write http://localhost:4566 or the like")
+		return errors.New("is not a URL: write http://localhost:4566 or the like")
 	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
 		return errors.New("has a user, a query or a fragment: write scheme, host and port alone")
 	}

@@ -208,7 +208,7 @@ func TestPlaceSlips(t *testing.T) {
 			refusals{
 				{"localhost:4566", "write http://localhost:4566"},
 				{"http://", "http://localhost:4566"},
-				{"tcp://localhost:4566", "is no URL"},
+				{"tcp://localhost:4566", "is not a URL"},
 				{"http://localhost:4566 ", "blank"},
 				{"http://localhost:4566/?x=y", "query"},
 			}.check(t, name, nil)

@@ -39,8 +39,8 @@ func (s *system) clients(ctx context.Context) (*s3.Client, *sqs.Client, error) {
 	return s3c, sqs.NewFromConfig(ac, s.cfg.placeSQS), nil
 }
 
-// placeSQS sends requests where the configuration says, else where the queue's URL does:
-// the SDK looks at its region only.
+// placeSQS sends requests to the configured endpoint, or else to the queue's own host:
+// the SDK looks at the queue's region only.
 func (c config) placeSQS(o *sqs.Options) {
 	if e := c.endpointSQS(); e != "" {
 		o.BaseEndpoint = &e
@@ -66,10 +66,10 @@ func (c credentials) Retrieve(ctx context.Context) (aws.Credentials, error) {
 }
 
 // plainBodies hides the WriteTo of request bodies from net/http. The SDK closes a
-// request's body as soon as the answer begins; WriteTo on the closed body answers io.EOF,
-// which net/http takes for a failed write, and cuts the connection under the answer that
-// is being read. A fast endpoint on this machine is enough to see it; the messages of
-// such a poll are hidden until their time-out.
+// request's body as soon as the answer begins; WriteTo on the closed body answers io.EOF.
+// net/http takes that for a failed write, and cuts the connection under the answer being
+// read. A fast endpoint on this machine is enough to see it. The messages of such a poll
+// are hidden until their time-out.
 type plainBodies struct{ aws.HTTPClient }
 
 // Do implements aws.HTTPClient.

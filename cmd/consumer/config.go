@@ -176,7 +176,7 @@ func printEnvironment(w io.Writer) error {
 	return tw.Flush()
 }
 
-// stderrIsTerminal tells whether a person reads the log.
+// stderrIsTerminal reports whether a person reads the log.
 func stderrIsTerminal() bool {
 	info, err := os.Stderr.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0

@@ -11,13 +11,11 @@ import (
 	"github.com/kelseyhightower/envconfig"
 )
 
-// mayBeEmpty are the variables that mean something else when they are empty than when
-// they are not set. Any other empty one takes its default: compose files and unit files
-// leave such ones behind.
+// mayBeEmpty are the variables with a meaning of their own for an empty value. Any other
+// empty variable takes its default: compose files and unit files leave such ones behind.
 var mayBeEmpty = map[string]bool{"S3_PREFIX": true, "LISTEN_ADDR": true}
 
-// readEnvironment reads every variable, each for itself: envconfig stops at the first
-// that it cannot read.
+// readEnvironment reads every variable by itself: envconfig stops at the first error.
 func readEnvironment() config {
 	var c config
 	all := reflect.ValueOf(&c).Elem()
@@ -41,18 +39,18 @@ func readEnvironment() config {
 	return c
 }
 
-// readVariable is the value that envconfig gives the field.
+// readVariable returns envconfig's value for the field.
 func readVariable(field reflect.StructField) (reflect.Value, error) {
 	one := reflect.New(reflect.StructOf([]reflect.StructField{field}))
 	err := envconfig.Process("", one.Interface())
 	return one.Elem().Field(0), err
 }
 
-// defaultOf is the field's default: its value under a name that no variable has.
+// defaultOf returns the field's default: its value under the name of no variable.
 func defaultOf(field reflect.StructField) reflect.Value {
 	field.Tag = reflect.StructTag(fmt.Sprintf(`envconfig:"=" default:%q`, field.Tag.Get("default")))
 	value, err := readVariable(field)
-	if err != nil { // a default that is none; a test reads them all
+	if err != nil { // a bad default; a test reads them all
 		return reflect.Zero(field.Type)
 	}
 	return value
@@ -83,7 +81,7 @@ func (s *size) Decode(text string) error {
 	}
 	n, err := parse(text)
 	if err != nil || n < 0 || n == math.MaxInt64 { // more than fits in 64 bits comes out as one of the latter
-		return fmt.Errorf("%q is no size: write 20GiB, 100GB or a number of bytes", text)
+		return fmt.Errorf("%q is not a size: write 20GiB, 100GB or a number of bytes", text)
 	}
 	*s = size(n)
 	return nil

@@ -19,7 +19,7 @@ type local struct {
 	host     *provision.Host
 	record   *provision.Recorder
 	archives *download.Downloader
-	disks    []string // directories on the file systems that hold our files
+	disks    []string // directories on the file systems with our files
 
 	reconciler func(reconcile.Jobs) *reconcile.Reconciler
 }
@@ -52,8 +52,8 @@ func (s *system) openLocal(ctx context.Context, api download.API, reg prometheus
 	}, nil
 }
 
-// disks returns the directories whose file systems must have room: that of the state, and
-// those of the pool's files. poolDir is where the pool's data file grows; it is empty if
+// disks returns directories on the file systems to watch: that of the state, and those of
+// the pool's files. poolDir is where the pool's data file grows; it is empty if
 // the pool is on block devices.
 func (s *system) disks(ctx context.Context) (dirs []string, poolDir string, err error) {
 	dirs = []string{s.cfg.StateDir}
@@ -89,7 +89,7 @@ func (s *system) openBeside(ctx context.Context) (*local, error) {
 	return l, err
 }
 
-// lookBeside is openBeside for a command that changes nothing: not even the generation.
+// lookBeside is openBeside for a command without changes: the generation stays, too.
 func (s *system) lookBeside(ctx context.Context) (*local, error) {
 	if err := s.lockPool(ctx, poolPatience); err != nil {
 		return nil, err

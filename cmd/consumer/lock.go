@@ -13,24 +13,24 @@ import (
 	"time"
 )
 
-// The files in the state directory that processes lock, by flock: the kernel drops a lock
-// with its process.
+// The lock files in the state directory. Processes lock them by flock(2): the kernel
+// drops a lock with its process.
 const (
-	daemonLock = "daemon.lock" // held while a daemon runs, and by what must not run beside one
-	poolLock   = "pool.lock"   // held by what changes the pool
-	nextLock   = "pool.next"   // held by the one that is next to have pool.lock
+	daemonLock = "daemon.lock" // held by a daemon, and by a command not to be run beside one
+	poolLock   = "pool.lock"   // held during changes of the pool
+	nextLock   = "pool.next"   // held by the next owner of pool.lock
 )
 
-// How long who wants a lock waits for the one that has it.
+// How long to wait for the owner of a lock.
 const (
-	lookPatience  = time.Second      // for one that only looks whether a daemon runs
+	lookPatience  = time.Second      // for a command, to see whether a daemon runs
 	poolPatience  = 10 * time.Second // for another command, or the daemon's reconciling
 	startPatience = 10 * time.Minute // the daemon, and a long verify, for commands
 	lockPause     = 50 * time.Millisecond
-	lockReport    = 30 * time.Second // so often the log says who is waited for
+	lockReport    = 30 * time.Second // interval of the log lines about the owner
 )
 
-// lockState makes this process the only one that has the lock.
+// lockState takes the lock for this process alone.
 func (s *system) lockState(name string) error {
 	if err := os.MkdirAll(s.cfg.StateDir, 0o700); err != nil {
 		return fmt.Errorf("state directory: %w", err)
@@ -46,8 +46,8 @@ func (s *system) lockState(name string) error {
 	return nil
 }
 
-// waitLock is lockState that waits. The end of ctx ends it at once; the end of patience
-// is errLocked.
+// waitLock is lockState with patience: at its end the error is errLocked. The end of ctx
+// ends the wait at once.
 func (s *system) waitLock(ctx context.Context, name string, patience time.Duration) error {
 	tick, began := time.NewTicker(lockPause), time.Now()
 	defer tick.Stop()
@@ -70,9 +70,9 @@ func (s *system) waitLock(ctx context.Context, name string, patience time.Durati
 	}
 }
 
-// lockPool keeps others out of the pool. Who waits for it stands alone before the door:
-// else one that lets go and takes the lock again, for one image after the other, would
-// keep the others out.
+// lockPool keeps others out of the pool. Only one process waits for the lock at a time,
+// and holds pool.next meanwhile. Otherwise a command that takes the lock again and again,
+// for one image after the other, would keep the others out.
 func (s *system) lockPool(ctx context.Context, patience time.Duration) (err error) {
 	next := &system{cfg: s.cfg, log: s.log}
 	defer func() { err = errors.Join(err, next.Close()) }()
@@ -99,8 +99,8 @@ func (s *system) holdingPool(ctx context.Context, patience time.Duration, do fun
 	return errors.Join(do(), alone.Close())
 }
 
-// exclusive keeps other commands out of the pool until the function that it returns is
-// called. It does not wait: the daemon has other things to do.
+// exclusive keeps other commands out of the pool until the function returned is called.
+// It does not wait: the daemon has other things to do.
 func (s *system) exclusive() (func() error, error) {
 	alone := &system{cfg: s.cfg}
 	if err := alone.lockState(poolLock); err != nil {
@@ -116,7 +116,7 @@ func (s *system) daemonRunning() bool {
 	return errors.Join(err, probe.Close()) != nil && errors.Is(err, errLocked)
 }
 
-// lockHolder names the process that has the file locked, as far as /proc tells. Each line
+// lockHolder names the process with the lock, as far as /proc tells. Each line
 // of /proc/locks is "1: FLOCK ADVISORY WRITE 4711 fd:01:1234 0 EOF", with the process and
 // the inode.
 func lockHolder(f *os.File) string {

@@ -25,23 +25,21 @@ func newLogger(level string, w io.Writer, terminal bool) zerolog.Logger {
 	if err != nil { // refused by checkCommon; without it, say more rather than less
 		l = zerolog.DebugLevel
 	}
-	zerolog.SetGlobalLevel(l) // the one level of the process, so that SIGHUP can change it
+	zerolog.SetGlobalLevel(l) // of the whole process: SIGHUP can change it
 	return zerolog.New(w).With().Timestamp().Logger()
 }
 
-// surviveLog makes the end of whoever reads the log cost lines, and nothing more: Go's
-// runtime would end the process at the next write to a standard error without a reader.
-// The signal is caught and not ignored: what is ignored is ignored by child processes,
-// too.
+// surviveLog keeps the process alive after the reader of its log has ended. Without it
+// Go's runtime ends the process at the next write to standard error. The signal is caught
+// rather than ignored: child processes would ignore it, too.
 func surviveLog() {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 }
 
-// patientLog is a log whose reader may stand still: a pipe that nobody empties would hold
-// whoever writes a line, and with it the daemon, for ever. A line is written before Write
-// returns, but for one that takes longer than logPatience; until that one is through, all
-// others are lost, and the log says how many. What cannot be written is lost without an
-// error: there is nobody to tell.
+// patientLog is a log for a reader that may stop reading: a full pipe would hold the
+// writer of a line, and with it the daemon, for ever. Write returns when the line is
+// written, or after logPatience. Until such a line is through, all others are lost, and
+// the log then says how many. A failed write is not an error: there is nobody to tell.
 type patientLog struct {
 	w     io.Writer
 	turn  chan struct{} // buffered by one: whoever writes has put something into it
@@ -63,7 +61,8 @@ func (l *patientLog) Write(line []byte) (int, error) {
 	go func() { // waited for, as long as that makes sense
 		defer close(done)
 		if n := l.lost.Swap(0); n > 0 {
-			text = fmt.Appendf(nil, `{"level":"warn","lines":%d,"message":"lines of the log were lost: nobody read it"}`+"\n%s", n, text)
+			const lost = `{"level":"warn","lines":%d,"message":"lines of the log were lost: nobody read it"}`
+			text = fmt.Appendf(nil, lost+"\n%s", n, text)
 		}
 		_, _ = l.w.Write(text)
 		l.stuck.Store(false)
@@ -77,8 +76,8 @@ func (l *patientLog) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// begin reports whether it is this line's turn in time. Behind one that is stuck there is
-// no time.
+// begin reports whether it is this line's turn in time. Behind a stuck line it does not
+// wait.
 func (l *patientLog) begin(end <-chan time.Time) bool {
 	if l.stuck.Load() {
 		select {

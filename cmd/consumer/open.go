@@ -17,12 +17,12 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// errNoPool says what to do before anything else.
+// errNoPool is returned when the journal has no pool.
 var errNoPool = errors.New("there is no thin pool yet: run `consumer pool create`")
 
-// errPoolLost says how to go on without the pool that the journal names.
-var errPoolLost = errors.New(
-	"the thin pool is not there: bring its devices or files back; if they are lost, `consumer pool create --replace` makes a new pool, and the next start every image again")
+// errPoolLost is returned when the journal's pool is not there.
+var errPoolLost = errors.New("the thin pool is not there: bring its devices or files back; " +
+	"if they are lost, `consumer pool create --replace` makes a new pool, and the next start makes every image again")
 
 // system is what a command works with: opened in order, closed in reverse.
 type system struct {
@@ -60,7 +60,7 @@ func (s *system) openStore(ctx context.Context) error {
 	return nil
 }
 
-// openPool attaches the pool that the journal names, after a reboot as after a restart.
+// openPool attaches the journal's pool, after a reboot as after a restart.
 func (s *system) openPool(ctx context.Context) error {
 	if err := devmapper.Probe(); err != nil {
 		return err
@@ -86,9 +86,9 @@ func (s *system) openPool(ctx context.Context) error {
 	return nil
 }
 
-// renewPool makes what was copied of the pool's data or metadata before no part of the
-// pool any more. Where it cannot be, the pool serves nevertheless; that it is read-only
-// is told by whoever needs it.
+// renewPool gives the pool a new generation: a copy of its data or metadata from before
+// is not a part of it any more. If it cannot, the pool serves nevertheless. A read-only
+// pool is reported by its next user.
 func (s *system) renewPool(ctx context.Context) {
 	generation, err := s.pool.Renew()
 	if err == nil {

@@ -69,7 +69,7 @@ func cmdQuarantineDrop(ctx context.Context, args []string, out io.Writer) error 
 }
 
 // cmdQuarantineRequeue sends first and forgets then: killed between the two, the message
-// is sent twice, which is handed off.
+// is sent twice, and the second is handed off.
 func cmdQuarantineRequeue(ctx context.Context, args []string, out io.Writer) error {
 	return quarantined(ctx, "quarantine requeue", args, out, func(s *system, q store.Quarantined, asJSON bool) error {
 		if err := errors.Join(append(s.cfg.checkQueues(), s.cfg.checkPlaces()...)...); err != nil {

@@ -19,7 +19,7 @@ func cmdReconcile(ctx context.Context, args []string, out io.Writer) error {
 		dry = fs.Bool("dry-run", false, "only show what would be done; works beside a running daemon")
 	}
 	return showMore(ctx, "reconcile", "", args, out, more, func(s *system, _ *flag.FlagSet, asJSON bool) error {
-		if !*dry { // a daemon may start beside one that only looks
+		if !*dry { // a daemon may start beside a mere look
 			if err := s.waitLock(ctx, daemonLock, lookPatience); err != nil {
 				return fmt.Errorf("%w: a daemon reconciles by itself, every RECONCILE_INTERVAL; --dry-run works "+
 					"beside it", err)

@@ -18,14 +18,15 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// errLeftAlone says that the pool has devices which are in no journal now.
+// errLeftAlone is returned when the pool has devices outside of the new journal.
 var errLeftAlone = errors.New("devices of the pool are not proven and left alone")
 
 // rebuilding is added to the name of the database while it is not complete.
 const rebuilding = ".recovering"
 
-// cmdRecover makes a lost database anew from what the pool's devices say of themselves.
-// Killed anywhere, it is run again: the database gets its name when all of it is there.
+// cmdRecover rebuilds a lost database from the seal records of the pool's devices. If it
+// is killed anywhere, it can be run again: the database gets its name when it is
+// complete.
 func cmdRecover(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags := flags("recover", "", out)
 	var o poolOptions
@@ -44,7 +45,7 @@ func cmdRecover(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err := s.lockAll(ctx); err != nil {
 		return err
 	}
-	if err := noDatabase(databasePath(s.cfg.StateDir)); err != nil {
+	if err := checkNoDatabase(databasePath(s.cfg.StateDir)); err != nil {
 		return err
 	}
 	row, attached, err := s.openLostPool(ctx, o, *uuid)
@@ -58,7 +59,7 @@ func cmdRecover(ctx context.Context, args []string, out io.Writer) (err error) {
 	r := l.reconciler(nil)
 	found, err := s.recover(ctx, r, row, *dry)
 	if err != nil || *dry {
-		err = errors.Join(err, s.leaveAsFound(row, attached))
+		err = errors.Join(err, leaveAsFound(row, attached))
 	}
 	if err != nil {
 		return err
@@ -70,7 +71,7 @@ func cmdRecover(ctx context.Context, args []string, out io.Writer) (err error) {
 	return printFound(out, recovered{row, found, files, *dry}, *asJSON)
 }
 
-// openWithoutStore is openCommand for a state directory whose database is lost.
+// openWithoutStore is openCommand for a state directory without its database.
 func openWithoutStore(flags *flag.FlagSet, args []string) (*system, error) {
 	cfg, err := loadConfig(flags, args)
 	if err != nil {
@@ -82,9 +83,9 @@ func openWithoutStore(flags *flag.FlagSet, args []string) (*system, error) {
 	return &system{cfg: cfg, log: newLogger(cfg.LogLevel, os.Stderr, stderrIsTerminal())}, nil
 }
 
-// noDatabase refuses to go on where there is one, or a part of one that SQLite would take
-// for the new one's.
-func noDatabase(path string) error {
+// checkNoDatabase refuses a state directory with a database, or with a part of one:
+// SQLite would take the part for the new database's.
+func checkNoDatabase(path string) error {
 	var errs []error
 	for _, suffix := range []string{"", "-wal", "-shm"} {
 		if _, err := os.Lstat(path + suffix); !errors.Is(err, fs.ErrNotExist) {
@@ -95,15 +96,15 @@ func noDatabase(path string) error {
 	return errors.Join(errs...)
 }
 
-// openLostPool attaches the pool under the UUID that it had, so that no other owner can
-// have it, and tells whether it was not active.
+// openLostPool attaches the pool under its old UUID: no other owner can have it then. It
+// reports whether the pool was inactive before.
 func (s *system) openLostPool(ctx context.Context, o poolOptions, uuid string) (row store.Pool, attached bool,
 	err error,
 ) {
 	if err := devmapper.Probe(); err != nil {
 		return row, false, err
 	}
-	if o.data, o.metadata, err = s.poolPaths(o); err != nil {
+	if o.data, o.metadata, err = s.cfg.poolPaths(o); err != nil {
 		return row, false, err
 	}
 	cfg, active, err := devmapper.Identify(devmapper.Config{
@@ -124,29 +125,15 @@ func (s *system) openLostPool(ctx context.Context, o poolOptions, uuid string) (
 		!active, nil
 }
 
-// poolPaths is where the pool lies, or is to lie.
-func (s *system) poolPaths(o poolOptions) (data, metadata string, err error) {
-	if (o.data == "") != (o.metadata == "") {
-		return "", "", &usageError{errors.New("--data and --metadata go together")}
-	}
-	if o.data == "" {
-		dir := filepath.Join(s.cfg.StateDir, "pool")
-		return filepath.Join(dir, "data.img"), filepath.Join(dir, "metadata.img"), nil
-	}
-	data, err = filepath.Abs(o.data)
-	metadata, merr := filepath.Abs(o.metadata)
-	return data, metadata, errors.Join(err, merr)
-}
-
 // leaveAsFound takes the pool off the machine again, if it was not there before.
-func (s *system) leaveAsFound(row store.Pool, attached bool) error {
+func leaveAsFound(row store.Pool, attached bool) error {
 	if !attached {
 		return nil
 	}
 	return devmapper.Detach(poolConfig(row))
 }
 
-// recover surveys the pool and, unless dry, makes the database.
+// recover scans the pool and, unless dry, makes the database.
 func (s *system) recover(ctx context.Context, r *reconcile.Reconciler, row store.Pool, dry bool,
 ) ([]reconcile.Candidate, error) {
 	found, err := r.ScanPool(ctx, row, !dry)
@@ -193,12 +180,12 @@ func publish(from, to string) error {
 type recovered struct {
 	Pool     store.Pool            `json:"pool"`
 	Devices  []reconcile.Candidate `json:"devices"`
-	Archives []string              `json:"unclaimed_archives"` // of images that are not among the devices
+	Archives []string              `json:"unclaimed_archives"` // of images not among the devices
 	DryRun   bool                  `json:"dry_run"`
 }
 
-// printFound shows what every device of the pool is. The error says that some are nothing
-// that the journal has now.
+// printFound shows what every device of the pool is. It is an error if the journal does
+// not have all of them now.
 func printFound(out io.Writer, r recovered, asJSON bool) error {
 	is := map[string]int{}
 	for _, f := range r.Devices {
@@ -209,12 +196,12 @@ func printFound(out io.Writer, r recovered, asJSON bool) error {
 		err = printJSON(out, r)
 	} else {
 		err = r.table(out)
+		done := "the database is rebuilt. `consumer backfill` finds the images that the pool does not have"
+		if r.DryRun {
+			done = "nothing was written"
+		}
 		fmt.Fprintf(out, "pool %s (%s): %d images, %d snapshots; %s\n", r.Pool.Name, r.Pool.UUID,
-			is[reconcile.FoundImage], is[reconcile.FoundSnapshot],
-			map[bool]string{
-				true:  "nothing was written",
-				false: "the database is rebuilt. `consumer backfill` finds the images that the pool does not have",
-			}[r.DryRun])
+			is[reconcile.FoundImage], is[reconcile.FoundSnapshot], done)
 	}
 	if n := is[reconcile.FoundUnproven]; err == nil && n > 0 {
 		err = fmt.Errorf("%d %w", n, errLeftAlone)
@@ -230,13 +217,13 @@ func (r recovered) table(out io.Writer) error {
 			image = fmt.Sprint(f.Image)
 		}
 		if f.Is == reconcile.FoundImage {
-			archive = map[bool]string{true: "yes", false: "no"}[f.Archive]
+			archive = yesNo(f.Archive)
 		}
 		t.row(fmt.Sprint(f.Device), f.Is, image, dash(quoted(f.Key)), archive, dash(f.Path), dash(oneLine(f.Why)))
 	}
 	err := t.flush()
 	for _, path := range r.Archives {
-		fmt.Fprintf(out, "%s is no such image's archive; it is left alone\n", path)
+		fmt.Fprintf(out, "%s belongs to none of these images; it is left alone\n", path)
 	}
 	return err
 }

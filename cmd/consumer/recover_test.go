@@ -94,7 +94,8 @@ func TestPrintFound(t *testing.T) {
 		}
 	}
 	out.Reset()
-	r.Devices, r.DryRun = append(r.Devices, reconcile.Candidate{Device: 5, Is: reconcile.FoundUnproven, Why: "damaged"}), true
+	r.Devices, r.DryRun = append(r.Devices,
+		reconcile.Candidate{Device: 5, Is: reconcile.FoundUnproven, Why: "damaged"}), true
 	if err := printFound(&out, r, false); !errors.Is(err, errLeftAlone) ||
 		!strings.Contains(out.String(), "nothing was written") || !strings.Contains(out.String(), "damaged") {
 		t.Errorf("%v: %s", err, out.String())

@@ -13,8 +13,8 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// cmdRm removes an image or one snapshot, beside a running daemon or without one. What is
-// removed already is no error: a command that was cut off is simply given again.
+// cmdRm removes an image or one snapshot, beside a running daemon or without one. To
+// remove it again is not an error: an interrupted command is simply repeated.
 func cmdRm(ctx context.Context, args []string, out io.Writer) error {
 	var force *bool
 	more := func(fs *flag.FlagSet) {
@@ -55,8 +55,8 @@ func cmdRm(ctx context.Context, args []string, out io.Writer) error {
 		})
 }
 
-// endCutOff ends the attempt that a daemon left behind when it died. While one runs it is
-// that one's.
+// endCutOff ends the attempt of a dead daemon. While a daemon runs, the attempt is its
+// own.
 func (s *system) endCutOff(ctx context.Context, img store.Image) error {
 	if img.State != store.StatePending || !img.Running {
 		return nil
@@ -92,9 +92,9 @@ func printRemoved(out io.Writer, r provision.Removed, snapshot bool, sn store.Sn
 	return nil
 }
 
-// findSnapshot returns the snapshot that the argument names: by its path, or as
-// snapshot:ID with the device id that `consumer snapshots` shows. A bare number is an
-// image's id, anything else a key.
+// findSnapshot returns the snapshot named by the argument: by its path, or as snapshot:ID
+// with the device id shown by `consumer snapshots`. A bare number is an image's id, and
+// anything else a key.
 func (s *system) findSnapshot(ctx context.Context, fs *flag.FlagSet) (is bool, sn store.Snapshot, err error) {
 	if fs.NArg() != 1 {
 		return false, sn, &usageError{errors.New(
@@ -108,7 +108,7 @@ func (s *system) findSnapshot(ctx context.Context, fs *flag.FlagSet) (is bool, s
 	if text, ok := strings.CutPrefix(name, "snapshot:"); ok {
 		id, err := strconv.ParseInt(text, 10, 64)
 		if err != nil || id <= 0 {
-			return true, sn, &usageError{fmt.Errorf("%q is no snapshot:ID", name)}
+			return true, sn, &usageError{fmt.Errorf("%q is not snapshot:ID with a device id", name)}
 		}
 		sn, err = s.store.SnapshotByID(ctx, id, "")
 		return true, sn, err
@@ -116,8 +116,8 @@ func (s *system) findSnapshot(ctx context.Context, fs *flag.FlagSet) (is bool, s
 	return false, sn, nil
 }
 
-// findOne returns the one image that the argument names. Of several versions of a key it
-// is the one of which something is kept; if there are more, the operator decides.
+// findOne returns the one image named by the argument. Of several versions of a key it is
+// the one with something kept. If there are more, the operator decides.
 func (s *system) findOne(ctx context.Context, fs *flag.FlagSet) (store.Image, error) {
 	images, err := s.find(ctx, fs)
 	if err != nil {

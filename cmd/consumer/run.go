@@ -103,8 +103,8 @@ func (s *system) openDaemon(ctx context.Context) error {
 	return nil
 }
 
-// recoverPool runs recovery while no other command touches the pool. One that is at work
-// is waited for.
+// recoverPool runs recovery while no other command touches the pool. It waits for a
+// command at work.
 func (s *system) recoverPool(ctx context.Context, p *pipeline.Pipeline) error {
 	return s.holdingPool(ctx, startPatience, func() error {
 		_, err := p.Recover(ctx)

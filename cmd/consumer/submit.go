@@ -49,13 +49,16 @@ func cmdSubmit(ctx context.Context, args []string, out io.Writer) error {
 		if asJSON {
 			return printJSON(out, map[string]any{"created": created, "image": img})
 		}
-		fmt.Fprintf(out, "image %d is %s%s\n", img.ID, img.State,
-			map[bool]string{true: "", false: "; it was in the journal already"}[created])
+		note := "; it was in the journal already"
+		if created {
+			note = ""
+		}
+		fmt.Fprintf(out, "image %d is %s%s\n", img.ID, img.State, note)
 		return nil
 	})
 }
 
-// cmdBackfill enqueues every object of the bucket that the journal does not know.
+// cmdBackfill enqueues every object of the bucket missing in the journal.
 func cmdBackfill(ctx context.Context, args []string, out io.Writer) (err error) {
 	fs := flags("backfill", "", out)
 	asJSON := jsonFlag(fs)
@@ -84,7 +87,9 @@ func cmdBackfill(ctx context.Context, args []string, out io.Writer) (err error) 
 	if *asJSON {
 		return printJSON(out, map[string]any{"backfill": b, "dry_run": *dry, "missing": missing})
 	}
+	verb := "enqueued"
 	if *dry {
+		verb = "missing"
 		t := newTable(out, "MISSING", "SIZE", "ETAG")
 		for _, o := range missing {
 			t.row(quoted(o.Key), units.BytesSize(float64(o.Size)), o.ETag)
@@ -93,7 +98,6 @@ func cmdBackfill(ctx context.Context, args []string, out io.Writer) (err error) 
 			return err
 		}
 	}
-	fmt.Fprintf(out, "%d objects listed, %d %s\n", b.Listed, b.Enqueued,
-		map[bool]string{true: "missing", false: "enqueued"}[*dry])
+	fmt.Fprintf(out, "%d objects listed, %d %s\n", b.Listed, b.Enqueued, verb)
 	return nil
 }

@@ -12,7 +12,7 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// errVerify says that a device does not hold what was sealed.
+// errVerify is returned when a device does not hold what was sealed.
 var errVerify = errors.New("not what was sealed")
 
 // cmdVerify proves images again, beside a running daemon or without one. Others may use
@@ -69,8 +69,8 @@ func (v verified) result() string {
 	return "DIFFERS"
 }
 
-// verify goes on after an image that differs or cannot be looked at, and skips one of all
-// that was removed or opened again meanwhile. Only the end of ctx ends it.
+// verify goes on after a failure with one image. Among all images it skips those removed
+// or opened again meanwhile. Only the end of ctx ends it.
 func (s *system) verify(ctx context.Context, h *provision.Host, ids []int64, all bool) ([]verified, error) {
 	results := []verified{}
 	var errs []error

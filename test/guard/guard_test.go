@@ -36,7 +36,6 @@ var (
 		"test/emulator.queues": "one method for each operation of SQS",
 		// These are being taken apart.
 		"internal/devmapper.Pool": "temporary",
-		"cmd/consumer.system":     "temporary",
 	}
 )
 

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/docker/go-units"
+
+	"imagemanager.internal/internal/store"
+)
+
+func cmdHistory(ctx context.Context, args []string, out io.Writer) error {
+	return show(ctx, "history", "<key|image>", args, out, func(s *system, fs *flag.FlagSet, asJSON bool) error {
+		images, err := s.find(ctx, fs)
+		if err != nil {
+			return err
+		}
+		var all []store.Event
+		for _, img := range images {
+			events, err := s.store.History(ctx, img.ID)
+			if err != nil {
+				return err
+			}
+			all = append(all, events...)
+		}
+		if asJSON {
+			return printJSON(out, nonNil(all))
+		}
+		t := newTable(out, "SEQ", "TIME", "IMAGE", "ATTEMPT", "STAGE", "EVENT", "DETAIL")
+		for _, e := range all {
+			t.row(fmt.Sprint(e.Seq), e.At.Format("15:04:05.000"), fmt.Sprint(e.Image), fmt.Sprint(e.Attempt),
+				dash(string(e.Stage)), string(e.Kind), detail(e))
+		}
+		return t.flush()
+	})
+}
+
+// detail says in a few words what an event changed.
+func detail(e store.Event) string {
+	var parts []string
+	add := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
+	if e.Verdict != "" {
+		add("%s:", e.Verdict)
+	}
+	if e.Reason != "" {
+		add("%s", oneLine(e.Reason))
+	}
+	if o := e.Detail.Object; o != nil {
+		add("s3://%s/%s version %s", o.Bucket, strings.Trim(quoted(o.Key), `"`), o.Version())
+	}
+	if b := e.Detail.Blob; b != nil {
+		add("%s, sha256 %s", units.BytesSize(float64(b.Size)), short(b.SHA256))
+	}
+	if d := e.Detail.Device; d != nil {
+		add("device %d %s", d.ID, d.State)
+	}
+	if tr := e.Detail.Tree; tr != nil {
+		add("%d entries, tree %s", tr.Entries, short(strings.TrimPrefix(tr.Digest, "sha256:")))
+	}
+	if sn := e.Detail.Snapshot; sn != nil {
+		add("%s", sn.Path)
+	}
+	return strings.Join(parts, " ")
+}
