@@ -52,7 +52,7 @@ func (st stage) perform(ctx context.Context, job *Job) (late <-chan error, err e
 // are returned and its worker is free. The image stays taken: its devices must not be
 // touched while the work may still go on. If the stage ever comes back, the attempt is
 // rolled back then. Run does not wait for it: the next start sees to the rest.
-func (p *Pipeline) abandonStuck(work context.Context, st stage, job *Job, late <-chan error, err error) {
+func (p *Pipeline) abandonStuck(work context.Context, st stage, job *Job) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(work), undoTimeout)
 	defer cancel()
 	img, readErr := p.store.Image(ctx, job.Attempt.Image)
@@ -62,6 +62,7 @@ func (p *Pipeline) abandonStuck(work context.Context, st stage, job *Job, late <
 	}
 	left := p.jobs.replace(job, img)
 	o := returned
+	err, late := job.stuckErr, job.late
 	if stopped := stopReason(work, err); stopped != "" { // no verdict, as for any stopped stage
 		p.record.Undo(ctx, &left.Task, stopped)
 	} else {

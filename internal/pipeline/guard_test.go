@@ -126,7 +126,7 @@ func TestLookingIsNoLoss(t *testing.T) {
 		job := enqueue(t, p, 1)[0]
 		job.Image.Stage = store.StageUnpack
 		p.table[0].check = func(context.Context, *provision.Task) error { return fmt.Errorf("stat: %w", c.err) }
-		if p.step(t.Context(), p.table[0], job) != c.reopened {
+		if (p.step(t.Context(), p.table[0], job) == goesOn) != c.reopened {
 			t.Errorf("%s: goes on %t", name, !c.reopened)
 		}
 		events, err := p.store.History(t.Context(), job.Image.ID)

@@ -18,6 +18,9 @@ type Job struct {
 
 	ended chan struct{} // closed when the job has ended
 
+	late     <-chan error // of a stage that does not come back: delivers its error should it ever
+	stuckErr error        // why it was given up
+
 	// Guarded by jobs.mu.
 	deliveries []*delivery             // messages waiting for this image
 	atBegin    int                     // how many of them there were when the attempt began
@@ -198,6 +201,15 @@ func (js *jobs) messageIDs(job *Job) []string {
 		}
 	}
 	return ids
+}
+
+// begin opens an attempt at a stage for a job and its messages.
+func (p *Pipeline) begin(ctx context.Context, job *Job, st store.Stage) error {
+	if err := p.record.Begin(ctx, &job.Task, st, p.jobs.messageIDs(job)...); err != nil {
+		return err
+	}
+	p.jobs.noteBegin(job)
+	return nil
 }
 
 // noteBegin notes how many messages waited when the attempt began.

@@ -31,6 +31,10 @@ type outcome struct {
 var (
 	done     = outcome{verdict: accepted}
 	returned = outcome{verdict: retry} // visible to the other hosts at once
+
+	// A step's alone: the job has not ended.
+	goesOn = outcome{verdict: "goes on"}
+	stuck  = outcome{verdict: "stuck"}
 )
 
 // rank orders outcomes by what they ask for the message: delete it, dead-letter it, keep

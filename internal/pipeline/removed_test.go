@@ -40,9 +40,11 @@ func TestRemovedUnderAJob(t *testing.T) {
 		st := p.table[i]
 		st.check = func(context.Context, *provision.Task) error { return provision.ErrResultLost }
 		st.undo = func(context.Context, *provision.Task) error { t.Errorf("%s was rolled back", st.name); return nil }
-		if p.step(t.Context(), st, job) {
+		o := p.step(t.Context(), st, job)
+		if o == goesOn {
 			t.Errorf("%s was handed on", st.name)
 		}
+		p.finish(t.Context(), job, o)
 		if _, waits := p.jobs.retryAt[img.ID]; !waits {
 			t.Errorf("%s: the job did not end with a retry", st.name)
 		}

@@ -98,7 +98,7 @@ func (p *Pipeline) tryAlone(ctx, work context.Context, img store.Image, out chan
 // giveUp ends an image after the process died once more.
 func (p *Pipeline) giveUp(work context.Context, job *Job) {
 	if err := p.begin(work, job, job.Image.Stage); err != nil {
-		p.putOff(work, job, err)
+		p.finish(work, job, p.putOff(work, job, err))
 		return
 	}
 	o := p.recordFailure(work, job, judgement{verdict: dead, class: "cut_off", text: errCutOff.Error()})

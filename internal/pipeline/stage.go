@@ -69,13 +69,17 @@ func (p *Pipeline) start(work context.Context, running *sync.WaitGroup, st stage
 	for range st.workers {
 		workers.Go(func() {
 			for job := range in {
-				if !p.step(work, st, job) {
-					continue
-				}
-				select {
-				case out <- job:
-				case <-work.Done():
-					p.finish(work, job, returned)
+				switch o := p.step(work, st, job); o {
+				case goesOn:
+					select {
+					case out <- job:
+					case <-work.Done():
+						p.finish(work, job, returned)
+					}
+				case stuck:
+					p.abandonStuck(work, st, job)
+				default:
+					p.finish(work, job, o)
 				}
 			}
 		})
@@ -87,20 +91,19 @@ func (p *Pipeline) start(work context.Context, running *sync.WaitGroup, st stage
 	return out
 }
 
-// step takes one job through one stage and reports whether it goes on. A verified
-// result is handed on. A lost result takes the job back to this stage.
-func (p *Pipeline) step(work context.Context, st stage, job *Job) bool {
+// step takes one job through one stage. A verified result is handed on. A lost result takes
+// the job back to this stage.
+func (p *Pipeline) step(work context.Context, st stage, job *Job) outcome {
 	if job.Image.Stage != st.name {
 		loss := st.check(work, &job.Task)
 		if loss == nil {
-			return true
+			return goesOn
 		}
 		if isLoss(loss) {
 			loss = p.record.Reopen(work, &job.Task, st.name, loss)
 		}
 		if loss != nil {
-			p.putOff(work, job, loss)
-			return false
+			return p.putOff(work, job, loss)
 		}
 	}
 	ctx, end := p.jobs.lease(work, st, job)
@@ -109,39 +112,28 @@ func (p *Pipeline) step(work context.Context, st stage, job *Job) bool {
 	defer p.metrics.busy(st.name, -1)
 	began := time.Now()
 	err := p.begin(ctx, job, st.name)
-	var late <-chan error
 	if err == nil {
-		late, err = st.perform(ctx, job)
+		job.late, err = st.perform(ctx, job)
 	}
-	if late != nil {
-		p.abandonStuck(work, st, job, late, err)
-		return false
+	if job.late != nil {
+		job.stuckErr = err
+		return stuck
 	}
 	if err != nil {
-		p.failed(work, st, job, withCause(ctx, err))
-		return false
+		return p.failed(work, st, job, withCause(ctx, err))
 	}
 	p.metrics.took(st.name, time.Since(began))
 	if p.health.breaker.succeeded(st.name, job.Image.ID) {
 		p.log.Info().Str("step", string(st.name)).Msg("succeeds again")
 		p.health.onRecovery()
 	}
-	return true
+	return goesOn
 }
 
-// begin opens an attempt at a stage for a job and its messages.
-func (p *Pipeline) begin(ctx context.Context, job *Job, st store.Stage) error {
-	if err := p.record.Begin(ctx, &job.Task, st, p.jobs.messageIDs(job)...); err != nil {
-		return err
-	}
-	p.jobs.noteBegin(job)
-	return nil
-}
-
-// failed judges the attempt, rolls it back, records the verdict and ends the job. It
-// judges first, because a roll-back may give back the very space the image lacked
-// through no fault of its own. The roll-back runs to its end even while stopping.
-func (p *Pipeline) failed(work context.Context, st stage, job *Job, err error) {
+// failed judges the attempt, rolls it back, and records the verdict. It judges first,
+// because a roll-back may give back the very space the image lacked through no fault of
+// its own. The roll-back runs to its end even while stopping.
+func (p *Pipeline) failed(work context.Context, st stage, job *Job, err error) outcome {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(work), undoTimeout)
 	defer cancel()
 	stopped := stopReason(work, err)
@@ -158,8 +150,7 @@ func (p *Pipeline) failed(work context.Context, st stage, job *Job, err error) {
 	}
 	if stopped != "" {
 		p.record.Undo(ctx, &job.Task, stopped)
-		p.finish(work, job, returned)
-		return
+		return returned
 	}
 	if j.verdict == superseded {
 		if err := p.submitter.submitNewest(ctx, job.Image); err != nil {
@@ -170,7 +161,7 @@ func (p *Pipeline) failed(work context.Context, st stage, job *Job, err error) {
 	if job.Image.State.Refused() {
 		p.host.Discard(ctx, &job.Task)
 	}
-	p.finish(work, job, o)
+	return o
 }
 
 // stopReason says why an attempt ended without a verdict: SQS gave its message to another
@@ -185,17 +176,16 @@ func stopReason(work context.Context, err error) string {
 	return ""
 }
 
-// putOff ends a job whose image cannot be taken back to a stage: an operator removed it
+// putOff is for a job that cannot be taken back to a stage: an operator removed its image
 // since the job looked, or the journal cannot be written. No attempt was begun, so
 // nothing is rolled back: whoever removes the image is at its devices. The message comes
 // back and finds the image as it is then.
-func (p *Pipeline) putOff(work context.Context, job *Job, err error) {
+func (p *Pipeline) putOff(work context.Context, job *Job, err error) outcome {
 	p.record.Log(&job.Task).Warn().Err(err).Msg("lost results are not made again now")
 	if work.Err() != nil {
-		p.finish(work, job, returned)
-		return
+		return returned
 	}
-	p.finish(work, job, outcome{verdict: retry, delay: backoff(p.cfg.Backoff, 1)})
+	return outcome{verdict: retry, delay: backoff(p.cfg.Backoff, 1)}
 }
 
 // isLoss reports whether an error proves the loss of a result. That it cannot be looked
