@@ -1,20 +1,17 @@
 package pipeline
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os/exec"
-	"sync/atomic"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/download"
+	"imagemanager.internal/internal/pipeline/health"
 	"imagemanager.internal/internal/provision"
-	"imagemanager.internal/internal/queue"
 	"imagemanager.internal/internal/store"
 )
 
@@ -47,15 +44,15 @@ func TestOutage(t *testing.T) {
 	if p.Ready() == nil {
 		t.Error("20 failures in a row, and all is said to be well")
 	}
-	if _, careful := p.health.oneByOne(); careful {
+	if _, careful := p.health.OneByOne(); careful {
 		t.Error("one image alone holds up the others")
 	}
 	fail(t, p, 2, unavailable)
-	if pause, careful := p.health.oneByOne(); !careful || pause > longestTrial {
-		t.Errorf("two images fail streakLength: careful %t, pause %s", careful, pause)
+	if pause, careful := p.health.OneByOne(); !careful || pause > 15*time.Second {
+		t.Errorf("two images fail health.StreakLength: careful %t, pause %s", careful, pause)
 	}
 	for i := range p.cfg.MaxAttempts {
-		if !p.health.breaker.succeeded(store.StageDownload, 3) && i == 0 {
+		if !p.health.Breaker.Succeeded(store.StageDownload, 3) && i == 0 {
 			t.Error("a success does not end it")
 		}
 		if p.Ready() != nil {
@@ -72,11 +69,11 @@ func TestOutage(t *testing.T) {
 // to prove it.
 func TestDeniedObjects(t *testing.T) {
 	p := newPipeline(t)
-	enqueue(t, p, streakLength+1)
+	enqueue(t, p, health.StreakLength+1)
 	denied := fmt.Errorf("%w: get", download.ErrDenied)
-	for id := int64(1); id <= streakLength+1; id++ {
+	for id := int64(1); id <= health.StreakLength+1; id++ {
 		img := fail(t, p, id, denied)
-		if counted, want := img.Failures == 1, id < streakLength; counted != want {
+		if counted, want := img.Failures == 1, id < health.StreakLength; counted != want {
 			t.Errorf("image %d denied: counted %t, want %t", id, counted, want)
 		}
 	}
@@ -109,55 +106,6 @@ func TestNoOutage(t *testing.T) {
 	}
 	if err := p.Ready(); err != nil {
 		t.Errorf("one device that somebody holds: %v", err)
-	}
-}
-
-// While the bucket itself does not answer nothing is admitted; it is looked at again by
-// itself, less and less often.
-func TestOutageOfTheBucket(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := newPipeline(t)
-		var well atomic.Bool
-		var looks atomic.Int64
-		p.health.probe = func(context.Context) error {
-			looks.Add(1)
-			if well.Load() {
-				return nil
-			}
-			return download.ErrNoBucket
-		}
-		if err := p.health.lookAtBucket(t.Context()); err == nil || p.health.acceptingWork() || p.Ready() == nil {
-			t.Fatal("work is taken although the bucket does not answer")
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		go p.health.watch(ctx)
-		wait(t.Context(), 10*time.Minute)
-		if n := looks.Load(); n < 10 || n > 100 {
-			t.Errorf("%d looks in ten minutes", n)
-		}
-		well.Store(true)
-		wait(t.Context(), 2*longestTrial)
-		if !p.health.acceptingWork() || p.Ready() != nil {
-			t.Error(p.Ready())
-		}
-		cancel()
-		synctest.Wait()
-	})
-}
-
-// A pool whose parts do not belong together any more takes nothing: the next start would
-// refuse it, with all that was put into it meanwhile.
-func TestPoolDoesNotProveItself(t *testing.T) {
-	p := newPipeline(t)
-	p.health.poolProved(fmt.Errorf("%w: the data are another's", devmapper.ErrForeign))
-	if err := p.health.checkCapacity(); !errors.Is(err, devmapper.ErrForeign) {
-		t.Errorf("%v", err)
-	}
-	for _, passing := range []error{nil, devmapper.ErrReadOnly} { // has a condition of its own
-		p.health.poolProved(passing)
-		if err := p.health.poolProof(); err != nil {
-			t.Errorf("after %v: %v", passing, err)
-		}
 	}
 }
 
@@ -196,32 +144,4 @@ func TestDoubt(t *testing.T) {
 			}
 		}
 	}
-}
-
-// While every message is about something else they go back to the queue, at ever longer
-// intervals; once one was ours the rest are what they are.
-func TestForeignUntilProved(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := newPipeline(t)
-		held := func() int { return len(p.messages.permits) }
-		o := queue.Object{Bucket: "other", Key: "images/x.tar"}
-		all, first := p.health.noteForeign(o)
-		if !all || p.Ready() == nil {
-			t.Fatal("the first foreign message is taken for what it is")
-		}
-		for range 30 {
-			if !p.health.awaitTrial(t.Context(), held) {
-				t.Fatal("messages are not taken one by one")
-			}
-			p.health.noteForeign(o)
-		}
-		if _, away := p.health.noteForeign(o); away <= first || away > longestForeign {
-			t.Errorf("the last is away for %s", away)
-		}
-		p.health.noteOurs()
-		all, _ = p.health.noteForeign(o)
-		if all || p.Ready() != nil || p.health.awaitTrial(t.Context(), held) {
-			t.Error("one was ours, and foreign ones are held up still", p.Ready())
-		}
-	})
 }

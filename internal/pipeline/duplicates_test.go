@@ -65,7 +65,7 @@ func TestDuplicatePath(t *testing.T) {
 		n = v
 	}
 	p := newPipeline(t)
-	p.health.capacity = func() error { return nil }
+	p.health.Capacity = func() error { return nil }
 	fake(p, map[store.Stage]*gauge{}, func(context.Context, *provision.Task, store.Stage) error { return nil })
 	img := enqueue(t, p, 1)[0].Image
 	for i := range p.table {

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
+	"imagemanager.internal/internal/pipeline/health"
 	"imagemanager.internal/internal/store"
 )
 
@@ -46,7 +47,7 @@ type growth struct {
 	store   *store.Store
 	dirs    map[string]string // by the label of the gauge
 	idle    func() bool       // no image is on its way
-	limit   *logLimit
+	limit   *health.LogLimit
 	log     zerolog.Logger
 	metrics *Metrics
 }
@@ -75,7 +76,7 @@ func (g *growth) watch(ctx context.Context) {
 // emptyLog empties the database's log. A reader may prevent that; it is tried again
 // later.
 func (g *growth) emptyLog(ctx context.Context) {
-	if err := g.store.EmptyLog(ctx); err != nil && ctx.Err() == nil && g.limit.allows("log", time.Now()) {
+	if err := g.store.EmptyLog(ctx); err != nil && ctx.Err() == nil && g.limit.Allows("log", time.Now()) {
 		g.log.Warn().Err(err).Msg("the database's log cannot be emptied; it is tried again")
 	}
 }

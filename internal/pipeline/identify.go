@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"time"
 
 	"imagemanager.internal/internal/download"
 	"imagemanager.internal/internal/queue"
 	"imagemanager.internal/internal/store"
 )
+
+// probeTimeout bounds the look at an object.
+const probeTimeout = 10 * time.Second
 
 // identify finds the object of an event. Some senders encode keys and some do not: of the
 // two readings of a key, the right one exists with the event's eTag. An event with

@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rs/zerolog"
-
 	"imagemanager.internal/internal/queue"
 	"imagemanager.internal/internal/store"
 )
@@ -29,7 +27,7 @@ func (p *Pipeline) source(ctx, work context.Context, running *sync.WaitGroup) <-
 	senders.Go(func() { p.sweepLoop(ctx) })
 	senders.Go(func() { p.backfillLoop(ctx) })
 	senders.Go(func() { p.reconcileLoop(ctx) })
-	senders.Go(func() { p.health.watch(ctx) })
+	senders.Go(func() { p.health.Watch(ctx) })
 	senders.Go(func() { p.growth.watch(ctx) })
 	running.Go(func() {
 		senders.Wait()
@@ -43,10 +41,10 @@ func (p *Pipeline) source(ctx, work context.Context, running *sync.WaitGroup) <-
 // pipeline leaves messages visible to the other hosts on the queue.
 func (p *Pipeline) intake(ctx, work context.Context, out chan<- *Job) {
 	failures := 0
-	p.health.proveOurs(ctx)
+	p.health.ProveOurs(ctx)
 	for {
 		most := 10
-		if p.health.awaitTrial(ctx, func() int { return len(p.messages.permits) }) {
+		if p.health.AwaitTrial(ctx, func() int { return len(p.messages.permits) }) {
 			most = 1
 		}
 		n := p.messages.acquire(ctx, most)
@@ -57,16 +55,16 @@ func (p *Pipeline) intake(ctx, work context.Context, out chan<- *Job) {
 		p.messages.releasePermits(n - len(msgs))
 		if err != nil && ctx.Err() == nil {
 			failures++
-			p.health.polled(err)
+			p.health.Polled(err)
 			wait(ctx, min(backoff(100*time.Millisecond, failures), 20*time.Second))
 			continue
 		}
 		failures = 0
-		p.health.polled(nil)
+		p.health.Polled(nil)
 		for _, m := range msgs {
 			// The poll may have been drained while stopping, or the pool filled up
 			// meanwhile.
-			if ctx.Err() != nil || !p.health.acceptingWork() {
+			if ctx.Err() != nil || !p.health.AcceptingWork() {
 				p.messages.acknowledge(work, p.messages.watch(m), returned)
 				continue
 			}
@@ -81,32 +79,32 @@ func (p *Pipeline) accept(ctx, work context.Context, m *queue.Message, out chan<
 	d := p.messages.watch(m)
 	p.metrics.message("received")
 	if m.Malformed != nil {
-		o := p.malformed(m, m.Malformed, "message is not an S3 notification")
+		o := p.messages.malformed(m, m.Malformed, "message is not an S3 notification")
 		p.messages.acknowledge(work, d, o)
 		return
 	}
 	for _, ig := range m.Notification.Ignored {
-		p.ignore(m, ig.Reason).Str("detail", ig.Detail).Msg("notification ignored")
+		p.messages.ignore(m, ig.Reason).Str("detail", ig.Detail).Msg("notification ignored")
 	}
 	end := done
 	for _, err := range m.Notification.Broken {
-		end = p.malformed(m, err, "a record of the message is not an S3 notification")
+		end = p.messages.malformed(m, err, "a record of the message is not an S3 notification")
 	}
 	for _, o := range m.Notification.Objects {
 		reason := p.cfg.foreign(o)
 		if reason == "" {
-			p.health.noteOurs()
+			p.health.NoteOurs()
 			d.add()
 			p.acceptObject(ctx, work, d, o, out)
 			continue
 		}
-		p.ignore(m, reason).Str("bucket", o.Bucket).Str("s3_key", o.Key).
+		p.messages.ignore(m, reason).Str("bucket", o.Bucket).Str("s3_key", o.Key).
 			Msg("notification is not about an image of ours")
 		if reason == reasonDirectory {
 			continue
 		}
-		p.health.proveOurs(work) // an image may have come from the bucket's listing meanwhile
-		if all, delay := p.health.noteForeign(o); all {
+		p.health.ProveOurs(work) // an image may have come from the bucket's listing meanwhile
+		if all, delay := p.health.NoteForeign(o); all {
 			end = outcome{verdict: retry, delay: delay}
 			continue
 		}
@@ -115,19 +113,6 @@ func (p *Pipeline) accept(ctx, work context.Context, m *queue.Message, out chan<
 		}
 	}
 	p.messages.acknowledge(work, d, end)
-}
-
-// malformed logs and counts what cannot be read. Its message is dead-lettered.
-func (p *Pipeline) malformed(m *queue.Message, err error, text string) outcome {
-	p.log.Error().Err(err).Str("message_id", m.ID).Int("receive_count", m.ReceiveCount).Msg(text)
-	p.metrics.ignored("malformed")
-	return outcome{verdict: dead, reason: err.Error(), attempts: m.ReceiveCount}
-}
-
-// ignore counts what a message names and we do not take, and begins its log line.
-func (p *Pipeline) ignore(m *queue.Message, reason string) *zerolog.Event {
-	p.metrics.ignored(reason)
-	return p.log.Info().Str("message_id", m.ID).Str("reason", reason)
 }
 
 // reasonDirectory is the reason for a key with a slash at its end: consoles make folders
@@ -151,7 +136,7 @@ func (c Config) foreign(o queue.Object) string {
 func (p *Pipeline) acceptObject(ctx, work context.Context, d *delivery, o queue.Object, out chan<- *Job) {
 	obj, err := identify(work, p.bucket, p.cfg.Prefix, o)
 	if err != nil {
-		_ = p.health.lookAtBucket(work) // while it does not answer, nothing more is taken
+		_ = p.health.LookAtBucket(work) // while it does not answer, nothing more is taken
 		delay := backoff(p.cfg.Backoff, d.msg.ReceiveCount)
 		p.log.Warn().Err(err).Str("s3_key", o.Key).Dur("again_in_ms", delay).
 			Msg("S3 does not say which object it is; message returned")
@@ -161,7 +146,7 @@ func (p *Pipeline) acceptObject(ctx, work context.Context, d *delivery, o queue.
 	img, created, err := p.store.Enqueue(work, obj)
 	if err != nil {
 		if store.Unwritable(err) {
-			p.health.journalFailed(err)
+			p.health.JournalFailed(err)
 		}
 		p.log.Error().Err(err).Str("s3_key", o.Key).Msg("journal cannot be written; message returned")
 		p.messages.acknowledge(work, d, outcome{verdict: retry, delay: backoff(p.cfg.Backoff, 1)})
@@ -191,7 +176,7 @@ func (p *Pipeline) dispatch(ctx, work context.Context, job *Job, out chan<- *Job
 		return
 	}
 	job.Image = img
-	if p.cfg.suspect(img) && p.health.aloneImage() != img.ID {
+	if p.cfg.suspect(img) && p.health.Alone() != img.ID {
 		p.finish(work, job, outcome{verdict: retry, delay: backoff(p.cfg.Backoff, img.CutOffs)})
 		return
 	}

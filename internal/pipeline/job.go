@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/store"
 )
@@ -40,10 +42,13 @@ type jobs struct {
 	byImage map[int64]*Job
 	retryAt map[int64]time.Time // pending images without a job: when they are taken up without a message
 	wake    chan struct{}       // buffered by one: an image was put into retryAt
+	ended   map[verdict]int     // jobs since the start
 }
 
 func newJobs() *jobs {
-	return &jobs{byImage: map[int64]*Job{}, retryAt: map[int64]time.Time{}, wake: make(chan struct{}, 1)}
+	return &jobs{
+		byImage: map[int64]*Job{}, retryAt: map[int64]time.Time{}, wake: make(chan struct{}, 1), ended: map[verdict]int{},
+	}
 }
 
 // take makes the image's job, or finds the one under way. The delivery waits for
@@ -69,8 +74,9 @@ func (js *jobs) take(image int64, d *delivery) (job *Job, fresh bool) {
 // end frees a job's image for the next one and returns the waiting messages. retryAt
 // says when the image is taken up by itself, given the number of messages; nil if it is
 // not.
-func (js *jobs) end(job *Job, retryAt func(messages int) time.Time) (waiting []*delivery, atBegin int) {
+func (js *jobs) end(job *Job, v verdict, retryAt func(messages int) time.Time) (waiting []*delivery, atBegin int) {
 	js.mu.Lock()
+	js.ended[v]++
 	delete(js.byImage, job.Image.ID)
 	if retryAt != nil {
 		js.retryAt[job.Image.ID] = retryAt(len(job.deliveries))
@@ -144,6 +150,17 @@ func (js *jobs) awaitDue(ctx context.Context) []int64 {
 	case <-ctx.Done():
 	}
 	return nil
+}
+
+// summary writes one line about all jobs.
+func (js *jobs) summary(log *zerolog.Event) {
+	js.mu.Lock()
+	defer js.mu.Unlock()
+	total := 0
+	for v, n := range js.ended {
+		log, total = log.Int(string(v), n), total+n
+	}
+	log.Int("jobs", total).Msg("stopped")
 }
 
 // holding returns the job with the task.
@@ -277,7 +294,6 @@ func (js *jobs) markStuck(job *Job) (waiting []*delivery) {
 // finish ends a job: its image is free for the next one, and its messages learn the
 // outcome.
 func (p *Pipeline) finish(work context.Context, job *Job, o outcome) {
-	p.health.count(o.verdict)
 	var retryAt func(messages int) time.Time
 	if o.verdict == retry && !o.noAutoRetry {
 		retryAt = func(messages int) time.Time {
@@ -288,9 +304,9 @@ func (p *Pipeline) finish(work context.Context, job *Job, o outcome) {
 			return due
 		}
 	}
-	waiting, atBegin := p.jobs.end(job, retryAt)
+	waiting, atBegin := p.jobs.end(job, o.verdict, retryAt)
 	if s := job.Image.State; s == store.StateActive || s.Refused() {
-		p.health.breaker.forget(job.Image.ID)
+		p.health.Breaker.Forget(job.Image.ID)
 		p.host.Forget(job.Image.ID)
 	}
 	defer close(job.ended)

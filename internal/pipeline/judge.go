@@ -10,6 +10,7 @@ import (
 
 	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/download"
+	"imagemanager.internal/internal/pipeline/health"
 	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/store"
 )
@@ -35,7 +36,7 @@ type judgement struct {
 func (p *Pipeline) judge(t *provision.Task, err error) judgement {
 	v, class := classify(err)
 	if store.Unwritable(err) {
-		p.health.journalFailed(err)
+		p.health.JournalFailed(err)
 	}
 	j := judgement{verdict: v, class: class, text: err.Error(), fetched: download.Progress(err)}
 	errors.As(err, &j.rejection)
@@ -46,7 +47,7 @@ func (p *Pipeline) judge(t *provision.Task, err error) judgement {
 	switch v {
 	case halt:
 		j.delay = backoff(p.cfg.Backoff, 1)
-		if p.health.capacity() == nil {
+		if p.health.Capacity() == nil {
 			j.verdict = retry
 		}
 	case vanished, superseded:
@@ -58,7 +59,7 @@ func (p *Pipeline) judge(t *provision.Task, err error) judgement {
 	case outage:
 		j = p.weigh(t, j, err)
 	case reject:
-		if class == classRefused && p.health.breaker.bucketDown() != nil {
+		if class == classRefused && p.health.Breaker.BucketDown() != nil {
 			j = p.weigh(t, j, err)
 		}
 	}
@@ -87,14 +88,14 @@ func (p *Pipeline) doubt(t *provision.Task, j judgement) judgement {
 
 // weigh decides whether a possible outage counts against the image.
 func (p *Pipeline) weigh(t *provision.Task, j judgement, err error) judgement {
-	b := &p.health.breaker
+	b := &p.health.Breaker
 	if j.class == classBusy { // whoever has the device open says nothing of other images
-		j.verdict, j.delay = outage, min(backoff(p.cfg.Backoff, b.failedAlone(t.Image.ID)), longestOutage)
+		j.verdict, j.delay = outage, min(backoff(p.cfg.Backoff, b.FailedAlone(t.Image.ID)), health.LongestWait)
 		return j
 	}
-	counts, n, images := b.failed(t.Attempt.Stage, t.Image.ID, err)
-	down := t.Attempt.Stage == store.StageDownload && b.bucketDown() != nil
-	if ownClasses[j.class] && images < streakLength {
+	counts, n, images := b.Failed(t.Attempt.Stage, t.Image.ID, err)
+	down := t.Attempt.Stage == store.StageDownload && b.BucketDown() != nil
+	if ownClasses[j.class] && images < health.StreakLength {
 		counts = true
 	}
 	if counts && !down {
@@ -104,7 +105,7 @@ func (p *Pipeline) weigh(t *provision.Task, j judgement, err error) judgement {
 	if j.fetched > 0 {
 		n = 1
 	}
-	j.verdict, j.delay = outage, min(backoff(p.cfg.Backoff, n), longestOutage)
+	j.verdict, j.delay = outage, min(backoff(p.cfg.Backoff, n), health.LongestWait)
 	return j
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"imagemanager.internal/internal/awserr"
 	"imagemanager.internal/internal/failpoint"
+	"imagemanager.internal/internal/pipeline/health"
 	"imagemanager.internal/internal/queue"
 	"imagemanager.internal/internal/store"
 )
@@ -83,7 +84,7 @@ func (d *delivery) end(o outcome) (last bool) {
 type messages struct {
 	queue   *queue.Client
 	store   *store.Store
-	health  *health
+	health  *health.Monitor
 	jobs    *jobs
 	log     zerolog.Logger
 	metrics *Metrics
@@ -93,7 +94,7 @@ type messages struct {
 	watchers sync.WaitGroup // one goroutine for each message held
 }
 
-func newMessages(cfg Config, d Deps, h *health, js *jobs) *messages {
+func newMessages(cfg Config, d Deps, h *health.Monitor, js *jobs) *messages {
 	return &messages{
 		queue: d.Queue, store: d.Store, health: h, jobs: js, log: d.Log, metrics: d.Metrics, backoff: cfg.Backoff,
 		permits: make(chan struct{}, cfg.Downloads+cfg.Unpacks+cfg.Activations),
@@ -132,7 +133,7 @@ func (ms *messages) releasePermits(n int) {
 
 // receive polls once if work may be taken. Otherwise it waits a moment and returns none.
 func (ms *messages) receive(ctx context.Context, n int) ([]*queue.Message, error) {
-	if !ms.health.acceptingWork() {
+	if !ms.health.AcceptingWork() {
 		wait(ctx, time.Second)
 		return nil, nil
 	}
@@ -154,6 +155,19 @@ func (ms *messages) watch(m *queue.Message) *delivery {
 		}
 	})
 	return d
+}
+
+// malformed logs and counts what cannot be read. Its message is dead-lettered.
+func (ms *messages) malformed(m *queue.Message, err error, text string) outcome {
+	ms.log.Error().Err(err).Str("message_id", m.ID).Int("receive_count", m.ReceiveCount).Msg(text)
+	ms.metrics.ignored("malformed")
+	return outcome{verdict: dead, reason: err.Error(), attempts: m.ReceiveCount}
+}
+
+// ignore counts what a message names and we do not take, and begins its log line.
+func (ms *messages) ignore(m *queue.Message, reason string) *zerolog.Event {
+	ms.metrics.ignored(reason)
+	return ms.log.Info().Str("message_id", m.ID).Str("reason", reason)
 }
 
 // acknowledge notes the outcome of one record. The last one settles the message. The
@@ -220,7 +234,7 @@ func (ms *messages) deadLetter(ctx context.Context, d *delivery) (result string,
 	})
 	if err != nil {
 		if store.Unwritable(err) {
-			ms.health.journalFailed(err)
+			ms.health.JournalFailed(err)
 		}
 		delay := backoff(ms.backoff, d.msg.ReceiveCount)
 		log.Error().Err(err).Dur("again_in_ms", delay).

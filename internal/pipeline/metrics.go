@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"imagemanager.internal/internal/awserr"
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/queue"
 	"imagemanager.internal/internal/store"
@@ -79,10 +80,11 @@ func (m *Metrics) failure(st store.Stage, j judgement) {
 	m.failures.WithLabelValues(string(st), string(j.verdict), j.class).Inc()
 }
 
-func (m *Metrics) violation(rule string)     { m.attacks.WithLabelValues(rule).Inc() }
-func (m *Metrics) message(result string)     { m.messages.WithLabelValues(result).Inc() }
-func (m *Metrics) ignored(reason string)     { m.ignores.WithLabelValues(reason).Inc() }
-func (m *Metrics) receiveError(class string) { m.receive.WithLabelValues(class).Inc() }
+func (m *Metrics) violation(rule string) { m.attacks.WithLabelValues(rule).Inc() }
+func (m *Metrics) message(result string) { m.messages.WithLabelValues(result).Inc() }
+func (m *Metrics) ignored(reason string) { m.ignores.WithLabelValues(reason).Inc() }
+
+func (m *Metrics) pollFailed(class awserr.Class) { m.receive.WithLabelValues(string(class)).Inc() }
 
 func (m *Metrics) waiting(timer, nobody int) {
 	m.pending.WithLabelValues("timer").Set(float64(timer))

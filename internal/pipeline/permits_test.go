@@ -119,7 +119,7 @@ func TestPermitsAreConserved(t *testing.T) {
 
 func conserved(t *testing.T, seed uint64) {
 	p := newPipeline(t)
-	p.health.capacity = func() error { return nil }
+	p.health.Capacity = func() error { return nil }
 	ctx, stop := context.WithCancel(t.Context())
 	q := &roughQueue{
 		t: t, cap: cap(p.messages.permits), total: 200, done: stop, r: rand.New(rand.NewPCG(seed, 2)),

@@ -2,12 +2,11 @@
 //
 // stage.go holds the table of stages and the loop over it: read it first. intake.go turns
 // messages into jobs, and resume.go does so with what waits in the journal. message.go
-// settles the messages of ended jobs. verdict.go is the one place with an opinion
-// on errors. health.go knows whether work may be taken, and breaker.go tells outages from
-// an image's own faults.
+// settles the messages of ended jobs. judge.go and verdict.go are the one place with an
+// opinion on errors.
 //
 // The steps on this host are those of package provision. Package reconcile compares
-// journal, pool and files.
+// journal, pool and files. Package health knows whether work may be taken.
 package pipeline
 
 import (
@@ -19,6 +18,7 @@ import (
 
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/download"
+	"imagemanager.internal/internal/pipeline/health"
 	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/queue"
 	"imagemanager.internal/internal/reconcile"
@@ -109,7 +109,7 @@ type Pipeline struct {
 
 	jobs      *jobs
 	messages  *messages
-	health    *health
+	health    *health.Monitor
 	growth    *growth
 	submitter *Submitter
 }
@@ -123,23 +123,31 @@ func New(cfg Config, d Deps) (*Pipeline, error) {
 		cfg: cfg, store: d.Store, bucket: d.Bucket, pool: d.Pool, host: d.Host, record: d.Recorder,
 		rules: d.Rules, exclusive: d.Exclusive, log: d.Log, metrics: d.Metrics,
 		jobs:      newJobs(),
-		health:    newHealth(cfg, d),
 		submitter: &Submitter{Store: d.Store, Bucket: d.Bucket, Name: cfg.Bucket, Prefix: cfg.Prefix, Rules: d.Rules},
 	}
+	p.health = health.New(health.Config{
+		Bucket: cfg.Bucket, Prefix: cfg.Prefix, StateDir: cfg.StateDir, Disks: cfg.Disks,
+		MinFreeDisk: cfg.MinFreeDisk, MinFreeData: cfg.MinFreeData, MinFreeMetadata: cfg.MinFreeMetadata,
+	}, health.Deps{
+		Store: d.Store, Queue: d.Queue, Pool: d.Pool, Probe: d.Bucket.Probe, Remedy: remedy, Log: d.Log,
+		OnRecovery: p.retrySuspects, OnPoolStatus: d.Metrics.pool, OnPollFailed: d.Metrics.pollFailed,
+	})
 	p.messages = newMessages(cfg, d, p.health, p.jobs)
 	p.growth = &growth{
-		store: d.Store, dirs: cfg.Kept, idle: p.jobs.idle, limit: &p.health.limit, log: d.Log, metrics: d.Metrics,
+		store: d.Store, dirs: cfg.Kept, idle: p.jobs.idle, limit: &p.health.Limit, log: d.Log, metrics: d.Metrics,
 	}
 	p.table = p.stages()
-	p.health.onRecovery = func() { p.jobs.hasten(p.health.breaker.suspects) }
-	p.metrics.callFailed, p.metrics.capped = p.health.queueCallFailed, p.health.messageCapped
+	p.metrics.callFailed, p.metrics.capped = p.health.QueueCallFailed, p.health.MessageCapped
 	p.reconciler = d.Reconciler(jobsOfPipeline{p})
 	return p, nil
 }
 
+// retrySuspects takes up the images that failed for what may have been an outage.
+func (p *Pipeline) retrySuspects() { p.jobs.hasten(p.health.Breaker.Suspects) }
+
 // Ready returns nil if the pipeline takes work. The error says why it does not, and what
 // to do. It is cheap.
-func (p *Pipeline) Ready() error { return p.health.ready() }
+func (p *Pipeline) Ready() error { return p.health.Ready() }
 
 // Recover brings journal, pool and files into agreement. Nothing else may use the pool
 // meanwhile. See reconcile.Reconciler.

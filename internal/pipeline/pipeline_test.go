@@ -37,10 +37,17 @@ func testConfig() Config {
 
 func newPipeline(t *testing.T) *Pipeline {
 	t.Helper()
-	return newLoggingPipeline(t, zerolog.Nop())
+	return newPipelineOn(t, zerolog.Nop(), nil)
 }
 
 func newLoggingPipeline(t *testing.T, log zerolog.Logger) *Pipeline {
+	t.Helper()
+	return newPipelineOn(t, log, nil)
+}
+
+// newPipelineOn returns a pipeline without a pool, and without a queue. The machine is
+// fit.
+func newPipelineOn(t *testing.T, log zerolog.Logger, bucket *download.Bucket) *Pipeline {
 	t.Helper()
 	st, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "c.db"))
 	if err != nil {
@@ -56,7 +63,7 @@ func newLoggingPipeline(t *testing.T, log zerolog.Logger) *Pipeline {
 	hostConfig := provision.Config{Prefix: "images/", DeviceBytes: 1 << 30}
 	host := provision.New(hostConfig, record, down, nil)
 	p, err := New(testConfig(), Deps{
-		Store: st, Host: host, Recorder: record, Rules: hostConfig.Rules, Log: log, Metrics: NewMetrics(reg),
+		Store: st, Bucket: bucket, Host: host, Recorder: record, Rules: hostConfig.Rules, Log: log, Metrics: NewMetrics(reg),
 		Reconciler: func(jobs reconcile.Jobs) *reconcile.Reconciler {
 			return reconcile.New(reconcile.Deps{
 				Store: st, Archives: down, Host: host, Recorder: record,
@@ -67,7 +74,7 @@ func newLoggingPipeline(t *testing.T, log zerolog.Logger) *Pipeline {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.health.capacity = func() error { return nil }
+	p.health.Capacity = func() error { return nil }
 	return p
 }
 
@@ -291,7 +298,7 @@ func TestHalt(t *testing.T) {
 		}
 		return p.recordFailure(t.Context(), job, p.judge(&job.Task, fmt.Errorf("write: %w", syscall.ENOSPC)))
 	}
-	p.health.capacity = func() error { return provision.ErrDiskLow }
+	p.health.Capacity = func() error { return provision.ErrDiskLow }
 	for range 2 * p.cfg.MaxAttempts {
 		if o := fail(); o.verdict != retry || o.delay <= 0 {
 			t.Fatalf("%+v, want the message to come back later", o)
@@ -300,7 +307,7 @@ func TestHalt(t *testing.T) {
 	if job.Image.Failures != 0 || job.Image.Running || job.Image.State != store.StatePending {
 		t.Errorf("after halts: %+v", job.Image.Progress)
 	}
-	p.health.capacity = func() error { return nil }
+	p.health.Capacity = func() error { return nil }
 	for i := range p.cfg.MaxAttempts {
 		if o := fail(); (o.verdict == dead) != (i == p.cfg.MaxAttempts-1) {
 			t.Errorf("failure %d: %+v", i+1, o)
@@ -311,14 +318,14 @@ func TestHalt(t *testing.T) {
 // A database that cannot be written stops intake until a write succeeds, and says so.
 func TestUnwritableDatabase(t *testing.T) {
 	p := newPipeline(t)
-	p.health.capacity = func() error { return p.health.journalError() }
+	p.health.Capacity = func() error { return p.health.JournalError() }
 	p.judge(&provision.Task{}, fmt.Errorf("commit: %w", sqlite3.Error{Code: sqlite3.ErrFull}))
-	if p.health.acceptingWork() || p.Ready() == nil {
+	if p.health.AcceptingWork() || p.Ready() == nil {
 		t.Fatal("work is taken although the database cannot be written")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	wg.Go(func() { p.health.watch(ctx) })
+	wg.Go(func() { p.health.Watch(ctx) })
 	for p.Ready() != nil && t.Context().Err() == nil {
 		wait(t.Context(), time.Millisecond)
 	}

@@ -44,7 +44,7 @@ func (p *Pipeline) reconcileOnce(ctx context.Context) (err error) {
 // before is not a part of the pool any more.
 func (p *Pipeline) renewGeneration(ctx context.Context) error {
 	generation, err := p.pool.Renew()
-	p.health.poolProved(err)
+	p.health.PoolProved(err)
 	if err != nil {
 		return err
 	}

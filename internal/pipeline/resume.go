@@ -22,7 +22,7 @@ const (
 func (p *Pipeline) resume(ctx, work context.Context, ids []int64, out chan<- *Job) {
 	for ctx.Err() == nil {
 		for _, id := range ids {
-			for ctx.Err() == nil && !p.health.acceptingWork() {
+			for ctx.Err() == nil && !p.health.AcceptingWork() {
 				wait(ctx, time.Second)
 			}
 			p.takeUp(ctx, work, id, out)
@@ -75,8 +75,8 @@ func (p *Pipeline) tryAlone(ctx, work context.Context, img store.Image, out chan
 		}
 		return
 	}
-	p.health.setAlone(img.ID)
-	defer p.health.setAlone(0)
+	p.health.SetAlone(img.ID)
+	defer p.health.SetAlone(0)
 	for p.jobs.busy() {
 		if wait(ctx, 50*time.Millisecond); ctx.Err() != nil {
 			return
@@ -140,7 +140,7 @@ func (p *Pipeline) sweep(ctx context.Context) error {
 // what is notified now has the other workers for itself.
 func (p *Pipeline) drainBacklog(ctx, work context.Context, out chan<- *Job) {
 	for ctx.Err() == nil {
-		if !p.health.acceptingWork() || !p.drainBacklogOnce(ctx, work, out) {
+		if !p.health.AcceptingWork() || !p.drainBacklogOnce(ctx, work, out) {
 			wait(ctx, backlogEvery)
 		}
 	}
@@ -154,7 +154,7 @@ func (p *Pipeline) drainBacklogOnce(ctx, work context.Context, out chan<- *Job) 
 		p.log.Error().Err(err).Msg("images to be taken up cannot be read")
 	}
 	for _, img := range images {
-		if !p.health.acceptingWork() {
+		if !p.health.AcceptingWork() {
 			return sent
 		}
 		job, fresh := p.jobs.take(img.ID, nil)

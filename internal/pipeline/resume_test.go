@@ -11,6 +11,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/rs/zerolog"
 
 	"imagemanager.internal/internal/download"
 	"imagemanager.internal/internal/provision"
@@ -73,11 +74,10 @@ func hand(t *testing.T, p *Pipeline, o queue.Object) {
 // An S3 that does not answer when an event is to be understood stops intake, as one that
 // does not at a download.
 func TestOutageAtIntake(t *testing.T) {
-	p := newPipeline(t)
-	p.bucket = download.NewBucket(objects{err: &net.OpError{Op: "dial", Err: errors.New("refused")}}, "b", "images/")
-	p.health.probe = p.bucket.Probe
+	refused := &net.OpError{Op: "dial", Err: errors.New("refused")}
+	p := newPipelineOn(t, zerolog.Nop(), download.NewBucket(objects{err: refused}, "b", "images/"))
 	hand(t, p, queue.Object{Bucket: "b", Key: "images/x"})
-	if p.health.acceptingWork() {
+	if p.health.AcceptingWork() {
 		t.Error("intake goes on")
 	}
 	if images, err := p.store.Images(t.Context()); err != nil || len(images) != 0 {
@@ -118,7 +118,7 @@ func TestTrickleHeedsPauses(t *testing.T) {
 	wg.Go(func() {
 		for job := range out {
 			sent++
-			p.health.capacity = func() error { return provision.ErrDiskLow }
+			p.health.Capacity = func() error { return provision.ErrDiskLow }
 			p.finish(t.Context(), job, done)
 		}
 	})

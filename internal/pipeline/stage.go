@@ -56,7 +56,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	running.Wait()
 	p.messages.watchers.Wait()
 	p.growth.emptyLog(context.WithoutCancel(ctx))
-	p.health.summary(p.log.Info())
+	p.jobs.summary(p.log.Info())
 	return nil
 }
 
@@ -123,9 +123,9 @@ func (p *Pipeline) step(work context.Context, st stage, job *Job) outcome {
 		return p.failed(work, st, job, withCause(ctx, err))
 	}
 	p.metrics.took(st.name, time.Since(began))
-	if p.health.breaker.succeeded(st.name, job.Image.ID) {
+	if p.health.Breaker.Succeeded(st.name, job.Image.ID) {
 		p.log.Info().Str("step", string(st.name)).Msg("succeeds again")
-		p.health.onRecovery()
+		p.retrySuspects()
 	}
 	return goesOn
 }
@@ -140,7 +140,7 @@ func (p *Pipeline) failed(work context.Context, st stage, job *Job, err error) o
 	var j judgement
 	if stopped == "" {
 		if v, class := classify(err); st.name == store.StageDownload && (v == outage || class == classRefused) {
-			_ = p.health.lookAtBucket(ctx) // the judgement asks the breaker
+			_ = p.health.LookAtBucket(ctx) // the judgement asks the breaker
 		}
 		j = p.judge(&job.Task, err)
 	}

@@ -17,10 +17,6 @@ import (
 var (
 	// errTimeout is the cause of a stage's context when its time is up.
 	errTimeout = errors.New("timed out")
-	// errDatabase is returned when the journal takes no events.
-	errDatabase = errors.New("database cannot be written")
-	// errOutage is returned for what would fail for any image.
-	errOutage = errors.New("not the image's fault")
 	// errCutOff is why an image is given up after processes died at it.
 	errCutOff = errors.New("the process or the machine died during every attempt")
 )

@@ -1,4 +1,4 @@
-package pipeline
+package health
 
 import (
 	"context"
@@ -33,25 +33,25 @@ func (f *foreign) why() error {
 		"correct S3_BUCKET or S3_PREFIX, or the bucket's notification", f.n, f.last, f.want)
 }
 
-// noteOurs notes that an object is one of ours.
-func (h *health) noteOurs() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.foreign = foreign{ours: true}
+// NoteOurs notes that an object is one of ours.
+func (m *Monitor) NoteOurs() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.foreign = foreign{ours: true}
 }
 
-// noteForeign notes a foreign object and reports whether all have been. Then it also says
+// NoteForeign notes a foreign object and reports whether all have been. Then it also says
 // for how long to return the object's message.
-func (h *health) noteForeign(o queue.Object) (all bool, delay time.Duration) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.foreign.ours {
+func (m *Monitor) NoteForeign(o queue.Object) (all bool, delay time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.foreign.ours {
 		return false, 0
 	}
-	f := &h.foreign
+	f := &m.foreign
 	f.n++
 	f.last = fmt.Sprintf("s3://%s/%s", o.Bucket, o.Key)
-	f.want = fmt.Sprintf("s3://%s/%s…", h.cfg.Bucket, h.cfg.Prefix)
+	f.want = fmt.Sprintf("s3://%s/%s…", m.cfg.Bucket, m.cfg.Prefix)
 	f.pause = max(f.pause, 2*time.Second)
 	f.next = time.Now().Add(f.pause)
 	return true, f.pause
@@ -59,50 +59,53 @@ func (h *health) noteForeign(o queue.Object) (all bool, delay time.Duration) {
 
 // nextForeign returns how long to wait until the next message is looked at while all are
 // foreign, and whether they are.
-func (h *health) nextForeign() (pause time.Duration, all bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return max(0, time.Until(h.foreign.next)), h.foreign.n > 0
+func (m *Monitor) nextForeign() (pause time.Duration, all bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return max(0, time.Until(m.foreign.next)), m.foreign.n > 0
 }
 
 // lengthenForeign doubles the pause with each look at a message while all are foreign.
-func (h *health) lengthenForeign() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.foreign.pause = min(2*h.foreign.pause, longestForeign)
+func (m *Monitor) lengthenForeign() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.foreign.pause = min(2*m.foreign.pause, longestForeign)
 }
 
-// proveOurs asks the journal whether bucket and prefix ever named an image.
-func (h *health) proveOurs(ctx context.Context) {
-	if found, err := h.store.AnyUnder(ctx, h.cfg.Bucket, h.cfg.Prefix); err == nil && found {
-		h.noteOurs()
+// ProveOurs asks the journal whether bucket and prefix ever named an image.
+func (m *Monitor) ProveOurs(ctx context.Context) {
+	if found, err := m.deps.Store.AnyUnder(ctx, m.cfg.Bucket, m.cfg.Prefix); err == nil && found {
+		m.NoteOurs()
 	}
 }
 
-// oneByOne reports whether messages are taken one by one, and how long to wait until the
+// OneByOne reports whether messages are taken one by one, and how long to wait until the
 // next.
-func (h *health) oneByOne() (pause time.Duration, oneByOne bool) {
-	pause, oneByOne = h.nextForeign()
-	if trial, streak := h.breaker.nextTrial(); streak {
+func (m *Monitor) OneByOne() (pause time.Duration, oneByOne bool) {
+	pause, oneByOne = m.nextForeign()
+	if trial, streak := m.Breaker.nextTrial(); streak {
 		pause, oneByOne = max(pause, trial), true
 	}
 	return pause, oneByOne
 }
 
-// awaitTrial waits, while messages are taken one by one, until none is held and it is
+// AwaitTrial waits, while messages are taken one by one, until none is held and it is
 // time for the next. It reports whether they are taken so.
-func (h *health) awaitTrial(ctx context.Context, held func() int) bool {
+func (m *Monitor) AwaitTrial(ctx context.Context, held func() int) bool {
 	for ctx.Err() == nil {
-		pause, oneByOne := h.oneByOne()
+		pause, oneByOne := m.OneByOne()
 		if !oneByOne {
 			return false
 		}
 		if pause == 0 && held() == 0 {
-			h.breaker.noteTrial()
-			h.lengthenForeign()
+			m.Breaker.noteTrial()
+			m.lengthenForeign()
 			return true
 		}
-		wait(ctx, min(max(pause, 50*time.Millisecond), time.Second))
+		select {
+		case <-time.After(min(max(pause, 50*time.Millisecond), time.Second)):
+		case <-ctx.Done():
+		}
 	}
 	return true
 }

@@ -1,4 +1,4 @@
-package pipeline
+package health
 
 import (
 	"fmt"
@@ -12,27 +12,27 @@ import (
 const leastFreeDisk = 1 << 20
 
 // checkCapacity returns what the machine lacks for any work, and what to do about it.
-func (h *health) checkCapacity() error {
-	if err := h.journalError(); err != nil {
+func (m *Monitor) checkCapacity() error {
+	if err := m.JournalError(); err != nil {
 		return fmt.Errorf("%w: %w: see to the disk under %s; work goes on by itself once a write succeeds",
-			errDatabase, err, h.cfg.StateDir)
+			errDatabase, err, m.cfg.StateDir)
 	}
-	if err := h.poolProof(); err != nil {
+	if err := m.poolProof(); err != nil {
 		return fmt.Errorf("the pool does not prove itself any more, and the next start would refuse it: %w", err)
 	}
-	if err := h.diskCapacity(); err != nil {
+	if err := m.diskCapacity(); err != nil {
 		return err
 	}
-	if err := h.checkSettling(); err != nil {
+	if err := m.checkSettling(); err != nil {
 		return err
 	}
-	return h.poolCapacity()
+	return m.poolCapacity()
 }
 
 // diskCapacity checks the reserve of the file systems with our files.
-func (h *health) diskCapacity() error {
-	least := max(h.cfg.MinFreeDisk, leastFreeDisk)
-	for _, dir := range h.cfg.Disks {
+func (m *Monitor) diskCapacity() error {
+	least := max(m.cfg.MinFreeDisk, leastFreeDisk)
+	for _, dir := range m.cfg.Disks {
 		_, free, err := provision.FreeUnder(dir)
 		if err != nil {
 			return fmt.Errorf("%w: %w", provision.ErrDiskLow, err)
@@ -46,25 +46,25 @@ func (h *health) diskCapacity() error {
 }
 
 // poolCapacity checks whether the pool takes changes, and its reserves.
-func (h *health) poolCapacity() error {
-	s, err := h.pool.Status()
+func (m *Monitor) poolCapacity() error {
+	s, err := m.deps.Pool.Status()
 	if err != nil {
 		return fmt.Errorf("thin pool does not answer: %w", err)
 	}
-	h.metrics.pool(s)
+	m.deps.OnPoolStatus(s)
 	if err := provision.CheckWritable(s); err != nil {
 		return err
 	}
 	freeData := 1 - float64(s.UsedData)/float64(s.TotalData)
 	freeMetadata := 1 - float64(s.UsedMetadata)/float64(s.TotalMetadata)
 	switch {
-	case s.Mode == devmapper.ModeOutOfDataSpace || freeData < h.cfg.MinFreeData:
+	case s.Mode == devmapper.ModeOutOfDataSpace || freeData < m.cfg.MinFreeData:
 		return fmt.Errorf("%w: %.1f %% of its data is free, %.1f %% is the reserve: "+
-			"`consumer pool grow --data-size` adds space", provision.ErrPoolLow, 100*freeData, 100*h.cfg.MinFreeData)
-	case freeMetadata < h.cfg.MinFreeMetadata:
+			"`consumer pool grow --data-size` adds space", provision.ErrPoolLow, 100*freeData, 100*m.cfg.MinFreeData)
+	case freeMetadata < m.cfg.MinFreeMetadata:
 		return fmt.Errorf("%w: %.1f %% of its metadata is free, %.1f %% is the reserve: "+
 			"`consumer pool grow --metadata-size` adds space",
-			provision.ErrPoolLow, 100*freeMetadata, 100*h.cfg.MinFreeMetadata)
+			provision.ErrPoolLow, 100*freeMetadata, 100*m.cfg.MinFreeMetadata)
 	}
 	return nil
 }

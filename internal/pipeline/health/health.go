@@ -1,0 +1,263 @@
+// Package health knows whether the pipeline may take work, and says why not.
+//
+// Work is taken while the database, the disks, the pool, the queue and the bucket are fit
+// for it. capacity.go looks at this machine, and breaker.go tells outages from an image's
+// own faults. foreign.go stops a daemon with the wrong bucket or prefix from emptying its
+// queue.
+package health
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"imagemanager.internal/internal/awserr"
+	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/queue"
+	"imagemanager.internal/internal/store"
+)
+
+// errUnsettled is returned when messages cannot be kept from other consumers while their
+// images are made, or cannot be deleted afterwards.
+var errUnsettled = errors.New("messages cannot be held or settled")
+
+// ErrOutage is returned for what would fail for any image.
+var ErrOutage = errors.New("not the image's fault")
+
+// errDatabase is returned while the journal takes no events.
+var errDatabase = errors.New("database cannot be written")
+
+// Config says what must be free for new work.
+type Config struct {
+	Bucket, Prefix string // of our images
+	StateDir       string // for messages
+
+	Disks                        []string // directories on the file systems to watch
+	MinFreeDisk                  int64    // bytes on each of them
+	MinFreeData, MinFreeMetadata float64  // fractions of the pool
+}
+
+// Deps are what a Monitor looks at, and whom it tells.
+type Deps struct {
+	Store *store.Store
+	Queue *queue.Client
+	Pool  *devmapper.Pool
+	Probe func(context.Context) error // asks S3 for the bucket as such
+
+	Remedy       func(error) string     // what an operator can do about an outage
+	OnRecovery   func()                 // called when an outage has ended
+	OnPoolStatus func(devmapper.Status) // called with every status of the pool
+	OnPollFailed func(awserr.Class)     // called for every failed poll
+	Log          zerolog.Logger
+}
+
+// Monitor knows what an operator asks first: is work being taken, and if not, why.
+type Monitor struct {
+	cfg  Config
+	deps Deps
+	log  zerolog.Logger
+
+	Capacity func() error // nil if the machine is fit for new work; the error says what to do
+	Breaker  Breaker
+	Limit    LogLimit
+
+	mu      sync.Mutex
+	paused  error // why intake takes nothing, nil if it does
+	journal error // of the last write to the database, if it cannot be written
+	polling error // of the last poll
+	proof   error // why the pool's parts do not belong together, as of the last reconcile
+	alone   int64 // the image on trial without others; 0 for none
+	foreign foreign
+}
+
+// New returns a Monitor.
+func New(cfg Config, d Deps) *Monitor {
+	m := &Monitor{cfg: cfg, deps: d, log: d.Log, Breaker: Breaker{remedy: d.Remedy}}
+	m.Capacity = m.checkCapacity
+	return m
+}
+
+// Ready returns why work is not taken, and what to do; nil if it is.
+func (m *Monitor) Ready() error {
+	outage := m.Breaker.outage()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, err := range []error{m.paused, m.polling, outage, m.foreign.why()} {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Watch looks once a second whether the machine is fit for work.
+func (m *Monitor) Watch(ctx context.Context) {
+	for ctx.Err() == nil {
+		if m.JournalError() != nil {
+			if err := m.deps.Store.Probe(ctx); err == nil || !store.Unwritable(err) && !store.Busy(err) {
+				m.JournalFailed(nil)
+			}
+		}
+		if m.Breaker.lookDue() {
+			_ = m.LookAtBucket(ctx) // the breaker keeps what it said
+		}
+		m.AcceptingWork()
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// AcceptingWork reports whether new work may be taken: database, disk and pool must be
+// writable and have their reserves, and the bucket must answer. While it may not,
+// messages stay in the queue.
+func (m *Monitor) AcceptingWork() bool {
+	why := m.Capacity()
+	if why == nil {
+		why = m.Breaker.BucketDown()
+	}
+	if id := m.Alone(); why == nil && id != 0 {
+		why = fmt.Errorf("image %d, at which processes died, is tried alone", id)
+	}
+	m.mu.Lock()
+	changed := (m.paused == nil) != (why == nil)
+	m.paused = why
+	m.mu.Unlock()
+	switch {
+	case !changed:
+	case why != nil:
+		m.log.Error().Err(why).Msg("intake paused")
+	default:
+		m.log.Info().Msg("intake resumed")
+	}
+	return why == nil
+}
+
+// SetAlone notes the image on trial without others; 0 for none.
+func (m *Monitor) SetAlone(image int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.alone = image
+}
+
+// Alone returns the image on trial without others; 0 for none.
+func (m *Monitor) Alone() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.alone
+}
+
+// JournalFailed notes why the database cannot be written; nil if it can again.
+func (m *Monitor) JournalFailed(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.journal = err
+}
+
+// JournalError returns why the database cannot be written; nil if it can.
+func (m *Monitor) JournalError() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.journal
+}
+
+// PoolProved notes whether the pool's parts still prove to belong together.
+func (m *Monitor) PoolProved(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.proof = nil
+	if errors.Is(err, devmapper.ErrForeign) {
+		m.proof = err
+	}
+}
+
+func (m *Monitor) poolProof() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.proof
+}
+
+// Polled notes how a poll of the queue ended. A failure is logged once every ten seconds
+// for each class.
+func (m *Monitor) Polled(err error) {
+	class := awserr.Class("")
+	m.mu.Lock()
+	m.polling = nil
+	if err != nil {
+		class = awserr.Classify(err)
+		m.polling = fmt.Errorf("receiving messages fails: %s", class)
+	}
+	m.mu.Unlock()
+	if err == nil {
+		return
+	}
+	m.deps.OnPollFailed(class)
+	if m.Limit.Allows("receive "+string(class), time.Now()) {
+		m.log.Error().Err(err).Str("class", string(class)).Msg("cannot receive messages; trying again")
+	}
+}
+
+// apiCalls are the operators' names for what the queue client does.
+var apiCalls = map[string]string{
+	"extend": "ChangeMessageVisibility", "release": "ChangeMessageVisibility",
+	"delete": "DeleteMessage", "dead-letter": "SendMessage",
+}
+
+// QueueCallFailed logs a failed call. The queue client is going to try it again.
+func (m *Monitor) QueueCallFailed(operation string, err error) {
+	class := string(awserr.Classify(err))
+	if m.Limit.Allows(operation+" "+class, time.Now()) {
+		m.log.Warn().Err(err).Str("call", apiCalls[operation]).Str("class", class).
+			Msg("a call to the queue failed; it is tried again")
+	}
+}
+
+// MessageCapped logs a message held for nearly as long as SQS allows. It cannot be
+// extended any further. If its images take longer, their attempts are rolled back.
+func (m *Monitor) MessageCapped(id string, end time.Time) {
+	m.log.Warn().Str("message_id", id).Time("until", end).
+		Msg("message held for nearly 12 hours, the limit of SQS: it is lost when they are over, and received again")
+}
+
+// checkSettling returns why no message can be held or settled, and what to do; nil if
+// they can.
+func (m *Monitor) checkSettling() error {
+	call, err := m.deps.Queue.Trouble()
+	if err == nil {
+		return nil
+	}
+	remedy := "it is tried again every few seconds"
+	switch awserr.Classify(err) {
+	case awserr.Denied:
+		remedy = "allow sqs:" + call + " on the queue"
+	case awserr.NotFound:
+		remedy = "see to SQS_QUEUE_URL and AWS_REGION"
+	}
+	return fmt.Errorf("%w: %s fails: %s: %s; intake goes on by itself once it succeeds",
+		errUnsettled, call, awserr.Classify(err), remedy)
+}
+
+// LogLimit lets one line of a kind pass every ten seconds.
+type LogLimit struct {
+	mu   sync.Mutex
+	last map[string]time.Time
+}
+
+// Allows reports whether a line of the kind may pass.
+func (l *LogLimit) Allows(kind string, at time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if last, ok := l.last[kind]; ok && at.Sub(last) < 10*time.Second {
+		return false
+	}
+	if l.last == nil {
+		l.last = map[string]time.Time{}
+	}
+	l.last[kind] = at
+	return true
+}
