@@ -60,7 +60,7 @@ func TestDamagedDatabase(t *testing.T) {
 		if harm == "all" {
 			text = bytes.Repeat([]byte("no database "), 1000)
 		} else {
-			copy(text[len(text)-2048:], bytes.Repeat([]byte{0xff}, 2048))
+			copy(text[len(text)-4096:], bytes.Repeat([]byte{0xff}, 4096)) // one page
 		}
 		if err := os.WriteFile(path, text, 0o600); err != nil {
 			t.Fatal(err)

@@ -52,7 +52,7 @@ func report(err error, w io.Writer) int {
 		return 130
 	}
 	fmt.Fprintf(w, "consumer: %v\n", err)
-	damaged := store.Damaged(err)
+	damaged := store.Corrupt(err)
 	if damaged {
 		fmt.Fprintln(w, damagedAdvice)
 	}

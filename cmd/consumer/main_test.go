@@ -211,7 +211,7 @@ func TestShow(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := s.Quarantine(t.Context(),
-		store.Quarantined{MessageID: "m-1", Body: "{\x1b", Reason: "malformed"}); err != nil {
+		store.QuarantinedMessage{MessageID: "m-1", Body: "{\x1b", Reason: "malformed"}); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ args, says string }{

@@ -92,7 +92,7 @@ func (s *system) openPool(ctx context.Context) error {
 func (s *system) renewPool(ctx context.Context) {
 	generation, err := s.pool.Renew()
 	if err == nil {
-		err = s.store.PoolGeneration(ctx, generation)
+		err = s.store.SetPoolGeneration(ctx, generation)
 	}
 	if err != nil && !errors.Is(err, devmapper.ErrReadOnly) {
 		s.log.Warn().Err(err).Msg(

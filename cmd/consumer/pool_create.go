@@ -96,7 +96,7 @@ func (s *system) createPool(ctx context.Context, o poolOptions) error {
 	}
 	s.pool = pool
 	s.onClose(pool.Close)
-	return s.store.PoolCreated(ctx)
+	return s.store.FinishPool(ctx)
 }
 
 func (s *system) beginPool(ctx context.Context, o poolOptions) (store.Pool, error) {

@@ -64,5 +64,5 @@ func (s *system) locatePool(ctx context.Context, data, metadata string) error {
 		return err
 	}
 	s.onClose(s.pool.Close)
-	return s.store.PoolLocated(ctx, row)
+	return s.store.SetPoolPaths(ctx, row)
 }

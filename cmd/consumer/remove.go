@@ -67,7 +67,7 @@ func (s *system) endCutOff(ctx context.Context, img store.Image) error {
 		return nil
 	}
 	if err == nil {
-		_, err = s.store.CutOff(ctx, img.ID)
+		_, err = s.store.RecordCutOff(ctx, img.ID)
 	}
 	return errors.Join(err, alone.Close())
 }
@@ -102,7 +102,7 @@ func (s *system) findSnapshot(ctx context.Context, fs *flag.FlagSet) (is bool, s
 	}
 	name := fs.Arg(0)
 	if strings.HasPrefix(name, "/") {
-		sn, err = s.store.SnapshotByID(ctx, 0, name)
+		sn, err = s.store.SnapshotByPath(ctx, name)
 		return true, sn, err
 	}
 	if text, ok := strings.CutPrefix(name, "snapshot:"); ok {
@@ -110,7 +110,7 @@ func (s *system) findSnapshot(ctx context.Context, fs *flag.FlagSet) (is bool, s
 		if err != nil || id <= 0 {
 			return true, sn, &usageError{fmt.Errorf("%q is not snapshot:ID with a device id", name)}
 		}
-		sn, err = s.store.SnapshotByID(ctx, id, "")
+		sn, err = s.store.SnapshotByID(ctx, id)
 		return true, sn, err
 	}
 	return false, sn, nil

@@ -15,7 +15,7 @@ func cmdStatus(ctx context.Context, args []string, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		pending, err := s.store.Unfinished(ctx)
+		pending, err := s.store.PendingImages(ctx)
 		if err != nil {
 			return err
 		}

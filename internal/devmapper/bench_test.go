@@ -34,7 +34,8 @@ func BenchmarkSnapshot(b *testing.B) {
 				{"create", nil, func() error { return p.CreateSnapshot(id, 1) }, func() error { return p.Delete(id) }},
 				{"delete", func() error { return p.CreateSnapshot(id, 1) }, func() error { return p.Delete(id) }, nil},
 				{
-					"activate", func() error { return p.CreateSnapshot(id, 1) }, func() error { return activate(p, id) },
+					"activate", func() error { return p.CreateSnapshot(id, 1) },
+					func() error { return activate(p, id) },
 					func() error { return gone(p, id) },
 				},
 				{

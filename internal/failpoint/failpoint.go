@@ -1,18 +1,17 @@
 //go:build failpoint
 
 // Package failpoint lets the crash tests end the process, or the machine, at named places
-// of the program. Only a program built with the tag failpoint has it; in all others Here
-// does nothing and costs nothing.
+// of the program. Only a program built with the tag failpoint has it. In all others Here
+// does nothing.
 //
-// CIM_CRASH_AT says where: at a name, such as "after:step:unpack:sealed", or at "#17",
-// the 17th passage of any failpoint since the process started. CIM_CRASH_HOW says how:
-// "kill", the default, is SIGKILL to the process itself; "kernel" brings the whole kernel
-// down without a sync, which is meant for user-mode-linux. CIM_CRASH_TRACE names a file
-// that every passage is appended to, a line each.
-//
-// CIM_HOLD_AT is the name of a place where every passage waits until the file
-// CIM_HOLD_UNTIL is there, so that whatever else the program does happens between two
-// steps.
+// The tests control it by environment variables:
+//   - CIM_CRASH_AT is the place of the crash: a name such as "after:step:unpack:sealed",
+//     or a number such as "#17", the 17th passage of any failpoint since the start.
+//   - CIM_CRASH_HOW is "kill", the default, for SIGKILL to the process itself, or
+//     "kernel" for the end of the whole kernel without a sync, in user-mode-linux.
+//   - CIM_CRASH_TRACE is a file. Every passage appends its name to it, a line each.
+//   - CIM_HOLD_AT is the name of a place. Every passage there waits until the file
+//     CIM_HOLD_UNTIL exists. Meanwhile the rest of the program goes on between two steps.
 package failpoint
 
 import (
@@ -34,8 +33,8 @@ var (
 	holdAt, holdUntil = os.Getenv("CIM_HOLD_AT"), os.Getenv("CIM_HOLD_UNTIL")
 )
 
-// Here is a passage of the place that the words name; they are joined by colons. It does
-// not return where a crash was asked for.
+// Here is a passage of the place named by the words, joined by colons. It does not return
+// at the place of the crash.
 func Here(words ...string) {
 	name := strings.Join(words, ":")
 	pass(name)
@@ -45,7 +44,7 @@ func Here(words ...string) {
 }
 
 func pass(name string) {
-	mu.Lock() // passages have an order; whoever dies keeps the lock, so that nobody passes meanwhile
+	mu.Lock() // passages have an order, and nobody passes during a crash
 	defer mu.Unlock()
 	passed++
 	if trace != nil {
@@ -56,7 +55,7 @@ func pass(name string) {
 	}
 }
 
-// hold returns once the file is there.
+// hold waits until the file CIM_HOLD_UNTIL exists.
 func hold() {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -88,13 +87,13 @@ func crash(name string) {
 	select {} // the signal is on its way
 }
 
-// killKernel brings the kernel down at once: no sync, no unmount, no process goes on. It
-// returns only if it cannot. So that whoever runs the guest knows it for deliberate, it
-// leaves a file that says why, where `uml-run` looks for it.
+// killKernel brings the kernel down at once, without a sync or an unmount. It returns
+// only on failure. First it writes a file that says why, for `uml-run`: the end of the
+// guest is deliberate.
 func killKernel(why string) {
 	err := os.WriteFile(filepath.Join(os.Getenv("CIM_BOOT_DIR"), "down"), []byte(why), 0o600)
 	if err == nil {
-		err = os.WriteFile("/proc/sysrq-trigger", []byte("c"), 0) // a panic; "b" waits for ever in user-mode-linux 6.1
+		err = os.WriteFile("/proc/sysrq-trigger", []byte("c"), 0) // a panic; "b" hangs in user-mode-linux 6.1
 	}
 	fmt.Fprintf(os.Stderr, "CIM_CRASH_HOW=kernel: %v\n", err)
 	os.Exit(2)

@@ -1,8 +1,8 @@
 //go:build !failpoint
 
 // Package failpoint lets the crash tests end the process, or the machine, at named places
-// of the program. Only a program built with the tag failpoint has it; in all others Here
-// does nothing and costs nothing.
+// of the program. Only a program built with the tag failpoint has it. In all others Here
+// does nothing.
 package failpoint
 
 // Here does nothing outside of the crash tests.

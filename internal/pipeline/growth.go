@@ -76,7 +76,7 @@ func (g *growth) watch(ctx context.Context) {
 // emptyLog empties the database's log. A reader may prevent that; it is tried again
 // later.
 func (g *growth) emptyLog(ctx context.Context) {
-	if err := g.store.EmptyLog(ctx); err != nil && ctx.Err() == nil && g.limit.Allows("log", time.Now()) {
+	if err := g.store.TruncateWAL(ctx); err != nil && ctx.Err() == nil && g.limit.Allows("log", time.Now()) {
 		g.log.Warn().Err(err).Msg("the database's log cannot be emptied; it is tried again")
 	}
 }
@@ -92,7 +92,7 @@ func (g *growth) measure(ctx context.Context) error {
 			g.metrics.kept.rows.WithLabelValues(table).Set(float64(n))
 		}
 		g.metrics.kept.bytes.WithLabelValues("database").Set(float64(size.Bytes))
-		g.metrics.kept.bytes.WithLabelValues("database_log").Set(float64(size.LogBytes))
+		g.metrics.kept.bytes.WithLabelValues("database_log").Set(float64(size.WALBytes))
 	}
 	for what, dir := range g.dirs {
 		files, bytes, e := sizeOf(dir)

@@ -47,7 +47,8 @@ type jobs struct {
 
 func newJobs() *jobs {
 	return &jobs{
-		byImage: map[int64]*Job{}, retryAt: map[int64]time.Time{}, wake: make(chan struct{}, 1), ended: map[verdict]int{},
+		byImage: map[int64]*Job{}, retryAt: map[int64]time.Time{}, wake: make(chan struct{}, 1),
+		ended: map[verdict]int{},
 	}
 }
 

@@ -229,7 +229,7 @@ func (ms *messages) deadLetter(ctx context.Context, d *delivery) (result string,
 	case !errors.Is(err, queue.ErrNoDeadLetter):
 		return "", err
 	}
-	err = ms.store.Quarantine(ctx, store.Quarantined{
+	err = ms.store.Quarantine(ctx, store.QuarantinedMessage{
 		MessageID: d.msg.ID, Body: d.msg.Body, Reason: d.worst.reason, Attempts: d.worst.attempts, SentAt: d.msg.SentAt,
 	})
 	if err != nil {

@@ -305,7 +305,7 @@ func TestBuriedElsewhere(t *testing.T) {
 				if !work(t, p, q, nil) || q.takes != 1 {
 					t.Errorf("received %d times", q.takes)
 				}
-				list, err := p.store.QuarantinedAll(t.Context())
+				list, err := p.store.QuarantinedMessages(t.Context())
 				if err != nil || len(list) != 1 || list[0].Body != "no notification" {
 					t.Errorf("%v, in quarantine: %+v", err, list)
 				}

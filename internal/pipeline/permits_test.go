@@ -131,7 +131,8 @@ func conserved(t *testing.T, seed uint64) {
 	}
 	for i := range 12 {
 		one := fmt.Sprintf(s3Record, fmt.Sprintf("images/%d.tar", i))
-		q.bodies = append(q.bodies, `{"Records":[`+one+`]}`, `{"Records":[`+one+`,`+fmt.Sprintf(s3Record, "images/x.tar")+
+		q.bodies = append(q.bodies, `{"Records":[`+one+`]}`, `{"Records":[`+one+`,`+
+			fmt.Sprintf(s3Record, "images/x.tar")+
 			`]}`)
 	}
 	p.messages.queue = queue.New(q, queue.Config{URL: "http://127.0.0.1/q", Wait: time.Second})

@@ -63,7 +63,8 @@ func newPipelineOn(t *testing.T, log zerolog.Logger, bucket *download.Bucket) *P
 	hostConfig := provision.Config{Prefix: "images/", DeviceBytes: 1 << 30}
 	host := provision.New(hostConfig, record, down, nil)
 	p, err := New(testConfig(), Deps{
-		Store: st, Bucket: bucket, Host: host, Recorder: record, Rules: hostConfig.Rules, Log: log, Metrics: NewMetrics(reg),
+		Store: st, Bucket: bucket, Host: host, Recorder: record, Rules: hostConfig.Rules, Log: log,
+		Metrics: NewMetrics(reg),
 		Reconciler: func(jobs reconcile.Jobs) *reconcile.Reconciler {
 			return reconcile.New(reconcile.Deps{
 				Store: st, Archives: down, Host: host, Recorder: record,

@@ -48,7 +48,7 @@ func (p *Pipeline) renewGeneration(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return p.store.PoolGeneration(ctx, generation)
+	return p.store.SetPoolGeneration(ctx, generation)
 }
 
 // jobsOfPipeline is a pipeline as a reconcile sees it: reconcile.Jobs.

@@ -34,13 +34,13 @@ func (p *Pipeline) resume(ctx, work context.Context, ids []int64, out chan<- *Jo
 // unfinished returns the images with attempts, and ends the attempts of dead processes.
 // If too many processes died at an image, it waits instead.
 func (p *Pipeline) unfinished(ctx context.Context) []int64 {
-	due, err := p.store.Unfinished(ctx)
+	due, err := p.store.PendingImages(ctx)
 	if err != nil && !errors.Is(err, context.Canceled) {
 		p.log.Error().Err(err).Msg("unfinished images cannot be read")
 	}
 	ids := make([]int64, 0, len(due))
 	for _, img := range due {
-		if img, err = p.store.CutOff(ctx, img.ID); err != nil {
+		if img, err = p.store.RecordCutOff(ctx, img.ID); err != nil {
 			p.record.LogImage(img).Error().Err(err).Msg("an attempt that was cut off cannot be ended")
 		}
 		switch {
@@ -121,7 +121,7 @@ func (p *Pipeline) sweepLoop(ctx context.Context) {
 // sweep lets what it finds wait for as long as a message may stay away: another host may
 // have it just now.
 func (p *Pipeline) sweep(ctx context.Context) error {
-	pending, err := p.store.Unfinished(ctx)
+	pending, err := p.store.PendingImages(ctx)
 	if err != nil {
 		return err
 	}

@@ -71,7 +71,7 @@ func (h *Host) snapshot(ctx context.Context, t *Task) error {
 	if err != nil {
 		return err
 	}
-	img, err := h.store.Activated(ctx, t.Attempt, d, path)
+	img, err := h.store.FinishActivate(ctx, t.Attempt, d, path)
 	if err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ func (dv *Devices) releaseForeignID(ctx context.Context, d store.Device, err err
 		return err
 	}
 	return errors.Join(fmt.Errorf("thin device %d is in the pool already and not in the journal: %w", d.ID, err),
-		dv.store.SetDevice(ctx, d.ID, store.DeviceGone))
+		dv.store.SetDeviceState(ctx, d.ID, store.DeviceGone))
 }
 
 // destroyMatching destroys the image's matching devices, newest first: a snapshot before
@@ -74,12 +74,12 @@ func (dv *Devices) destroyMatching(ctx context.Context, image int64, match func(
 // find its work done.
 func (dv *Devices) Destroy(ctx context.Context, d store.Device) error {
 	id := devmapper.ID(d.ID)
-	err := dv.store.SetDevice(ctx, d.ID, store.DeviceDeleting)
+	err := dv.store.SetDeviceState(ctx, d.ID, store.DeviceDeleting)
 	if store.Unwritable(err) && d.Kind == store.DeviceKindImage && !d.State.Verified() {
 		// This very device may fill the disk. Nothing on it is of any use, so it may go
 		// before the journal says so.
 		dv.discard(d)
-		err = dv.store.SetDevice(ctx, d.ID, store.DeviceDeleting)
+		err = dv.store.SetDeviceState(ctx, d.ID, store.DeviceDeleting)
 	}
 	if err != nil {
 		return err
@@ -91,7 +91,7 @@ func (dv *Devices) Destroy(ctx context.Context, d store.Device) error {
 	if err := dv.pool.Delete(id); err != nil && !errors.Is(err, devmapper.ErrNotFound) {
 		return err
 	}
-	return dv.store.SetDevice(ctx, d.ID, store.DeviceGone)
+	return dv.store.SetDeviceState(ctx, d.ID, store.DeviceGone)
 }
 
 // discard gives a device's space back to the pool, and to the file system under it.

@@ -37,7 +37,7 @@ func (h *Host) Download(ctx context.Context, t *Task) error {
 	if err != nil {
 		return err
 	}
-	img, err := h.store.Downloaded(ctx, t.Attempt, BlobOf(blob))
+	img, err := h.store.FinishDownload(ctx, t.Attempt, BlobOf(blob))
 	if err != nil {
 		return err
 	}

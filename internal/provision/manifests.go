@@ -144,7 +144,7 @@ func (m *Manifests) Remove(ctx context.Context, name string) error {
 		return err
 	}
 	defer unlock()
-	used, err := m.store.TreeUsed(ctx, "sha256:"+name)
+	used, err := m.store.TreeInUse(ctx, "sha256:"+name)
 	if err != nil || used {
 		return err
 	}

@@ -141,7 +141,7 @@ func sealed(t *testing.T, h *Host, task *Task, tree *store.Tree) {
 	t.Helper()
 	ctx := t.Context()
 	check(t, h.record.Begin(ctx, task, store.StageDownload))
-	_, err := h.store.Downloaded(ctx, task.Attempt, store.Blob{Path: "p"})
+	_, err := h.store.FinishDownload(ctx, task.Attempt, store.Blob{Path: "p"})
 	check(t, err)
 	check(t, h.record.Begin(ctx, task, store.StageUnpack))
 	d, err := h.store.Reserve(ctx, task.Attempt, store.Device{Kind: store.DeviceKindImage, Bytes: 1})

@@ -84,7 +84,7 @@ func (r *Recorder) done(t *Task, img store.Image, began time.Time) *zerolog.Even
 
 // HandOff ends an attempt because its result was there already.
 func (r *Recorder) HandOff(ctx context.Context, t *Task, why string) error {
-	img, err := r.store.HandedOff(ctx, t.Attempt)
+	img, err := r.store.HandOff(ctx, t.Attempt)
 	if err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func (r *Recorder) Reopen(ctx context.Context, t *Task, st store.Stage, cause er
 
 // LoseDevice takes an image back to the stage of a device lost by the pool.
 func (r *Recorder) LoseDevice(ctx context.Context, t *Task, d store.Device, why string) error {
-	img, err := r.store.Lose(ctx, d, why)
+	img, err := r.store.RecordLoss(ctx, d, why)
 	if err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ func (h *Host) writeSealRecord(ctx context.Context, root *os.File, img store.Ima
 	if err != nil {
 		return err
 	}
-	record, err := store.SealOf(pool, img, *img.Blob, d, *tree).Encode()
+	record, err := store.NewSealRecord(pool, img, *img.Blob, d, *tree).Encode()
 	if err != nil {
 		return err
 	}
@@ -55,9 +55,9 @@ func (h *Host) compareSealRecord(ctx context.Context, root *os.File, img store.I
 	if errors.Is(err, fs.ErrNotExist) {
 		return sealNone, nil, nil
 	}
-	var found store.Seal
+	var found store.SealRecord
 	if err == nil {
-		found, err = store.ParseSeal(record)
+		found, err = store.ParseSealRecord(record)
 	}
 	if err != nil {
 		//nolint:nilerr // it is the result: the device does not hold what was sealed
@@ -67,7 +67,7 @@ func (h *Host) compareSealRecord(ctx context.Context, root *os.File, img store.I
 	if img.Blob != nil { // without one the archive was lost since, and only the record knows
 		archived = *img.Blob
 	}
-	for _, line := range store.SealOf(pool, img, archived, d, *img.Tree).Differs(found) {
+	for _, line := range store.NewSealRecord(pool, img, archived, d, *img.Tree).Differences(found) {
 		differences = append(differences, "seal record: "+line)
 	}
 	if differences != nil {

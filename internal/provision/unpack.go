@@ -59,7 +59,7 @@ func (h *Host) Unpack(ctx context.Context, t *Task) error {
 	if err := h.pool.Deactivate(devmapper.ID(d.ID)); err != nil {
 		return err
 	}
-	img, err := h.store.Unpacked(ctx, t.Attempt, d)
+	img, err := h.store.FinishUnpack(ctx, t.Attempt, d)
 	if err != nil {
 		return err
 	}
@@ -231,7 +231,7 @@ func (h *Host) makeReady(ctx context.Context, t *Task, d store.Device) error {
 	if err := h.pool.Deactivate(devmapper.ID(d.ID)); err != nil {
 		return err
 	}
-	img, err := h.store.Unpacked(ctx, t.Attempt, d)
+	img, err := h.store.FinishUnpack(ctx, t.Attempt, d)
 	if err != nil {
 		return err
 	}

@@ -162,7 +162,7 @@ func (r *Reconciler) recordLoss(ctx context.Context, t *provision.Task, d store.
 			fmt.Errorf("%w: the image has no device", provision.ErrResultLost))
 	}
 	if t.Image.State.Refused() {
-		return r.store.SetDevice(ctx, d.ID, store.DeviceGone)
+		return r.store.SetDeviceState(ctx, d.ID, store.DeviceGone)
 	}
 	return r.record.LoseDevice(ctx, t, d,
 		fmt.Sprintf("%v: the pool does not have device %d", provision.ErrResultLost, d.ID))

@@ -170,7 +170,7 @@ func TestStillApplies(t *testing.T) {
 	a := Action{Kind: RollForward, image: img, device: d}
 	for i, state := range []store.DeviceState{store.DeviceSealed, store.DeviceDeleting, store.DeviceGone} {
 		if i > 0 {
-			check(t, r.store.SetDevice(t.Context(), d.ID, state))
+			check(t, r.store.SetDeviceState(t.Context(), d.ID, state))
 		}
 		if ok, err := r.stillApplies(t.Context(), a); err != nil || ok != (i == 0) {
 			t.Errorf("the device is %s: %t, %v", state, ok, err)
@@ -186,7 +186,7 @@ func sealed(t *testing.T, r *Reconciler) (store.Image, store.Device) {
 	check(t, err)
 	a, err := r.store.Begin(ctx, img.ID, store.StageDownload)
 	check(t, err)
-	_, err = r.store.Downloaded(ctx, a, store.Blob{Path: "p"})
+	_, err = r.store.FinishDownload(ctx, a, store.Blob{Path: "p"})
 	check(t, err)
 	a, err = r.store.Begin(ctx, img.ID, store.StageUnpack)
 	check(t, err)

@@ -20,12 +20,12 @@ func (r *Reconciler) Rebuild(ctx context.Context, into *store.Store, pool store.
 	if err != nil {
 		return err
 	}
-	var images []store.Rebuilt
+	var images []store.RebuiltImage
 	index := map[int64]int{} // in images, by image id
 	for _, c := range found {
 		if c.Is == FoundImage {
 			index[c.Image] = len(images)
-			images = append(images, store.Rebuilt{Seal: c.seal, Blob: c.blob})
+			images = append(images, store.RebuiltImage{Seal: c.seal, Blob: c.blob})
 		}
 	}
 	for i := range found {
@@ -77,7 +77,7 @@ func (r *Reconciler) maxIDs(found []Candidate) (store.MaxIDs, error) {
 	names, err := r.archives.List()
 	for _, name := range names {
 		id, _, _ := strings.Cut(filepath.Base(name), ".")
-		if n, err := strconv.ParseInt(id, 10, 64); err == nil && n <= store.MaxImage {
+		if n, err := strconv.ParseInt(id, 10, 64); err == nil && n <= store.MaxImageID {
 			ids.Image = max(ids.Image, n)
 		}
 	}

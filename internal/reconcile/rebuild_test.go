@@ -10,8 +10,8 @@ import (
 )
 
 // sealOf is the seal of an image on a device.
-func sealOf(image, device int64, key string) store.Seal {
-	return store.SealOf(store.Pool{UUID: "p", Name: "images"},
+func sealOf(image, device int64, key string) store.SealRecord {
+	return store.NewSealRecord(store.Pool{UUID: "p", Name: "images"},
 		store.Image{ID: image, Object: store.Object{Bucket: "b", Key: key, ETag: "e"}, CreatedAt: time.Unix(1, 0).
 			UTC()},
 		store.Blob{SHA256: "none"}, store.Device{ID: device, Bytes: 1 << 30, FSUUID: key}, store.Tree{Device: device})
@@ -21,10 +21,10 @@ func sealOf(image, device int64, key string) store.Seal {
 // by the device that the pool says it was made of, whatever is on it.
 func TestResolve(t *testing.T) {
 	r := newReconciler(t)
-	proven := func(s store.Seal) Candidate {
+	proven := func(s store.SealRecord) Candidate {
 		return Candidate{Device: s.Device, Is: FoundImage, seal: s, sealed: true, fsUUID: s.FSUUID}
 	}
-	snapshot := func(device int64, s store.Seal) Candidate { return Candidate{Device: device, origin: s.Device} }
+	snapshot := func(device int64, s store.SealRecord) Candidate { return Candidate{Device: device, origin: s.Device} }
 	a, b := sealOf(1, 1, "a"), sealOf(2, 3, "b")
 	for name, c := range map[string]struct {
 		found []Candidate

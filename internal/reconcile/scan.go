@@ -37,7 +37,7 @@ type Candidate struct {
 	Why     string `json:"why,omitempty"` // it is unproven
 
 	origin int64 // by the pool's metadata: the origin of a snapshot, 0 for another device
-	seal   store.Seal
+	seal   store.SealRecord
 	sealed bool   // it has a seal record
 	fsUUID string // as the file system has it
 	blob   *store.Blob
@@ -184,7 +184,7 @@ func (r *Reconciler) readSealed(ctx context.Context, c *Candidate, path string) 
 	if err != nil {
 		return nil, err
 	}
-	if c.seal, err = store.ParseSeal(record); err != nil {
+	if c.seal, err = store.ParseSealRecord(record); err != nil {
 		return nil, err
 	}
 	c.sealed = true

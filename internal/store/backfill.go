@@ -10,14 +10,14 @@ import (
 
 const (
 	backfillSelect = `SELECT bucket, prefix, token, listed, enqueued, started_at, updated_at FROM backfill`
-	backfillUpsert = `INSERT INTO backfill (one, bucket, prefix, token, listed, enqueued, started_at, updated_at) VALUES (1, ?, ?, ?, ?, ?, ?, ?)
-		ON CONFLICT (one) DO UPDATE SET bucket = excluded.bucket, prefix = excluded.prefix, token = excluded.token, listed = excluded.listed,
-		enqueued = excluded.enqueued, started_at = excluded.started_at, updated_at = excluded.updated_at`
-	imagesUntouched = `SELECT ` + imageColumns + ` FROM images WHERE state = 'pending' AND (attempt = 0 OR
-		(SELECT kind FROM events WHERE image_id = images.id ORDER BY seq DESC LIMIT 1) IN ('reopened', 'resubmitted')) ORDER BY id LIMIT 100`
+	backfillUpsert = `INSERT INTO backfill (one, bucket, prefix, token, listed, enqueued, started_at, updated_at)
+		VALUES (1, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (one) DO UPDATE SET bucket = excluded.bucket, prefix = excluded.prefix, token = excluded.token,
+		listed = excluded.listed, enqueued = excluded.enqueued, started_at = excluded.started_at,
+		updated_at = excluded.updated_at`
 )
 
-// Backfill is how far a comparison of the bucket with the journal has come.
+// Backfill is the progress of a comparison of the bucket with the journal.
 type Backfill struct {
 	Bucket    string    `json:"bucket"`
 	Prefix    string    `json:"prefix"`
@@ -28,11 +28,11 @@ type Backfill struct {
 	UpdatedAt time.Time `json:"updated_at"`
 }
 
-// Backfill returns the newest backfill's progress, or ErrNotFound when there was none.
+// Backfill returns the newest backfill's progress, or ErrNotFound if there was none.
 func (s *Store) Backfill(ctx context.Context) (Backfill, error) {
 	var b Backfill
 	var started, updated int64
-	err := s.read.QueryRowContext(ctx, backfillSelect).
+	err := s.readDB.QueryRowContext(ctx, backfillSelect).
 		Scan(&b.Bucket, &b.Prefix, &b.Token, &b.Listed, &b.Enqueued, &started, &updated)
 	if errors.Is(err, sql.ErrNoRows) {
 		return b, fmt.Errorf("backfill: %w", ErrNotFound)
@@ -44,9 +44,10 @@ func (s *Store) Backfill(ctx context.Context) (Backfill, error) {
 	return b, nil
 }
 
-// SetBackfill records the progress after a page whose missing objects are all enqueued.
+// SetBackfill records the progress after a page of the listing, once all its missing
+// objects are enqueued.
 func (s *Store) SetBackfill(ctx context.Context, b Backfill) error {
-	return s.tx(ctx, func(tx *sql.Tx) error {
+	return s.inTx(ctx, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, backfillUpsert, b.Bucket, b.Prefix, b.Token, b.Listed, b.Enqueued,
 			unixNano(b.StartedAt), s.now().UnixNano())
 		if err != nil {
@@ -54,11 +55,4 @@ func (s *Store) SetBackfill(ctx context.Context, b Backfill) error {
 		}
 		return nil
 	})
-}
-
-// NeverAttempted returns at most 100 pending images at which no attempt was made since they
-// were put into the journal, or back into the pipeline, oldest first: by hand, by a
-// backfill, or by a message that is on its way through intake.
-func (s *Store) NeverAttempted(ctx context.Context) ([]Image, error) {
-	return s.images(ctx, imagesUntouched)
 }

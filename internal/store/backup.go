@@ -15,22 +15,26 @@ import (
 	"imagemanager.internal/internal/durable"
 )
 
-// BackedUp describes a copy of the database.
-type BackedUp struct {
+const lastSeq = `SELECT ifnull(max(seq), 0) FROM events`
+
+// BackupInfo describes a backup of the database.
+type BackupInfo struct {
 	Path  string `json:"path"`
 	Bytes int64  `json:"bytes"`
-	Seq   int64  `json:"seq"` // number of the last event in it, 0 if there is none
+	Seq   int64  `json:"seq"` // number of its last event, 0 for none
 }
 
-// Backup copies the database, as it is at one moment, to a file, while others write to
-// it. The file is complete, synced and checked when it gets its name; a crash leaves at
-// most a file whose name ends in .part. An existing file is fs.ErrExist unless it may be
-// replaced; the database's own files never are.
-func (s *Store) Backup(ctx context.Context, path string, replace bool) (b BackedUp, err error) {
+// Backup copies the database, as it is at one moment, to a file. Others may write to the
+// database meanwhile. The file gets its name when it is complete, synced and checked. A
+// crash leaves at most a file whose name ends in .part.
+//
+// It returns fs.ErrExist for an existing file, unless replace is set. The database's own
+// files are never replaced.
+func (s *Store) Backup(ctx context.Context, path string, replace bool) (b BackupInfo, err error) {
 	if b.Path, err = filepath.Abs(path); err != nil {
 		return b, err
 	}
-	if err := s.mayWrite(b.Path, replace); err != nil {
+	if err := checkTarget(s.path, b.Path, replace); err != nil {
 		return b, err
 	}
 	f, err := os.CreateTemp(filepath.Dir(b.Path), filepath.Base(b.Path)+".*.part")
@@ -39,12 +43,12 @@ func (s *Store) Backup(ctx context.Context, path string, replace bool) (b Backed
 	}
 	defer func() {
 		err = errors.Join(err, f.Close())
-		if e := os.Remove(f.Name()); e != nil && !errors.Is(e, fs.ErrNotExist) { // renamed: there is nothing
+		if e := os.Remove(f.Name()); e != nil && !errors.Is(e, fs.ErrNotExist) { // gone after the rename
 			err = errors.Join(err, e)
 		}
 	}()
-	if err := s.copyTo(ctx, f.Name()); err != nil {
-		return b, fmt.Errorf("copy the database: %w", damaged(s.path, err))
+	if err := copyDatabase(ctx, s.readDB, f.Name()); err != nil {
+		return b, fmt.Errorf("copy the database: %w", asCorrupt(s.path, err))
 	}
 	if b.Seq, err = checkCopy(ctx, f.Name()); err != nil {
 		return b, fmt.Errorf("the copy of %s: %w", s.path, err)
@@ -54,14 +58,15 @@ func (s *Store) Backup(ctx context.Context, path string, replace bool) (b Backed
 		return b, err
 	}
 	b.Bytes = info.Size()
-	if err := errors.Join(f.Sync(), s.mayWrite(b.Path, replace)); err != nil {
+	if err := errors.Join(f.Sync(), checkTarget(s.path, b.Path, replace)); err != nil {
 		return b, err
 	}
 	return b, durable.Rename(f.Name(), b.Path)
 }
 
-// mayWrite refuses to replace a file, and the database itself in any case.
-func (s *Store) mayWrite(path string, replace bool) error {
+// checkTarget refuses an existing file unless it may be replaced, and always refuses the
+// files of the database itself.
+func checkTarget(database, path string, replace bool) error {
 	there, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -70,7 +75,7 @@ func (s *Store) mayWrite(path string, replace bool) error {
 		return err
 	}
 	for _, suffix := range []string{"", "-wal", "-shm"} {
-		if own, err := os.Stat(s.path + suffix); err == nil && os.SameFile(own, there) {
+		if own, err := os.Stat(database + suffix); err == nil && os.SameFile(own, there) {
 			return fmt.Errorf("%s is the database itself: %w", path, fs.ErrInvalid)
 		}
 	}
@@ -80,11 +85,11 @@ func (s *Store) mayWrite(path string, replace bool) error {
 	return nil
 }
 
-// copyTo copies in one step, which is one read transaction: in WAL mode it neither waits
-// for writers nor makes them wait, and sees none of what they write meanwhile
+// copyDatabase copies in one step, so in one read transaction. In WAL mode it neither
+// waits for writers nor makes them wait, and it sees nothing of their writes meanwhile
 // (https://www.sqlite.org/c3ref/backup_finish.html).
-func (s *Store) copyTo(ctx context.Context, path string) (err error) {
-	conn, err := s.read.Conn(ctx)
+func copyDatabase(ctx context.Context, db *sql.DB, path string) (err error) {
+	conn, err := db.Conn(ctx)
 	if err != nil {
 		return err
 	}
@@ -94,15 +99,15 @@ func (s *Store) copyTo(ctx context.Context, path string) (err error) {
 	if err != nil {
 		return err
 	}
-	err = conn.Raw(func(from any) error { return copyAll(to, from) })
+	err = conn.Raw(func(from any) error { return copyPages(to, from) })
 	return errors.Join(err, to.Close())
 }
 
-func copyAll(to driver.Conn, from any) error {
+func copyPages(to driver.Conn, from any) error {
 	dst, ok := to.(*sqlite3.SQLiteConn)
 	src, too := from.(*sqlite3.SQLiteConn)
 	if !ok || !too {
-		return fmt.Errorf("no SQLite connections: %T, %T", to, from)
+		return fmt.Errorf("not SQLite connections: %T, %T", to, from)
 	}
 	b, err := dst.Backup("main", src, "main")
 	if err != nil {
@@ -115,17 +120,18 @@ func copyAll(to driver.Conn, from any) error {
 	return errors.Join(err, b.Finish())
 }
 
-// checkCopy checks the copy and returns the number of its last event. Immutable: no log
-// is made beside a file that gets another name.
+// checkCopy checks the copy and returns the number of its last event. It opens the copy
+// as immutable: SQLite must not make a WAL beside it, because the copy is renamed
+// afterwards.
 func checkCopy(ctx context.Context, path string) (seq int64, err error) {
 	db, err := sql.Open("sqlite3", fileURL(path, map[string]string{"mode": "ro", "immutable": "1"}))
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	if err := soundness(ctx, db, "PRAGMA integrity_check(1)", path); err != nil {
+	if err := integrityCheck(ctx, db, "PRAGMA integrity_check(1)", path); err != nil {
 		return 0, err
 	}
-	err = db.QueryRowContext(ctx, "SELECT ifnull(max(seq), 0) FROM events").Scan(&seq)
+	err = db.QueryRowContext(ctx, lastSeq).Scan(&seq)
 	return seq, err
 }

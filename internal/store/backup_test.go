@@ -39,7 +39,7 @@ func TestBackupWhileWriting(t *testing.T) {
 		if i > 0 {
 			awaitEvents(t, s, seqs[i-1]+10)
 		}
-		b := must[BackedUp](t)(s.Backup(t.Context(), path, i > 0))
+		b := must[BackupInfo](t)(s.Backup(t.Context(), path, i > 0))
 		seqs = append(seqs, b.Seq)
 		if info, err := os.Stat(path); err != nil || info.Size() != b.Bytes || info.Mode().Perm() != 0o600 {
 			t.Errorf("%+v is %v, %v", b, info, err)
@@ -54,7 +54,7 @@ func TestBackupWhileWriting(t *testing.T) {
 	last := int64(0)
 	for _, img := range must[[]Image](t)(copied.Images(t.Context())) {
 		events := must[[]Event](t)(copied.History(t.Context(), img.ID))
-		if p := must[Progress](t)(Fold(events)); mustJSON(t, p) != mustJSON(t, img.Progress) {
+		if p := must[Progress](t)(Fold(Progress{}, events...)); mustJSON(t, p) != mustJSON(t, img.Progress) {
 			t.Errorf("image %d: fold %+v, row %+v", img.ID, p, img.Progress)
 		}
 		last = max(last, events[len(events)-1].Seq)
@@ -132,7 +132,7 @@ func wholeCopy(t *testing.T) []byte {
 		run(t, s, object(i))
 	}
 	path := filepath.Join(t.TempDir(), "whole.db")
-	must[BackedUp](t)(s.Backup(t.Context(), path, false))
+	must[BackupInfo](t)(s.Backup(t.Context(), path, false))
 	return must[[]byte](t)(os.ReadFile(path))
 }
 
@@ -154,8 +154,8 @@ func TestDamaged(t *testing.T) {
 			if err := os.WriteFile(path, harmed, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if s, err := Open(t.Context(), path); !errors.Is(err, ErrCorrupt) || !Damaged(err) {
-				t.Errorf("Open: %v, want ErrDamaged", err)
+			if s, err := Open(t.Context(), path); !errors.Is(err, ErrCorrupt) || !Corrupt(err) {
+				t.Errorf("Open: %v, want ErrCorrupt", err)
 				if err == nil {
 					s.Close()
 				}
@@ -176,8 +176,8 @@ func TestDamagedIsNotBackedUp(t *testing.T) {
 	}
 	harmed := must[*Store](t)(OpenExisting(t.Context(), path)) // it does not read the whole file
 	defer harmed.Close()
-	if b, err := harmed.Backup(t.Context(), filepath.Join(filepath.Dir(path), "copy"), false); !Damaged(err) {
-		t.Errorf("backed up: %+v, %v, want ErrDamaged", b, err)
+	if b, err := harmed.Backup(t.Context(), filepath.Join(filepath.Dir(path), "copy"), false); !Corrupt(err) {
+		t.Errorf("backed up: %+v, %v, want ErrCorrupt", b, err)
 	}
 	onlyFiles(t, filepath.Dir(path), "c.db", "c.db-wal", "c.db-shm")
 }
@@ -191,9 +191,9 @@ func TestCheckCost(t *testing.T) {
 	}
 	s := newStore(t)
 	img := run(t, s, object(1))
-	err = s.tx(t.Context(), func(tx *sql.Tx) error {
+	err = s.inTx(t.Context(), func(tx *sql.Tx) error {
 		for i := range n {
-			e := Attempt{Image: img.ID, Stage: StageUnpack, N: int64(i)}.event(EventStep, s.now())
+			e := Attempt{Image: img.ID, Stage: StageUnpack, N: int64(i)}.event(EventStep, s.now(), Detail{})
 			e.Detail.Device = &Device{
 				ID: int64(i), Image: img.ID, Kind: DeviceKindImage, State: DeviceFormatted, Bytes: 1 << 30,
 				FSUUID: "0c6b1ef4-7a4d-4f0e-9d5e-0d7f4f9b5f11",
@@ -207,9 +207,9 @@ func TestCheckCost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := must[BackedUp](t)(s.Backup(t.Context(), filepath.Join(t.TempDir(), "c.db"), false))
+	b := must[BackupInfo](t)(s.Backup(t.Context(), filepath.Join(t.TempDir(), "c.db"), false))
 	began := time.Now()
-	if err := check(t.Context(), b.Path); err != nil {
+	if err := checkFile(t.Context(), b.Path); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("%d events, %d bytes: checked in %s", n, b.Bytes, time.Since(began))

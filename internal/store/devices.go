@@ -3,220 +3,179 @@ package store
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"time"
 )
 
-const (
-	deviceColumns = `id, image_id, kind, state, ifnull(origin, 0), bytes, fs_uuid, updated_at`
-	devicesKept   = `SELECT ` + deviceColumns + ` FROM devices WHERE state <> 'gone' ORDER BY id`
-	devicesOf     = `SELECT ` + deviceColumns + ` FROM devices WHERE state <> 'gone' AND image_id = ? ORDER BY id`
-	deviceInsert  = `INSERT INTO devices (image_id, kind, state, origin, bytes, fs_uuid, updated_at) VALUES (?, ?, ?, nullif(?, 0), ?, ?, ?)`
-	deviceUpdate  = `UPDATE devices SET state = ?, updated_at = ? WHERE id = ?`
+// DeviceKind tells an image's own device from a snapshot of it.
+type DeviceKind string
 
-	deviceKept      = `SELECT count(*) FILTER (WHERE kind = 'image' AND id = ?), count(*) FILTER (WHERE kind = 'snapshot') FROM devices WHERE image_id = ? AND state = 'ready'`
+// The kinds of thin devices.
+const (
+	DeviceKindImage    DeviceKind = "image"
+	DeviceKindSnapshot DeviceKind = "snapshot"
+)
+
+// DeviceState says how far the life of a thin device has come. After a crash, a device
+// before DeviceSealed is rolled back; from DeviceSealed on it is rolled forward.
+type DeviceState string
+
+// The states of a thin device, in order.
+const (
+	DeviceReserved  DeviceState = "reserved"  // the id is taken; the pool may or may not have the device
+	DeviceCreated   DeviceState = "created"   // the pool has it
+	DeviceFormatted DeviceState = "formatted" // it holds an empty file system
+	DeviceFilled    DeviceState = "filled"    // the tree is written, synced and unmounted
+	DeviceSealed    DeviceState = "sealed"    // the tree was read back and is right; its digest is recorded
+	DeviceReady     DeviceState = "ready"     // image: inactive, an origin for snapshots. Snapshot: active
+	DeviceDeleting  DeviceState = "deleting"  // its removal has begun; it is never activated again
+	DeviceGone      DeviceState = "gone"      // the pool no longer has it
+)
+
+// Verified reports whether a device in this state holds a tree that was read back and
+// found right.
+func (s DeviceState) Verified() bool { return s == DeviceSealed || s == DeviceReady }
+
+// maxDeviceID is the kernel's limit on thin device ids, see also the table devices.
+const maxDeviceID = int64(1<<24 - 1)
+
+// Device is a thin device of the pool.
+type Device struct {
+	ID        int64       `json:"id"`
+	Image     int64       `json:"image_id"`
+	Kind      DeviceKind  `json:"kind"`
+	State     DeviceState `json:"state"`
+	Origin    int64       `json:"origin,omitempty"` // of a snapshot
+	Bytes     int64       `json:"bytes"`
+	FSUUID    string      `json:"fs_uuid,omitempty"`
+	UpdatedAt time.Time   `json:"updated_at"`
+}
+
+const (
+	deviceColumns  = `id, image_id, kind, state, ifnull(origin, 0), bytes, fs_uuid, updated_at`
+	devicesPresent = `SELECT ` + deviceColumns + ` FROM devices WHERE state <> 'gone' ORDER BY id`
+	devicesOf      = `SELECT ` + deviceColumns + ` FROM devices WHERE state <> 'gone' AND image_id = ? ORDER BY id`
+	deviceInsert   = `INSERT INTO devices (id, image_id, kind, state, origin, bytes, fs_uuid, updated_at)
+		VALUES (nullif(?, 0), ?, ?, ?, nullif(?, 0), ?, ?, ?)`
+	deviceUpdate = `UPDATE devices SET state = ?, updated_at = ? WHERE id = ?`
+
+	keptCounts = `SELECT count(*) FILTER (WHERE kind = 'image' AND id = ?), count(*) FILTER (WHERE kind = 'snapshot')
+		FROM devices WHERE image_id = ? AND state = 'ready'`
 	deviceHandedOut = `SELECT EXISTS (SELECT 1 FROM devices d JOIN images i ON i.id = d.image_id
 		WHERE d.id = ? AND d.kind = 'snapshot' AND d.state = 'ready' AND i.state <> 'removed')`
 
-	deviceSequence = `INSERT INTO sqlite_sequence (name, seq) SELECT 'devices', 0 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'devices')`
-	deviceSkip     = `UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'devices'`
-
-	snapshotColumns = `s.device_id, s.image_id, i.key, s.path, s.state, s.created_at`
-	snapshotsAll    = `SELECT ` + snapshotColumns +
-		` FROM snapshots s JOIN images i ON i.id = s.image_id WHERE s.state = 'active' ORDER BY s.device_id`
-	snapshotsOf = `SELECT ` + snapshotColumns +
-		` FROM snapshots s JOIN images i ON i.id = s.image_id WHERE s.state = 'active' AND s.image_id = ? ORDER BY s.device_id`
-	snapshotInsert = `INSERT INTO snapshots (device_id, image_id, path, state, created_at) VALUES (?, ?, ?, ?, ?)`
-	snapshotGone   = `UPDATE snapshots SET state = 'gone' WHERE device_id = ? AND ? IN ('deleting', 'gone')`
-
-	poolSelect = `SELECT uuid, name, data, metadata, block_size, state, generation, created_at FROM pool`
-	poolInsert = `INSERT INTO pool (one, uuid, name, data, metadata, block_size, state, created_at) VALUES (1, ?, ?, ?, ?, ?, 'creating', ?)`
-	probe      = `UPDATE pool SET state = state`
-	poolReady  = `UPDATE pool SET state = 'ready' WHERE one = 1`
+	deviceSequenceInit = `INSERT INTO sqlite_sequence (name, seq) SELECT 'devices', 0
+		WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'devices')`
+	deviceSequenceAdvance = `UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'devices'`
 )
 
-// Devices returns every device that is not gone, in the order of their ids.
-func (s *Store) Devices(ctx context.Context) ([]Device, error) { return s.devices(ctx, devicesKept) }
+// Devices returns every device except those in DeviceGone, in the order of their ids.
+func (s *Store) Devices(ctx context.Context) ([]Device, error) {
+	return queryAll(ctx, s.readDB, "devices", scanDevice, devicesPresent)
+}
 
-// DevicesOf returns the devices of an image that are not gone: its own and its
-// snapshots'.
+// DevicesOf returns an image's own device and its snapshots' devices, except those in
+// DeviceGone.
 func (s *Store) DevicesOf(ctx context.Context, image int64) ([]Device, error) {
-	return s.devices(ctx, devicesOf, image)
+	return queryAll(ctx, s.readDB, "devices", scanDevice, devicesOf, image)
 }
 
-// Snapshots returns every active snapshot.
-func (s *Store) Snapshots(ctx context.Context) ([]Snapshot, error) {
-	return s.snapshots(ctx, snapshotsAll)
-}
-
-// SnapshotsOf returns the active snapshots of an image.
-func (s *Store) SnapshotsOf(ctx context.Context, image int64) ([]Snapshot, error) {
-	return s.snapshots(ctx, snapshotsOf, image)
-}
-
-func (s *Store) devices(ctx context.Context, query string, args ...any) ([]Device, error) {
-	rows, err := s.read.QueryContext(ctx, query, args...)
-	if err != nil {
-		return nil, fmt.Errorf("read devices: %w", err)
-	}
-	defer rows.Close()
-	var list []Device
-	for rows.Next() {
-		var d Device
-		var at int64
-		if err := rows.Scan(&d.ID, &d.Image, &d.Kind, &d.State, &d.Origin, &d.Bytes, &d.FSUUID, &at); err != nil {
-			return nil, fmt.Errorf("read device: %w", err)
+// SetDeviceState records one of the two steps of a device's removal, outside of any attempt.
+// It is not an event of the image. It returns ErrHandedOut for a snapshot that was handed
+// out, unless an operator removed its image.
+func (s *Store) SetDeviceState(ctx context.Context, id int64, to DeviceState) error {
+	return s.write(ctx, labelled("device::"+string(to)), func(tx *sql.Tx) error {
+		if err := checkNotHandedOut(ctx, tx, id, to); err != nil {
+			return err
 		}
-		d.UpdatedAt = time.Unix(0, at).UTC()
-		list = append(list, d)
-	}
-	return list, rows.Err()
-}
-
-func (s *Store) snapshots(ctx context.Context, query string, args ...any) ([]Snapshot, error) {
-	rows, err := s.read.QueryContext(ctx, query, args...)
-	if err != nil {
-		return nil, fmt.Errorf("read snapshots: %w", err)
-	}
-	defer rows.Close()
-	var list []Snapshot
-	for rows.Next() {
-		var sn Snapshot
-		var at int64
-		if err := rows.Scan(&sn.Device, &sn.Image, &sn.Key, &sn.Path, &sn.State, &at); err != nil {
-			return nil, fmt.Errorf("read snapshot: %w", err)
-		}
-		sn.CreatedAt = time.Unix(0, at).UTC()
-		list = append(list, sn)
-	}
-	return list, rows.Err()
-}
-
-// AdvanceDeviceIDs makes the ids handed out from now on larger than id. The pool may have
-// devices that the journal does not know: somebody else's, or those of a journal that is
-// newer than this one, restored from a backup. One in the upper half of all ids is not
-// skipped: ids are not used twice, and there would be none left before long. Should it
-// ever be handed out, the pool says that it has it.
-func (s *Store) AdvanceDeviceIDs(ctx context.Context, id int64) error {
-	if id > maxDevice/2 {
-		return nil
-	}
-	return s.tx(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, deviceSequence); err != nil {
-			return fmt.Errorf("skip device ids: %w", err)
-		}
-		if _, err := tx.ExecContext(ctx, deviceSkip, id); err != nil {
-			return fmt.Errorf("skip device ids: %w", err)
-		}
-		return nil
+		return setDeviceState(ctx, tx, id, to, s.now())
 	})
 }
 
+// AdvanceDeviceIDs makes all ids handed out later larger than id. The pool may have
+// devices unknown to the journal. They are foreign, or come from a newer journal if this
+// one was restored from a backup.
+//
+// An id in the upper half of the range is not skipped: ids are never reused, and soon
+// none would be left. If such an id is ever handed out, the pool refuses to create the
+// device.
+func (s *Store) AdvanceDeviceIDs(ctx context.Context, id int64) error {
+	if id > maxDeviceID/2 {
+		return nil
+	}
+	return s.inTx(ctx, func(tx *sql.Tx) error {
+		return advanceIDs(ctx, tx, deviceSequenceInit, deviceSequenceAdvance, id)
+	})
+}
+
+// advanceIDs moves the sequence of a table to id, if it is lower. The query start creates
+// the sequence if the table never had a row.
+func advanceIDs(ctx context.Context, tx *sql.Tx, start, advance string, id int64) error {
+	if _, err := tx.ExecContext(ctx, start); err != nil {
+		return fmt.Errorf("skip ids: %w", err)
+	}
+	if _, err := tx.ExecContext(ctx, advance, id); err != nil {
+		return fmt.Errorf("skip ids: %w", err)
+	}
+	return nil
+}
+
+func scanDevice(row scanner) (Device, error) {
+	var d Device
+	var at int64
+	if err := row.Scan(&d.ID, &d.Image, &d.Kind, &d.State, &d.Origin, &d.Bytes, &d.FSUUID, &at); err != nil {
+		return d, fmt.Errorf("read device: %w", err)
+	}
+	d.UpdatedAt = time.Unix(0, at).UTC()
+	return d, nil
+}
+
+// insertDevice inserts a device and returns its id. It takes the next id if d has none.
 func insertDevice(ctx context.Context, tx *sql.Tx, d Device, now time.Time) (int64, error) {
-	res, err := tx.ExecContext(ctx, deviceInsert, d.Image, string(d.Kind), string(d.State), d.Origin, d.Bytes, d.FSUUID,
-		now.UnixNano())
+	res, err := tx.ExecContext(ctx, deviceInsert, d.ID, d.Image, string(d.Kind), string(d.State), d.Origin, d.Bytes,
+		d.FSUUID, now.UnixNano())
 	if err != nil {
 		return 0, fmt.Errorf("reserve device: %w", err)
 	}
 	return res.LastInsertId()
 }
 
-// kept is what the image has of what was made for it.
-func kept(ctx context.Context, tx *sql.Tx, img Image) (k KeptResults, err error) {
+// keptResults counts the image's devices in DeviceReady.
+func keptResults(ctx context.Context, tx *sql.Tx, img Image) (kept KeptResults, err error) {
 	own := int64(0)
 	if img.Tree != nil {
 		own = img.Tree.Device
 	}
-	if err := tx.QueryRowContext(ctx, deviceKept, own, img.ID).Scan(&k.Device, &k.Snapshots); err != nil {
-		return k, fmt.Errorf("devices of image %d: %w", img.ID, err)
+	if err := tx.QueryRowContext(ctx, keptCounts, own, img.ID).Scan(&kept.Device, &kept.Snapshots); err != nil {
+		return kept, fmt.Errorf("devices of image %d: %w", img.ID, err)
 	}
-	return k, nil
+	return kept, nil
 }
 
-// mayDelete refuses the first step of the removal of a snapshot that was handed out: its
-// user may have written to it, so only an operator removes it, by an event.
-func mayDelete(ctx context.Context, tx *sql.Tx, id int64, to DeviceState) error {
+// checkNotHandedOut refuses the first step of the removal of a snapshot that was handed
+// out. Its user may have written to it, so only an operator removes it, by an event.
+func checkNotHandedOut(ctx context.Context, tx *sql.Tx, id int64, to DeviceState) error {
 	if to != DeviceDeleting {
 		return nil
 	}
-	var out bool
-	if err := tx.QueryRowContext(ctx, deviceHandedOut, id).Scan(&out); err != nil {
+	handedOut, err := queryBool(ctx, tx, deviceHandedOut, id)
+	if err != nil {
 		return fmt.Errorf("look at device %d: %w", id, err)
 	}
-	if out {
+	if handedOut {
 		return fmt.Errorf("snapshot %d: %w: only `consumer rm` removes it", id, ErrHandedOut)
 	}
 	return nil
 }
 
-// moveDevice changes the state of a device, and of the snapshot that it is.
-func moveDevice(ctx context.Context, tx *sql.Tx, d Device, now time.Time) error {
-	if err := updateDevice(ctx, tx, d, now); err != nil {
+// setDeviceState changes the state of a device, and ends its snapshot with it.
+func setDeviceState(ctx context.Context, tx *sql.Tx, id int64, to DeviceState, now time.Time) error {
+	err := changeOne(ctx, tx, fmt.Sprintf("update device %d", id), deviceUpdate, string(to), now.UnixNano(), id)
+	if err != nil {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, snapshotGone, d.ID, string(d.State)); err != nil {
-		return fmt.Errorf("end snapshot %d: %w", d.ID, err)
+	if _, err := tx.ExecContext(ctx, snapshotGone, id, string(to)); err != nil {
+		return fmt.Errorf("end snapshot %d: %w", id, err)
 	}
 	return nil
-}
-
-func updateDevice(ctx context.Context, tx *sql.Tx, d Device, now time.Time) error {
-	res, err := tx.ExecContext(ctx, deviceUpdate, string(d.State), now.UnixNano(), d.ID)
-	if err != nil {
-		return fmt.Errorf("update device %d: %w", d.ID, err)
-	}
-	if n, err := res.RowsAffected(); err != nil || n != 1 {
-		return errors.Join(fmt.Errorf("update device %d: %w", d.ID, ErrNotFound), err)
-	}
-	return nil
-}
-
-// Pool is the thin pool that belongs to this state directory.
-type Pool struct {
-	UUID      string    `json:"uuid"`
-	Name      string    `json:"name"`
-	Data      string    `json:"data"`       // block device or backing file
-	Metadata  string    `json:"metadata"`   // block device or backing file
-	BlockSize int64     `json:"block_size"` // bytes
-	State     string    `json:"state"`      // creating, ready
-	CreatedAt time.Time `json:"created_at"`
-
-	Generation uint64 `json:"generation"` // the last known, see PoolGeneration
-}
-
-// Pool returns the pool's row, or ErrNotFound when none was created yet.
-func (s *Store) Pool(ctx context.Context) (Pool, error) {
-	var p Pool
-	var at int64
-	err := s.read.QueryRowContext(ctx, poolSelect).
-		Scan(&p.UUID, &p.Name, &p.Data, &p.Metadata, &p.BlockSize, &p.State, &p.Generation, &at)
-	if errors.Is(err, sql.ErrNoRows) {
-		return p, fmt.Errorf("pool: %w", ErrNotFound)
-	}
-	if err != nil {
-		return p, fmt.Errorf("read pool: %w", err)
-	}
-	p.CreatedAt = time.Unix(0, at).UTC()
-	return p, nil
-}
-
-// BeginPool records the pool that is about to be created.
-func (s *Store) BeginPool(ctx context.Context, p Pool) error {
-	return s.write(ctx, &Event{Kind: "pool", Stage: "creating"}, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, poolInsert, p.UUID, p.Name, p.Data, p.Metadata, p.BlockSize, s.now().UnixNano())
-		if err != nil {
-			return fmt.Errorf("record pool: %w", err)
-		}
-		return nil
-	})
-}
-
-// PoolCreated records that the pool exists: from now on its metadata is never formatted
-// again.
-func (s *Store) PoolCreated(ctx context.Context) error {
-	return s.write(ctx, &Event{Kind: "pool", Stage: "ready"}, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, poolReady)
-		return err
-	})
 }

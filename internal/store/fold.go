@@ -5,26 +5,32 @@ import "fmt"
 // Progress is the fold of an image's events: where it stands and what it has.
 type Progress struct {
 	State    State  `json:"state"`
-	Stage    Stage  `json:"stage,omitempty"` // the stage to be done next, "" when none
-	Running  bool   `json:"running"`         // an attempt has begun and not ended; after a crash: was cut off
-	Attempt  int64  `json:"attempt"`         // number of the newest attempt, over all stages
-	Failures int    `json:"failures"`        // attempts failed since the last stage that was done
-	Reason   string `json:"reason,omitempty"`
+	Stage    Stage  `json:"stage,omitempty"`    // the stage to be done next, "" for none
+	Running  bool   `json:"running"`            // an attempt began and has not ended; after a crash: it was cut off
+	Attempt  int64  `json:"attempt"`            // number of the newest attempt, over all stages
+	Failures int    `json:"failures"`           // failed attempts since the last stage was done
+	Reason   string `json:"reason,omitempty"`   // of the newest failure or reopening
 	CutOffs  int    `json:"cut_offs,omitempty"` // attempts in a row that died with the process or the machine
-	Doubt    State  `json:"doubt,omitempty"`    // the end that the newest failure suspects; the next one may confirm it
-	Rules    string `json:"rules,omitempty"`    // policy and limits that a refusal was given under
+	Doubt    State  `json:"doubt,omitempty"`    // the end suspected by the newest failure; the next may confirm it
+	Rules    string `json:"rules,omitempty"`    // policy and limits of a refusal
 	Blob     *Blob  `json:"blob,omitempty"`
 	Tree     *Tree  `json:"tree,omitempty"`
 }
 
-// Fold replays events in order. It is pure; an event that does not follow from the ones
-// before it is an ErrOrder or ErrFenced.
-func Fold(events []Event) (Progress, error) {
-	var p Progress
+// endStates are the verdicts of a failed attempt after which the image has ended. Any
+// other verdict leaves it pending.
+var endStates = map[State]bool{
+	StateRejected: true, StateViolation: true, StateSuperseded: true, StateVanished: true, StateDead: true,
+}
+
+// Fold replays events in order, from the progress p on. A whole history begins with the
+// zero Progress. Fold is pure. It returns ErrOrder or ErrFenced for an event that does
+// not follow from those before it, and the progress up to there.
+func Fold(p Progress, events ...Event) (Progress, error) {
 	for _, e := range events {
 		next, err := p.apply(e)
 		if err != nil {
-			return p, fmt.Errorf("event %d: %w", e.Seq, err)
+			return p, err
 		}
 		p = next
 	}
@@ -41,11 +47,11 @@ func (p Progress) apply(e Event) (Progress, error) {
 		p.State, p.Stage = StatePending, StageDownload
 		return p, nil
 	case EventBegun:
-		return p.begun(e)
+		return p.applyBegun(e)
 	case EventReopened:
-		return p.reopened(e)
+		return p.applyReopened(e)
 	case EventRemoved:
-		return p.removed(e)
+		return p.applyRemoved(e)
 	case EventResubmitted:
 		if p.State != StateRemoved {
 			return p, fmt.Errorf("%w: resubmitted in state %q", ErrOrder, p.State)
@@ -56,14 +62,14 @@ func (p Progress) apply(e Event) (Progress, error) {
 			return p, fmt.Errorf("%w: %s of attempt %d, current is %d (running: %t)",
 				ErrFenced, e.Kind, e.Attempt, p.Attempt, p.Running)
 		}
-		return p.ended(e), nil
+		return p.applyAttempt(e), nil
 	}
 	return p, fmt.Errorf("%w: unknown kind %q", ErrOrder, e.Kind)
 }
 
-// begun starts the next attempt. A further snapshot of an active image is an attempt at
-// its last stage.
-func (p Progress) begun(e Event) (Progress, error) {
+// applyBegun starts the next attempt. A further snapshot of an active image is an attempt
+// at its last stage.
+func (p Progress) applyBegun(e Event) (Progress, error) {
 	due := p.State == StatePending && e.Stage == p.Stage || p.State == StateActive && e.Stage == StageActivate
 	if !due {
 		return p, fmt.Errorf("%w: %s begun in state %q at stage %q", ErrOrder, e.Stage, p.State, p.Stage)
@@ -75,8 +81,8 @@ func (p Progress) begun(e Event) (Progress, error) {
 	return p, nil
 }
 
-// ended applies what an attempt writes while it runs, and its end.
-func (p Progress) ended(e Event) Progress {
+// applyAttempt applies an event of the running attempt: a step, or its end.
+func (p Progress) applyAttempt(e Event) Progress {
 	if e.Detail.Tree != nil {
 		p.Tree = e.Detail.Tree
 	}
@@ -86,37 +92,44 @@ func (p Progress) ended(e Event) Progress {
 	p.Running = false
 	switch {
 	case e.Kind == EventDone:
-		if e.Detail.Blob != nil {
-			p.Blob = e.Detail.Blob
-		}
-		p.Failures, p.CutOffs, p.Doubt, p.Reason, p.Stage = 0, 0, "", "", e.Stage.next()
-		if p.Stage == "" {
-			p.State = StateActive
-		}
+		return p.applyDone(e)
 	case e.Kind == EventUndone && e.Detail.CutOff && p.State == StatePending:
 		p.CutOffs++
 	case e.Kind == EventFailed && p.State == StatePending:
-		p.Failures++
-		if e.Detail.Fetched > 0 { // an attempt that got further is no step towards giving up
-			p.Failures = 0
-		}
-		p.Reason, p.CutOffs, p.Doubt, p.Rules = e.Reason, 0, e.Detail.Doubt, e.Detail.Rules
-		if end := State(e.Verdict); ends[end] {
-			p = p.refused(end, e)
-		}
+		return p.applyFailed(e)
 	}
 	return p
 }
 
-// ends are the verdicts of a failed attempt that end the image; any other leaves it
-// pending.
-var ends = map[State]bool{StateRejected: true, StateViolation: true, StateSuperseded: true, StateVanished: true, StateDead: true}
+func (p Progress) applyDone(e Event) Progress {
+	if e.Detail.Blob != nil {
+		p.Blob = e.Detail.Blob
+	}
+	p.Failures, p.CutOffs, p.Doubt, p.Reason, p.Stage = 0, 0, "", "", e.Stage.next()
+	if p.Stage == "" {
+		p.State = StateActive
+	}
+	return p
+}
 
-// refused applies a final failure. An image that was handed out stays active, whatever
-// the verdict: somebody may be using it. So does one whose archive alone was lost, since
-// its device does not need the archive any more. The reason names what is missing. Of any
-// other the devices are dropped, and the tree goes with them.
-func (p Progress) refused(end State, e Event) Progress {
+func (p Progress) applyFailed(e Event) Progress {
+	p.Failures++
+	if e.Detail.Fetched > 0 { // an attempt with progress is not a step towards giving up
+		p.Failures = 0
+	}
+	p.Reason, p.CutOffs, p.Doubt, p.Rules = e.Reason, 0, e.Detail.Doubt, e.Detail.Rules
+	if end := State(e.Verdict); endStates[end] {
+		return p.applyEnd(end, e)
+	}
+	return p
+}
+
+// applyEnd applies a final failure. An image whose snapshots were handed out stays
+// active, whatever the verdict: somebody may be using them. So does an image that lost
+// only its archive, since its device does not need the archive. The reason names the
+// missing part. Any other image ends: its devices are destroyed, and its tree goes with
+// them.
+func (p Progress) applyEnd(end State, e Event) Progress {
 	kept := KeptResults{Device: p.Tree != nil} // all that older events tell
 	if e.Detail.Kept != nil {
 		kept = *e.Detail.Kept
@@ -138,10 +151,11 @@ func (p Progress) refused(end State, e Event) Progress {
 	return p
 }
 
-// reopened takes the image back to a stage whose result was lost. An image that is
-// further back already stays there. One that ended without a result begins anew; one that
-// an operator removed does not, unless he asks for it: Resubmitted.
-func (p Progress) reopened(e Event) (Progress, error) {
+// applyReopened takes the image back to a stage whose result was lost. If the image is at
+// an earlier stage already, it stays there. An image that ended without a result starts
+// again from the beginning. An image removed by an operator does not, until the operator
+// resubmits it.
+func (p Progress) applyReopened(e Event) (Progress, error) {
 	switch {
 	case p.State == "" || p.State == StateRemoved:
 		return p, fmt.Errorf("%w: reopened in state %q", ErrOrder, p.State)
@@ -156,11 +170,28 @@ func (p Progress) reopened(e Event) (Progress, error) {
 	}
 	p.State, p.Running, p.Reason, p.CutOffs = StatePending, false, e.Reason, 0
 	switch {
-	case e.Detail.Resumed: // what is there stays
+	case e.Detail.Resumed: // nothing was lost
 	case e.Stage == StageDownload:
 		p.Blob = nil
 	case e.Stage == StageUnpack:
 		p.Tree = nil
 	}
 	return p, nil
+}
+
+// applyRemoved applies the removal of one snapshot or of the image. It is refused while
+// somebody works on the image, and if an attempt was made since the operator looked.
+func (p Progress) applyRemoved(e Event) (Progress, error) {
+	if e.Attempt != p.Attempt {
+		return p, fmt.Errorf("%w: removed as of attempt %d, current is %d", ErrFenced, e.Attempt, p.Attempt)
+	}
+	one := e.Detail.Device != nil
+	if p.State == "" || p.State == StateRemoved || p.State == StatePending && p.Running ||
+		one && p.State != StateActive {
+		return p, fmt.Errorf("%w: removed in state %q", ErrOrder, p.State)
+	}
+	if one {
+		return p, nil
+	}
+	return Progress{State: StateRemoved, Attempt: p.Attempt, Reason: e.Reason}, nil
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -21,91 +22,101 @@ type Image struct {
 const (
 	imageColumns = `id, bucket, key, version_id, etag, sequencer, size, created_at,
 		state, stage, running, attempt, failures, reason, cut_offs, doubt, rules, blob, tree, updated_at`
-	imageByID     = `SELECT ` + imageColumns + ` FROM images WHERE id = ?`
-	imageByObject = `SELECT ` + imageColumns + ` FROM images WHERE bucket = ? AND key = ? AND version = ?`
-	// An event without a version id, or a listing, is about the image that has the eTag,
-	// whatever its version; and an event with one is about the image that was made
+	imageSelect   = `SELECT ` + imageColumns + ` FROM images`
+	imageByID     = imageSelect + ` WHERE id = ?`
+	imageByObject = imageSelect + ` WHERE bucket = ? AND key = ? AND version = ?`
+	// An event or a listing without a version id is about the image with the same eTag,
+	// whatever the image's version. An event with one may be about an image that was made
 	// without.
-	imageByETag = `SELECT ` + imageColumns + ` FROM images WHERE bucket = ?1 AND key = ?2 AND etag = ?3 AND etag <> ''
+	newestByETag = imageSelect + ` WHERE bucket = ?1 AND key = ?2 AND etag = ?3 AND etag <> ''
 		AND (?4 = '' OR version_id = '') ORDER BY id DESC LIMIT 1`
-	imagesByKey   = `SELECT ` + imageColumns + ` FROM images WHERE key = ? ORDER BY id`
-	imagesPending = `SELECT ` + imageColumns + ` FROM images WHERE state = 'pending' ORDER BY id`
-	imagesAll     = `SELECT ` + imageColumns + ` FROM images ORDER BY id`
-	imagesByETag  = `SELECT ` + imageColumns + ` FROM images WHERE bucket = ? AND key = ? AND etag = ? ORDER BY id`
-	imagesUnder   = `SELECT EXISTS (SELECT 1 FROM images WHERE bucket = ? AND substr(key, 1, length(?)) = ?)`
-	treeUsed      = `SELECT EXISTS (SELECT 1 FROM images WHERE state IN ('pending', 'active') AND json_extract(tree, '$.digest') = ?)`
-	imageCounts   = `SELECT state, count(*) FROM images GROUP BY state`
-	imageInsert   = `INSERT INTO images (bucket, key, version, version_id, etag, sequencer, size, created_at,
+	imagesByKey          = imageSelect + ` WHERE key = ? ORDER BY id`
+	imagesPending        = imageSelect + ` WHERE state = 'pending' ORDER BY id`
+	imagesAll            = imageSelect + ` ORDER BY id`
+	imagesByETag         = imageSelect + ` WHERE bucket = ? AND key = ? AND etag = ? ORDER BY id`
+	imagesNeverAttempted = imageSelect + ` WHERE state = 'pending' AND (attempt = 0 OR
+		(SELECT kind FROM events WHERE image_id = images.id ORDER BY seq DESC LIMIT 1)
+			IN ('reopened', 'resubmitted')) ORDER BY id LIMIT 100`
+	imagesWithPrefix = `SELECT EXISTS (SELECT 1 FROM images WHERE bucket = ? AND substr(key, 1, length(?)) = ?)`
+	treeInUse        = `SELECT EXISTS (SELECT 1 FROM images
+		WHERE state IN ('pending', 'active') AND json_extract(tree, '$.digest') = ?)`
+	imageCounts = `SELECT state, count(*) FROM images GROUP BY state`
+	imageInsert = `INSERT INTO images (id, bucket, key, version, version_id, etag, sequencer, size, created_at,
 		state, stage, running, attempt, failures, reason, updated_at)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'pending', 'download', 0, 0, 0, '', ?)`
+		VALUES (nullif(?, 0), ?, ?, ?, ?, ?, ?, ?, ?, 'pending', 'download', 0, 0, 0, '', ?)`
 	imageUpdate = `UPDATE images SET state = ?, stage = ?, running = ?, attempt = ?, failures = ?, reason = ?,
 		cut_offs = ?, doubt = ?, rules = ?, blob = ?, tree = ?, updated_at = ? WHERE id = ?`
-
-	eventInsert = `INSERT INTO events (image_id, at, kind, stage, attempt, verdict, reason, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`
-	eventsOf    = `SELECT seq, image_id, at, kind, stage, attempt, verdict, reason, detail FROM events WHERE image_id = ? ORDER BY seq`
-	messageSeen = `SELECT EXISTS (SELECT 1 FROM events, json_each(events.detail, '$.messages') AS m WHERE events.image_id = ? AND m.value = ?)`
-	eventsAfter = `SELECT seq, image_id, at, kind, stage, attempt, verdict, reason, detail FROM events WHERE seq > ? ORDER BY seq LIMIT 1000`
 )
 
-// Find returns the image that the object is, or ErrNotFound. Some senders leave the
-// version id out, of events or of listings: an object without one is the newest image
-// with its eTag.
+// Find returns the image of the object, or ErrNotFound. Some senders leave the version id
+// out of events or listings. Without one, the object is the newest image with its eTag.
 func (s *Store) Find(ctx context.Context, o Object) (Image, error) {
-	return findImage(ctx, s.read, o)
+	return findImage(ctx, s.readDB, o)
 }
 
 func findImage(ctx context.Context, q queryer, o Object) (Image, error) {
 	img, err := queryImage(ctx, q, imageByObject, o.Bucket, o.Key, o.Version())
 	if errors.Is(err, ErrNotFound) {
-		img, err = queryImage(ctx, q, imageByETag, o.Bucket, o.Key, o.ETag, o.VersionID)
+		img, err = queryImage(ctx, q, newestByETag, o.Bucket, o.Key, o.ETag, o.VersionID)
 	}
 	return img, err
 }
 
 // Image returns the image with the id, or ErrNotFound.
 func (s *Store) Image(ctx context.Context, id int64) (Image, error) {
-	return queryImage(ctx, s.read, imageByID, id)
+	return queryImage(ctx, s.readDB, imageByID, id)
 }
 
 // ByETag returns every image made from an object with this key and eTag, whatever its
 // version id, oldest first.
 func (s *Store) ByETag(ctx context.Context, bucket, key, etag string) ([]Image, error) {
-	return s.images(ctx, imagesByETag, bucket, key, etag)
+	return queryImages(ctx, s.readDB, imagesByETag, bucket, key, etag)
 }
 
-// AnyUnder reports whether any image is of the bucket, with a key that begins with the
+// ByKey returns every image made from versions of the key, oldest first.
+func (s *Store) ByKey(ctx context.Context, key string) ([]Image, error) {
+	return queryImages(ctx, s.readDB, imagesByKey, key)
+}
+
+// PendingImages returns the pending images, oldest first.
+func (s *Store) PendingImages(ctx context.Context) ([]Image, error) {
+	return queryImages(ctx, s.readDB, imagesPending)
+}
+
+// NeverAttempted returns at most 100 pending images, oldest first: those without an
+// attempt since they entered the journal, or since they were taken into the pipeline
+// again. They come from an operator, a backfill, or a message that is still in intake.
+func (s *Store) NeverAttempted(ctx context.Context) ([]Image, error) {
+	return queryImages(ctx, s.readDB, imagesNeverAttempted)
+}
+
+// Images returns every image, oldest first.
+func (s *Store) Images(ctx context.Context) ([]Image, error) {
+	return queryImages(ctx, s.readDB, imagesAll)
+}
+
+// AnyWithPrefix reports whether the bucket has any image whose key begins with the
 // prefix.
-func (s *Store) AnyUnder(ctx context.Context, bucket, prefix string) (bool, error) {
-	var is bool
-	if err := s.read.QueryRowContext(ctx, imagesUnder, bucket, prefix, prefix).Scan(&is); err != nil {
+func (s *Store) AnyWithPrefix(ctx context.Context, bucket, prefix string) (bool, error) {
+	found, err := queryBool(ctx, s.readDB, imagesWithPrefix, bucket, prefix, prefix)
+	if err != nil {
 		return false, fmt.Errorf("look for images under %s: %w", prefix, err)
 	}
-	return is, nil
+	return found, nil
 }
 
-// TreeUsed reports whether an image that is not refused holds the tree.
-func (s *Store) TreeUsed(ctx context.Context, digest string) (bool, error) {
-	var used bool
-	if err := s.read.QueryRowContext(ctx, treeUsed, digest).Scan(&used); err != nil {
+// TreeInUse reports whether a pending or active image has the tree.
+func (s *Store) TreeInUse(ctx context.Context, digest string) (bool, error) {
+	used, err := queryBool(ctx, s.readDB, treeInUse, digest)
+	if err != nil {
 		return false, fmt.Errorf("look for tree %s: %w", digest, err)
 	}
 	return used, nil
 }
 
-// ByKey returns every image made from versions of the key, oldest first.
-func (s *Store) ByKey(ctx context.Context, key string) ([]Image, error) {
-	return s.images(ctx, imagesByKey, key)
-}
-
-// Unfinished returns the pending images, oldest first.
-func (s *Store) Unfinished(ctx context.Context) ([]Image, error) { return s.images(ctx, imagesPending) }
-
-// Images returns every image, oldest first.
-func (s *Store) Images(ctx context.Context) ([]Image, error) { return s.images(ctx, imagesAll) }
-
 // Counts returns how many images are in each state.
 func (s *Store) Counts(ctx context.Context) (map[State]int, error) {
-	rows, err := s.read.QueryContext(ctx, imageCounts)
+	rows, err := s.readDB.QueryContext(ctx, imageCounts)
 	if err != nil {
 		return nil, fmt.Errorf("count images: %w", err)
 	}
@@ -122,58 +133,17 @@ func (s *Store) Counts(ctx context.Context) (map[State]int, error) {
 	return counts, rows.Err()
 }
 
-// History returns the events of an image in order.
-func (s *Store) History(ctx context.Context, image int64) ([]Event, error) {
-	return s.events(ctx, eventsOf, image)
-}
-
-// Tried reports whether any attempt at the image was begun, or failed, while the message
-// waited for it.
-func (s *Store) Tried(ctx context.Context, image int64, message string) (bool, error) {
-	var tried bool
-	if err := s.read.QueryRowContext(ctx, messageSeen, image, message).Scan(&tried); err != nil {
-		return false, fmt.Errorf("look for message %s of image %d: %w", message, image, err)
-	}
-	return tried, nil
-}
-
-// Since returns at most 1,000 events of all images that follow seq.
-func (s *Store) Since(ctx context.Context, seq int64) ([]Event, error) {
-	return s.events(ctx, eventsAfter, seq)
-}
-
-// queryer is a transaction or a pool of connections.
-type queryer interface {
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}
-
 func queryImage(ctx context.Context, q queryer, query string, args ...any) (Image, error) {
 	img, err := scanImage(q.QueryRowContext(ctx, query, args...))
 	if errors.Is(err, sql.ErrNoRows) {
-		return img, fmt.Errorf("image %v: %w", args, ErrNotFound)
+		return img, fmt.Errorf("image %s: %w", strings.TrimSpace(fmt.Sprintln(args...)), ErrNotFound)
 	}
 	return img, err
 }
 
-func (s *Store) images(ctx context.Context, query string, args ...any) ([]Image, error) {
-	rows, err := s.read.QueryContext(ctx, query, args...)
-	if err != nil {
-		return nil, fmt.Errorf("read images: %w", err)
-	}
-	defer rows.Close()
-	var list []Image
-	for rows.Next() {
-		img, err := scanImage(rows)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, img)
-	}
-	return list, rows.Err()
+func queryImages(ctx context.Context, db *sql.DB, query string, args ...any) ([]Image, error) {
+	return queryAll(ctx, db, "images", scanImage, query, args...)
 }
-
-// scanner is a row, or the current one of several.
-type scanner interface{ Scan(dest ...any) error }
 
 func scanImage(row scanner) (Image, error) {
 	var (
@@ -201,10 +171,12 @@ func scanImage(row scanner) (Image, error) {
 	return img, nil
 }
 
-// insertImage returns the new image's id.
-func insertImage(ctx context.Context, tx *sql.Tx, o Object, now time.Time) (int64, error) {
-	res, err := tx.ExecContext(ctx, imageInsert, o.Bucket, o.Key, o.Version(), o.VersionID, o.ETag, o.Sequencer, o.Size,
-		now.UnixNano(), now.UnixNano())
+// insertImage inserts an image before its first event, and returns its id. It takes the
+// next id if img has none.
+func insertImage(ctx context.Context, tx *sql.Tx, img Image) (int64, error) {
+	o := img.Object
+	res, err := tx.ExecContext(ctx, imageInsert, img.ID, o.Bucket, o.Key, o.Version(), o.VersionID, o.ETag,
+		o.Sequencer, o.Size, img.CreatedAt.UnixNano(), img.UpdatedAt.UnixNano())
 	if err != nil {
 		return 0, fmt.Errorf("insert image: %w", err)
 	}
@@ -236,28 +208,4 @@ func nullable[T any](v *T) (any, error) {
 	}
 	b, err := json.Marshal(v)
 	return string(b), err
-}
-
-func (s *Store) events(ctx context.Context, query string, arg int64) ([]Event, error) {
-	rows, err := s.read.QueryContext(ctx, query, arg)
-	if err != nil {
-		return nil, fmt.Errorf("read events: %w", err)
-	}
-	defer rows.Close()
-	var list []Event
-	for rows.Next() {
-		var e Event
-		var at int64
-		var detail string
-		if err := rows.Scan(&e.Seq, &e.Image, &at, &e.Kind, &e.Stage, &e.Attempt, &e.Verdict, &e.Reason,
-			&detail); err != nil {
-			return nil, fmt.Errorf("read event: %w", err)
-		}
-		e.At = time.Unix(0, at).UTC()
-		if err := json.Unmarshal([]byte(detail), &e.Detail); err != nil {
-			return nil, fmt.Errorf("detail of event %d: %w", e.Seq, err)
-		}
-		list = append(list, e)
-	}
-	return list, rows.Err()
 }

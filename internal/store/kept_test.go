@@ -9,7 +9,7 @@ import (
 // object cannot be had.
 func lost(t *testing.T, s *Store, img Image) Image {
 	t.Helper()
-	must[Image](t)(s.Lose(t.Context(), own(t, s, img), "the pool does not have it"))
+	must[Image](t)(s.RecordLoss(t.Context(), own(t, s, img), "the pool does not have it"))
 	must[Image](t)(s.Reopen(t.Context(), img.ID, StageDownload, "archive is gone"))
 	a := must[Attempt](t)(s.Begin(t.Context(), img.ID, StageDownload))
 	return must[Image](t)(s.Fail(t.Context(), a, Failure{Verdict: "vanished", Reason: "object is gone"}))
@@ -40,7 +40,7 @@ func TestHandedOutStaysActive(t *testing.T) {
 	if len(snapshots) != 1 {
 		t.Fatalf("snapshots: %+v", snapshots)
 	}
-	if err := s.SetDevice(ctx, snapshots[0].Device, DeviceDeleting); !errors.Is(err, ErrHandedOut) {
+	if err := s.SetDeviceState(ctx, snapshots[0].Device, DeviceDeleting); !errors.Is(err, ErrHandedOut) {
 		t.Errorf("removed without an operator: %v, want ErrHandedOut", err)
 	}
 	must[Image](t)(s.Reopen(ctx, img.ID, StageActivate, "a snapshot is not active"))
@@ -54,7 +54,7 @@ func TestHandedOutStaysActive(t *testing.T) {
 		t.Errorf("given up: %+v", now.Progress)
 	}
 	must[Image](t)(s.Remove(ctx, Attempt{Image: img.ID, N: a.N}, "by hand"))
-	if err := s.SetDevice(ctx, snapshots[0].Device, DeviceDeleting); err != nil {
+	if err := s.SetDeviceState(ctx, snapshots[0].Device, DeviceDeleting); err != nil {
 		t.Errorf("removed by an operator: %v", err)
 	}
 }
@@ -66,7 +66,7 @@ func TestLose(t *testing.T) {
 	ctx := t.Context()
 	img := run(t, s, object(1))
 	sn := must[[]Snapshot](t)(s.SnapshotsOf(ctx, img.ID))[0]
-	now := must[Image](t)(s.Lose(ctx, Device{ID: sn.Device, Image: img.ID, Kind: DeviceKindSnapshot}, "lost"))
+	now := must[Image](t)(s.RecordLoss(ctx, Device{ID: sn.Device, Image: img.ID, Kind: DeviceKindSnapshot}, "lost"))
 	if now.State != StatePending || now.Stage != StageActivate || now.Tree == nil {
 		t.Errorf("%+v, want it pending at activate", now.Progress)
 	}
@@ -88,7 +88,7 @@ func TestNotActiveWithoutADevice(t *testing.T) {
 	ctx := t.Context()
 	img := run(t, s, object(1))
 	sn := must[[]Snapshot](t)(s.SnapshotsOf(ctx, img.ID))[0]
-	must[Image](t)(s.Lose(ctx, Device{ID: sn.Device, Image: img.ID, Kind: DeviceKindSnapshot}, "lost"))
+	must[Image](t)(s.RecordLoss(ctx, Device{ID: sn.Device, Image: img.ID, Kind: DeviceKindSnapshot}, "lost"))
 	a := must[Attempt](t)(s.Begin(ctx, img.ID, StageActivate))
 	if img = must[Image](t)(s.Fail(ctx, a, Failure{Verdict: "dead", Reason: "no room"})); img.State != StateDead ||
 		img.Tree != nil {
@@ -111,9 +111,9 @@ func TestReopenedAtUnpackWithItsDevice(t *testing.T) {
 	if _, err := s.Reopen(ctx, img.ID, StageUnpack, "reading the devices failed once"); !errors.Is(err, ErrOrder) {
 		t.Errorf("%v, want ErrOrder", err)
 	}
-	must[Image](t)(s.Lose(ctx, own(t, s, img), "lost"))
+	must[Image](t)(s.RecordLoss(ctx, own(t, s, img), "lost"))
 	a := must[Attempt](t)(s.Begin(ctx, img.ID, StageUnpack))
 	d := must[Device](t)(s.Reserve(ctx, a, Device{Kind: DeviceKindImage, Bytes: 1 << 20, FSUUID: "u"}))
 	d = must[Device](t)(s.Advance(ctx, a, d, DeviceSealed, &Tree{Device: d.ID}))
-	must[Image](t)(s.Unpacked(ctx, a, d))
+	must[Image](t)(s.FinishUnpack(ctx, a, d))
 }

@@ -13,13 +13,14 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// migratePatiently waits for others that open the same new database: while one of them
-// changes its journal mode, SQLite tells the others that it is locked without waiting.
+// migratePatiently retries migrate while the database is locked. Several processes may
+// open the same new database. While one of them changes the journal mode, SQLite tells
+// the others at once that it is locked, without regard to the busy timeout.
 func migratePatiently(ctx context.Context, db *sql.DB) error {
 	began, again := time.Now(), time.NewTicker(10*time.Millisecond)
 	defer again.Stop()
 	for {
-		err := migrate(ctx, db)
+		err := migrate(ctx, db, migrations)
 		if !Busy(err) || time.Since(began) > busyTimeout {
 			return err
 		}
@@ -31,14 +32,14 @@ func migratePatiently(ctx context.Context, db *sql.DB) error {
 	}
 }
 
-// migrate applies the files of migrations/ in the order of their names, each in a
-// transaction with the version it leads to.
-func migrate(ctx context.Context, db *sql.DB) error {
-	files, err := fs.Glob(migrations, "migrations/*.sql")
+// migrate applies the files of migrations/ in the order of their names. Each has its own
+// transaction, which also sets the schema version: the number of files applied so far.
+func migrate(ctx context.Context, db *sql.DB, from fs.FS) error {
+	files, err := fs.Glob(from, "migrations/*.sql")
 	if err != nil {
 		return err
 	}
-	have, err := version(ctx, db)
+	have, err := schemaVersion(ctx, db)
 	if err != nil {
 		return err
 	}
@@ -46,24 +47,27 @@ func migrate(ctx context.Context, db *sql.DB) error {
 		return fmt.Errorf("%w: schema %d, known %d", ErrNewer, have, len(files))
 	}
 	for i := have; i < len(files); i++ {
-		if err := migrateOne(ctx, db, files[i], i+1); err != nil {
+		text, err := fs.ReadFile(from, files[i])
+		if err == nil {
+			err = migrateTo(ctx, db, i+1, string(text))
+		}
+		if err != nil {
 			return fmt.Errorf("%s: %w", files[i], err)
 		}
 	}
 	return nil
 }
 
-func migrateOne(ctx context.Context, db *sql.DB, file string, to int) (err error) {
-	text, err := migrations.ReadFile(file)
-	if err != nil {
-		return err
-	}
+// migrateTo runs the statements that lead to a schema version. Foreign keys are off
+// meanwhile, because a migration may have to replace a table
+// (https://www.sqlite.org/lang_altertable.html#otheralter). They are checked before the
+// commit. The pragma has no effect inside a transaction.
+func migrateTo(ctx context.Context, db *sql.DB, to int, statements string) (err error) {
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
-	// for tables that are made anew; no effect in a transaction
 	if _, err := conn.ExecContext(ctx, "PRAGMA foreign_keys = OFF"); err != nil {
 		return err
 	}
@@ -76,10 +80,10 @@ func migrateOne(ctx context.Context, db *sql.DB, file string, to int) (err error
 		return err
 	}
 	defer tx.Rollback()
-	if have, err := version(ctx, tx); err != nil || have >= to { // another process was faster
+	if have, err := schemaVersion(ctx, tx); err != nil || have >= to { // another process was faster
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, string(text)); err != nil {
+	if _, err := tx.ExecContext(ctx, statements); err != nil {
 		return err
 	}
 	if err := checkForeignKeys(ctx, tx); err != nil {
@@ -91,18 +95,17 @@ func migrateOne(ctx context.Context, db *sql.DB, file string, to int) (err error
 	return tx.Commit()
 }
 
-// checkForeignKeys makes sure that a migration has left no row without the one that it
-// refers to.
+// checkForeignKeys returns an error if a row refers to a missing one.
 func checkForeignKeys(ctx context.Context, tx *sql.Tx) error {
 	var table string
 	err := tx.QueryRowContext(ctx, "SELECT \"table\" FROM pragma_foreign_key_check").Scan(&table)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil
 	}
-	return errors.Join(fmt.Errorf("rows of table %q refer to nothing", table), err)
+	return errors.Join(fmt.Errorf("rows of table %q refer to missing rows", table), err)
 }
 
-func version(ctx context.Context, db queryer) (int, error) {
+func schemaVersion(ctx context.Context, db queryer) (int, error) {
 	var v int
 	if err := db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&v); err != nil {
 		return 0, fmt.Errorf("read schema version: %w", err)
@@ -110,14 +113,14 @@ func version(ctx context.Context, db queryer) (int, error) {
 	return v, nil
 }
 
-// checkVersion refuses a database that this program would have to migrate first, or
-// cannot understand.
+// checkVersion refuses a database of any other schema version than this program's. A
+// newer one is ErrNewer.
 func checkVersion(ctx context.Context, db *sql.DB) error {
 	files, err := fs.Glob(migrations, "migrations/*.sql")
 	if err != nil {
 		return err
 	}
-	have, err := version(ctx, db)
+	have, err := schemaVersion(ctx, db)
 	switch {
 	case err != nil:
 		return err

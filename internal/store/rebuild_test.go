@@ -16,9 +16,9 @@ func somePool() Pool {
 
 // someRebuilt are an image with two snapshots, one without a snapshot, and one without
 // its archive.
-func someRebuilt() []Rebuilt {
+func someRebuilt() []RebuiltImage {
 	blob := &Blob{Path: "/blobs/2.tar", SHA256: someSeal(2).ArchiveSHA256, Size: 10240, Inode: 7}
-	return []Rebuilt{
+	return []RebuiltImage{
 		{
 			Seal: someSeal(2), Blob: blob,
 			Snapshots: []Snapshot{{Device: 21, Path: "/dev/mapper/x-21"}, {Device: 23, Path: "/dev/mapper/x-23"}},
@@ -54,14 +54,14 @@ func TestRebuild(t *testing.T) {
 		}
 		events := must[[]Event](t)(s.History(ctx, img.ID))
 		for n := range events {
-			if _, err := Fold(events[:n]); err != nil {
+			if _, err := Fold(Progress{}, events[:n]...); err != nil {
 				t.Fatalf("prefix %d: %v", n, err)
 			}
 			if events[n].Reason != rebuiltReason {
 				t.Errorf("event %d does not say where it comes from: %+v", n, events[n])
 			}
 		}
-		if p := must[Progress](t)(Fold(events)); !reflect.DeepEqual(p, img.Progress) {
+		if p := must[Progress](t)(Fold(Progress{}, events...)); !reflect.DeepEqual(p, img.Progress) {
 			t.Errorf("fold %+v\nrow  %+v", p, img.Progress)
 		}
 	}
@@ -99,7 +99,7 @@ func TestAfterRebuild(t *testing.T) {
 	}
 	a := must[Attempt](t)(s.Begin(ctx, 4, StageActivate))
 	d := must[Device](t)(s.Reserve(ctx, a, Device{Kind: DeviceKindSnapshot, Bytes: 1 << 20, Origin: 40}))
-	if img := must[Image](t)(s.Activated(ctx, a, d, "/p")); img.State != StateActive || d.ID <= 100 {
+	if img := must[Image](t)(s.FinishActivate(ctx, a, d, "/p")); img.State != StateActive || d.ID <= 100 {
 		t.Errorf("%+v on device %d", img.Progress, d.ID)
 	}
 }
@@ -109,7 +109,7 @@ func TestAfterRebuild(t *testing.T) {
 func TestRebuildIsAllOrNothing(t *testing.T) {
 	ctx := t.Context()
 	s := newStore(t)
-	twice := append(someRebuilt(), Rebuilt{Seal: someSeal(9), Snapshots: []Snapshot{{Device: 21, Path: "/p"}}})
+	twice := append(someRebuilt(), RebuiltImage{Seal: someSeal(9), Snapshots: []Snapshot{{Device: 21, Path: "/p"}}})
 	if err := s.Rebuild(ctx, somePool(), twice, MaxIDs{}); err == nil {
 		t.Error("a device of two images was taken")
 	}

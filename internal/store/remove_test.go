@@ -2,8 +2,6 @@ package store
 
 import (
 	"errors"
-	"fmt"
-	"path/filepath"
 	"reflect"
 	"testing"
 )
@@ -48,19 +46,20 @@ func TestRemove(t *testing.T) {
 		t.Errorf("submitted again with its devices still there: %v, want ErrLeftovers", err)
 	}
 	for _, d := range must[[]Device](t)(s.DevicesOf(ctx, img.ID)) {
-		if err := s.SetDevice(ctx, d.ID, DeviceGone); err != nil {
+		if err := s.SetDeviceState(ctx, d.ID, DeviceGone); err != nil {
 			t.Fatal(err)
 		}
 	}
 	img = must[Image](t)(s.Resubmit(ctx, img.ID))
-	if want := (Progress{State: StatePending, Stage: StageDownload, Attempt: cutOff.N}); !reflect.DeepEqual(img.Progress, want) {
+	want := Progress{State: StatePending, Stage: StageDownload, Attempt: cutOff.N}
+	if !reflect.DeepEqual(img.Progress, want) {
 		t.Errorf("submitted again: %+v, want %+v", img.Progress, want)
 	}
 	a := must[Attempt](t)(s.Begin(ctx, img.ID, StageDownload))
 	if _, err := s.Remove(ctx, a, "by hand"); !errors.Is(err, ErrOrder) {
 		t.Errorf("removed while an attempt is under way: %v, want ErrOrder", err)
 	}
-	must[Image](t)(s.CutOff(ctx, img.ID))
+	must[Image](t)(s.RecordCutOff(ctx, img.ID))
 	if img = must[Image](t)(s.Remove(ctx, a, "by hand")); img.State != StateRemoved || img.CutOffs != 0 {
 		t.Errorf("removed while nobody works on it: %+v", img.Progress)
 	}
@@ -73,8 +72,8 @@ func TestRemoveSnapshot(t *testing.T) {
 	img := run(t, s, object(1))
 	sn := must[[]Snapshot](t)(s.SnapshotsOf(ctx, img.ID))[0]
 	for _, found := range []Snapshot{
-		must[Snapshot](t)(s.SnapshotByID(ctx, sn.Device, "")),
-		must[Snapshot](t)(s.SnapshotByID(ctx, 0, sn.Path)),
+		must[Snapshot](t)(s.SnapshotByID(ctx, sn.Device)),
+		must[Snapshot](t)(s.SnapshotByPath(ctx, sn.Path)),
 	} {
 		if found != sn {
 			t.Errorf("found %+v, want %+v", found, sn)
@@ -91,10 +90,10 @@ func TestRemoveSnapshot(t *testing.T) {
 	if d := must[[]Device](t)(s.DevicesOf(ctx, img.ID)); len(d) != 2 || d[1].State != DeviceDeleting {
 		t.Errorf("devices: %+v, want the second to be deleting", d)
 	}
-	if gone := must[Snapshot](t)(s.SnapshotByID(ctx, sn.Device, "")); gone.State != "gone" {
+	if gone := must[Snapshot](t)(s.SnapshotByID(ctx, sn.Device)); gone.State != "gone" {
 		t.Errorf("the snapshot is %s", gone.State)
 	}
-	if _, err := s.SnapshotByID(ctx, 99, ""); !errors.Is(err, ErrNotFound) {
+	if _, err := s.SnapshotByID(ctx, 99); !errors.Is(err, ErrNotFound) {
 		t.Errorf("a snapshot that never was: %v, want ErrNotFound", err)
 	}
 }
@@ -124,88 +123,5 @@ func TestUntouchedAgain(t *testing.T) {
 		if list := must[[]Image](t)(s.NeverAttempted(ctx)); len(list) != 1 {
 			t.Errorf("not untouched after it was %s: %+v", what, list)
 		}
-	}
-}
-
-// copyOld copies what the first schema can hold of a database.
-func copyOld(t *testing.T, from, to *Store) {
-	t.Helper()
-	ctx := t.Context()
-	if _, err := to.journal.ExecContext(ctx, `ATTACH ? AS today`, from.path); err != nil {
-		t.Fatal(err)
-	}
-	for _, table := range []string{"images", "events", "devices", "snapshots"} {
-		var columns string
-		if err := to.journal.QueryRowContext(ctx, `SELECT group_concat(name) FROM pragma_table_info(?)`, table).
-			Scan(&columns); err != nil {
-			t.Fatal(err)
-		}
-		query := fmt.Sprintf(`INSERT INTO main.%s (%s) SELECT %s FROM today.%s`, table, columns, columns, table)
-		if _, err := to.journal.ExecContext(ctx, query); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// A database of the first schema is migrated with all it holds, and holds what is new.
-func TestMigrateFromTheFirst(t *testing.T) {
-	ctx := t.Context()
-	today := newStore(t)
-	img := run(t, today, object(1))
-	if _, _, err := today.Enqueue(ctx, object(2)); err != nil {
-		t.Fatal(err)
-	}
-	images, events, devices := must[[]Image](t)(today.Images(ctx)), must[[]Event](t)(today.Since(ctx, 0)),
-		must[[]Device](t)(today.Devices(ctx))
-	path := filepath.Join(t.TempDir(), "c.db")
-	s := open(path, "rwc")
-	if err := migrateOne(ctx, s.journal, "migrations/001_journal.sql", 1); err != nil {
-		t.Fatal(err)
-	}
-	copyOld(t, today, s)
-	if _, err := s.Remove(ctx, newest(img), ""); err == nil {
-		t.Error("the first schema takes a removal: this test shows nothing")
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if s, err := OpenExisting(ctx, path); err == nil {
-		t.Error("a command opened the old schema")
-		s.Close()
-	}
-	s = must[*Store](t)(Open(ctx, path))
-	defer s.Close()
-	if now := must[[]Image](t)(s.Images(ctx)); !reflect.DeepEqual(now, images) {
-		t.Errorf("images\n%+v, want\n%+v", now, images)
-	}
-	if now := must[[]Event](t)(s.Since(ctx, 0)); !reflect.DeepEqual(now, events) {
-		t.Errorf("events\n%+v, want\n%+v", now, events)
-	}
-	if now := must[[]Device](t)(s.Devices(ctx)); !reflect.DeepEqual(now, devices) {
-		t.Errorf("devices\n%+v, want\n%+v", now, devices)
-	}
-	must[Image](t)(s.Remove(ctx, newest(img), "by hand"))
-	if next := run(t, s, object(3)); next.ID != 3 {
-		t.Errorf("the next image is %d, want 3", next.ID)
-	}
-	if _, err := s.journal.ExecContext(ctx, "DELETE FROM images WHERE id = 1"); err == nil {
-		t.Error("an image with events was deleted: foreign keys are off")
-	}
-	sameSchema(t, s)
-}
-
-// sameSchema compares a migrated database with a new one.
-func sameSchema(t *testing.T, s *Store) {
-	t.Helper()
-	schema := func(s *Store) (list string) {
-		err := s.read.QueryRowContext(t.Context(),
-			"SELECT group_concat(type || ' ' || name, ', ' ORDER BY name) FROM sqlite_schema").Scan(&list)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return list
-	}
-	if have, want := schema(s), schema(newStore(t)); have != want {
-		t.Errorf("schema\n%s, want\n%s", have, want)
 	}
 }

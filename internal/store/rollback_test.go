@@ -43,7 +43,7 @@ func TestRollbackJournal(t *testing.T) {
 	}
 	defer s.Close()
 	var text string
-	if err := s.read.QueryRowContext(t.Context(), "SELECT text FROM scratch").Scan(&text); err != nil ||
+	if err := s.readDB.QueryRowContext(t.Context(), "SELECT text FROM scratch").Scan(&text); err != nil ||
 		!strings.HasPrefix(text, "before") {
 		t.Errorf("%.20q, %v: not rolled back", text, err)
 	}

@@ -9,14 +9,14 @@ import (
 // logBytes is the size of the database's log.
 func logBytes(t *testing.T, s *Store) int64 {
 	t.Helper()
-	return must[Size](t)(s.Size(t.Context())).LogBytes
+	return must[Size](t)(s.Size(t.Context())).WALBytes
 }
 
 // grow writes a log of some 10 MB while a reader looks at what was before it, and returns
 // that reader. It ends with end.
 func grow(t *testing.T, s *Store) *sql.Conn {
 	t.Helper()
-	reader := must[*sql.Conn](t)(s.read.Conn(t.Context()))
+	reader := must[*sql.Conn](t)(s.readDB.Conn(t.Context()))
 	if _, err := reader.ExecContext(t.Context(), "BEGIN DEFERRED"); err != nil {
 		t.Fatal(err)
 	}
@@ -24,7 +24,7 @@ func grow(t *testing.T, s *Store) *sql.Conn {
 		t.Fatal(n)
 	}
 	for i := range 20 {
-		q := Quarantined{
+		q := QuarantinedMessage{
 			MessageID: strings.Repeat("m", i+1), Body: strings.Repeat("0123456789abcdef", 32<<10),
 			Reason: "r",
 		}
@@ -57,7 +57,7 @@ func end(t *testing.T, reader *sql.Conn) {
 func TestLogIsBounded(t *testing.T) {
 	s := newStore(t)
 	reader := grow(t, s)
-	if n := logBytes(t, s); n < 2*logLimit {
+	if n := logBytes(t, s); n < 2*walLimit {
 		t.Fatalf("the log has %d bytes: no reader held it", n)
 	}
 	end(t, reader)
@@ -66,7 +66,7 @@ func TestLogIsBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := logBytes(t, s); n > logLimit {
+	if n := logBytes(t, s); n > walLimit {
 		t.Errorf("the log has %d bytes still", n)
 	}
 }
@@ -75,18 +75,18 @@ func TestLogIsBounded(t *testing.T) {
 // whole.
 func TestEmptyLog(t *testing.T) {
 	s := newStore(t)
-	if err := s.EmptyLog(t.Context()); err != nil || logBytes(t, s) != 0 {
+	if err := s.TruncateWAL(t.Context()); err != nil || logBytes(t, s) != 0 {
 		t.Errorf("%v, %d bytes", err, logBytes(t, s))
 	}
 	reader := grow(t, s)
-	if err := s.EmptyLog(t.Context()); err != nil || logBytes(t, s) == 0 {
+	if err := s.TruncateWAL(t.Context()); err != nil || logBytes(t, s) == 0 {
 		t.Errorf("beside a reader: %v, %d bytes", err, logBytes(t, s))
 	}
 	if n := quarantined(t, reader); n != 0 {
 		t.Errorf("the reader sees %d messages", n)
 	}
 	end(t, reader)
-	if err := s.EmptyLog(t.Context()); err != nil || logBytes(t, s) != 0 {
+	if err := s.TruncateWAL(t.Context()); err != nil || logBytes(t, s) != 0 {
 		t.Errorf("after it: %v, %d bytes", err, logBytes(t, s))
 	}
 	size := must[Size](t)(s.Size(t.Context()))
@@ -94,7 +94,7 @@ func TestEmptyLog(t *testing.T) {
 		t.Errorf("%+v", size)
 	}
 	for range 10 { // each connection waits as ever
-		conn := must[*sql.Conn](t)(s.read.Conn(t.Context()))
+		conn := must[*sql.Conn](t)(s.readDB.Conn(t.Context()))
 		t.Cleanup(func() {
 			if err := conn.Close(); err != nil {
 				t.Error(err)

@@ -5,13 +5,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"go/ast"
-	"go/parser"
-	"go/token"
 	"math/rand/v2"
 	"path/filepath"
 	"reflect"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -60,7 +56,7 @@ func TestPragmas(t *testing.T) {
 		for pragma, want := range map[string]string{
 			"journal_mode": "wal", "synchronous": synchronous, "cache_size": "-10000", "busy_timeout": "5000",
 			"foreign_keys":       "1",
-			"journal_size_limit": fmt.Sprint(logLimit),
+			"journal_size_limit": fmt.Sprint(walLimit),
 		} {
 			var got string
 			if err := conn.QueryRowContext(ctx, "PRAGMA "+pragma).Scan(&got); err != nil || got != want {
@@ -69,122 +65,16 @@ func TestPragmas(t *testing.T) {
 		}
 	}
 	for range 10 {
-		check(s.read, "1") // NORMAL
+		check(s.readDB, "1") // NORMAL
 	}
-	check(s.journal, "2") // FULL
-	if got := s.read.Stats().MaxOpenConnections; got != 10 {
+	check(s.writeDB, "2") // FULL
+	if got := s.readDB.Stats().MaxOpenConnections; got != 10 {
 		t.Errorf("%d open connections allowed, want 10", got)
 	}
 	for _, c := range held {
 		if err := c.Close(); err != nil {
 			t.Error(err)
 		}
-	}
-}
-
-// Every query constant of the package prepares against the migrated schema.
-func TestQueriesPrepare(t *testing.T) {
-	s := newStore(t)
-	queries := map[string]string{
-		"imageByID": imageByID, "imageByObject": imageByObject, "imagesByKey": imagesByKey,
-		"imagesPending": imagesPending,
-		"imagesAll":     imagesAll, "imageCounts": imageCounts, "imageByETag": imageByETag, "imagesByETag": imagesByETag,
-		"imagesUnder": imagesUnder, "treeUsed": treeUsed, "imageInsert": imageInsert, "imageUpdate": imageUpdate,
-		"eventInsert": eventInsert, "messageSeen": messageSeen, "eventsOf": eventsOf, "eventsAfter": eventsAfter,
-		"devicesKept": devicesKept, "devicesOf": devicesOf,
-		"deviceInsert": deviceInsert, "deviceUpdate": deviceUpdate, "deviceKept": deviceKept,
-		"deviceHandedOut": deviceHandedOut, "deviceSequence": deviceSequence, "deviceSkip": deviceSkip,
-		"snapshotsAll": snapshotsAll, "snapshotsOf": snapshotsOf,
-		"snapshotInsert": snapshotInsert, "snapshotGone": snapshotGone, "poolSelect": poolSelect,
-		"poolInsert": poolInsert, "poolReady": poolReady,
-		"quarantineAll": quarantineAll, "quarantineOne": quarantineOne, "quarantineInsert": quarantineInsert,
-		"quarantineDelete": quarantineDelete,
-		"backfillSelect":   backfillSelect, "backfillUpsert": backfillUpsert, "imagesUntouched": imagesUntouched,
-		"probe": probe, "sizeSelect": sizeSelect,
-		"snapshotEver": snapshotEver, "devicesLeft": devicesLeft, "poolReplace": poolReplace,
-		"poolGeneration": poolGeneration, "poolLocated": poolLocated,
-		"rebuildEmpty": rebuildEmpty, "rebuildImage": rebuildImage, "rebuildDevice": rebuildDevice,
-		"imageSequence": imageSequence, "imageSkip": imageSkip,
-	}
-	for name, q := range queries {
-		stmt, err := s.read.PrepareContext(t.Context(), q)
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
-			continue
-		}
-		if err := stmt.Close(); err != nil {
-			t.Error(err)
-		}
-	}
-	for _, name := range queryConstants(t) {
-		if queries[name] == "" {
-			t.Errorf("constant %s is not in this test's list", name)
-		}
-	}
-}
-
-// queryConstants lists the string constants that are statements, from the package's
-// source.
-func queryConstants(t *testing.T) []string {
-	t.Helper()
-	var names []string
-	for _, file := range []string{
-		"images.go", "devices.go", "quarantine.go", "backfill.go", "remove.go", "rebuild.go",
-		"size.go",
-	} {
-		f := must[*ast.File](t)(parser.ParseFile(token.NewFileSet(), file, nil, 0))
-		ast.Inspect(f, func(n ast.Node) bool {
-			spec, ok := n.(*ast.ValueSpec)
-			if !ok || len(spec.Values) != 1 {
-				return true
-			}
-			text := leftmost(spec.Values[0])
-			for _, verb := range []string{"SELECT ", "INSERT ", "UPDATE ", "DELETE "} {
-				if strings.HasPrefix(text, verb) {
-					names = append(names, spec.Names[0].Name)
-				}
-			}
-			return true
-		})
-	}
-	return names
-}
-
-func leftmost(e ast.Expr) string {
-	switch e := e.(type) {
-	case *ast.BinaryExpr:
-		return leftmost(e.X)
-	case *ast.BasicLit:
-		s, _ := strconv.Unquote(e.Value)
-		return s
-	}
-	return ""
-}
-
-func TestMigrateIsIdempotentAndRefusesNewer(t *testing.T) {
-	ctx := t.Context()
-	path := filepath.Join(t.TempDir(), "c.db")
-	for range 2 {
-		s := must[*Store](t)(Open(ctx, path))
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	s := must[*Store](t)(Open(ctx, path))
-	if _, err := s.journal.ExecContext(ctx, "PRAGMA user_version = 99"); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Open(ctx, path); !errors.Is(err, ErrNewer) {
-		t.Errorf("Open of a newer database: %v, want ErrNewer", err)
-	}
-	if _, err := OpenExisting(ctx, path); !errors.Is(err, ErrNewer) {
-		t.Errorf("OpenExisting of a newer database: %v, want ErrNewer", err)
-	}
-	if _, err := OpenExisting(ctx, path+".absent"); !errors.Is(err, ErrNotFound) {
-		t.Errorf("OpenExisting of nothing: %v, want ErrNotFound", err)
 	}
 }
 
@@ -210,18 +100,18 @@ func run(t *testing.T, s *Store, o Object) Image {
 		t.Fatalf("Enqueue: created %t, %v", created, err)
 	}
 	a := must[Attempt](t)(s.Begin(ctx, img.ID, StageDownload))
-	must[Image](t)(s.Downloaded(ctx, a, Blob{Path: "p", SHA256: "s", Size: 10}))
+	must[Image](t)(s.FinishDownload(ctx, a, Blob{Path: "p", SHA256: "s", Size: 10}))
 	a = must[Attempt](t)(s.Begin(ctx, img.ID, StageUnpack))
 	d := must[Device](t)(s.Reserve(ctx, a, Device{Kind: DeviceKindImage, Bytes: 1 << 20, FSUUID: "u"}))
 	for _, st := range []DeviceState{DeviceCreated, DeviceFormatted, DeviceFilled} {
 		d = must[Device](t)(s.Advance(ctx, a, d, st, nil))
 	}
 	d = must[Device](t)(s.Advance(ctx, a, d, DeviceSealed, &Tree{Device: d.ID, Digest: "sha256:x"}))
-	must[Image](t)(s.Unpacked(ctx, a, d))
+	must[Image](t)(s.FinishUnpack(ctx, a, d))
 	a = must[Attempt](t)(s.Begin(ctx, img.ID, StageActivate))
 	sn := must[Device](t)(s.Reserve(ctx, a, Device{Kind: DeviceKindSnapshot, Bytes: 1 << 20, Origin: d.ID}))
 	sn = must[Device](t)(s.Advance(ctx, a, sn, DeviceCreated, nil))
-	return must[Image](t)(s.Activated(ctx, a, sn, "/dev/mapper/x"))
+	return must[Image](t)(s.FinishActivate(ctx, a, sn, "/dev/mapper/x"))
 }
 
 func TestWholeLife(t *testing.T) {
@@ -247,7 +137,7 @@ func TestWholeLife(t *testing.T) {
 		t.Errorf("a failed further snapshot changed the image: %+v", img.Progress)
 	}
 	for _, st := range []DeviceState{DeviceDeleting, DeviceGone} {
-		if err := s.SetDevice(ctx, sn.ID, st); err != nil {
+		if err := s.SetDeviceState(ctx, sn.ID, st); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -307,7 +197,7 @@ func TestReopenedAfterTheEnd(t *testing.T) {
 func TestSkipDevices(t *testing.T) {
 	s := newStore(t)
 	ctx := t.Context()
-	for i, skip := range []int64{41, 7, 99, maxDevice} {
+	for i, skip := range []int64{41, 7, 99, maxDeviceID} {
 		if err := s.AdvanceDeviceIDs(ctx, skip); err != nil {
 			t.Fatal(err)
 		}
@@ -324,15 +214,15 @@ func TestQuarantine(t *testing.T) {
 	ctx := t.Context()
 	for attempts := range 3 {
 		if err := s.Quarantine(ctx,
-			Quarantined{MessageID: "m1", Body: "{", Reason: "malformed", Attempts: attempts}); err != nil {
+			QuarantinedMessage{MessageID: "m1", Body: "{", Reason: "malformed", Attempts: attempts}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	list := must[[]Quarantined](t)(s.QuarantinedAll(ctx))
+	list := must[[]QuarantinedMessage](t)(s.QuarantinedMessages(ctx))
 	if len(list) != 1 || list[0].Attempts != 2 || list[0].Body != "{" || !list[0].SentAt.IsZero() {
 		t.Fatalf("quarantine: %+v", list)
 	}
-	if one := must[Quarantined](t)(s.Quarantined(ctx, list[0].ID)); one != list[0] {
+	if one := must[QuarantinedMessage](t)(s.QuarantinedMessage(ctx, list[0].ID)); one != list[0] {
 		t.Errorf("by id %+v, in the list %+v", one, list[0])
 	}
 	if err := s.DropQuarantined(ctx, list[0].ID); err != nil {
@@ -382,7 +272,7 @@ func TestFencing(t *testing.T) {
 	old := must[Attempt](t)(s.Begin(ctx, img.ID, StageDownload))
 	cur := must[Attempt](t)(s.Begin(ctx, img.ID, StageDownload)) // the first was cut off by a crash, or is a zombie
 	writes := map[string]func(Attempt) error{
-		"Downloaded": func(a Attempt) error { _, err := s.Downloaded(ctx, a, Blob{}); return err },
+		"Downloaded": func(a Attempt) error { _, err := s.FinishDownload(ctx, a, Blob{}); return err },
 		"Reserve": func(a Attempt) error {
 			_,
 				err := s.Reserve(ctx, a, Device{Kind: DeviceKindImage, Bytes: 1})
@@ -405,8 +295,8 @@ func TestFencing(t *testing.T) {
 		len(must[[]Device](t)(s.Devices(ctx))) != 0 {
 		t.Error("a fenced write left something behind")
 	}
-	must[Image](t)(s.Downloaded(ctx, cur, Blob{Path: "p"}))
-	if _, err := s.Downloaded(ctx, cur, Blob{}); !errors.Is(err, ErrFenced) {
+	must[Image](t)(s.FinishDownload(ctx, cur, Blob{Path: "p"}))
+	if _, err := s.FinishDownload(ctx, cur, Blob{}); !errors.Is(err, ErrFenced) {
 		t.Errorf("done twice: %v, want ErrFenced", err)
 	}
 	if _, err := s.Begin(ctx, img.ID, StageActivate); !errors.Is(err, ErrOrder) {
@@ -451,11 +341,11 @@ func TestTablesAreTheFold(t *testing.T) {
 			for _, img := range must[[]Image](t)(s.Images(t.Context())) {
 				events := must[[]Event](t)(s.History(t.Context(), img.ID))
 				for n := range events {
-					if _, err := Fold(events[:n]); err != nil {
+					if _, err := Fold(Progress{}, events[:n]...); err != nil {
 						t.Fatalf("prefix %d: %v", n, err)
 					}
 				}
-				if p := must[Progress](t)(Fold(events)); !reflect.DeepEqual(p, img.Progress) {
+				if p := must[Progress](t)(Fold(Progress{}, events...)); !reflect.DeepEqual(p, img.Progress) {
 					t.Errorf("fold %+v\nrow  %+v", p, img.Progress)
 				}
 			}
@@ -481,7 +371,7 @@ func walk(t *testing.T, s *Store, r *rand.Rand, steps int) {
 				attempts = append(attempts, next)
 			}
 		case 4:
-			_, err = s.Downloaded(ctx, a, Blob{Path: "p", Size: r.Int64N(9)})
+			_, err = s.FinishDownload(ctx, a, Blob{Path: "p", Size: r.Int64N(9)})
 		case 5:
 			var made Device
 			if made, err = s.Reserve(ctx, a, Device{Kind: DeviceKindImage, Bytes: 1}); err == nil {
@@ -490,14 +380,14 @@ func walk(t *testing.T, s *Store, r *rand.Rand, steps int) {
 		case 6, 7:
 			_, err = s.Advance(ctx, a, d, DeviceSealed, &Tree{Device: d.ID})
 		case 8:
-			_, err = s.Unpacked(ctx, a, d)
+			_, err = s.FinishUnpack(ctx, a, d)
 		case 9:
 			_, err = s.Fail(ctx, a, Failure{Verdict: []string{
 				"retry", "retry", "retry", "rejected", "dead",
 				"vanished",
 			}[r.IntN(6)], Reason: "why"})
 		case 10:
-			_, err = s.HandedOff(ctx, a)
+			_, err = s.HandOff(ctx, a)
 		case 11:
 			_, err = s.Reopen(ctx, r.Int64N(4), stages[r.IntN(3)], "lost")
 		case 12:
@@ -524,7 +414,7 @@ func TestCutOff(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := must[Image](t)(s.CutOff(ctx, img.ID)); got.CutOffs != 0 || got.Attempt != 0 {
+	if got := must[Image](t)(s.RecordCutOff(ctx, img.ID)); got.CutOffs != 0 || got.Attempt != 0 {
 		t.Errorf("no attempt was under way: %+v", got.Progress)
 	}
 	for n := 1; n <= 3; n++ {
@@ -533,7 +423,8 @@ func TestCutOff(t *testing.T) {
 			t.Errorf("taken from under an attempt: %+v %v", got.Progress, err)
 		}
 		for range 2 { // the second finds its work done
-			if got := must[Image](t)(s.CutOff(ctx, img.ID)); got.CutOffs != n || got.Running || got.Failures != 0 {
+			if got := must[Image](t)(s.RecordCutOff(ctx, img.ID)); got.CutOffs != n || got.Running ||
+				got.Failures != 0 {
 				t.Errorf("cut off %d times: %+v", n, got.Progress)
 			}
 		}
@@ -543,7 +434,7 @@ func TestCutOff(t *testing.T) {
 		t.Errorf("resumed: %t %+v %v", resumed, got.Progress, err)
 	}
 	must[Attempt](t)(s.Begin(ctx, img.ID, StageDownload))
-	must[Image](t)(s.CutOff(ctx, img.ID))
+	must[Image](t)(s.RecordCutOff(ctx, img.ID))
 	a := must[Attempt](t)(s.Begin(ctx, img.ID, StageDownload))
 	if got := must[Image](t)(s.Fail(ctx, a, Failure{Verdict: "retry", Reason: "x"})); got.CutOffs != 0 {
 		t.Errorf("an attempt came to its end: %+v", got.Progress)
@@ -555,8 +446,8 @@ func TestCutOff(t *testing.T) {
 func folds(t *testing.T, s *Store, image int64) {
 	t.Helper()
 	img := must[Image](t)(s.Image(t.Context(), image))
-	if p := must[Progress](t)(Fold(must[[]Event](t)(s.History(t.Context(), image)))); !reflect.DeepEqual(p,
-		img.Progress) {
+	events := must[[]Event](t)(s.History(t.Context(), image))
+	if p := must[Progress](t)(Fold(Progress{}, events...)); !reflect.DeepEqual(p, img.Progress) {
 		t.Errorf("row %+v, fold %+v", img.Progress, p)
 	}
 }
@@ -568,9 +459,10 @@ func TestResumeKeeps(t *testing.T) {
 	tree := img.Tree.Digest
 	must[Image](t)(s.Reopen(ctx, img.ID, StageDownload, "its archive was lost"))
 	a := must[Attempt](t)(s.Begin(ctx, img.ID, StageDownload))
-	must[Image](t)(s.Downloaded(ctx, a, *img.Blob))
+	must[Image](t)(s.FinishDownload(ctx, a, *img.Blob))
 	got, resumed, err := s.Resume(ctx, img.ID, "asked")
-	if err != nil || !resumed || got.Stage != StageUnpack || got.Blob == nil || got.Tree == nil || got.Tree.Digest != tree {
+	if err != nil || !resumed || got.Stage != StageUnpack || got.Blob == nil || got.Tree == nil ||
+		got.Tree.Digest != tree {
 		t.Errorf("resumed %t: %+v, %v", resumed, got.Progress, err)
 	}
 	folds(t, s, img.ID)
@@ -598,7 +490,8 @@ func TestBeginsAnew(t *testing.T) {
 			t.Errorf("%+v", got.Progress)
 		}
 		got = must[Image](t)(s.Reopen(ctx, img.ID, StageDownload, "again"))
-		if got.State != StatePending || got.Stage != StageDownload || got.Failures != 0 || got.Rules != "" || got.Attempt != a.N {
+		if got.State != StatePending || got.Stage != StageDownload || got.Failures != 0 || got.Rules != "" ||
+			got.Attempt != a.N {
 			t.Errorf("%s, asked for again: %+v", end, got.Progress)
 		}
 		folds(t, s, img.ID)

@@ -20,7 +20,7 @@ import (
 // countQuarantined returns how many messages are in quarantine.
 func (h *host) countQuarantined() int {
 	h.T.Helper()
-	list, err := h.Store.QuarantinedAll(h.T.Context())
+	list, err := h.Store.QuarantinedMessages(h.T.Context())
 	h.Check(err)
 	return len(list)
 }

@@ -38,7 +38,7 @@ func TestThreeHosts(t *testing.T) {
 	}
 	victim := fleet[2]
 	victim.WaitLonger(time.Duration(n)*time.Second, "the third host has work in hand", func() bool {
-		pending, err := victim.Store.Unfinished(t.Context())
+		pending, err := victim.Store.PendingImages(t.Context())
 		victim.Check(err)
 		return count(victim) >= 1 && len(pending) > 0
 	})

@@ -17,7 +17,7 @@ import (
 
 // forge puts a seal record onto a snapshot, as its user can, that proves the snapshot to
 // be an image in its own right: what is on it has the digest that the record promises.
-func forge(t *testing.T, snapshot string, seal store.Seal) {
+func forge(t *testing.T, snapshot string, seal store.SealRecord) {
 	t.Helper()
 	must := func(err error) {
 		t.Helper()
@@ -43,9 +43,9 @@ func forge(t *testing.T, snapshot string, seal store.Seal) {
 }
 
 // sealOn is the seal record of an image's device.
-func (h *host) sealOn(img store.Image) (s store.Seal) {
+func (h *host) sealOn(img store.Image) (s store.SealRecord) {
 	h.T.Helper()
-	h.editSeal(img.Tree.Device, func(have *store.Seal) { s = *have })
+	h.editSeal(img.Tree.Device, func(have *store.SealRecord) { s = *have })
 	return s
 }
 

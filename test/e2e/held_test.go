@@ -168,7 +168,7 @@ func TestActiveHasItsDevice(t *testing.T) {
 	h.deleteObject("images/x.tar")
 	h.Start()
 	h.WaitRunning()
-	list, err := h.Store.QuarantinedAll(t.Context())
+	list, err := h.Store.QuarantinedMessages(t.Context())
 	h.Check(err)
 	for _, q := range list {
 		h.Consumer("quarantine", "requeue", mustJSON(q.ID))

@@ -249,7 +249,7 @@ func TestOnlyForeignMessages(t *testing.T) {
 	h.waitPaused(time.Now(), "correct S3_BUCKET or S3_PREFIX")
 	visible := func() bool { return h.emulator().Calls("ReceiveMessage") > 2 }
 	h.WaitFor("it looks at another one", visible)
-	kept, err := h.Store.QuarantinedAll(t.Context())
+	kept, err := h.Store.QuarantinedMessages(t.Context())
 	h.Check(err)
 	if len(kept) > 0 || h.IsDrained() {
 		t.Errorf("%d messages left the queue for a slip in the configuration", len(kept))

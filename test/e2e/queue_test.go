@@ -131,7 +131,7 @@ func TestQuarantine(t *testing.T) {
 		t.Errorf("ended %s after %d failures, want dead after 3", img.State, img.Failures)
 	}
 	h.WaitDrained()
-	list, err := h.Store.QuarantinedAll(t.Context())
+	list, err := h.Store.QuarantinedMessages(t.Context())
 	h.Check(err)
 	if len(list) != 2 {
 		t.Fatalf("in quarantine: %+v, want the broken message and the failed image's", list)

@@ -412,16 +412,16 @@ func TestSealRecord(t *testing.T) {
 	h.WaitDrained()
 	h.Stop()
 	d := img.Tree.Device
-	h.editSeal(d, func(s *store.Seal) { s.Key = "images/other.tar" })
+	h.editSeal(d, func(s *store.SealRecord) { s.Key = "images/other.tar" })
 	if out, code := h.Try("verify", "images/a.tar"); code != 6 ||
 		!strings.Contains(out, "seal record: key is images/other.tar, should be images/a.tar") {
 		t.Errorf("another key: exit code %d, %s", code, out)
 	}
-	h.editSeal(d, func(s *store.Seal) { s.Key = "images/a.tar" })
+	h.editSeal(d, func(s *store.SealRecord) { s.Key = "images/a.tar" })
 	if out := h.Consumer("verify", "images/a.tar"); !strings.Contains(out, "agrees") {
 		t.Errorf("the key as it was: %s", out)
 	}
-	h.editSeal(d, func(s *store.Seal) { s.PoolUUID = "another" })
+	h.editSeal(d, func(s *store.SealRecord) { s.PoolUUID = "another" })
 	h.loseDatabase()
 	out, code := h.Try("recover", "--dry-run", "--json", "--name", poolName(t))
 	if found, _ := h.parseReport(out); code != 7 || !strings.Contains(found[d], "sealed in the pool another") {
@@ -453,7 +453,7 @@ func TestNoSealRecord(t *testing.T) {
 }
 
 // editSeal changes the seal record of an image's device, or with nil removes it.
-func (h *host) editSeal(device int64, change func(*store.Seal)) {
+func (h *host) editSeal(device int64, change func(*store.SealRecord)) {
 	h.T.Helper()
 	pool := h.pool()
 	path, err := pool.Activate(devmapper.ID(device), devmapper.KindImage, 256<<20, false)
@@ -466,7 +466,7 @@ func (h *host) editSeal(device int64, change func(*store.Seal)) {
 	h.Check(err)
 	h.Check(root.Remove("seal.json"))
 	if change != nil {
-		seal, err := store.ParseSeal(record)
+		seal, err := store.ParseSealRecord(record)
 		h.Check(err)
 		change(&seal)
 		record, err = seal.Encode()

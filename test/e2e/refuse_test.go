@@ -134,7 +134,7 @@ func TestForeignMessages(t *testing.T) {
 // checkQuarantined checks how many messages are in quarantine.
 func (h *host) checkQuarantined(want int) {
 	h.T.Helper()
-	list, err := h.Store.QuarantinedAll(h.T.Context())
+	list, err := h.Store.QuarantinedMessages(h.T.Context())
 	h.Check(err)
 	if len(list) != want {
 		h.T.Errorf("%d messages in quarantine, want %d: %+v", len(list), want, list)

@@ -151,7 +151,7 @@ func (h Host) devices(b *broken) {
 func (h Host) Unfolded() []string {
 	var b broken
 	for _, img := range h.Images {
-		p, err := store.Fold(h.Events[img.ID])
+		p, err := store.Fold(store.Progress{}, h.Events[img.ID]...)
 		fold, ferr := json.Marshal(p)
 		row, rerr := json.Marshal(img.Progress)
 		if err := errors.Join(err, ferr, rerr); err != nil || string(fold) != string(row) {

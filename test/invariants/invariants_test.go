@@ -21,7 +21,7 @@ func sound(t *testing.T) Host {
 			store.Event{Kind: store.EventDone, Stage: stage, Attempt: n})
 	}
 	events[2].Detail.Blob, events[4].Detail.Tree = blob, tree
-	p, err := store.Fold(events)
+	p, err := store.Fold(store.Progress{}, events...)
 	if err != nil || p.State != store.StateActive {
 		t.Fatal(p, err)
 	}

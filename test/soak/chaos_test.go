@@ -85,7 +85,7 @@ func (s *soak) kill(r *rand.Rand) bool {
 		return false
 	}
 	defer s.daemonMu.Unlock()
-	pending, err := s.Store.Unfinished(s.T.Context())
+	pending, err := s.Store.PendingImages(s.T.Context())
 	s.Check(err)
 	for _, img := range pending {
 		if s.killed[img.ID] {
@@ -96,7 +96,7 @@ func (s *soak) kill(r *rand.Rand) bool {
 	if s.killed == nil {
 		s.killed = map[int64]bool{}
 	}
-	if pending, err = s.Store.Unfinished(s.T.Context()); err == nil {
+	if pending, err = s.Store.PendingImages(s.T.Context()); err == nil {
 		for _, img := range pending {
 			s.killed[img.ID] = true
 		}

@@ -79,7 +79,7 @@ func (s *soak) checkIdle() {
 	if code, text := s.Get("/readyz"); code != 200 {
 		s.Errorf("/readyz: %d %s", code, text)
 	}
-	list, err := s.Store.QuarantinedAll(s.T.Context())
+	list, err := s.Store.QuarantinedMessages(s.T.Context())
 	s.Check(err)
 	for _, q := range list {
 		s.Errorf("in quarantine: %s", q.Reason)

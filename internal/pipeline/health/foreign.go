@@ -74,7 +74,7 @@ func (m *Monitor) lengthenForeign() {
 
 // ProveOurs asks the journal whether bucket and prefix ever named an image.
 func (m *Monitor) ProveOurs(ctx context.Context) {
-	if found, err := m.deps.Store.AnyUnder(ctx, m.cfg.Bucket, m.cfg.Prefix); err == nil && found {
+	if found, err := m.deps.Store.AnyWithPrefix(ctx, m.cfg.Bucket, m.cfg.Prefix); err == nil && found {
 		m.NoteOurs()
 	}
 }

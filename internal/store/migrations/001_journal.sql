@@ -1,18 +1,20 @@
--- The journal, and the tables that are its fold. Times are Unix nanoseconds, UTC.
+-- The journal, and the tables that its events keep up to date.
+-- Times are Unix nanoseconds, UTC.
 
 CREATE TABLE images (
 	id          INTEGER PRIMARY KEY AUTOINCREMENT,
 	bucket      TEXT    NOT NULL CHECK (bucket <> ''),
 	key         TEXT    NOT NULL CHECK (key <> ''),
-	version     TEXT    NOT NULL,            -- versionId, else eTag: the third part of an object's identity
+	version     TEXT    NOT NULL,  -- identity: the versionId, or the eTag without one
 	version_id  TEXT    NOT NULL,
 	etag        TEXT    NOT NULL,
 	sequencer   TEXT    NOT NULL,
 	size        INTEGER NOT NULL CHECK (size >= 0), -- bytes as notified, 0 unknown
 	created_at  INTEGER NOT NULL,
 
-	-- what follows is the fold of the image's events
-	state       TEXT    NOT NULL CHECK (state IN ('pending', 'active', 'rejected', 'violation', 'superseded', 'vanished', 'dead')),
+	-- The columns from here on are the fold of the image's events.
+	state       TEXT    NOT NULL CHECK (state IN ('pending', 'active', 'rejected',
+		'violation', 'superseded', 'vanished', 'dead', 'removed')),
 	stage       TEXT    NOT NULL CHECK (stage IN ('download', 'unpack', 'activate', '')),
 	running     INTEGER NOT NULL CHECK (running IN (0, 1)),
 	attempt     INTEGER NOT NULL CHECK (attempt >= 0),
@@ -21,6 +23,14 @@ CREATE TABLE images (
 	blob        TEXT    CHECK (json_valid(blob)),
 	tree        TEXT    CHECK (json_valid(tree)),
 	updated_at  INTEGER NOT NULL,
+
+	-- attempts in a row that ended because the process or the machine died
+	cut_offs    INTEGER NOT NULL DEFAULT 0 CHECK (cut_offs >= 0),
+	-- the state that the newest failure suspects; the next failure may confirm it
+	doubt       TEXT    NOT NULL DEFAULT '',
+	-- policy and limits under which the image was refused
+	rules       TEXT    NOT NULL DEFAULT '',
+
 	UNIQUE (bucket, key, version)
 ) STRICT;
 
@@ -30,7 +40,8 @@ CREATE TABLE events (
 	seq       INTEGER PRIMARY KEY AUTOINCREMENT,
 	image_id  INTEGER NOT NULL REFERENCES images (id) ON DELETE RESTRICT,
 	at        INTEGER NOT NULL,
-	kind      TEXT    NOT NULL CHECK (kind IN ('queued', 'begun', 'step', 'done', 'failed', 'undone', 'reopened')),
+	kind      TEXT    NOT NULL CHECK (kind IN ('queued', 'begun', 'step', 'done', 'failed',
+		'undone', 'reopened', 'removed', 'resubmitted')),
 	stage     TEXT    NOT NULL CHECK (stage IN ('download', 'unpack', 'activate', '')),
 	attempt   INTEGER NOT NULL,
 	verdict   TEXT    NOT NULL,
@@ -45,7 +56,8 @@ CREATE TABLE devices (
 	id          INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id BETWEEN 1 AND 16777215),
 	image_id    INTEGER NOT NULL REFERENCES images (id) ON DELETE RESTRICT,
 	kind        TEXT    NOT NULL CHECK (kind IN ('image', 'snapshot')),
-	state       TEXT    NOT NULL CHECK (state IN ('reserved', 'created', 'formatted', 'filled', 'sealed', 'ready', 'deleting', 'gone')),
+	state       TEXT    NOT NULL CHECK (state IN ('reserved', 'created', 'formatted',
+		'filled', 'sealed', 'ready', 'deleting', 'gone')),
 	origin      INTEGER REFERENCES devices (id),
 	bytes       INTEGER NOT NULL CHECK (bytes > 0),
 	fs_uuid     TEXT    NOT NULL,
@@ -54,7 +66,8 @@ CREATE TABLE devices (
 ) STRICT;
 
 CREATE INDEX devices_image ON devices (image_id);
-CREATE UNIQUE INDEX devices_one_image ON devices (image_id) WHERE kind = 'image' AND state IN ('sealed', 'ready');
+CREATE UNIQUE INDEX devices_one_image ON devices (image_id)
+	WHERE kind = 'image' AND state IN ('sealed', 'ready');
 
 CREATE TABLE snapshots (
 	device_id   INTEGER PRIMARY KEY REFERENCES devices (id) ON DELETE RESTRICT,
@@ -66,7 +79,7 @@ CREATE TABLE snapshots (
 
 CREATE INDEX snapshots_image ON snapshots (image_id);
 
--- The one pool this state directory manages.
+-- The one pool of this state directory.
 CREATE TABLE pool (
 	one         INTEGER PRIMARY KEY CHECK (one = 1),
 	uuid        TEXT    NOT NULL,
@@ -75,26 +88,30 @@ CREATE TABLE pool (
 	metadata    TEXT    NOT NULL,
 	block_size  INTEGER NOT NULL,
 	state       TEXT    NOT NULL CHECK (state IN ('creating', 'ready')),
-	created_at  INTEGER NOT NULL
+	created_at  INTEGER NOT NULL,
+
+	-- the newest generation that the pool has reached; one of an older is a stale copy
+	generation  INTEGER NOT NULL DEFAULT 0 CHECK (generation >= 0)
 ) STRICT;
 
--- Messages that could not be acted on and had no dead-letter queue to go to: kept here until an operator decides.
+-- Messages that failed for good while no dead-letter queue was configured. They are kept
+-- here until an operator decides.
 CREATE TABLE quarantine (
 	id          INTEGER PRIMARY KEY AUTOINCREMENT,
-	message_id  TEXT    NOT NULL UNIQUE,     -- a redelivery of the same message is the same row
+	message_id  TEXT    NOT NULL UNIQUE,  -- a redelivered message has the same row
 	body        TEXT    NOT NULL,
 	reason      TEXT    NOT NULL,
 	attempts    INTEGER NOT NULL CHECK (attempts >= 0),
-	sent_at     INTEGER NOT NULL,            -- 0 unknown
+	sent_at     INTEGER NOT NULL,         -- 0 unknown
 	created_at  INTEGER NOT NULL
 ) STRICT;
 
--- How far the listing of the bucket has come.
+-- The progress of the listing of the bucket.
 CREATE TABLE backfill (
 	one         INTEGER PRIMARY KEY CHECK (one = 1),
 	bucket      TEXT    NOT NULL,
 	prefix      TEXT    NOT NULL,
-	token       TEXT    NOT NULL,            -- continuation token of the next page, '' when the listing is complete
+	token       TEXT    NOT NULL,  -- of the next page; '' when the listing is complete
 	listed      INTEGER NOT NULL,
 	enqueued    INTEGER NOT NULL,
 	started_at  INTEGER NOT NULL,

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-func someSeal(n int64) Seal {
-	return SealOf(Pool{UUID: "0b7cf2ea-3d4b-4f0a-9f0e-7b7d1f4a2c11", Name: "images"},
+func someSeal(n int64) SealRecord {
+	return NewSealRecord(Pool{UUID: "0b7cf2ea-3d4b-4f0a-9f0e-7b7d1f4a2c11", Name: "images"},
 		Image{ID: n, Object: Object{
 			Bucket: "b", Key: "images/ä <&>\u2028.tar", VersionID: strings.Repeat("v", int(n)),
 			ETag: "e", Sequencer: "s", Size: 9,
@@ -27,7 +27,7 @@ func someSeal(n int64) Seal {
 func TestSeal(t *testing.T) {
 	s := someSeal(1)
 	b := must[[]byte](t)(s.Encode())
-	if again := must[Seal](t)(ParseSeal(b)); again != s {
+	if again := must[SealRecord](t)(ParseSealRecord(b)); again != s {
 		t.Errorf("%+v\nbecame %+v", s, again)
 	}
 	if o := s.Object(); o.Version() != "v" || o.Key != s.Key || o.Size != 9 {
@@ -42,16 +42,16 @@ func TestSeal(t *testing.T) {
 	}
 	other := s
 	other.Key, other.Entries = "images/b.tar", 13
-	if lines := s.Differs(other); len(lines) != 2 || !strings.Contains(lines[0], "key is images/b.tar") ||
+	if lines := s.Differences(other); len(lines) != 2 || !strings.Contains(lines[0], "key is images/b.tar") ||
 		!strings.Contains(lines[1], "entries is 13, should be 12") {
 		t.Errorf("differences: %q", lines)
 	}
-	if lines := s.Differs(s); lines != nil {
+	if lines := s.Differences(s); lines != nil {
 		t.Errorf("it differs from itself: %q", lines)
 	}
 	s.Key = "images/\xff.tar"
-	if _, err := s.Encode(); !errors.Is(err, ErrSeal) {
-		t.Errorf("a key that JSON cannot hold: %v, want ErrSeal", err)
+	if _, err := s.Encode(); !errors.Is(err, ErrNotSealRecord) {
+		t.Errorf("a key that JSON cannot hold: %v, want ErrNotSealRecord", err)
 	}
 }
 
@@ -59,10 +59,10 @@ func TestSeal(t *testing.T) {
 // out.
 func TestSealHasNoSpareField(t *testing.T) {
 	s := someSeal(1)
-	for i := range reflect.TypeFor[Seal]().NumField() {
+	for i := range reflect.TypeFor[SealRecord]().NumField() {
 		zero := s
 		reflect.ValueOf(&zero).Elem().Field(i).SetZero()
-		if lines := s.Differs(zero); len(lines) != 1 {
+		if lines := s.Differences(zero); len(lines) != 1 {
 			t.Errorf("field %d: %q", i, lines)
 		}
 	}
@@ -102,12 +102,12 @@ func TestSealIsStrict(t *testing.T) {
 		"short digest":      replace(`"sha256:0f`, `"sha256:0`),
 		"no shape":          replace(`"shape": "bundle"`, `"shape": ""`),
 		"path as UUID":      replace(`"fs_uuid": "5a`, `"fs_uuid": "../5a`),
-		"too long":          replace(`"sequencer": "s"`, `"sequencer": "`+strings.Repeat("s", maxSeal)+`"`),
+		"too long":          replace(`"sequencer": "s"`, `"sequencer": "`+strings.Repeat("s", maxSealRecord)+`"`),
 		"other time zone":   replace(`.000000123Z"`, `.000000123+01:00"`),
 		"before the epoch":  replace(`"created_at": "2023`, `"created_at": "1023`),
 	} {
-		if s, err := ParseSeal([]byte(bad)); !errors.Is(err, ErrSeal) {
-			t.Errorf("%s: %+v, %v, want ErrSeal", name, s, err)
+		if s, err := ParseSealRecord([]byte(bad)); !errors.Is(err, ErrNotSealRecord) {
+			t.Errorf("%s: %+v, %v, want ErrNotSealRecord", name, s, err)
 		}
 	}
 }
@@ -124,9 +124,9 @@ func FuzzSeal(f *testing.F) {
 	}
 	f.Add([]byte("{}\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		s, err := ParseSeal(b)
+		s, err := ParseSealRecord(b)
 		if err != nil {
-			if !errors.Is(err, ErrSeal) {
+			if !errors.Is(err, ErrNotSealRecord) {
 				t.Fatal(err)
 			}
 			return

@@ -1,0 +1,89 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"imagemanager.internal/internal/failpoint"
+)
+
+func (a Attempt) event(kind EventKind, at time.Time, d Detail) Event {
+	return Event{Image: a.Image, At: at, Kind: kind, Stage: a.Stage, Attempt: a.N, Detail: d}
+}
+
+// write runs fn in a transaction, with a failpoint of the crash tests before the commit
+// and another after it. label names both. It is called after fn, because fn may complete
+// the event to be named.
+func (s *Store) write(ctx context.Context, label func() string, fn func(*sql.Tx) error) error {
+	err := s.inTx(ctx, func(tx *sql.Tx) error {
+		if err := fn(tx); err != nil {
+			return err
+		}
+		failpoint.Here("before", label())
+		return nil
+	})
+	if err == nil {
+		failpoint.Here("after", label())
+	}
+	return err
+}
+
+// label is kind:stage:device state, such as "step:unpack:sealed" or "done:download:".
+func (e *Event) label() string {
+	var state DeviceState
+	if d := e.Detail.Device; d != nil {
+		state = d.State
+	}
+	return fmt.Sprintf("%s:%s:%s", e.Kind, e.Stage, state)
+}
+
+// labelled is the label of a write without an event, in the same form.
+func labelled(text string) func() string { return func() string { return text } }
+
+// writeEvent records a single event without a further condition.
+func (s *Store) writeEvent(ctx context.Context, e Event) (img Image, err error) {
+	err = s.write(ctx, e.label, func(tx *sql.Tx) error {
+		img, err = record(ctx, tx, e)
+		return err
+	})
+	return img, err
+}
+
+// record appends one event and updates the tables to the fold that includes it.
+func record(ctx context.Context, tx *sql.Tx, e Event) (Image, error) {
+	img, err := queryImage(ctx, tx, imageByID, e.Image)
+	if err != nil {
+		return img, err
+	}
+	if e.Kind == EventFailed && endStates[State(e.Verdict)] {
+		kept, err := keptResults(ctx, tx, img)
+		if err != nil {
+			return img, err
+		}
+		e.Detail.Kept = &kept
+	}
+	before := img.Progress
+	if e.Kind == EventQueued { // the row is there before its first event
+		before = Progress{}
+	}
+	if img.Progress, err = Fold(before, e); err != nil {
+		return img, fmt.Errorf("image %d: %w", e.Image, err)
+	}
+	if err := insertEvent(ctx, tx, e); err != nil {
+		return img, err
+	}
+	if d := e.Detail.Device; d != nil && d.State != DeviceReserved {
+		if err := setDeviceState(ctx, tx, d.ID, d.State, e.At); err != nil {
+			return img, err
+		}
+	}
+	if sn := e.Detail.Snapshot; sn != nil {
+		if err := insertSnapshot(ctx, tx, *sn); err != nil {
+			return img, err
+		}
+	}
+	img.UpdatedAt = e.At
+	return img, updateImage(ctx, tx, img)
+}
