@@ -16,7 +16,7 @@ import (
 	"github.com/docker/go-units"
 )
 
-// daemon is the `consumer run` that the demo watches.
+// daemon is a running `consumer run`.
 type daemon struct {
 	cmd       *exec.Cmd
 	out       io.Writer
@@ -117,8 +117,8 @@ func (d *daemon) waitRunning(ctx context.Context) error {
 	}
 }
 
-// waitHandedOff waits until the daemon says that there was nothing to do, and returns how
-// long that took from now.
+// waitHandedOff waits until the daemon has handed an image off: there was nothing to do.
+// It returns the time from now until then.
 func (d *daemon) waitHandedOff(ctx context.Context) (time.Duration, error) {
 	began := time.Now()
 	select {
@@ -134,7 +134,7 @@ func (d *daemon) waitHandedOff(ctx context.Context) (time.Duration, error) {
 // stop ends the daemon as an operator would, and waits. It may be called twice.
 func (d *daemon) stop() error { return d.stopped() }
 
-// terminate sends SIGTERM and waits. A daemon that does not end within a minute is killed.
+// terminate sends SIGTERM and waits. After a minute it kills the daemon.
 func (d *daemon) terminate() error {
 	kill := time.AfterFunc(time.Minute, func() { _ = d.cmd.Process.Kill() })
 	defer kill.Stop()

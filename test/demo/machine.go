@@ -21,7 +21,7 @@ import (
 	"imagemanager.internal/test/cloud"
 )
 
-// machine is everything that the demo starts, and the way to end it.
+// machine is everything the demo starts, and the way to end it.
 type machine struct {
 	out     io.Writer
 	program string
@@ -196,7 +196,7 @@ func (m *machine) upload(ctx context.Context, key, file string) (store.Image, er
 	}
 }
 
-// writeHostile writes an archive that is a fine image but for one entry.
+// writeHostile writes an archive with one hostile entry. Without it, it is a fine image.
 func writeHostile(dir string) (string, error) {
 	name := filepath.Join(dir, "hostile.tar")
 	f, err := os.Create(name)

@@ -1,7 +1,7 @@
-// Command demo shows the whole system at work: a real daemon, the real protocols of S3 and
-// SQS, a real thin pool. It uploads an image, uploads it again, and then uploads a hostile
-// archive. Whatever happens, it leaves nothing behind: no device, no loop, no process, no
-// file. `make demo` runs it in user-mode-linux.
+// Command demo shows the whole system at work: a real daemon, the real protocols of S3
+// and SQS, a real thin pool. It uploads an image, uploads it again, and then uploads a
+// hostile archive. Whatever happens, it leaves nothing behind: no device, no loop, no
+// process, no file. `make demo` runs it in user-mode-linux.
 package main
 
 import (
@@ -38,8 +38,8 @@ func run(args []string, out io.Writer) int {
 	program := fs.String("consumer", "bin/consumer", "the program to show")
 	dataSize := fs.String("data-size", "4GiB", "size of the pool's sparse data file")
 	fs.Usage = func() {
-		fmt.Fprintf(fs.Output(), "Usage: demo [flags] <archive.tar>\n\nWith AWS_ENDPOINT_URL it uses the S3 and SQS there, "+
-			"without it an emulator.\n\n")
+		fmt.Fprint(fs.Output(), "Usage: demo [flags] <archive.tar>\n\n"+
+			"With AWS_ENDPOINT_URL it uses the S3 and SQS there, otherwise an emulator.\n\n")
 		fs.PrintDefaults()
 	}
 	switch err := fs.Parse(args); {
