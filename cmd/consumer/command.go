@@ -7,74 +7,106 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"imagemanager.internal/internal/store"
 )
 
-// flags makes the flag set of a command; usage goes to out.
-func flags(name, args string, out io.Writer) *flag.FlagSet {
-	fs := flag.NewFlagSet(name, flag.ContinueOnError)
-	fs.SetOutput(out)
-	fs.Usage = func() {
-		fmt.Fprintf(out, "Usage: consumer %s [flags] %s\n\n", name, args)
-		fs.PrintDefaults()
-	}
-	return fs
+// command is one sub-command. Its file has its constructor, and what it does.
+type command struct {
+	name  string // one word or two
+	args  string // the one argument it takes: <needed>, [optional], or empty for none
+	short string // one line for `consumer --help`
+
+	flags  func(*flag.FlagSet)    // adds the command's own flags; may be nil
+	noJSON bool                   // the command prints nothing for programs
+	usage  func(arg string) error // refuses flags and argument that do not fit; may be nil
+	check  func(config) error     // default: the settings of concern to every command
+	open   openJournal            // default: store.OpenExisting
+	run    func(context.Context, *call) error
 }
 
-// noArgs refuses what is left on the command line.
-func noArgs(fs *flag.FlagSet) error {
-	if fs.NArg() > 0 {
-		return &usageError{fmt.Errorf("%s takes no argument %q", fs.Name(), fs.Arg(0))}
-	}
-	return nil
+// openJournal opens the database at a path.
+type openJournal func(ctx context.Context, path string) (*store.Store, error)
+
+// noJournal is for a command that begins without the journal.
+func noJournal(context.Context, string) (*store.Store, error) { return nil, nil } //nolint:nilnil // there is none
+
+// call is one use of a command.
+type call struct {
+	*system
+	name   string // the command's
+	arg    string // its argument, empty without one
+	asJSON bool
+	out    io.Writer
 }
 
-func jsonFlag(fs *flag.FlagSet) *bool { return fs.Bool("json", false, "print JSON for programs") }
-
-// openCommand parses the command line and opens the journal.
-func openCommand(ctx context.Context, fs *flag.FlagSet, args []string,
-	open func(context.Context, string) (*store.Store, error),
-) (*system, error) {
+// perform reads the command line, opens the journal, and runs the command.
+func (c command) perform(ctx context.Context, args []string, out io.Writer) (err error) {
+	call := &call{name: c.name, out: out}
+	fs := c.flagSet(out)
+	if !c.noJSON {
+		fs.BoolVar(&call.asJSON, "json", false, "print JSON for programs")
+	}
+	if c.flags != nil {
+		c.flags(fs)
+	}
 	cfg, err := loadConfig(fs, args)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := errors.Join(cfg.checkCommon()...); err != nil {
-		return nil, &usageError{err}
+	check := c.check
+	if check == nil {
+		check = func(cfg config) error { return errors.Join(cfg.checkCommon()...) }
+	}
+	if err := errors.Join(c.checkArgs(fs.Args()), check(cfg)); err != nil {
+		return &usageError{err}
+	}
+	call.arg = fs.Arg(0)
+	if call.system, err = openSystem(ctx, cfg, c.open); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, call.Close()) }()
+	return c.run(ctx, call)
+}
+
+// openSystem opens the journal and the log.
+func openSystem(ctx context.Context, cfg config, open openJournal) (*system, error) {
+	if open == nil {
+		open = store.OpenExisting
 	}
 	st, err := open(ctx, databasePath(cfg.StateDir))
 	if err != nil {
 		return nil, err
 	}
 	s := &system{cfg: cfg, store: st, log: newLogger(cfg.LogLevel, os.Stderr, stderrIsTerminal())}
-	s.onClose(st.Close)
+	if st != nil {
+		s.onClose(st.Close)
+	}
 	return s, nil
 }
 
-// show is a command on the journal, with something to print.
-func show(ctx context.Context, name, argNames string, args []string, out io.Writer,
-	do func(*system, *flag.FlagSet, bool) error,
-) error {
-	return showMore(ctx, name, argNames, args, out, func(*flag.FlagSet) {}, do)
+// flagSet makes the flag set of a command; its usage goes to out.
+func (c command) flagSet(out io.Writer) *flag.FlagSet {
+	fs := flag.NewFlagSet(c.name, flag.ContinueOnError)
+	fs.SetOutput(out)
+	fs.Usage = func() {
+		short := strings.ToUpper(c.short[:1]) + c.short[1:]
+		fmt.Fprintf(out, "Usage: consumer %s [flags] %s\n\n%s.\n\n", c.name, c.args, short)
+		fs.PrintDefaults()
+	}
+	return fs
 }
 
-// showMore is show with flags of its own.
-func showMore(ctx context.Context, name, argNames string, args []string, out io.Writer, more func(*flag.FlagSet),
-	do func(*system, *flag.FlagSet, bool) error,
-) (err error) {
-	fs := flags(name, argNames, out)
-	asJSON := jsonFlag(fs)
-	more(fs)
-	s, err := openCommand(ctx, fs, args, store.OpenExisting)
-	if err != nil {
-		return err
+// checkArgs refuses an argument too many, a missing one, and what usage refuses.
+func (c command) checkArgs(args []string) error {
+	switch {
+	case c.args == "" && len(args) > 0:
+		return fmt.Errorf("%s takes no argument %q", c.name, args[0])
+	case len(args) > 1, len(args) == 0 && strings.HasPrefix(c.args, "<"):
+		return fmt.Errorf("%s takes one %s; flags come first", c.name, c.args)
+	case c.usage != nil:
+		return c.usage(strings.Join(args, ""))
 	}
-	defer func() { err = errors.Join(err, s.Close()) }()
-	if argNames == "" {
-		if err := noArgs(fs); err != nil {
-			return err
-		}
-	}
-	return do(s, fs, *asJSON)
+	return nil
 }

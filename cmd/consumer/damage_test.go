@@ -118,8 +118,8 @@ func TestRmNames(t *testing.T) {
 		code int
 		says string
 	}{
-		"rm":                   {2, "takes one key"},
-		"rm 1 2":               {2, "takes one key"},
+		"rm":                   {2, "takes one <key|image|snapshot>"},
+		"rm 1 2":               {2, "takes one <key|image|snapshot>"},
 		"rm images/a.tar":      {2, "[1 2]"},
 		"rm images/none.tar":   {5, "consumer images"},
 		"rm 99":                {5, "99"},

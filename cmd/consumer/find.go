@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"slices"
 	"strconv"
@@ -10,13 +9,8 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// find returns the images named by the argument, by id or by key, oldest first; at least
-// one.
-func (s *system) find(ctx context.Context, fs *flag.FlagSet) ([]store.Image, error) {
-	if fs.NArg() != 1 {
-		return nil, &usageError{fmt.Errorf("%s takes one key or image id", fs.Name())}
-	}
-	name := fs.Arg(0)
+// find returns the images with this id or key, oldest first; at least one.
+func (s *system) find(ctx context.Context, name string) ([]store.Image, error) {
 	if id, err := strconv.ParseInt(name, 10, 64); err == nil {
 		img, err := s.store.Image(ctx, id)
 		return []store.Image{img}, err
@@ -28,10 +22,10 @@ func (s *system) find(ctx context.Context, fs *flag.FlagSet) ([]store.Image, err
 	return images, err
 }
 
-// findActive returns the newest active image of those named by the argument; without an
-// active one, the newest.
-func (s *system) findActive(ctx context.Context, fs *flag.FlagSet) (int64, error) {
-	images, err := s.find(ctx, fs)
+// findActive returns the newest active image with this id or key; without an active
+// one, the newest.
+func (s *system) findActive(ctx context.Context, name string) (int64, error) {
+	images, err := s.find(ctx, name)
 	if err != nil {
 		return 0, err
 	}

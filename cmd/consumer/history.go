@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/docker/go-units"
@@ -12,30 +10,32 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-func cmdHistory(ctx context.Context, args []string, out io.Writer) error {
-	return show(ctx, "history", "<key|image>", args, out, func(s *system, fs *flag.FlagSet, asJSON bool) error {
-		images, err := s.find(ctx, fs)
+func historyCommand() command {
+	return command{name: "history", args: "<key|image>", short: "show the journal of an image", run: showHistory}
+}
+
+func showHistory(ctx context.Context, c *call) error {
+	images, err := c.find(ctx, c.arg)
+	if err != nil {
+		return err
+	}
+	var all []store.Event
+	for _, img := range images {
+		events, err := c.store.History(ctx, img.ID)
 		if err != nil {
 			return err
 		}
-		var all []store.Event
-		for _, img := range images {
-			events, err := s.store.History(ctx, img.ID)
-			if err != nil {
-				return err
-			}
-			all = append(all, events...)
-		}
-		if asJSON {
-			return printJSON(out, nonNil(all))
-		}
-		t := newTable(out, "SEQ", "TIME", "IMAGE", "ATTEMPT", "STAGE", "EVENT", "DETAIL")
-		for _, e := range all {
-			t.row(fmt.Sprint(e.Seq), e.At.Format("15:04:05.000"), fmt.Sprint(e.Image), fmt.Sprint(e.Attempt),
-				dash(string(e.Stage)), string(e.Kind), detail(e))
-		}
-		return t.flush()
-	})
+		all = append(all, events...)
+	}
+	if c.asJSON {
+		return printJSON(c.out, nonNil(all))
+	}
+	t := newTable(c.out, "SEQ", "TIME", "IMAGE", "ATTEMPT", "STAGE", "EVENT", "DETAIL")
+	for _, e := range all {
+		t.row(fmt.Sprint(e.Seq), e.At.Format("15:04:05.000"), fmt.Sprint(e.Image), fmt.Sprint(e.Attempt),
+			dash(string(e.Stage)), string(e.Kind), detail(e))
+	}
+	return t.flush()
 }
 
 // detail says in a few words what an event changed.

@@ -23,48 +23,16 @@ func (e *usageError) Unwrap() error { return e.error }
 // errLocked is returned when another process works on the state directory.
 var errLocked = errors.New("another instance is using the state directory")
 
-// command is one sub-command.
-type command struct {
-	name  string
-	args  string
-	short string
-	run   func(ctx context.Context, args []string, out io.Writer) error
-}
-
 func commands() []command {
 	return []command{
-		{"run", "", "take images from the queue until stopped", cmdRun},
-		{"status", "", "what is queued, running, active and refused", cmdStatus},
-		{"images", "", "list the images with their state, device and digest", cmdImages},
-		{"snapshots", "", "list the active snapshots", cmdSnapshots},
-		{"history", "<key|image>", "show the journal of an image", cmdHistory},
-		{"snapshot", "<key|image>", "make one more snapshot of an image", cmdSnapshot},
-		{
-			"verify", "<key|image>", "read an image's device and compare it with its seal; --all for every image",
-			cmdVerify,
-		},
-		{
-			"reconcile", "", "bring journal, pool and files into agreement; --dry-run shows what would be done",
-			cmdReconcile,
-		},
-		{"rm", "<key|image|snapshot>", "remove an image, or one snapshot by its path or snapshot:ID", cmdRm},
-		{"submit", "<key>", "enqueue an object by hand, also a removed or refused one", cmdSubmit},
-		{"backfill", "", "compare the bucket with the journal and enqueue what is missing", cmdBackfill},
-		{"backup", "<file>", "copy the database, also while the daemon runs", cmdBackup},
-		{
-			"quarantine list", "", "list the messages in quarantine: given up on, and not dead-lettered",
-			cmdQuarantineList,
-		},
-		{"quarantine show", "<id>", "show a message in quarantine, with its body", cmdQuarantineShow},
-		{"quarantine requeue", "<id>", "send a message in quarantine to the queue again", cmdQuarantineRequeue},
-		{"quarantine drop", "<id>", "drop a message in quarantine", cmdQuarantineDrop},
-		{"recover", "", "rebuild a lost database from the pool; --dry-run only looks", cmdRecover},
-		{"pool create", "", "make the thin pool", cmdPoolCreate},
-		{"pool status", "", "show space and health of the thin pool", cmdPoolStatus},
-		{"pool grow", "", "make the pool larger, while it is in use", cmdPoolGrow},
-		{"pool repair", "", "detach the pool, check its metadata, and rebuild or enlarge them", cmdPoolRepair},
-		{"pool locate", "", "record where the pool's devices or files are now, after proving them", cmdPoolLocate},
-		{"pool detach", "", "deactivate every device and the pool; the data stays", cmdPoolDetach},
+		runCommand(),
+		statusCommand(), imagesCommand(), snapshotsCommand(), historyCommand(),
+		snapshotCommand(), verifyCommand(), reconcileCommand(), rmCommand(),
+		submitCommand(), backfillCommand(), backupCommand(),
+		quarantineListCommand(), quarantineShowCommand(), quarantineRequeueCommand(), quarantineDropCommand(),
+		recoverCommand(),
+		poolCreateCommand(), poolStatusCommand(), poolGrowCommand(), poolRepairCommand(), poolLocateCommand(),
+		poolDetachCommand(),
 	}
 }
 
@@ -89,9 +57,9 @@ func dispatch(ctx context.Context, args []string, out io.Writer) error {
 	for _, c := range commands() {
 		switch {
 		case args[0] == c.name:
-			return c.run(ctx, args[1:], out)
+			return c.perform(ctx, args[1:], out)
 		case len(args) > 1 && args[0]+" "+args[1] == c.name:
-			return c.run(ctx, args[2:], out)
+			return c.perform(ctx, args[2:], out)
 		}
 	}
 	return &usageError{fmt.Errorf("unknown command %q: see `consumer --help`", args[0])}

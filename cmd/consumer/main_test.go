@@ -54,7 +54,7 @@ func TestEverySettingIsDescribed(t *testing.T) {
 // load is loadConfig for a command line.
 func load(t *testing.T, args ...string) (config, error) {
 	t.Helper()
-	return loadConfig(flags("run", "", io.Discard), args)
+	return loadConfig(runCommand().flagSet(io.Discard), args)
 }
 
 func TestDefaultsAreTheSpecification(t *testing.T) {
@@ -172,6 +172,29 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
+// The page for operators has the exit codes of the program, and no others.
+func TestOperatingHasTheExitCodes(t *testing.T) {
+	text, err := os.ReadFile("../../docs/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "| exit code | meaning |\n|---|---|\n")
+	table, _, _ := strings.Cut(rest, "\n\n")
+	documented := map[string]bool{}
+	for line := range strings.Lines(table) {
+		documented[strings.TrimSpace(strings.Split(line, "|")[1])] = true
+	}
+	for _, e := range exitCodes {
+		if !documented[fmt.Sprint(e.code)] {
+			t.Errorf("docs/operating.md does not say what exit code %d means", e.code)
+		}
+		delete(documented, fmt.Sprint(e.code))
+	}
+	for code := range documented {
+		t.Errorf("docs/operating.md has exit code %s, which no error has", code)
+	}
+}
+
 // Every command answers --help, and refuses what it does not know.
 func TestEveryCommandHelps(t *testing.T) {
 	t.Setenv("STATE_DIR", filepath.Join(t.TempDir(), "none"))
@@ -184,6 +207,12 @@ func TestEveryCommandHelps(t *testing.T) {
 		}
 		if code := report(dispatch(t.Context(), append(args, "--no-such-flag"), io.Discard), io.Discard); code != 2 {
 			t.Errorf("%s --no-such-flag: exit code %d, want 2", c.name, code)
+		}
+		if code := report(dispatch(t.Context(), append(args, "1", "2"), io.Discard), io.Discard); code != 2 {
+			t.Errorf("%s with two arguments: exit code %d, want 2", c.name, code)
+		}
+		if code := report(dispatch(t.Context(), args, io.Discard), io.Discard); c.args != "" && code != 2 {
+			t.Errorf("%s without its argument: exit code %d, want 2", c.name, code)
 		}
 	}
 	for _, args := range [][]string{{}, {"fly"}, {"pool"}, {"quarantine", "fly"}} {

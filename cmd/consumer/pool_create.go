@@ -3,8 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,13 +24,17 @@ type poolOptions struct {
 	replace                bool
 }
 
-// cmdPoolCreate makes the pool, on files behind loop devices or on given block devices.
-// It is safe to run again: it finishes what a crash left half-made, and leaves a finished
-// pool alone.
-func cmdPoolCreate(ctx context.Context, args []string, out io.Writer) (err error) {
-	fs := flags("pool create", "", out)
+func poolCreateCommand() command {
 	o := poolOptions{dataSize: 100e9, blockSize: 64 << 10}
-	asJSON := jsonFlag(fs)
+	return command{
+		name: "pool create", short: "make the thin pool",
+		flags: o.addTo, open: store.Open,
+		run: func(ctx context.Context, c *call) error { return makePool(ctx, c, o) },
+	}
+}
+
+// addTo adds the options to the flags.
+func (o *poolOptions) addTo(fs *flag.FlagSet) {
 	fs.StringVar(&o.name, "name", "images", "name of the pool, part of every device's name")
 	fs.StringVar(&o.data, "data", "",
 		"block device or file for data; a disk is remembered by its name in /dev/disk/by-id "+
@@ -43,21 +47,22 @@ func cmdPoolCreate(ctx context.Context, args []string, out io.Writer) (err error
 	fs.IntVar(&o.thins, "thins", 10000, "thin devices to size the metadata for")
 	fs.BoolVar(&o.replace, "replace", false,
 		"in the place of a pool that is lost; the next start makes every image again")
-	s, err := openCommand(ctx, fs, args, store.Open)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, s.Close()) }()
-	if err := s.lockAll(ctx); err != nil {
+}
+
+// makePool makes the pool, on files behind loop devices or on given block devices. It is
+// safe to run again: it finishes what a crash left half-made, and leaves a finished pool
+// alone.
+func makePool(ctx context.Context, c *call, o poolOptions) error {
+	if err := c.lockAll(ctx); err != nil {
 		return err
 	}
 	if err := devmapper.Probe(); err != nil {
 		return err
 	}
-	if err := s.createPool(ctx, o); err != nil {
+	if err := c.createPool(ctx, o); err != nil {
 		return err
 	}
-	return s.printPool(ctx, out, *asJSON)
+	return c.printPool(ctx)
 }
 
 // createPool records the intent, makes the files and the pool, and records its existence.
@@ -114,7 +119,7 @@ func (s *system) beginPool(ctx context.Context, o poolOptions) (store.Pool, erro
 // first ones may have been a mistake, and must not be formatted. Once a pool was
 // formatted on the first ones, they stay.
 func (s *system) beginElsewhere(ctx context.Context, row store.Pool, o poolOptions) (store.Pool, error) {
-	data, metadata, err := s.cfg.poolPaths(o)
+	data, metadata, err := s.cfg.poolPaths(o.data, o.metadata)
 	if err != nil || o.data == "" {
 		return row, err
 	}
@@ -144,7 +149,7 @@ func (s *system) beginElsewhere(ctx context.Context, row store.Pool, o poolOptio
 // on it.
 func (s *system) newPool(o poolOptions) (store.Pool, error) {
 	var err error
-	if o.data, o.metadata, err = s.cfg.poolPaths(o); err != nil {
+	if o.data, o.metadata, err = s.cfg.poolPaths(o.data, o.metadata); err != nil {
 		return store.Pool{}, err
 	}
 	for _, path := range []string{o.data, o.metadata} {
@@ -189,18 +194,19 @@ func makeFiles(row store.Pool, o poolOptions) error {
 	return devmapper.CreateFiles(row.Data, row.Metadata, int64(o.dataSize), metadata)
 }
 
-// poolPaths returns where the pool is, or will be.
-func (c config) poolPaths(o poolOptions) (data, metadata string, err error) {
-	if (o.data == "") != (o.metadata == "") {
+// poolPaths returns where the pool is, or will be: at the paths given, or in the state
+// directory.
+func (c config) poolPaths(data, metadata string) (absData, absMetadata string, err error) {
+	if (data == "") != (metadata == "") {
 		return "", "", &usageError{errors.New("--data and --metadata go together")}
 	}
-	if o.data == "" {
+	if data == "" {
 		dir := filepath.Join(c.StateDir, "pool")
 		return filepath.Join(dir, "data.img"), filepath.Join(dir, "metadata.img"), nil
 	}
-	data, err = filepath.Abs(o.data)
-	metadata, merr := filepath.Abs(o.metadata)
-	return data, metadata, errors.Join(err, merr)
+	absData, err = filepath.Abs(data)
+	absMetadata, merr := filepath.Abs(metadata)
+	return absData, absMetadata, errors.Join(err, merr)
 }
 
 // replacePool makes the journal forget a lost pool, in favour of a new one about to be

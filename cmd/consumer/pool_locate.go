@@ -3,40 +3,43 @@ package main
 import (
 	"context"
 	"errors"
-	"io"
+	"flag"
 	"path/filepath"
 
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/store"
 )
 
-// cmdPoolLocate records other names of the pool's devices or files. They are the pool's
-// if they prove it, as at every start; nothing is written before.
-func cmdPoolLocate(ctx context.Context, args []string, out io.Writer) (err error) {
-	fs := flags("pool locate", "", out)
-	asJSON := jsonFlag(fs)
-	data := fs.String("data", "", "block device or file that the pool's data are on now (default: as before)")
-	metadata := fs.String("metadata", "", "block device or file that its metadata are on now (default: as before)")
-	s, err := openCommand(ctx, fs, args, store.Open)
-	if err != nil {
-		return err
+func poolLocateCommand() command {
+	var data, metadata string
+	return command{
+		name:  "pool locate",
+		short: "record where the pool's devices or files are now, after proving them",
+		flags: func(fs *flag.FlagSet) {
+			fs.StringVar(&data, "data", "", "block device or file with the pool's data now (default: as before)")
+			fs.StringVar(&metadata, "metadata", "", "block device or file with its metadata now (default: as before)")
+		},
+		usage: func(string) error {
+			if data == "" && metadata == "" {
+				return errors.New("pool locate needs --data or --metadata")
+			}
+			return nil
+		},
+		open: store.Open,
+		run: func(ctx context.Context, c *call) error {
+			if err := errors.Join(c.lockState(daemonLock), c.lockState(poolLock)); err != nil {
+				return err
+			}
+			if err := c.locatePool(ctx, data, metadata); err != nil {
+				return err
+			}
+			return c.printPool(ctx)
+		},
 	}
-	defer func() { err = errors.Join(err, s.Close()) }()
-	if err := noArgs(fs); err != nil {
-		return err
-	}
-	if *data == "" && *metadata == "" {
-		return &usageError{errors.New("pool locate needs --data or --metadata")}
-	}
-	if err := errors.Join(s.lockState("daemon.lock"), s.lockState("pool.lock")); err != nil {
-		return err
-	}
-	if err := s.locatePool(ctx, *data, *metadata); err != nil {
-		return err
-	}
-	return s.printPool(ctx, out, *asJSON)
 }
 
+// locatePool records other names of the pool's devices or files. They are the pool's if
+// they prove it, as at every start; nothing is written before.
 func (s *system) locatePool(ctx context.Context, data, metadata string) error {
 	if err := devmapper.Probe(); err != nil {
 		return err

@@ -3,8 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
-	"io"
 
 	"github.com/docker/go-units"
 
@@ -12,22 +12,20 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// cmdPoolRepair checks the metadata of the detached pool, rebuilds what is damaged, and
-// enlarges what may be full.
-func cmdPoolRepair(ctx context.Context, args []string, out io.Writer) (err error) {
-	fs := flags("pool repair", "", out)
+func poolRepairCommand() command {
 	var metadata size
-	asJSON := jsonFlag(fs)
-	fs.Var(&metadata, "metadata-size", "enlarge the metadata to this size")
-	s, err := openCommand(ctx, fs, args, store.OpenExisting)
-	if err != nil {
-		return err
+	return command{
+		name:  "pool repair",
+		short: "detach the pool, check its metadata, and rebuild or enlarge them",
+		flags: func(fs *flag.FlagSet) { fs.Var(&metadata, "metadata-size", "enlarge the metadata to this size") },
+		run:   func(ctx context.Context, c *call) error { return repairPool(ctx, c, metadata) },
 	}
-	defer func() { err = errors.Join(err, s.Close()) }()
-	if err := noArgs(fs); err != nil {
-		return err
-	}
-	row, err := s.detach(ctx)
+}
+
+// repairPool checks the metadata of the detached pool, rebuilds what is damaged, and
+// enlarges what may be full.
+func repairPool(ctx context.Context, c *call, metadata size) error {
+	row, err := c.detach(ctx)
 	if err != nil {
 		return err
 	}
@@ -35,29 +33,32 @@ func cmdPoolRepair(ctx context.Context, args []string, out io.Writer) (err error
 	if err != nil {
 		return err
 	}
-	if *asJSON {
-		return printJSON(out, r)
+	if c.asJSON {
+		return printJSON(c.out, r)
 	}
-	t := newTable(out, "METADATA", "REBUILT", "FLAG CLEARED", "ENLARGED", "DAMAGED KEPT AS")
+	t := newTable(c.out, "METADATA", "REBUILT", "FLAG CLEARED", "ENLARGED", "DAMAGED KEPT AS")
 	t.row(units.BytesSize(float64(r.Bytes)), fmt.Sprint(r.Rebuilt), fmt.Sprint(r.FlagCleared), fmt.Sprint(r.Enlarged),
 		dash(r.DamagedSaved))
 	return t.flush()
 }
 
-// cmdPoolDetach is the way to take the pool off this machine, or out of the way of
+func poolDetachCommand() command {
+	return command{
+		name:   "pool detach",
+		short:  "deactivate every device and the pool; the data stays",
+		noJSON: true,
+		run:    detachPool,
+	}
+}
+
+// detachPool is the way to take the pool off this machine, or out of the way of
 // maintenance.
-func cmdPoolDetach(ctx context.Context, args []string, out io.Writer) (err error) {
-	fs := flags("pool detach", "", out)
-	s, err := openCommand(ctx, fs, args, store.OpenExisting)
+func detachPool(ctx context.Context, c *call) error {
+	row, err := c.detach(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.Close()) }()
-	row, err := s.detach(ctx)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "pool %s detached; its data stays in %s\n", row.Name, row.Data)
+	fmt.Fprintf(c.out, "pool %s detached; its data stays in %s\n", row.Name, row.Data)
 	return nil
 }
 

@@ -10,47 +10,62 @@ import (
 	"imagemanager.internal/internal/reconcile"
 )
 
-// cmdReconcile brings journal, pool and files into agreement, as the daemon does at its
-// start and every RECONCILE_INTERVAL; or shows what it would do, also beside a running
-// daemon.
-func cmdReconcile(ctx context.Context, args []string, out io.Writer) error {
-	var dry *bool
-	more := func(fs *flag.FlagSet) {
-		dry = fs.Bool("dry-run", false, "only show what would be done; works beside a running daemon")
+func reconcileCommand() command {
+	var dry bool
+	return command{
+		name:  "reconcile",
+		short: "bring journal, pool and files into agreement; --dry-run shows what would be done",
+		flags: func(fs *flag.FlagSet) {
+			fs.BoolVar(&dry, "dry-run", false, "only show what would be done; works beside a running daemon")
+		},
+		run: func(ctx context.Context, c *call) error {
+			if dry {
+				return showDiff(ctx, c)
+			}
+			return reconcileNow(ctx, c)
+		},
 	}
-	return showMore(ctx, "reconcile", "", args, out, more, func(s *system, _ *flag.FlagSet, asJSON bool) error {
-		if !*dry { // a daemon may start beside a mere look
-			if err := s.waitLock(ctx, daemonLock, lookPatience); err != nil {
-				return fmt.Errorf("%w: a daemon reconciles by itself, every RECONCILE_INTERVAL; --dry-run works "+
-					"beside it", err)
-			}
-		}
-		open := s.openBeside
-		if *dry {
-			open = s.lookBeside
-		}
-		l, err := open(ctx)
-		if err != nil {
-			return err
-		}
-		r := l.reconciler(nil)
-		if *dry && s.daemonRunning() {
-			diff, err := r.DiffTwice(ctx)
-			if err != nil {
-				return err
-			}
-			return printDiff(out, diff, asJSON)
-		}
-		diff, err := r.Diff(ctx, true)
-		var done reconcile.Recovered
-		if err == nil && !*dry {
-			done, err = r.Recover(ctx)
-		}
-		if err != nil {
-			return err
-		}
-		return errors.Join(printDiff(out, diff, asJSON), done.Err())
-	})
+}
+
+// reconcileNow does what the daemon does at its start and every RECONCILE_INTERVAL.
+func reconcileNow(ctx context.Context, c *call) error {
+	if err := c.waitLock(ctx, daemonLock, lookPatience); err != nil {
+		return fmt.Errorf("%w: a daemon reconciles by itself, every RECONCILE_INTERVAL; --dry-run works beside it", err)
+	}
+	l, err := c.openBeside(ctx)
+	if err != nil {
+		return err
+	}
+	r := l.reconciler(nil)
+	diff, err := r.Diff(ctx, true)
+	if err != nil {
+		return err
+	}
+	done, err := r.Recover(ctx)
+	if err != nil {
+		return err
+	}
+	return errors.Join(printDiff(c.out, diff, c.asJSON), done.Err())
+}
+
+// showDiff changes nothing. It works beside a running daemon, and a daemon may start
+// meanwhile.
+func showDiff(ctx context.Context, c *call) error {
+	l, err := c.lookBeside(ctx)
+	if err != nil {
+		return err
+	}
+	r := l.reconciler(nil)
+	var diff reconcile.Diff
+	if c.daemonRunning() {
+		diff, err = r.DiffTwice(ctx)
+	} else {
+		diff, err = r.Diff(ctx, true)
+	}
+	if err != nil {
+		return err
+	}
+	return printDiff(c.out, diff, c.asJSON)
 }
 
 func printDiff(out io.Writer, diff reconcile.Diff, asJSON bool) error {

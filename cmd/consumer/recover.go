@@ -24,41 +24,52 @@ var errLeftAlone = errors.New("devices of the pool are not proven and left alone
 // rebuilding is added to the name of the database while it is not complete.
 const rebuilding = ".recovering"
 
-// cmdRecover rebuilds a lost database from the seal records of the pool's devices. If it
-// is killed anywhere, it can be run again: the database gets its name when it is
-// complete.
-func cmdRecover(ctx context.Context, args []string, out io.Writer) (err error) {
-	flags := flags("recover", "", out)
-	var o poolOptions
-	asJSON := jsonFlag(flags)
-	dry := flags.Bool("dry-run", false, "look, and change neither the pool nor the state directory")
-	uuid := flags.String("uuid", "", "the pool's UUID, where nothing else tells it")
-	flags.StringVar(&o.name, "name", "images", "name of the pool, part of every device's name")
-	flags.StringVar(&o.data, "data", "", "block device or file with the pool's data (default STATE_DIR/pool/data.img)")
-	flags.StringVar(&o.metadata, "metadata", "",
+// recoverOptions are the flags of `recover`.
+type recoverOptions struct {
+	name, uuid, data, metadata string
+	dry                        bool
+}
+
+func recoverCommand() command {
+	var o recoverOptions
+	return command{
+		name: "recover", short: "rebuild a lost database from the pool; --dry-run only looks",
+		flags: o.addTo, open: noJournal,
+		run: func(ctx context.Context, c *call) error { return recoverJournal(ctx, c, o) },
+	}
+}
+
+// addTo adds the options to the flags.
+func (o *recoverOptions) addTo(fs *flag.FlagSet) {
+	fs.BoolVar(&o.dry, "dry-run", false, "look, and change neither the pool nor the state directory")
+	fs.StringVar(&o.uuid, "uuid", "", "the pool's UUID, where nothing else tells it")
+	fs.StringVar(&o.name, "name", "images", "name of the pool, part of every device's name")
+	fs.StringVar(&o.data, "data", "", "block device or file with the pool's data (default STATE_DIR/pool/data.img)")
+	fs.StringVar(&o.metadata, "metadata", "",
 		"block device or file with the pool's metadata (default STATE_DIR/pool/metadata.img)")
-	s, err := openWithoutStore(flags, args)
+}
+
+// recoverJournal rebuilds a lost database from the seal records of the pool's devices. If
+// it is killed anywhere, it can be run again: the database gets its name when it is
+// complete.
+func recoverJournal(ctx context.Context, c *call, o recoverOptions) error {
+	if err := c.lockAll(ctx); err != nil {
+		return err
+	}
+	if err := checkNoDatabase(databasePath(c.cfg.StateDir)); err != nil {
+		return err
+	}
+	row, attached, err := c.openLostPool(ctx, o)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.Close()) }()
-	if err := s.lockAll(ctx); err != nil {
-		return err
-	}
-	if err := checkNoDatabase(databasePath(s.cfg.StateDir)); err != nil {
-		return err
-	}
-	row, attached, err := s.openLostPool(ctx, o, *uuid)
-	if err != nil {
-		return err
-	}
-	l, err := s.openLocal(ctx, nil, prometheus.NewRegistry())
+	l, err := c.openLocal(ctx, nil, prometheus.NewRegistry())
 	if err != nil {
 		return err
 	}
 	r := l.reconciler(nil)
-	found, err := s.recover(ctx, r, row, *dry)
-	if err != nil || *dry {
+	found, err := c.recover(ctx, r, row, o.dry)
+	if err != nil || o.dry {
 		err = errors.Join(err, leaveAsFound(row, attached))
 	}
 	if err != nil {
@@ -68,19 +79,7 @@ func cmdRecover(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	return printFound(out, recovered{row, found, files, *dry}, *asJSON)
-}
-
-// openWithoutStore is openCommand for a state directory without its database.
-func openWithoutStore(flags *flag.FlagSet, args []string) (*system, error) {
-	cfg, err := loadConfig(flags, args)
-	if err != nil {
-		return nil, err
-	}
-	if err := errors.Join(append(cfg.checkCommon(), noArgs(flags))...); err != nil {
-		return nil, &usageError{err}
-	}
-	return &system{cfg: cfg, log: newLogger(cfg.LogLevel, os.Stderr, stderrIsTerminal())}, nil
+	return printFound(c.out, recovered{row, found, files, o.dry}, c.asJSON)
 }
 
 // checkNoDatabase refuses a state directory with a database, or with a part of one:
@@ -98,18 +97,15 @@ func checkNoDatabase(path string) error {
 
 // openLostPool attaches the pool under its old UUID: no other owner can have it then. It
 // reports whether the pool was inactive before.
-func (s *system) openLostPool(ctx context.Context, o poolOptions, uuid string) (row store.Pool, attached bool,
-	err error,
-) {
+func (s *system) openLostPool(ctx context.Context, o recoverOptions) (row store.Pool, attached bool, err error) {
 	if err := devmapper.Probe(); err != nil {
 		return row, false, err
 	}
-	if o.data, o.metadata, err = s.cfg.poolPaths(o); err != nil {
+	if o.data, o.metadata, err = s.cfg.poolPaths(o.data, o.metadata); err != nil {
 		return row, false, err
 	}
 	cfg, active, err := devmapper.Identify(devmapper.Config{
-		Name: o.name, UUID: uuid, Data: o.data,
-		Metadata: o.metadata,
+		Name: o.name, UUID: o.uuid, Data: o.data, Metadata: o.metadata,
 	})
 	if errors.Is(err, devmapper.ErrUnidentified) {
 		err = fmt.Errorf("%w: give it with --uuid", err)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 
@@ -13,46 +12,60 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// cmdRm removes an image or one snapshot, beside a running daemon or without one. To
-// remove it again is not an error: an interrupted command is simply repeated.
-func cmdRm(ctx context.Context, args []string, out io.Writer) error {
-	var force *bool
-	more := func(fs *flag.FlagSet) {
-		force = fs.Bool("force", false,
-			"remove an image's snapshots with it; what is open or mounted is refused all the same")
+func rmCommand() command {
+	var force bool
+	return command{
+		name: "rm", args: "<key|image|snapshot>",
+		short: "remove an image, or one snapshot by its path or snapshot:ID",
+		flags: func(fs *flag.FlagSet) {
+			fs.BoolVar(&force, "force", false,
+				"remove an image's snapshots with it; what is open or mounted is refused all the same")
+		},
+		run: func(ctx context.Context, c *call) error {
+			if isSnapshot(c.arg) {
+				return removeSnapshot(ctx, c)
+			}
+			return removeImage(ctx, c, force)
+		},
 	}
-	return showMore(ctx, "rm", "<key|image|snapshot>", args, out, more,
-		func(s *system, fs *flag.FlagSet, asJSON bool) error {
-			snapshot, sn, err := s.findSnapshot(ctx, fs)
-			if err != nil {
-				return err
-			}
-			var img store.Image
-			if !snapshot {
-				if img, err = s.findOne(ctx, fs); err != nil {
-					return err
-				}
-			}
-			l, err := s.openBeside(ctx)
-			if err != nil {
-				return err
-			}
-			if !snapshot {
-				if err := s.endCutOff(ctx, img); err != nil {
-					return err
-				}
-			}
-			var r provision.Removed
-			if snapshot {
-				r, err = l.host.RemoveSnapshot(ctx, sn)
-			} else {
-				r, err = l.host.RemoveImage(ctx, img.ID, *force)
-			}
-			if err != nil {
-				return err
-			}
-			return printRemoved(out, r, snapshot, sn, asJSON)
-		})
+}
+
+// removeImage removes an image, beside a running daemon or without one. To remove it
+// again is not an error: an interrupted command is simply repeated.
+func removeImage(ctx context.Context, c *call, force bool) error {
+	img, err := c.findOne(ctx, c.arg)
+	if err != nil {
+		return err
+	}
+	l, err := c.openBeside(ctx)
+	if err != nil {
+		return err
+	}
+	if err := c.endCutOff(ctx, img); err != nil {
+		return err
+	}
+	r, err := l.host.RemoveImage(ctx, img.ID, force)
+	if err != nil {
+		return err
+	}
+	return c.printRemoved(r, fmt.Sprintf("image %d (%s)", r.Image, quoted(r.Key)))
+}
+
+// removeSnapshot removes one snapshot, as removeImage does an image.
+func removeSnapshot(ctx context.Context, c *call) error {
+	sn, err := c.findSnapshot(ctx, c.arg)
+	if err != nil {
+		return err
+	}
+	l, err := c.openBeside(ctx)
+	if err != nil {
+		return err
+	}
+	r, err := l.host.RemoveSnapshot(ctx, sn)
+	if err != nil {
+		return err
+	}
+	return c.printRemoved(r, fmt.Sprintf("snapshot %s of image %d (%s)", sn.Path, r.Image, quoted(r.Key)))
 }
 
 // endCutOff ends the attempt of a dead daemon. While a daemon runs, the attempt is its
@@ -72,54 +85,49 @@ func (s *system) endCutOff(ctx context.Context, img store.Image) error {
 	return errors.Join(err, alone.Close())
 }
 
-func printRemoved(out io.Writer, r provision.Removed, snapshot bool, sn store.Snapshot, asJSON bool) error {
-	if asJSON {
-		return printJSON(out, r)
+// printRemoved says what was removed.
+func (c *call) printRemoved(r provision.Removed, what string) error {
+	switch {
+	case c.asJSON:
+		return printJSON(c.out, r)
+	case r.Already:
+		fmt.Fprintf(c.out, "%s was removed already\n", what)
+	case len(r.Devices) == 0:
+		fmt.Fprintf(c.out, "%s removed\n", what)
+	default:
+		fmt.Fprintf(c.out, "%s removed, devices %v\n", what, r.Devices)
 	}
-	what := fmt.Sprintf("image %d (%s)", r.Image, quoted(r.Key))
-	if snapshot {
-		what = fmt.Sprintf("snapshot %s of %s", sn.Path, what)
-	}
-	if r.Already {
-		fmt.Fprintf(out, "%s was removed already\n", what)
-		return nil
-	}
-	if len(r.Devices) == 0 {
-		fmt.Fprintf(out, "%s removed\n", what)
-		return nil
-	}
-	fmt.Fprintf(out, "%s removed, devices %v\n", what, r.Devices)
 	return nil
 }
 
-// findSnapshot returns the snapshot named by the argument: by its path, or as snapshot:ID
-// with the device id shown by `consumer snapshots`. A bare number is an image's id, and
-// anything else a key.
-func (s *system) findSnapshot(ctx context.Context, fs *flag.FlagSet) (is bool, sn store.Snapshot, err error) {
-	if fs.NArg() != 1 {
-		return false, sn, &usageError{errors.New(
-			"rm takes one key, image id, snapshot path or snapshot:ID; flags come first")}
-	}
-	name := fs.Arg(0)
-	if strings.HasPrefix(name, "/") {
-		sn, err = s.store.SnapshotByPath(ctx, name)
-		return true, sn, err
-	}
-	if text, ok := strings.CutPrefix(name, "snapshot:"); ok {
-		id, err := strconv.ParseInt(text, 10, 64)
-		if err != nil || id <= 0 {
-			return true, sn, &usageError{fmt.Errorf("%q is not snapshot:ID with a device id", name)}
-		}
-		sn, err = s.store.SnapshotByID(ctx, id)
-		return true, sn, err
-	}
-	return false, sn, nil
+// snapshotPrefix stands before the device id of a snapshot. A bare number is an image's
+// id.
+const snapshotPrefix = "snapshot:"
+
+// isSnapshot reports whether the argument names a snapshot: by its path, or as
+// snapshot:ID. Anything else is an image's id or key. No key begins with a slash.
+func isSnapshot(arg string) bool {
+	return strings.HasPrefix(arg, "/") || strings.HasPrefix(arg, snapshotPrefix)
 }
 
-// findOne returns the one image named by the argument. Of several versions of a key it is
+// findSnapshot returns the snapshot with this path, or with the device id shown by
+// `consumer snapshots`.
+func (s *system) findSnapshot(ctx context.Context, name string) (store.Snapshot, error) {
+	text, byID := strings.CutPrefix(name, snapshotPrefix)
+	if !byID {
+		return s.store.SnapshotByPath(ctx, name)
+	}
+	id, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || id <= 0 {
+		return store.Snapshot{}, &usageError{fmt.Errorf("%q is not snapshot:ID with a device id", name)}
+	}
+	return s.store.SnapshotByID(ctx, id)
+}
+
+// findOne returns the one image with this id or key. Of several versions of a key it is
 // the one with something kept. If there are more, the operator decides.
-func (s *system) findOne(ctx context.Context, fs *flag.FlagSet) (store.Image, error) {
-	images, err := s.find(ctx, fs)
+func (s *system) findOne(ctx context.Context, name string) (store.Image, error) {
+	images, err := s.find(ctx, name)
 	if err != nil {
 		return store.Image{}, err
 	}
@@ -136,5 +144,5 @@ func (s *system) findOne(ctx context.Context, fs *flag.FlagSet) (store.Image, er
 	case 1:
 		return kept[0], nil
 	}
-	return store.Image{}, &usageError{fmt.Errorf("key %q has the images %d: name one by its id", fs.Arg(0), ids)}
+	return store.Image{}, &usageError{fmt.Errorf("key %q has the images %d: name one by its id", name, ids)}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -22,19 +21,18 @@ import (
 	"imagemanager.internal/internal/queue"
 )
 
-// cmdRun is the daemon.
-func cmdRun(ctx context.Context, args []string, out io.Writer) (err error) {
+func runCommand() command {
+	return command{
+		name: "run", short: "take images from the queue until stopped",
+		noJSON: true, check: config.checkRun, open: noJournal, run: runDaemon,
+	}
+}
+
+// runDaemon is the daemon.
+func runDaemon(ctx context.Context, c *call) error {
 	surviveLog()
-	fs := flags("run", "", out)
-	cfg, err := loadConfig(fs, args)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(noArgs(fs), cfg.checkRun()); err != nil {
-		return &usageError{err}
-	}
-	s := &system{cfg: cfg, log: newLogger(cfg.LogLevel, newPatientLog(os.Stderr), stderrIsTerminal())}
-	defer func() { err = errors.Join(err, s.Close()) }()
+	s, cfg := c.system, c.cfg
+	s.log = newLogger(cfg.LogLevel, newPatientLog(os.Stderr), stderrIsTerminal())
 	if err := s.openDaemon(ctx); err != nil {
 		return err
 	}

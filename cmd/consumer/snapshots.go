@@ -2,21 +2,22 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
 
 	"imagemanager.internal/internal/store"
 )
 
-func cmdSnapshots(ctx context.Context, args []string, out io.Writer) error {
-	return show(ctx, "snapshots", "", args, out, func(s *system, _ *flag.FlagSet, asJSON bool) error {
-		list, err := s.store.Snapshots(ctx)
-		if err != nil {
-			return err
-		}
-		return printSnapshots(out, list, asJSON)
-	})
+func snapshotsCommand() command {
+	return command{name: "snapshots", short: "list the active snapshots", run: listSnapshots}
+}
+
+func listSnapshots(ctx context.Context, c *call) error {
+	list, err := c.store.Snapshots(ctx)
+	if err != nil {
+		return err
+	}
+	return printSnapshots(c.out, list, c.asJSON)
 }
 
 func printSnapshots(out io.Writer, list []store.Snapshot, asJSON bool) error {
@@ -30,21 +31,27 @@ func printSnapshots(out io.Writer, list []store.Snapshot, asJSON bool) error {
 	return t.flush()
 }
 
-// cmdSnapshot makes a further snapshot, beside a running daemon or without one.
-func cmdSnapshot(ctx context.Context, args []string, out io.Writer) error {
-	return show(ctx, "snapshot", "<key|image>", args, out, func(s *system, fs *flag.FlagSet, asJSON bool) error {
-		image, err := s.findActive(ctx, fs)
-		if err != nil {
-			return err
-		}
-		l, err := s.openBeside(ctx)
-		if err != nil {
-			return err
-		}
-		sn, err := l.host.Snapshot(ctx, image)
-		if err != nil {
-			return err
-		}
-		return printSnapshots(out, []store.Snapshot{sn}, asJSON)
-	})
+func snapshotCommand() command {
+	return command{
+		name: "snapshot", args: "<key|image>",
+		short: "make one more snapshot of an image",
+		run:   makeSnapshot,
+	}
+}
+
+// makeSnapshot makes a further snapshot, beside a running daemon or without one.
+func makeSnapshot(ctx context.Context, c *call) error {
+	image, err := c.findActive(ctx, c.arg)
+	if err != nil {
+		return err
+	}
+	l, err := c.openBeside(ctx)
+	if err != nil {
+		return err
+	}
+	sn, err := l.host.Snapshot(ctx, image)
+	if err != nil {
+		return err
+	}
+	return printSnapshots(c.out, []store.Snapshot{sn}, c.asJSON)
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 
 	"github.com/docker/go-units"
 
@@ -31,66 +30,68 @@ func (s *system) openSubmitter(ctx context.Context) (*pipeline.Submitter, error)
 	}, nil
 }
 
-// cmdSubmit puts one object into the journal. The daemon, running or started later, takes
-// it up.
-func cmdSubmit(ctx context.Context, args []string, out io.Writer) error {
-	return show(ctx, "submit", "<key>", args, out, func(s *system, fs *flag.FlagSet, asJSON bool) error {
-		if fs.NArg() != 1 {
-			return &usageError{errors.New("submit takes one key")}
-		}
-		sub, err := s.openSubmitter(ctx)
-		if err != nil {
-			return err
-		}
-		img, created, err := sub.Resubmit(ctx, fs.Arg(0))
-		if err != nil {
-			return err
-		}
-		if asJSON {
-			return printJSON(out, map[string]any{"created": created, "image": img})
-		}
-		note := "; it was in the journal already"
-		if created {
-			note = ""
-		}
-		fmt.Fprintf(out, "image %d is %s%s\n", img.ID, img.State, note)
-		return nil
-	})
+func submitCommand() command {
+	return command{
+		name: "submit", args: "<key>",
+		short: "enqueue an object by hand, also a removed or refused one",
+		run:   submit,
+	}
 }
 
-// cmdBackfill enqueues every object of the bucket missing in the journal.
-func cmdBackfill(ctx context.Context, args []string, out io.Writer) (err error) {
-	fs := flags("backfill", "", out)
-	asJSON := jsonFlag(fs)
-	dry := fs.Bool("dry-run", false, "only list what is missing")
-	s, err := openCommand(ctx, fs, args, store.OpenExisting)
+// submit puts one object into the journal. The daemon, running or started later, takes it
+// up.
+func submit(ctx context.Context, c *call) error {
+	sub, err := c.openSubmitter(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.Close()) }()
-	if err := noArgs(fs); err != nil {
+	img, created, err := sub.Resubmit(ctx, c.arg)
+	if err != nil {
 		return err
 	}
-	sub, err := s.openSubmitter(ctx)
+	if c.asJSON {
+		return printJSON(c.out, map[string]any{"created": created, "image": img})
+	}
+	note := "; it was in the journal already"
+	if created {
+		note = ""
+	}
+	fmt.Fprintf(c.out, "image %d is %s%s\n", img.ID, img.State, note)
+	return nil
+}
+
+func backfillCommand() command {
+	var dry bool
+	return command{
+		name:  "backfill",
+		short: "compare the bucket with the journal and enqueue what is missing",
+		flags: func(fs *flag.FlagSet) { fs.BoolVar(&dry, "dry-run", false, "only list what is missing") },
+		run:   func(ctx context.Context, c *call) error { return backfill(ctx, c, dry) },
+	}
+}
+
+// backfill enqueues every object of the bucket missing in the journal.
+func backfill(ctx context.Context, c *call, dry bool) error {
+	sub, err := c.openSubmitter(ctx)
 	if err != nil {
 		return err
 	}
 	missing := []store.Object{}
 	report := func(o store.Object) { missing = append(missing, o) }
-	if !*dry {
+	if !dry {
 		report = nil
 	}
 	b, err := sub.Backfill(ctx, report)
 	if err != nil {
 		return err
 	}
-	if *asJSON {
-		return printJSON(out, map[string]any{"backfill": b, "dry_run": *dry, "missing": missing})
+	if c.asJSON {
+		return printJSON(c.out, map[string]any{"backfill": b, "dry_run": dry, "missing": missing})
 	}
 	verb := "enqueued"
-	if *dry {
+	if dry {
 		verb = "missing"
-		t := newTable(out, "MISSING", "SIZE", "ETAG")
+		t := newTable(c.out, "MISSING", "SIZE", "ETAG")
 		for _, o := range missing {
 			t.row(quoted(o.Key), units.BytesSize(float64(o.Size)), o.ETag)
 		}
@@ -98,6 +99,6 @@ func cmdBackfill(ctx context.Context, args []string, out io.Writer) (err error) 
 			return err
 		}
 	}
-	fmt.Fprintf(out, "%d objects listed, %d %s\n", b.Listed, b.Enqueued, verb)
+	fmt.Fprintf(c.out, "%d objects listed, %d %s\n", b.Listed, b.Enqueued, verb)
 	return nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 
@@ -15,40 +16,45 @@ import (
 // errVerify is returned when a device does not hold what was sealed.
 var errVerify = errors.New("not what was sealed")
 
-// cmdVerify proves images again, beside a running daemon or without one. Others may use
-// the pool between one image and the next.
-func cmdVerify(ctx context.Context, args []string, out io.Writer) (err error) {
-	fs := flags("verify", "<key|image>", out)
-	asJSON := jsonFlag(fs)
-	all := fs.Bool("all", false, "every image")
-	s, err := openCommand(ctx, fs, args, store.OpenExisting)
-	if err != nil {
-		return err
+func verifyCommand() command {
+	var all bool
+	return command{
+		name: "verify", args: "[key|image]",
+		short: "read an image's device and compare it with its seal; --all for every image",
+		flags: func(fs *flag.FlagSet) { fs.BoolVar(&all, "all", false, "every image") },
+		usage: func(arg string) error {
+			if all == (arg != "") {
+				return errors.New("verify takes one key or image id, or --all; flags come first")
+			}
+			return nil
+		},
+		run: func(ctx context.Context, c *call) error { return verifyImages(ctx, c, all) },
 	}
-	defer func() { err = errors.Join(err, s.Close()) }()
+}
+
+// verifyImages proves images again, beside a running daemon or without one. Others may
+// use the pool between one image and the next.
+func verifyImages(ctx context.Context, c *call, all bool) (err error) {
 	ids := make([]int64, 1)
-	if *all {
-		err = noArgs(fs)
-	} else {
-		ids[0], err = s.findActive(ctx, fs)
+	if !all {
+		if ids[0], err = c.findActive(ctx, c.arg); err != nil {
+			return err
+		}
 	}
+	if err := c.holdingPool(ctx, poolPatience, func() error { return c.openPool(ctx) }); err != nil {
+		return err
+	}
+	l, err := c.openLocal(ctx, nil, prometheus.NewRegistry())
 	if err != nil {
 		return err
 	}
-	if err := s.holdingPool(ctx, poolPatience, func() error { return s.openPool(ctx) }); err != nil {
-		return err
-	}
-	l, err := s.openLocal(ctx, nil, prometheus.NewRegistry())
-	if err != nil {
-		return err
-	}
-	if *all {
+	if all {
 		if ids, err = l.host.Verifiable(ctx); err != nil {
 			return err
 		}
 	}
-	results, err := s.verify(ctx, l.host, ids, *all)
-	return errors.Join(err, printVerified(out, results, *asJSON))
+	results, err := c.verify(ctx, l.host, ids, all)
+	return errors.Join(err, printVerified(c.out, results, c.asJSON))
 }
 
 // verified is the result for one image.
