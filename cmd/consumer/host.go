@@ -89,7 +89,7 @@ func (s *system) openBeside(ctx context.Context) (*local, error) {
 	return l, err
 }
 
-// lookBeside is openBeside for a command without changes: the generation stays, too.
+// lookBeside is openBeside for a command without changes: the generation stays as it is.
 func (s *system) lookBeside(ctx context.Context) (*local, error) {
 	if err := s.lockPool(ctx, poolPatience); err != nil {
 		return nil, err

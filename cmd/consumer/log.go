@@ -31,13 +31,13 @@ func newLogger(level string, w io.Writer, terminal bool) zerolog.Logger {
 
 // surviveLog keeps the process alive after the reader of its log has ended. Without it
 // Go's runtime ends the process at the next write to standard error. The signal is caught
-// rather than ignored: child processes would ignore it, too.
+// rather than ignored: child processes would ignore it as well.
 func surviveLog() {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 }
 
 // patientLog is a log for a reader that may stop reading: a full pipe would hold the
-// writer of a line, and with it the daemon, for ever. Write returns when the line is
+// writer of a line, and with it the daemon, forever. Write returns when the line is
 // written, or after logPatience. Until such a line is through, all others are lost, and
 // the log then says how many. A failed write is not an error: there is nobody to tell.
 type patientLog struct {

@@ -110,11 +110,11 @@ func (s *Submitter) fill(ctx context.Context, o download.Object, report func(sto
 
 // known reports whether the journal has the object listed, and there is nothing to do
 // about it. An image given up is left to an operator: a listing would try it again
-// for ever.
+// forever.
 func (s *Submitter) known(ctx context.Context, o download.Object) (bool, error) {
 	images, err := s.Store.ByETag(ctx, o.Bucket, o.Key, o.ETag)
 	for _, img := range images {
-		if img.State == store.StateDead || askedAgain(img, s.Rules) == "" {
+		if img.State == store.StateDead || reopenReason(img, s.Rules) == "" {
 			return true, nil
 		}
 	}
@@ -137,7 +137,7 @@ func (s *Submitter) Submit(ctx context.Context, key string) (img store.Image, cr
 	if err != nil || created {
 		return img, created, err
 	}
-	why := askedAgain(img, s.Rules)
+	why := reopenReason(img, s.Rules)
 	if why == "" {
 		return img, false, nil
 	}

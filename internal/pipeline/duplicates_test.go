@@ -19,7 +19,7 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// sameAgain is a queue that says the same for ever, and counts what is deleted.
+// sameAgain is a queue that says the same forever, and counts what is deleted.
 type sameAgain struct {
 	roughQueue
 	body    string

@@ -22,7 +22,7 @@ const (
 	idleAfter = 5 * time.Second
 )
 
-// kept has the gauges of what grows for ever, or until an operator acts.
+// kept has the gauges of what grows forever, or until an operator acts.
 type kept struct {
 	rows, bytes, files *prometheus.GaugeVec
 }

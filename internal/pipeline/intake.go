@@ -15,8 +15,8 @@ import (
 // longestStuck is how long a message is returned for if its image is stuck in a stage.
 const longestStuck = 15 * time.Minute
 
-// source feeds the first stage: from the queue, and from the journal. It starts the
-// work beside the stages, too.
+// source feeds the first stage: from the queue, and from the journal. It also
+// starts the work beside the stages.
 func (p *Pipeline) source(ctx, work context.Context, running *sync.WaitGroup) <-chan *Job {
 	unfinished := p.unfinished(work) // before anybody begins an attempt
 	out := make(chan *Job)
@@ -203,12 +203,12 @@ func (p *Pipeline) answerFromJournal(work context.Context, job *Job) (o outcome,
 			return o, o.verdict == retry
 		}
 	default:
-		anew, err := p.askedAnew(work, job)
+		untried, err := p.hasUntriedMessage(work, job)
 		if err != nil {
 			p.record.Log(&job.Task).Error().Err(err).Msg("journal cannot be read; message returned")
 			return outcome{verdict: retry, delay: backoff(p.cfg.Backoff, 1)}, true
 		}
-		if why := askedAgain(job.Image, p.rules); why != "" && anew {
+		if why := reopenReason(job.Image, p.rules); why != "" && untried {
 			if err := p.record.Reopen(work, &job.Task, store.StageDownload, errors.New(why)); err != nil {
 				p.record.Log(&job.Task).Warn().Err(err).Msg("image not taken up again now")
 				return outcome{verdict: retry, delay: backoff(p.cfg.Backoff, 1)}, true
@@ -247,11 +247,11 @@ func (p *Pipeline) answerForActive(work context.Context, job *Job) (o outcome, s
 	return done, true
 }
 
-// askedAnew reports whether a message waits for the job under which the image was never
-// tried. Any other message comes again because a sibling of this record is to be retried,
-// or because it could not be settled. If that opened the image again, two such records
-// would bring each other back for ever.
-func (p *Pipeline) askedAnew(ctx context.Context, job *Job) (bool, error) {
+// hasUntriedMessage reports whether a message waits for the job under which the image was
+// never tried. Any other message comes again because a sibling of this record is to be
+// retried, or because it could not be settled. If that opened the image again, two such
+// records would bring each other back forever.
+func (p *Pipeline) hasUntriedMessage(ctx context.Context, job *Job) (bool, error) {
 	for _, id := range p.jobs.messageIDs(job) {
 		tried, err := p.store.Tried(ctx, job.Image.ID, id)
 		if err != nil || !tried {
@@ -261,11 +261,11 @@ func (p *Pipeline) askedAnew(ctx context.Context, job *Job) (bool, error) {
 	return false, nil
 }
 
-// askedAgain says why an image without a result is taken up when its object is notified,
-// listed or submitted again; empty if it is not. Vanished, superseded and dead
+// reopenReason says why an image without a result is taken up when its object is
+// notified, listed or submitted again; empty if it is not. Vanished, superseded and dead
 // were true on their day. A refusal stands while the rules stand. A removed image an
 // operator must submit.
-func askedAgain(img store.Image, rules func(key string) string) string {
+func reopenReason(img store.Image, rules func(key string) string) string {
 	switch img.State {
 	case store.StateVanished, store.StateSuperseded, store.StateDead:
 		return fmt.Sprintf("asked for again after it was %s", img.State)

@@ -78,7 +78,7 @@ func (p *Pipeline) judge(t *provision.Task, err error) judgement {
 }
 
 // doubt believes in the loss or the replacement of an object only after two attempts in a
-// row found it, some time apart. A proxy between us and S3 says such things, too.
+// row found it, some time apart. A proxy between us and S3 also says such things.
 func (p *Pipeline) doubt(t *provision.Task, j judgement) judgement {
 	if said := store.State(j.verdict); t.Image.Doubt != said {
 		j.doubt, j.verdict, j.delay = said, retry, backoff(p.cfg.Backoff, 1)

@@ -91,8 +91,8 @@ func (p *Pipeline) start(work context.Context, running *sync.WaitGroup, st stage
 	return out
 }
 
-// step takes one job through one stage. A verified result is handed on. A lost result takes
-// the job back to this stage.
+// step takes one job through one stage. A verified result is handed on. A lost result
+// takes the job back to this stage.
 func (p *Pipeline) step(work context.Context, st stage, job *Job) outcome {
 	if job.Image.Stage != st.name {
 		loss := st.check(work, &job.Task)

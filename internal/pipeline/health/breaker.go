@@ -205,7 +205,7 @@ func (b *Breaker) Suspects(image int64) bool {
 }
 
 // LookAtBucket asks the bucket whether it answers. A refusal of something
-// else than the whole bucket is an answer, too.
+// other than the whole bucket is also an answer.
 func (m *Monitor) LookAtBucket(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
