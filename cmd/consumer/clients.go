@@ -39,8 +39,8 @@ func (s *system) clients(ctx context.Context) (*s3.Client, *sqs.Client, error) {
 	return s3c, sqs.NewFromConfig(ac, s.cfg.placeSQS), nil
 }
 
-// placeSQS sends requests to the configured endpoint, or else to the queue's own host:
-// the SDK looks at the queue's region only.
+// placeSQS sends requests to the configured endpoint, or without one to the queue's own
+// host: the SDK looks at the queue's region only.
 func (c config) placeSQS(o *sqs.Options) {
 	if e := c.endpointSQS(); e != "" {
 		o.BaseEndpoint = &e

@@ -15,7 +15,7 @@ import (
 // command is one sub-command. Its file has its constructor, and what it does.
 type command struct {
 	name  string // one word or two
-	args  string // the one argument it takes: <needed>, [optional], or empty for none
+	args  string // the one argument it takes: <needed>, [<optional>], or empty for none
 	short string // one line for `consumer --help`
 
 	flags  func(*flag.FlagSet)    // adds the command's own flags; may be nil
@@ -76,6 +76,9 @@ func openSystem(ctx context.Context, cfg config, open openJournal) (*system, err
 		open = store.OpenExisting
 	}
 	st, err := open(ctx, databasePath(cfg.StateDir))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, fmt.Errorf("%w; is --state-dir right? `consumer pool create` makes a new database", err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +107,7 @@ func (c command) checkArgs(args []string) error {
 	case c.args == "" && len(args) > 0:
 		return fmt.Errorf("%s takes no argument %q", c.name, args[0])
 	case len(args) > 1, len(args) == 0 && strings.HasPrefix(c.args, "<"):
-		return fmt.Errorf("%s takes one %s; flags come first", c.name, c.args)
+		return fmt.Errorf("%s takes one %s; flags come first", c.name, strings.Trim(c.args, "[]"))
 	case c.usage != nil:
 		return c.usage(strings.Join(args, ""))
 	}

@@ -8,7 +8,7 @@ import (
 )
 
 func statusCommand() command {
-	return command{name: "status", short: "what is queued, running, active and refused", run: showStatus}
+	return command{name: "status", short: "show what is queued, running, active and refused", run: showStatus}
 }
 
 func showStatus(ctx context.Context, c *call) error {

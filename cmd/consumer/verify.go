@@ -19,7 +19,7 @@ var errVerify = errors.New("not what was sealed")
 func verifyCommand() command {
 	var all bool
 	return command{
-		name: "verify", args: "[key|image]",
+		name: "verify", args: "[<key|image>]",
 		short: "read an image's device and compare it with its seal; --all for every image",
 		flags: func(fs *flag.FlagSet) { fs.BoolVar(&all, "all", false, "every image") },
 		usage: func(arg string) error {

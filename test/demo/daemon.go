@@ -118,16 +118,15 @@ func (d *daemon) waitRunning(ctx context.Context) error {
 }
 
 // waitHandedOff waits until the daemon has handed an image off: there was nothing to do.
-// It returns the time from now until then.
-func (d *daemon) waitHandedOff(ctx context.Context) (time.Duration, error) {
-	began := time.Now()
+// It returns when that was.
+func (d *daemon) waitHandedOff(ctx context.Context) (time.Time, error) {
 	select {
 	case at := <-d.handedOff:
-		return max(at.Sub(began), 0).Round(time.Millisecond), nil
+		return at, nil
 	case <-d.ended:
-		return 0, errors.New("the daemon ended")
+		return time.Time{}, errors.New("the daemon ended")
 	case <-ctx.Done():
-		return 0, ctx.Err()
+		return time.Time{}, ctx.Err()
 	}
 }
 

@@ -177,10 +177,11 @@ func (m *machine) showAgain(ctx context.Context, tarball string) error {
 	if err != nil {
 		return err
 	}
+	began := time.Now()
 	if err := m.put(ctx, imageKey, tarball); err != nil {
 		return err
 	}
-	took, err := m.daemon.waitHandedOff(ctx)
+	at, err := m.daemon.waitHandedOff(ctx)
 	if err != nil {
 		return err
 	}
@@ -191,7 +192,7 @@ func (m *machine) showAgain(ctx context.Context, tarball string) error {
 	if len(after) != len(devices) {
 		return fmt.Errorf("the second upload made a device: %d before, %d after", len(devices), len(after))
 	}
-	m.say("handed off in %s: the image is there already; no new device", took)
+	m.say("handed off after %s: the image is there already; no new device", at.Sub(began).Round(10*time.Millisecond))
 	return nil
 }
 
