@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"time"
 
@@ -15,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"imagemanager.internal/internal/awserr"
+	"imagemanager.internal/internal/plainbody"
 )
 
 // clients makes the AWS clients. A custom endpoint of S3, wherever it was set, is
@@ -28,7 +28,7 @@ func (s *system) clients(ctx context.Context) (*s3.Client, *sqs.Client, error) {
 	if err != nil { // of its own variables and files; nothing was called
 		return nil, nil, &usageError{fmt.Errorf("AWS configuration: %w", err)}
 	}
-	ac.HTTPClient = plainBodies{ac.HTTPClient}
+	ac.HTTPClient = plainbody.Client{Doer: ac.HTTPClient}
 	ac.Credentials = credentials{ac.Credentials}
 	s3c := s3.NewFromConfig(ac, func(o *s3.Options) {
 		if e := s.cfg.endpointS3(); e != "" {
@@ -63,20 +63,4 @@ func (c credentials) Retrieve(ctx context.Context) (aws.Credentials, error) {
 		err = fmt.Errorf("%w: %w", awserr.ErrNoCredentials, err)
 	}
 	return keys, err
-}
-
-// plainBodies hides the WriteTo of request bodies from net/http. The SDK closes a
-// request's body as soon as the answer begins; WriteTo on the closed body answers io.EOF.
-// net/http takes that for a failed write, and cuts the connection under the answer being
-// read. A fast endpoint on this machine is enough to see it. The messages of such a poll
-// are hidden until their time-out.
-type plainBodies struct{ aws.HTTPClient }
-
-// Do implements aws.HTTPClient.
-func (c plainBodies) Do(r *http.Request) (*http.Response, error) {
-	if r.Body != nil && r.Body != http.NoBody {
-		r = r.WithContext(r.Context()) // a copy
-		r.Body = struct{ io.ReadCloser }{r.Body}
-	}
-	return c.HTTPClient.Do(r)
 }

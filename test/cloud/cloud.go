@@ -5,7 +5,6 @@ package cloud
 import (
 	"bytes"
 	"context"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -18,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	sqstypes "github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
+	"imagemanager.internal/internal/plainbody"
 	"imagemanager.internal/test/emulator"
 )
 
@@ -34,7 +34,7 @@ type Cloud struct {
 // Connect takes the S3 and SQS at an endpoint.
 func Connect(url string) *Cloud {
 	creds := credentials.NewStaticCredentialsProvider("x", "x", "")
-	client := plainBodies{awshttp.NewBuildableClient()}
+	client := plainbody.Client{Doer: awshttp.NewBuildableClient()}
 	return &Cloud{
 		URL: url,
 		S3: s3.New(s3.Options{
@@ -74,18 +74,6 @@ func (c *Cloud) Close() error {
 	err := c.Emulator.Close() // before the server, which waits for the polls that this ends
 	c.srv.Close()
 	return err
-}
-
-// plainBodies is what cmd/consumer does for the same reason: see there.
-type plainBodies struct{ aws.HTTPClient }
-
-// Do sends a request.
-func (c plainBodies) Do(r *http.Request) (*http.Response, error) {
-	if r.Body != nil && r.Body != http.NoBody {
-		r = r.WithContext(r.Context())
-		r.Body = struct{ io.ReadCloser }{r.Body}
-	}
-	return c.HTTPClient.Do(r)
 }
 
 // Bucket is a bucket, and the queue of the same name.

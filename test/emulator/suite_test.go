@@ -23,6 +23,7 @@ import (
 	"github.com/aws/smithy-go"
 	"go.uber.org/goleak"
 
+	"imagemanager.internal/internal/plainbody"
 	"imagemanager.internal/test/emulator"
 )
 
@@ -107,26 +108,10 @@ func (w *testbed) connect(srv *httptest.Server) {
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		}
 	}
-	cfg.HTTPClient = plainBodies{cfg.HTTPClient}
+	cfg.HTTPClient = plainbody.Client{Doer: cfg.HTTPClient}
 	w.s3 = s3.NewFromConfig(cfg,
 		func(o *s3.Options) { o.UsePathStyle, o.DisableLogOutputChecksumValidationSkipped = true, true })
 	w.sqs = sqs.NewFromConfig(cfg)
-}
-
-// plainBodies hides WriteTo of request bodies. The SDK closes a body as soon as the
-// answer's header is there, and a closed body's WriteTo answers io.EOF, which net/http
-// takes for a failed write: where the server is quicker than the client's own goroutine,
-// the connection is closed while the answer is read ("use of closed network connection").
-// Read of a closed body is harmless. smithy-go 1.28.9; see aws/aws-sdk-go-v2 issue 2737.
-type plainBodies struct{ aws.HTTPClient }
-
-// Do makes the request with a body that can only be read.
-func (c plainBodies) Do(r *http.Request) (*http.Response, error) {
-	if r.Body != nil && r.Body != http.NoBody {
-		r = r.WithContext(r.Context()) // a copy
-		r.Body = struct{ io.ReadCloser }{r.Body}
-	}
-	return c.HTTPClient.Do(r)
 }
 
 func (w *testbed) check(err error) {
