@@ -90,7 +90,7 @@ func (s *system) openPool(ctx context.Context) error {
 // is not a part of it any more. If it cannot, the pool serves nevertheless. A read-only
 // pool is reported by its next user.
 func (s *system) renewPool(ctx context.Context) {
-	generation, err := s.pool.Renew()
+	generation, err := s.pool.RaiseGeneration()
 	if err == nil {
 		err = s.store.SetPoolGeneration(ctx, generation)
 	}

@@ -214,7 +214,7 @@ func (c config) poolPaths(data, metadata string) (absData, absMetadata string, e
 // nothing: no option overrules either. The journal keeps the devices. The new pool does
 // not have them, so the next start makes every image again.
 func (s *system) replacePool(ctx context.Context, lost store.Pool, o poolOptions) (store.Pool, error) {
-	if err := devmapper.Lost(poolConfig(lost)); err != nil {
+	if err := devmapper.CheckReplaceable(poolConfig(lost)); err != nil {
 		return lost, fmt.Errorf("the pool is not lost, and stays: %w", err)
 	}
 	row, err := s.newPool(o)
@@ -222,7 +222,7 @@ func (s *system) replacePool(ctx context.Context, lost store.Pool, o poolOptions
 		return lost, err
 	}
 	for _, path := range []string{row.Data, row.Metadata} {
-		if err := devmapper.Empty(path); err != nil {
+		if err := devmapper.CheckEmpty(path); err != nil {
 			return lost, err
 		}
 	}

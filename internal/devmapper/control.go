@@ -60,10 +60,14 @@ type device struct {
 	open       int // how many have it open, mounts and other dm devices included
 }
 
-func (d device) live() bool       { return d.flags&unix.DM_ACTIVE_PRESENT_FLAG != 0 }
-func (d device) suspended() bool  { return d.flags&unix.DM_SUSPEND_FLAG != 0 }
-func (d device) readOnly() bool   { return d.flags&unix.DM_READONLY_FLAG != 0 }
-func (d device) majmin() string   { return majmin(d.dev) }
+func (d device) live() bool { return d.flags&unix.DM_ACTIVE_PRESENT_FLAG != 0 }
+
+func (d device) suspended() bool { return d.flags&unix.DM_SUSPEND_FLAG != 0 }
+
+func (d device) readOnly() bool { return d.flags&unix.DM_READONLY_FLAG != 0 }
+
+func (d device) majmin() string { return majmin(d.dev) }
+
 func (d device) nodePath() string { return mapperDir + d.name }
 
 func majmin(dev uint64) string { return fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev)) }

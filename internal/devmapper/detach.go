@@ -3,18 +3,20 @@ package devmapper
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// refuseHeld is ErrBusy with the holders of all devices of the pool that somebody has
+// checkNoneInUse is ErrBusy with the holders of all devices of the pool that somebody has
 // open, for longer than those who only look.
-func refuseHeld(ctl control, cfg Config, list []device) error {
+func checkNoneInUse(ctl control, cfg Config, list []device) error {
 	var held []device
-	err := patiently(busyPatience, isErrno(unix.EBUSY), func() (err error) {
-		held, err = heldNow(ctl, cfg, list)
+	err := retryWhile(busyTimeout, isErrno(unix.EBUSY), func() (err error) {
+		held, err = devicesInUse(ctl, cfg, list)
 		if err == nil && len(held) > 0 {
 			err = unix.EBUSY
 		}
@@ -25,14 +27,14 @@ func refuseHeld(ctl control, cfg Config, list []device) error {
 	}
 	var errs []error
 	for _, d := range held {
-		errs = append(errs, fmt.Errorf("%s: %w", d.name, busy(unix.EBUSY, d.dev)))
+		errs = append(errs, fmt.Errorf("%s: %w", d.name, withHolders(unix.EBUSY, d.dev)))
 	}
 	return errors.Join(errs...)
 }
 
-// heldNow returns the devices that somebody has open. The pool itself is open by our thin
+// devicesInUse returns the devices that somebody has open. The pool itself is open by our thin
 // devices; it is held if another device lies on it.
-func heldNow(ctl control, cfg Config, list []device) (held []device, err error) {
+func devicesInUse(ctl control, cfg Config, list []device) (held []device, err error) {
 	for _, d := range list {
 		now, err := ctl.find(d.uuid)
 		switch {
@@ -40,7 +42,7 @@ func heldNow(ctl control, cfg Config, list []device) (held []device, err error) 
 		case err != nil:
 			return nil, fmt.Errorf("status of %s: %w", d.name, err)
 		case d.uuid == cfg.poolUUID():
-			if strangerOn(now, list) {
+			if hasForeignHolder(now, list) {
 				held = append(held, now)
 			}
 		case now.open > 0:
@@ -50,8 +52,8 @@ func heldNow(ctl control, cfg Config, list []device) (held []device, err error) 
 	return held, nil
 }
 
-// strangerOn reports whether a device that is not in the list lies on d.
-func strangerOn(d device, list []device) bool {
+// hasForeignHolder reports whether a device that is not in the list lies on d.
+func hasForeignHolder(d device, list []device) bool {
 	return slices.ContainsFunc(glob("/sys/dev/block/"+d.majmin()+"/holders/*"), func(holder string) bool {
 		name := strings.TrimPrefix(dmName(holder), mapperDir)
 		return !slices.ContainsFunc(list, func(own device) bool { return own.name == name })
@@ -105,4 +107,67 @@ func restore(ctl control, d device, t table) error {
 		return fmt.Errorf("activate %s again: %w", d.name, err)
 	}
 	return makeNode(now)
+}
+
+// Detach deactivates all devices of the pool, the pool, and the loop devices of its
+// files; the data stays. It is idempotent, and needs neither the files nor an opened
+// Pool. While any device is held, it takes none away. Errors: ErrUnavailable, ErrBusy
+// with the holders' names.
+func Detach(cfg Config) error {
+	if err := cfg.check(); err != nil {
+		return err
+	}
+	unlock, err := lockPool(cfg)
+	switch {
+	case err == nil:
+		defer unlock()
+	case !errors.Is(err, fs.ErrNotExist): // lost files are no reason to keep the devices
+		return fmt.Errorf("detach pool %s: %w", cfg.Name, err)
+	}
+	ctl, err := openControl()
+	if err != nil {
+		return err
+	}
+	defer ctl.f.Close()
+	if err := removeAll(ctl, cfg); err != nil {
+		return fmt.Errorf("detach pool %s: %w", cfg.Name, err)
+	}
+	return errors.Join(detachLoops(cfg.Data), detachLoops(cfg.Metadata))
+}
+
+// removeAll removes the thin devices, then the pool.
+func removeAll(ctl control, cfg Config) error {
+	if err := resumeAll(ctl, cfg); err != nil {
+		return err
+	}
+	list, err := ctl.withPrefix(cfg.uuidPrefix())
+	if err != nil {
+		return err
+	}
+	if err := checkNoneInUse(ctl, cfg, list); err != nil {
+		return err
+	}
+	if err := removeOrRestore(ctl, cfg, list); err != nil {
+		return err
+	}
+	names, err := nodeNames(cfg)
+	if err != nil {
+		return err
+	}
+	return removeStaleNodes(ctl, names...)
+}
+
+// nodeNames returns the names in /dev/mapper that belong to the pool.
+func nodeNames(cfg Config) ([]string, error) {
+	entries, err := os.ReadDir(mapperDir)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if cfg.ownsName(e.Name()) {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
 }

@@ -6,8 +6,6 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
-
-	"imagemanager.internal/internal/failpoint"
 )
 
 // GrowData makes the pool's data larger, to newBytes, while it is in use. A file is
@@ -60,40 +58,7 @@ func (p *Pool) grow(extend func(metadata, data *blockDevice) error) error {
 	if err != nil {
 		return err
 	}
-	return s.writable()
-}
-
-// extend makes a file, by enlarge, and its loop device as large as asked for.
-func (b *blockDevice) extend(newBytes int64, enlarge func(f *os.File, size int64) error) error {
-	if !b.loop {
-		if newBytes > b.size {
-			return fmt.Errorf("%s has %d bytes, asked for are %d: enlarge the device first: %w",
-				b.source, b.size, newBytes, unix.EINVAL)
-		}
-		return nil
-	}
-	f, err := os.OpenFile(b.source, os.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if newBytes < info.Size() {
-		return fmt.Errorf("%s has %d bytes, asked for are %d: a pool cannot shrink: %w",
-			b.source, info.Size(), newBytes, unix.EINVAL)
-	}
-	if err := enlarge(f, newBytes); err != nil {
-		return err
-	}
-	failpoint.Here("after", "extend")
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	defer failpoint.Here("after", "capacity")
-	return b.recapacity()
+	return s.checkWritable()
 }
 
 // reload puts a new table in place of the pool's live one, in one call: the kernel

@@ -48,7 +48,7 @@ func TestIdentify(t *testing.T) {
 // unmark takes the mark from the metadata of a pool that is not active.
 func unmark(t *testing.T, cfg Config) {
 	t.Helper()
-	check(t, offline(cfg, func(metadata *blockDevice) error { return mark(*metadata, uuid.Nil) }))
+	check(t, offline(cfg, func(metadata *blockDevice) error { return setOwner(*metadata, uuid.Nil) }))
 }
 
 // An active pool whose metadata are not marked is known by its dm UUID; marked ones say

@@ -247,7 +247,7 @@ func TestCreateCutOff(t *testing.T) {
 		t.Run(step, func(t *testing.T) {
 			cfg := newConfig(t, 512*mib, minMetadataSize)
 			p, err := withDevices(cfg, func(p *Pool, metadata, data blockDevice) error {
-				check(t, wipe(metadata, data))
+				check(t, clearMetadata(metadata, data))
 				if step == "wiped" {
 					return nil
 				}
@@ -262,7 +262,7 @@ func TestCreateCutOff(t *testing.T) {
 				}
 				check(t, p.ctl.remove(d.uuid))
 				if step != "removed" {
-					check(t, mark(metadata, cfg.ownerOf()))
+					check(t, setOwner(metadata, cfg.owner()))
 				}
 				return stampUntil(t, p, step, metadata, data)
 			})
@@ -285,7 +285,7 @@ func TestCreateCutOff(t *testing.T) {
 			check(t, Detach(cfg))
 			sb, err := parseSuperblock(mustFirstBlock(t, cfg.Metadata))
 			check(t, err)
-			if sb.owner != cfg.ownerOf() {
+			if sb.owner != cfg.owner() {
 				t.Error("it is not marked as ours")
 			}
 			wantThins(t, opened(t, cfg), 1)
@@ -317,7 +317,7 @@ func stampUntil(t *testing.T, p *Pool, step string, metadata, data blockDevice) 
 
 func mustFirstBlock(t *testing.T, path string) []byte {
 	t.Helper()
-	b, err := firstBlock(path)
+	b, err := readFirstBlock(path)
 	check(t, err)
 	return b
 }
@@ -341,7 +341,7 @@ func TestOpenRefusesSwappedMetadata(t *testing.T) {
 	// The mark survives the kernel's own writes.
 	check(t, a.ctl.message(cfg.poolUUID(), "set_transaction_id 0 1"))
 	check(t, Detach(cfg))
-	if sb, err := parseSuperblock(mustFirstBlock(t, cfg.Metadata)); err != nil || sb.owner != cfg.ownerOf() {
+	if sb, err := parseSuperblock(mustFirstBlock(t, cfg.Metadata)); err != nil || sb.owner != cfg.owner() {
 		t.Errorf("%+v, %v", sb, err)
 	}
 }

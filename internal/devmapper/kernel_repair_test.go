@@ -168,7 +168,7 @@ func patch(t *testing.T, cfg Config, change func(b []byte)) {
 func TestRepairDamagedMetadata(t *testing.T) {
 	needsCheck := func(b []byte) {
 		b[offFlags] |= flagNeedsCheck
-		seal32(b[:metadataBlock], superblockSalt)
+		withChecksum(b[:metadataBlock], superblockSalt)
 	}
 	spaceMap := func(b []byte) {
 		const bitmapRoot = 64 + 16 // data_space_map_root.bitmap_root
@@ -235,7 +235,7 @@ func TestOpenNeedsCheck(t *testing.T) {
 	check(t, Detach(cfg))
 	patch(t, cfg, func(b []byte) {
 		b[offFlags] |= flagNeedsCheck
-		seal32(b[:metadataBlock], superblockSalt)
+		withChecksum(b[:metadataBlock], superblockSalt)
 	})
 	q := opened(t, cfg)
 	if s, err := q.Status(); err != nil || !s.NeedsCheck || s.Mode != ModeReadOnly {

@@ -19,8 +19,8 @@ func copyOf(t *testing.T, path string) string {
 	return kept
 }
 
-// refuses wants Open to refuse with these words, and not to write a byte.
-func refuses(t *testing.T, cfg Config, says string) {
+// wantRefused wants Open to refuse with these words, and not to write a byte.
+func wantRefused(t *testing.T, cfg Config, says string) {
 	t.Helper()
 	data, metadata := digest(t, cfg.Data), digest(t, cfg.Metadata)
 	p, err := Open(t.Context(), cfg)
@@ -48,7 +48,7 @@ func TestCopiesFromAnotherTime(t *testing.T) {
 	var generation uint64
 	for day := range 3 {
 		var err error
-		generation, err = p.Renew()
+		generation, err = p.RaiseGeneration()
 		check(t, err)
 		check(t, p.Close())
 		check(t, Detach(cfg))
@@ -64,14 +64,14 @@ func TestCopiesFromAnotherTime(t *testing.T) {
 			mixed.Data, mixed.Metadata = data[d], metadata[m]
 			switch {
 			case d > m:
-				refuses(t, mixed, "the metadata on "+metadata[m]+" are a copy")
+				wantRefused(t, mixed, "the metadata on "+metadata[m]+" are a copy")
 			case d < m:
-				refuses(t, mixed, "the data on "+data[d]+" are a copy")
+				wantRefused(t, mixed, "the data on "+data[d]+" are a copy")
 			default:
 				wantThins(t, opened(t, mixed), 1)
 				check(t, Detach(mixed))
 				if mixed.Generation = generation; d < 2 {
-					refuses(t, mixed, "consumer recover")
+					wantRefused(t, mixed, "consumer recover")
 				}
 			}
 		}
@@ -90,10 +90,10 @@ func TestUnmarkedMetadataBesideOtherData(t *testing.T) {
 	unmark(t, cfg)
 	mixed := cfg
 	mixed.Data = other.Data
-	refuses(t, mixed, "another pool, "+other.UUID)
+	wantRefused(t, mixed, "another pool, "+other.UUID)
 	check(t, os.Truncate(other.Data, 0))
 	check(t, os.Truncate(other.Data, 16*mib))
-	refuses(t, mixed, "does not hold this pool's data")
+	wantRefused(t, mixed, "does not hold this pool's data")
 	wantThins(t, opened(t, cfg), 1)
 }
 
@@ -117,7 +117,7 @@ func TestRenewCutOff(t *testing.T) {
 		t.Run(fmt.Sprintf("%s, %s, torn %t", first, second, torn), func(t *testing.T) {
 			p, cfg := newPool(t)
 			newImage(t, p)
-			_, err := p.Renew()
+			_, err := p.RaiseGeneration()
 			check(t, err)
 			before, err := p.Status()
 			check(t, err)
@@ -128,7 +128,7 @@ func TestRenewCutOff(t *testing.T) {
 				p, err = Open(t.Context(), cfg)
 				check(t, err)
 			}
-			after, err := p.Renew()
+			after, err := p.RaiseGeneration()
 			check(t, err)
 			if after <= before.TransactionID {
 				t.Errorf("generation %d after %d", after, before.TransactionID)
@@ -220,9 +220,9 @@ func TestRenewReadOnly(t *testing.T) {
 	check(t, Detach(cfg))
 	patch(t, cfg, func(b []byte) {
 		b[offFlags] |= flagNeedsCheck
-		seal32(b[:metadataBlock], superblockSalt)
+		withChecksum(b[:metadataBlock], superblockSalt)
 	})
-	if _, err := opened(t, cfg).Renew(); !errors.Is(err, ErrReadOnly) {
+	if _, err := opened(t, cfg).RaiseGeneration(); !errors.Is(err, ErrReadOnly) {
 		t.Errorf("%v, want ErrReadOnly", err)
 	}
 }

@@ -10,9 +10,9 @@ import (
 	"slices"
 )
 
-// Ancestry says what the pool's own metadata know of a thin device's descent. Whoever
+// Lineage says what the pool's own metadata know of a thin device's descent. Whoever
 // uses a device can write to it, and not to this.
-type Ancestry struct {
+type Lineage struct {
 	Thin
 
 	// Origin is the device, made before this one, whose data this one shares; 0 if it
@@ -28,7 +28,7 @@ func (t Thin) WasOrigin() bool { return t.SnapshotTime > t.CreationTime }
 // Lineage returns every thin device of the pool, in the order of their ids, with its
 // descent. It reads all mappings, and takes four bytes of memory for every block of data
 // in use.
-func (p *Pool) Lineage() (_ []Ancestry, err error) {
+func (p *Pool) Lineage() (_ []Lineage, err error) {
 	unlock, err := lockPool(p.cfg)
 	if err != nil {
 		return nil, fmt.Errorf("read thin devices' descent: %w", err)
@@ -57,7 +57,7 @@ func (p *Pool) Lineage() (_ []Ancestry, err error) {
 
 // readLineage is Lineage on metadata whose superblock is at block root, of a pool with so
 // many blocks of data. Each block belongs to the oldest device that has it.
-func readLineage(r io.ReaderAt, root uint64, dataBlocks int64) ([]Ancestry, error) {
+func readLineage(r io.ReaderAt, root uint64, dataBlocks int64) ([]Lineage, error) {
 	thins, err := readThins(r, root)
 	if err != nil {
 		return nil, err
@@ -67,15 +67,15 @@ func readLineage(r io.ReaderAt, root uint64, dataBlocks int64) ([]Ancestry, erro
 	if err != nil {
 		return nil, err
 	}
-	list := make([]Ancestry, len(thins))
+	list := make([]Lineage, len(thins))
 	for i, th := range thins {
-		list[i] = Ancestry{Thin: th}
+		list[i] = Lineage{Thin: th}
 	}
-	byAge := make([]*Ancestry, len(list))
+	byAge := make([]*Lineage, len(list))
 	for i := range list {
 		byAge[i] = &list[i]
 	}
-	slices.SortFunc(byAge, func(a, b *Ancestry) int {
+	slices.SortFunc(byAge, func(a, b *Lineage) int {
 		return cmp.Or(cmp.Compare(a.CreationTime, b.CreationTime), cmp.Compare(a.ID, b.ID))
 	})
 	owner := make([]uint32, dataBlocks) // by data block; 0 is nobody: of id 0 nothing is known
@@ -94,7 +94,7 @@ func readLineage(r io.ReaderAt, root uint64, dataBlocks int64) ([]Ancestry, erro
 
 // claim takes one mapping: the data block in the upper 40 bits, and in the lower 24 the
 // count of snapshots when it was written.
-func (a *Ancestry) claim(owner []uint32, v []byte) error {
+func (a *Lineage) claim(owner []uint32, v []byte) error {
 	block := binary.LittleEndian.Uint64(v) >> 24
 	if block >= uint64(len(owner)) {
 		return fmt.Errorf("%w: data block %d of %d", errMalformed, block, len(owner))

@@ -88,39 +88,3 @@ func (p *Pool) Thins() (_ []Thin, err error) {
 	}
 	return withoutStamp(list), nil
 }
-
-// metadataRoot returns the block to read the metadata from. release must be called when
-// done.
-func (p *Pool) metadataRoot() (root uint64, release func() error, err error) {
-	s, err := p.Status()
-	if err != nil {
-		return 0, nil, err
-	}
-	if s.writable() != nil && s.Mode != ModeFailed {
-		return 0, func() error { return nil }, nil
-	}
-	if s.HeldRoot { // we have the lock: whoever made it is dead
-		if err := p.message("release_metadata_snap"); err != nil {
-			return 0, nil, err
-		}
-	}
-	if err := p.message("reserve_metadata_snap"); err != nil {
-		return 0, nil, err
-	}
-	release = func() error { return p.message("release_metadata_snap") }
-	if s, err = p.Status(); err != nil || !s.HeldRoot {
-		return 0, nil, errors.Join(err, release(), fmt.Errorf("%w: no metadata snapshot after it was reserved",
-			errMalformed))
-	}
-	return s.heldRoot, release, nil
-}
-
-// releaseStale releases a metadata snapshot of a dead process: it keeps the blocks of
-// deleted devices. The caller has the lock.
-func (p *Pool) releaseStale() error {
-	s, err := p.Status()
-	if err != nil || !s.HeldRoot || s.writable() != nil {
-		return err
-	}
-	return p.message("release_metadata_snap")
-}

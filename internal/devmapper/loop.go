@@ -3,114 +3,19 @@ package devmapper
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"imagemanager.internal/internal/failpoint"
 )
 
 const (
 	loopControl = "/dev/loop-control"
 	loopMajor   = 7
 )
-
-// blockDevice is a block device, open for reading at least: one that was given, or the
-// loop device of a file. Our loop devices clear themselves when the last one closes them
-// (LO_FLAGS_AUTOCLEAR): the pool holds them while it lives, and a crash before there is a
-// pool leaves none.
-type blockDevice struct {
-	f      *os.File
-	path   string // of the block device
-	dev    uint64 // its number
-	size   int64  // bytes
-	loop   bool
-	source string // what the configuration names
-}
-
-func (b blockDevice) close() {
-	if b.f != nil {
-		b.f.Close()
-	}
-}
-
-// attach opens the block device that path is, or the loop device of the file that path
-// is; it makes one where there is none.
-func attach(path string) (blockDevice, error) {
-	node, err := present(path)
-	if err != nil {
-		return blockDevice{}, err
-	}
-	info, err := os.Stat(node)
-	if err != nil {
-		return blockDevice{}, err
-	}
-	var f *os.File
-	loop := info.Mode().IsRegular()
-	switch {
-	case loop:
-		f, err = attachLoop(path)
-	case isBlock(info.Mode()):
-		f, err = os.OpenFile(node, os.O_RDONLY|unix.O_CLOEXEC, 0)
-	default:
-		err = fmt.Errorf("%s is neither a block device nor a file: %w", path, fs.ErrInvalid)
-	}
-	if err != nil {
-		return blockDevice{}, err
-	}
-	b, err := describe(f)
-	if err != nil {
-		f.Close()
-		return blockDevice{}, err
-	}
-	b.loop, b.source = loop, path
-	// A loop that was to go may have stayed, because somebody looked into it, while its
-	// file grew.
-	if loop && b.size < info.Size()/sector*sector {
-		if err := b.recapacity(); err != nil {
-			f.Close()
-			return blockDevice{}, err
-		}
-	}
-	return b, nil
-}
-
-func describe(f *os.File) (blockDevice, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return blockDevice{}, fmt.Errorf("stat %s: %w", f.Name(), err)
-	}
-	size, err := f.Seek(0, io.SeekEnd)
-	if err != nil {
-		return blockDevice{}, err
-	}
-	return blockDevice{f: f, path: f.Name(), dev: st.Rdev, size: size}, nil
-}
-
-// attachPair attaches both devices of a pool. Keep them open until the pool holds them.
-func attachPair(cfg Config) (metadata, data blockDevice, err error) {
-	if metadata, err = attach(cfg.Metadata); err != nil {
-		return metadata, data, fmt.Errorf("metadata device: %w", err)
-	}
-	if data, err = attach(cfg.Data); err != nil {
-		metadata.close()
-		return blockDevice{}, data, fmt.Errorf("data device: %w", err)
-	}
-	failpoint.Here("after", "attach")
-	if metadata.dev == data.dev {
-		metadata.close()
-		data.close()
-		return blockDevice{}, blockDevice{}, fmt.Errorf("data and metadata are the same device %s: %w",
-			data.path, fs.ErrInvalid)
-	}
-	return metadata, data, nil
-}
 
 func attachLoop(path string) (*os.File, error) {
 	found, err := findLoops(path)
@@ -144,7 +49,7 @@ func configureLoop(backing *os.File) (*os.File, error) {
 	config.Info.Flags = unix.LO_FLAGS_AUTOCLEAR | unix.LO_FLAGS_DIRECT_IO
 	copy(config.Info.File_name[:len(config.Info.File_name)-1], backing.Name())
 	var loop *os.File
-	err = patiently(busyPatience, isTaken, func() error {
+	err = retryWhile(busyTimeout, isTaken, func() error {
 		n, err := unix.IoctlRetInt(int(ctl.Fd()), unix.LOOP_CTL_GET_FREE)
 		if err != nil {
 			return fmt.Errorf("find a free loop device: %w", err)
@@ -248,7 +153,7 @@ func detachLoops(path string) error {
 	if len(list) == 0 || len(errs) > 0 {
 		return errors.Join(errs...)
 	}
-	err = patiently(busyPatience, isErrno(unix.EBUSY), func() error {
+	err = retryWhile(busyTimeout, isErrno(unix.EBUSY), func() error {
 		left, err := findLoops(path)
 		if err == nil && len(left) > 0 {
 			err = unix.EBUSY
@@ -259,24 +164,4 @@ func detachLoops(path string) error {
 		return nil
 	}
 	return err
-}
-
-// recapacity makes a loop device as large as its file is now.
-func (b *blockDevice) recapacity() error {
-	if err := ioctl(b.f, unix.LOOP_SET_CAPACITY, nil); err != nil {
-		return fmt.Errorf("capacity of %s: %w", b.path, err)
-	}
-	size, err := b.f.Seek(0, io.SeekEnd)
-	b.size = size
-	return err
-}
-
-// discardRange frees bytes of a block device (BLKDISCARD in linux/fs.h).
-func discardRange(f *os.File, start, length int64) error {
-	r := [2]uint64{uint64(start), uint64(length)}
-	return ioctl(f, unix.BLKDISCARD, unsafe.Pointer(&r))
-}
-
-func isErrno(errno unix.Errno) func(error) bool {
-	return func(err error) bool { return errors.Is(err, errno) }
 }

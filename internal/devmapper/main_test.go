@@ -49,7 +49,7 @@ func goroutineLeaks() []string {
 // for a moment after its end: udevd looks into it.
 func kernelLeaks() (leaks []string) {
 	passes := func(error) bool { return true }
-	_ = patiently(busyPatience, passes, func() error {
+	_ = retryWhile(busyTimeout, passes, func() error {
 		if leaks = leaksNow(); len(leaks) > 0 {
 			return ErrBusy
 		}

@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// seal32 puts the checksum on a block.
-func seal32(block []byte, salt uint32) []byte {
-	binary.LittleEndian.PutUint32(block, seal(block, salt))
+// withChecksum puts the checksum on a block.
+func withChecksum(block []byte, salt uint32) []byte {
+	binary.LittleEndian.PutUint32(block, blockChecksum(block, salt))
 	return block
 }
 
@@ -24,7 +24,7 @@ func fullSuperblock(detailsRoot, mappingRoot uint64, blockSize int64) []byte {
 	binary.LittleEndian.PutUint64(b[offMagic:], superblockMagic)
 	binary.LittleEndian.PutUint64(b[offDetailsRoot:], detailsRoot)
 	binary.LittleEndian.PutUint32(b[offDataBlockSize:], uint32(blockSize/sector))
-	return seal32(b, superblockSalt)
+	return withChecksum(b, superblockSalt)
 }
 
 // nodeOf makes a node of the device details; a value is its 8-byte words.
@@ -50,7 +50,7 @@ func sizedNode(at uint64, flags, size uint32, keys []uint64, values [][]uint64) 
 			binary.LittleEndian.PutUint64(b[nodeHeader+8*int(room)+int(size)*i+8*j:], w)
 		}
 	}
-	return seal32(b, nodeSalt)
+	return withChecksum(b, nodeSalt)
 }
 
 // tree is a metadata device with a superblock at 5, one inner node and two leaves.
@@ -108,17 +108,17 @@ func TestReadThinsRefuses(t *testing.T) {
 		"inner node is its own": func(b [][]byte) { b[6] = nodeOf(6, nodeInternal, []uint64{1}, [][]uint64{{6}}) },
 		"more entries than room": func(b [][]byte) {
 			binary.LittleEndian.PutUint32(b[7][16:], 1000)
-			seal32(b[7],
+			withChecksum(b[7],
 				nodeSalt)
 		},
 		"more room than a block": func(b [][]byte) {
 			binary.LittleEndian.PutUint32(b[7][20:], 1000)
-			seal32(b[7],
+			withChecksum(b[7],
 				nodeSalt)
 		},
 		"odd value size": func(b [][]byte) {
 			binary.LittleEndian.PutUint32(b[7][24:], 16)
-			seal32(b[7],
+			withChecksum(b[7],
 				nodeSalt)
 		},
 	}
@@ -140,7 +140,7 @@ func FuzzReadThins(f *testing.F) {
 			for i, bytes := range [][]byte{a, b} {
 				clear(blocks[6+i])
 				copy(blocks[6+i], bytes)
-				seal32(blocks[6+i], nodeSalt)
+				withChecksum(blocks[6+i], nodeSalt)
 			}
 		})
 		list, err := readThins(r, 5)

@@ -7,10 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -122,34 +120,6 @@ func TestRunToolKillsTheGroup(t *testing.T) {
 	if n, err := f.Read(buf); n != 0 || !errors.Is(err, io.EOF) { // end of file: nobody has it open
 		t.Errorf("the grandchild lives: %d %v", n, err)
 	}
-}
-
-func TestPatiently(t *testing.T) {
-	passes := isErrno(unix.EBUSY)
-	synctest.Test(t, func(t *testing.T) {
-		began, calls := time.Now(), 0
-		err := patiently(time.Second, passes, func() error {
-			if calls++; calls < 5 {
-				return unix.EBUSY
-			}
-			return nil
-		})
-		if err != nil || calls != 5 || time.Since(began) != 15*time.Millisecond {
-			t.Errorf("%v after %d calls and %v", err, calls, time.Since(began))
-		}
-		calls = 0
-		began = time.Now()
-		err = patiently(time.Second, passes, func() error { calls++; return unix.EBUSY })
-		if took := time.Since(began); !errors.Is(err, unix.EBUSY) || took < time.Second ||
-			took > 1200*time.Millisecond {
-			t.Errorf("%v after %v", err, took)
-		}
-		calls = 0
-		if err := patiently(time.Second, passes, func() error { calls++; return unix.EIO }); !errors.Is(err,
-			unix.EIO) || calls != 1 {
-			t.Errorf("%v after %d calls: "+strconv.Itoa(calls), err, calls)
-		}
-	})
 }
 
 // mkfsHosts are hosts on which mke2fs is told otherwise: by configuration files, and by

@@ -46,12 +46,12 @@ func MountDetached(path string, mode MountMode) (m *Mount, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", path, err)
 	}
-	err = patiently(busyPatience, isErrno(unix.EBUSY), func() error {
+	err = retryWhile(busyTimeout, isErrno(unix.EBUSY), func() error {
 		m, err = mountDetached(node, mode)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("mount %s: %w", path, busyNode(err, node))
+		return nil, fmt.Errorf("mount %s: %w", path, withHoldersOf(err, node))
 	}
 	return m, nil
 }

@@ -51,20 +51,6 @@ func resolve(path string) (string, error) {
 	return workPath(d)
 }
 
-// present is resolve for a path that was configured. A name below /dev that is not there
-// may be so for a moment only; it is waited for.
-func present(path string) (string, error) {
-	node, err := resolve(path)
-	if err != nil || node != path || !strings.HasPrefix(path, "/dev/") {
-		return node, err
-	}
-	notThere := func(err error) bool { return errors.Is(err, fs.ErrNotExist) }
-	return path, patiently(busyPatience, notThere, func() error {
-		_, err := os.Stat(path)
-		return err
-	})
-}
-
 // makeNode makes /dev/mapper/NAME where udev has not: a link to the kernel's node, as
 // udev does, which leaves it alone then. Where there is no such node it makes one. What
 // another device left behind is replaced in one step.
@@ -109,27 +95,6 @@ func removeNode(d device) error {
 	return nil
 }
 
-// openExclusive opens a block device that no file system is mounted from and no other
-// device lies on (O_EXCL of a block device). It waits for a mount that was closed just
-// now: a child that another goroutine is starting has a copy of its descriptors until it
-// has called exec. After busyPatience it is ErrBusy, with the holder's name.
-func openExclusive(path string, flags int) (f *os.File, err error) {
-	err = patiently(busyPatience, isErrno(unix.EBUSY), func() error {
-		f, err = os.OpenFile(path, flags|os.O_EXCL|unix.O_CLOEXEC, 0)
-		return err
-	})
-	return f, busyNode(err, path)
-}
-
-// busyNode names the holder of a device that is in use.
-func busyNode(err error, path string) error {
-	var st unix.Stat_t
-	if !errors.Is(err, unix.EBUSY) || unix.Stat(path, &st) != nil {
-		return err
-	}
-	return busy(err, st.Rdev)
-}
-
 // removeStaleNodes removes the nodes of these names for which there is no device: a crash
 // after the removal of a device leaves one.
 func removeStaleNodes(ctl control, names ...string) error {
@@ -147,19 +112,4 @@ func removeStaleNodes(ctl control, names ...string) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// nodeNames returns the names in /dev/mapper that belong to the pool.
-func nodeNames(cfg Config) ([]string, error) {
-	entries, err := os.ReadDir(mapperDir)
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, e := range entries {
-		if cfg.ownsName(e.Name()) {
-			names = append(names, e.Name())
-		}
-	}
-	return names, nil
 }

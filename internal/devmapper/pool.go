@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -38,7 +37,7 @@ func Create(cfg Config) (*Pool, error) {
 		if err := p.start(metadata, data); err != nil {
 			return err
 		}
-		return p.makeStamp(metadata)
+		return p.createStamp(metadata)
 	})
 }
 
@@ -63,7 +62,7 @@ func Finish(ctx context.Context, cfg Config) (*Pool, error) { return open(ctx, c
 func Open(ctx context.Context, cfg Config) (*Pool, error) {
 	p, err := open(ctx, cfg, false)
 	if errors.Is(err, ErrForeign) || errors.Is(err, ErrNoSuperblock) || errors.Is(err, fs.ErrNotExist) {
-		if hint := whereabouts(cfg); hint != "" {
+		if hint := locateHint(cfg); hint != "" {
 			err = fmt.Errorf("%w; %s", err, hint)
 		}
 	}
@@ -72,7 +71,7 @@ func Open(ctx context.Context, cfg Config) (*Pool, error) {
 
 func open(ctx context.Context, cfg Config, unfinished bool) (*Pool, error) {
 	return withDevices(cfg, func(p *Pool, metadata, data blockDevice) error {
-		sb, unfinished, err := p.checkBoth(metadata, data, unfinished)
+		sb, unfinished, err := p.checkBeforeOpen(metadata, data, unfinished)
 		if err != nil {
 			return err
 		}
@@ -81,34 +80,16 @@ func open(ctx context.Context, cfg Config, unfinished bool) (*Pool, error) {
 		case err == nil && d.live():
 			err = p.adopt(d, metadata, data)
 		case err == nil || errors.Is(err, ErrNotFound):
-			err = p.revive(ctx, sb, metadata, data)
+			err = p.checkAndStart(ctx, sb, metadata, data)
 		}
 		if err == nil && unfinished {
-			err = p.makeStamp(metadata)
+			err = p.createStamp(metadata)
 		}
 		if err != nil {
 			return err
 		}
 		return p.releaseStale()
 	})
-}
-
-// checkBoth has metadata and data proved, unless the pool is new and may be unfinished.
-func (p *Pool) checkBoth(metadata, data blockDevice, may bool) (sb superblock, unfinished bool, err error) {
-	if !may {
-		sb, err = p.prove(metadata)
-		return sb, false, err
-	}
-	if sb, err = p.checkSuperblock(metadata); err != nil {
-		return sb, false, err
-	}
-	switch unfinished, err := isNew(sb, metadata); {
-	case err != nil:
-		return sb, false, err
-	case !unfinished:
-		return p.checkBoth(metadata, data, false)
-	}
-	return sb, true, unused(data.f, data.source, p.cfg.ownerOf())
 }
 
 // withDevices runs open with the pool's lock and its attached devices. They stay with the
@@ -146,7 +127,7 @@ func withDevices(cfg Config, open func(p *Pool, metadata, data blockDevice) erro
 // metadata snapshot. The lock is on what the metadata lies on and goes with the process.
 // ErrBusy after lockPatience.
 func lockPool(cfg Config) (unlock func(), err error) {
-	node, err := present(cfg.Metadata)
+	node, err := waitForPath(cfg.Metadata)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +135,7 @@ func lockPool(cfg Config) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	err = patiently(lockPatience, isErrno(unix.EWOULDBLOCK), func() error {
+	err = retryWhile(lockTimeout, isErrno(unix.EWOULDBLOCK), func() error {
 		return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	})
 	if err != nil {
@@ -172,7 +153,7 @@ func (p *Pool) start(metadata, data blockDevice) error {
 	}
 	uuid := d.uuid
 	if err := p.ctl.load(uuid, newPoolTable(metadata, data, p.cfg.BlockSize), false); err != nil {
-		return errors.Join(fmt.Errorf("load pool table: %w", busy(err, metadata.dev, data.dev)), p.ctl.remove(uuid))
+		return errors.Join(fmt.Errorf("load pool table: %w", withHolders(err, metadata.dev, data.dev)), p.ctl.remove(uuid))
 	}
 	if err := p.ctl.resume(uuid); err != nil {
 		return errors.Join(fmt.Errorf("activate pool (a data device smaller than the pool remembers is EINVAL): %w",
@@ -180,6 +161,29 @@ func (p *Pool) start(metadata, data blockDevice) error {
 	}
 	p.dev = d.majmin()
 	return makeNode(d)
+}
+
+// checkAndStart activates a pool that is not active, after it has been put in order and checked.
+// One without a mark, as a crash within format or thin_repair leaves it, is marked.
+func (p *Pool) checkAndStart(ctx context.Context, sb superblock, metadata, data blockDevice) error {
+	// half-created, it may have the metadata open
+	if err := p.ctl.remove(p.cfg.poolUUID()); err != nil && !errors.Is(err, unix.ENXIO) {
+		return fmt.Errorf("remove half-created pool: %w", err)
+	}
+	if sb.owner != p.cfg.owner() {
+		if err := setOwner(metadata, p.cfg.owner()); err != nil {
+			return err
+		}
+	}
+	err := checkMetadata(ctx, sb, metadata)
+	if errors.Is(err, ErrDamaged) {
+		return fmt.Errorf("%w: run `consumer pool repair`", err)
+	}
+	if err != nil {
+		return err
+	}
+	_ = metadata.reserve() // a pool on a full disk serves its users nevertheless
+	return p.start(metadata, data)
 }
 
 // halfCreated returns the pool's dm device without a live table: the one that a crash
@@ -222,30 +226,11 @@ func (p *Pool) adopt(d device, metadata, data blockDevice) error {
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrForeign, d.name, err)
 	}
-	if err := have.sameAs(metadata, data, p.cfg.BlockSize); err != nil {
+	if err := have.checkSame(metadata, data, p.cfg.BlockSize); err != nil {
 		return fmt.Errorf("%w: active pool %s %w", ErrForeign, d.name, err)
 	}
 	p.dev = d.majmin()
 	return makeNode(d)
-}
-
-// sameAs tells what differs from our way.
-func (t poolTable) sameAs(metadata, data blockDevice, blockSize int64) error {
-	switch {
-	case t.metadata != majmin(metadata.dev):
-		return fmt.Errorf("has its metadata on device %s, not on %s (%s)", t.metadata, metadata.path, metadata.source)
-	case t.data != majmin(data.dev):
-		return fmt.Errorf("has its data on device %s, not on %s (%s)", t.data, data.path, data.source)
-	case t.block*sector != blockSize:
-		return fmt.Errorf("has blocks of %d bytes, not %d", t.block*sector, blockSize)
-	case slices.Contains(t.features, "skip_block_zeroing"):
-		return errors.New("does not zero new blocks: deleted data would show up in other images")
-	case !slices.Contains(t.features, "error_if_no_space"):
-		return errors.New("hangs writers when it is full (no error_if_no_space)")
-	case slices.Contains(t.features, "read_only"):
-		return errors.New("was activated read-only")
-	}
-	return nil
 }
 
 // Close drops the handles. The pool and its devices stay active: images are in use while
@@ -264,52 +249,4 @@ func (p *Pool) Status() (Status, error) {
 		return Status{}, fmt.Errorf("status of pool %s: %w", p.cfg.Name, err)
 	}
 	return parseStatus(t.params, p.cfg.BlockSize)
-}
-
-// Detach deactivates all devices of the pool, the pool, and the loop devices of its
-// files; the data stays. It is idempotent, and needs neither the files nor an opened
-// Pool. While any device is held, it takes none away. Errors: ErrUnavailable, ErrBusy
-// with the holders' names.
-func Detach(cfg Config) error {
-	if err := cfg.check(); err != nil {
-		return err
-	}
-	unlock, err := lockPool(cfg)
-	switch {
-	case err == nil:
-		defer unlock()
-	case !errors.Is(err, fs.ErrNotExist): // lost files are no reason to keep the devices
-		return fmt.Errorf("detach pool %s: %w", cfg.Name, err)
-	}
-	ctl, err := openControl()
-	if err != nil {
-		return err
-	}
-	defer ctl.f.Close()
-	if err := removeAll(ctl, cfg); err != nil {
-		return fmt.Errorf("detach pool %s: %w", cfg.Name, err)
-	}
-	return errors.Join(detachLoops(cfg.Data), detachLoops(cfg.Metadata))
-}
-
-// removeAll removes the thin devices, then the pool.
-func removeAll(ctl control, cfg Config) error {
-	if err := resumeAll(ctl, cfg); err != nil {
-		return err
-	}
-	list, err := ctl.withPrefix(cfg.uuidPrefix())
-	if err != nil {
-		return err
-	}
-	if err := refuseHeld(ctl, cfg, list); err != nil {
-		return err
-	}
-	if err := removeOrRestore(ctl, cfg, list); err != nil {
-		return err
-	}
-	names, err := nodeNames(cfg)
-	if err != nil {
-		return err
-	}
-	return removeStaleNodes(ctl, names...)
 }

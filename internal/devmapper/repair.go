@@ -121,7 +121,7 @@ func runThinCheck(ctx context.Context, path string, options ...string) error {
 
 // clearFlag lets the pool be written to again, if it is the flag that keeps it from it.
 func clearFlag(ctx context.Context, path string, r *Repaired) error {
-	block, err := firstBlock(path)
+	block, err := readFirstBlock(path)
 	if err != nil {
 		return err
 	}
@@ -157,7 +157,7 @@ func rebuild(ctx context.Context, cfg Config, metadata *blockDevice, size int64,
 		rebuilt.close()
 		return errors.Join(err, os.Remove(fresh))
 	}
-	if err := restoreMarks(cfg, *metadata, rebuilt); err != nil { // which syncs, too
+	if err := restoreIdentity(cfg, *metadata, rebuilt); err != nil { // which syncs, too
 		rebuilt.close()
 		return errors.Join(err, os.Remove(fresh))
 	}
@@ -174,13 +174,13 @@ func rebuild(ctx context.Context, cfg Config, metadata *blockDevice, size int64,
 	return err
 }
 
-// restoreMarks gives rebuilt metadata their owner and, if the damaged ones do not tell it
+// restoreIdentity gives rebuilt metadata their owner and, if the damaged ones do not tell it
 // any more, the generation of the data. ErrForeign says that those are not the pool's.
-func restoreMarks(cfg Config, damaged, rebuilt blockDevice) error {
-	if err := mark(rebuilt, cfg.ownerOf()); err != nil {
+func restoreIdentity(cfg Config, damaged, rebuilt blockDevice) error {
+	if err := setOwner(rebuilt, cfg.owner()); err != nil {
 		return err
 	}
-	block, err := firstBlock(damaged.path)
+	block, err := readFirstBlock(damaged.path)
 	if err != nil {
 		return err
 	}
@@ -210,7 +210,7 @@ func restoreMarks(cfg Config, damaged, rebuilt blockDevice) error {
 	if err != nil {
 		return err
 	}
-	if err := stamp.belongs(ok, cfg, stamp.next); err != nil {
+	if err := stamp.check(ok, cfg, stamp.next); err != nil {
 		return err
 	}
 	return changeSuperblock(rebuilt,

@@ -1,23 +1,32 @@
 package devmapper
 
-import "time"
+import (
+	"errors"
+	"time"
 
-const (
-	// busyPatience is how long a device may stay open after the last of ours closed it:
-	// udev and other watchers look at devices.
-	busyPatience = 3 * time.Second
-	// reloadPatience is how long a pool may be suspended while another process of ours
-	// lets it grow: beside a busy udevd on one CPU, for more than a second.
-	reloadPatience = 10 * time.Second
-	// tornPatience is how long a superblock may look damaged.
-	tornPatience = 200 * time.Millisecond
-	// lockPatience is how long another process of ours may hold the pool's lock.
-	lockPatience = 30 * time.Second
+	"golang.org/x/sys/unix"
 )
 
-// patiently calls try until it succeeds, fails for another reason than those that pass,
+func isErrno(errno unix.Errno) func(error) bool {
+	return func(err error) bool { return errors.Is(err, errno) }
+}
+
+const (
+	// busyTimeout is how long a device may stay open after the last of ours closed it:
+	// udev and other watchers look at devices.
+	busyTimeout = 3 * time.Second
+	// reloadTimeout is how long a pool may be suspended while another process of ours
+	// lets it grow: beside a busy udevd on one CPU, for more than a second.
+	reloadTimeout = 10 * time.Second
+	// tornTimeout is how long a superblock may look damaged.
+	tornTimeout = 200 * time.Millisecond
+	// lockTimeout is how long another process of ours may hold the pool's lock.
+	lockTimeout = 30 * time.Second
+)
+
+// retryWhile calls try until it succeeds, fails for another reason than those that pass,
 // or the time is up; then its last error stands. The pauses grow from 1 to 100 ms.
-func patiently(patience time.Duration, passes func(error) bool, try func() error) error {
+func retryWhile(patience time.Duration, passes func(error) bool, try func() error) error {
 	const longest = 100 * time.Millisecond
 	deadline := time.Now().Add(patience)
 	for pause := time.Millisecond; ; pause = min(2*pause, longest) {

@@ -82,8 +82,8 @@ func (p *fieldParser) ratio(s string, block int64) (used, total int64) {
 	return int64(x) * block, int64(y) * block
 }
 
-// writable tells why a pool takes no changes, if it does not.
-func (s Status) writable() error {
+// checkWritable tells why a pool takes no changes, if it does not.
+func (s Status) checkWritable() error {
 	switch {
 	case s.NeedsCheck:
 		return fmt.Errorf("%w: its metadata needs a check", ErrReadOnly)

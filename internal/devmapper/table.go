@@ -5,11 +5,31 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
+
+// checkSame tells what differs from our way.
+func (t poolTable) checkSame(metadata, data blockDevice, blockSize int64) error {
+	switch {
+	case t.metadata != majmin(metadata.dev):
+		return fmt.Errorf("has its metadata on device %s, not on %s (%s)", t.metadata, metadata.path, metadata.source)
+	case t.data != majmin(data.dev):
+		return fmt.Errorf("has its data on device %s, not on %s (%s)", t.data, data.path, data.source)
+	case t.block*sector != blockSize:
+		return fmt.Errorf("has blocks of %d bytes, not %d", t.block*sector, blockSize)
+	case slices.Contains(t.features, "skip_block_zeroing"):
+		return errors.New("does not zero new blocks: deleted data would show up in other images")
+	case !slices.Contains(t.features, "error_if_no_space"):
+		return errors.New("hangs writers when it is full (no error_if_no_space)")
+	case slices.Contains(t.features, "read_only"):
+		return errors.New("was activated read-only")
+	}
+	return nil
+}
 
 // errMalformed says that the kernel, or a device, gave bytes that do not have the
 // documented form.

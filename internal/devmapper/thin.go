@@ -14,7 +14,7 @@ import (
 // survives a power cut. ErrExists, ErrNoSpace, ErrReadOnly; after ErrReadOnly the device
 // may exist or not.
 func (p *Pool) CreateThin(id ID) error {
-	return p.make(id, fmt.Sprintf("create_thin %d", id))
+	return p.createBy(id, fmt.Sprintf("create_thin %d", id))
 }
 
 // CreateSnapshot makes a snapshot of the thin device origin, not active. The origin must
@@ -33,10 +33,10 @@ func (p *Pool) CreateSnapshot(id, origin ID) error {
 	if !errors.Is(err, ErrNotFound) {
 		return err
 	}
-	return p.make(id, fmt.Sprintf("create_snap %d %d", id, origin))
+	return p.createBy(id, fmt.Sprintf("create_snap %d %d", id, origin))
 }
 
-func (p *Pool) make(id ID, msg string) error {
+func (p *Pool) createBy(id ID, msg string) error {
 	if err := checkID(id); err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ func (p *Pool) message(msg string) error {
 	if err != nil {
 		return fmt.Errorf("%s: not known whether it was committed: %w", msg, err)
 	}
-	if err := s.writable(); err != nil {
+	if err := s.checkWritable(); err != nil {
 		return fmt.Errorf("%s: not committed: %w: %w", msg, err, unix.EIO)
 	}
 	return nil
@@ -129,22 +129,22 @@ func (p *Pool) activate(id ID, kind Kind, bytes int64, readOnly bool) (string, e
 	case errors.Is(err, ErrNotFound):
 		d, err = p.createDevice(name, uuid)
 	case err == nil && d.live():
-		return p.already(d, name, want, readOnly)
+		return p.reuseActive(d, name, want, readOnly)
 	case err == nil && d.name != name:
 		err = fmt.Errorf("%w: it is half-created as %s", ErrBusy, d.name)
 	}
 	if err != nil {
 		return "", fmt.Errorf("activate %d: %w", id, err)
 	}
-	if err := p.bring(d, want, readOnly); err != nil {
+	if err := p.loadAndResume(d, want, readOnly); err != nil {
 		return "", errors.Join(fmt.Errorf("activate %d: %w", id, err), removeDevice(p.ctl, d))
 	}
 	return d.nodePath(), nil
 }
 
-// bring gives a device without live table its table.
-func (p *Pool) bring(d device, want table, readOnly bool) error {
-	err := patiently(reloadPatience, p.isReload, func() error { return p.ctl.load(d.uuid, want, readOnly) })
+// loadAndResume gives a device without live table its table.
+func (p *Pool) loadAndResume(d device, want table, readOnly bool) error {
+	err := retryWhile(reloadTimeout, p.isReloading, func() error { return p.ctl.load(d.uuid, want, readOnly) })
 	if errors.Is(err, unix.ENODATA) {
 		return fmt.Errorf("%w: %w", ErrNotFound, err)
 	}
@@ -157,10 +157,10 @@ func (p *Pool) bring(d device, want table, readOnly bool) error {
 	return makeNode(d)
 }
 
-// isReload reports whether a table was refused because the pool is just being given a new
+// isReloading reports whether a table was refused because the pool is just being given a new
 // one of its own, which passes. The kernel says EINVAL then for a table that is
 // well-formed, and when the pool has failed, which does not pass.
-func (p *Pool) isReload(err error) bool {
+func (p *Pool) isReloading(err error) bool {
 	if !errors.Is(err, unix.EINVAL) {
 		return false
 	}
@@ -168,8 +168,8 @@ func (p *Pool) isReload(err error) bool {
 	return serr == nil && s.Mode != ModeFailed
 }
 
-// already accepts an active device that is as it should be.
-func (p *Pool) already(d device, name string, want table, readOnly bool) (string, error) {
+// reuseActive accepts an active device that is as it should be.
+func (p *Pool) reuseActive(d device, name string, want table, readOnly bool) (string, error) {
 	if d.suspended() {
 		if err := p.ctl.resume(d.uuid); err != nil {
 			return "", fmt.Errorf("resume %s: %w", d.name, err)
@@ -209,9 +209,9 @@ func (p *Pool) Deactivate(id ID) error {
 // of. Never by force: that puts errors under a mounted file system and fails all the
 // same.
 func removeDevice(ctl control, d device) error {
-	err := patiently(busyPatience, isErrno(unix.EBUSY), func() error { return ctl.remove(d.uuid) })
+	err := retryWhile(busyTimeout, isErrno(unix.EBUSY), func() error { return ctl.remove(d.uuid) })
 	if err != nil && !errors.Is(err, unix.ENXIO) {
-		return fmt.Errorf("remove %s: %w", d.name, busy(err, d.dev))
+		return fmt.Errorf("remove %s: %w", d.name, withHolders(err, d.dev))
 	}
 	return removeNode(d)
 }

@@ -43,7 +43,7 @@ func (p *Pipeline) reconcileOnce(ctx context.Context) (err error) {
 // renewGeneration gives the pool a new generation. A copy of its data or metadata from
 // before is not a part of the pool any more.
 func (p *Pipeline) renewGeneration(ctx context.Context) error {
-	generation, err := p.pool.Renew()
+	generation, err := p.pool.RaiseGeneration()
 	p.health.PoolProved(err)
 	if err != nil {
 		return err

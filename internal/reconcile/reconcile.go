@@ -176,7 +176,7 @@ func (r *Reconciler) countLeftovers(ctx context.Context, diff Diff, alone bool) 
 			count[a.leftover]++
 		}
 	}
-	stray, err := r.pool.Stray()
+	stray, err := r.pool.Leftovers()
 	if err != nil {
 		return err
 	}

@@ -139,7 +139,7 @@ func checkReplaceKilled(t *testing.T, kills ...kill) []string {
 	args := append(h.createPool(), "--replace")
 	h.runKilledAt(kills, args...)
 	if row, err := h.Store.Pool(t.Context()); err != nil || len(kills) > 0 && row.State == "ready" &&
-		devmapper.Lost(invariants.ConfigOf(row)) != nil {
+		devmapper.CheckReplaceable(invariants.ConfigOf(row)) != nil {
 		h.Check(err) // killed when all was done
 		args = h.createPool()
 	}

@@ -9,20 +9,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Stray lists what lies about a pool and is not ours to remove, or only by hand.
-type Stray struct {
+// Leftovers lists what lies about a pool and is not ours to remove, or only by hand.
+type Leftovers struct {
 	Devices []string // dm devices with names of ours and other UUIDs
 	Mounts  []string // mounts of images' devices, which nobody should see but through a snapshot
 	Loops   []string // further loop devices of the pool's files
 }
 
 // All returns all of them, described.
-func (s Stray) All() []string { return slices.Concat(s.Devices, s.Mounts, s.Loops) }
+func (s Leftovers) All() []string { return slices.Concat(s.Devices, s.Mounts, s.Loops) }
 
-// Stray looks for what no other method finds. Mounts are those of this process's mount
+// Leftovers looks for what no other method finds. Mounts are those of this process's mount
 // namespace.
-func (p *Pool) Stray() (Stray, error) {
-	var s Stray
+func (p *Pool) Leftovers() (Leftovers, error) {
+	var s Leftovers
 	all, err := p.ctl.withPrefix("")
 	if err != nil {
 		return s, err
@@ -37,11 +37,11 @@ func (p *Pool) Stray() (Stray, error) {
 			s.Devices = append(s.Devices, fmt.Sprintf("dm device %s of another UUID %q", d.name, d.uuid))
 		}
 	}
-	if s.Mounts, err = mountsOf(images); err != nil {
+	if s.Mounts, err = leftoverMounts(images); err != nil {
 		return s, err
 	}
 	for _, path := range []string{p.cfg.Data, p.cfg.Metadata} {
-		more, err := furtherLoops(path)
+		more, err := extraLoops(path)
 		if err != nil {
 			return s, err
 		}
@@ -50,9 +50,9 @@ func (p *Pool) Stray() (Stray, error) {
 	return s, nil
 }
 
-// mountsOf finds the mounts of devices, given by major:minor. Source:
+// leftoverMounts finds the mounts of devices, given by major:minor. Source:
 // proc_pid_mountinfo(5).
-func mountsOf(devices map[string]string) ([]string, error) {
+func leftoverMounts(devices map[string]string) ([]string, error) {
 	text, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
@@ -66,8 +66,8 @@ func mountsOf(devices map[string]string) ([]string, error) {
 	return found, nil
 }
 
-// furtherLoops names the loop devices of a file, but for the first.
-func furtherLoops(path string) ([]string, error) {
+// extraLoops names the loop devices of a file, but for the first.
+func extraLoops(path string) ([]string, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, err

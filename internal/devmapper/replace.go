@@ -10,13 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Lost returns nil if nothing is left of the pool that could be opened, so that another
+// CheckReplaceable returns nil if nothing is left of the pool that could be opened, so that another
 // may take its place: none of its devices is active, and its metadata are gone, or hold
 // no pool. It changes nothing. ErrBusy says that the kernel still has devices of it, even
 // where their files were deleted: what they hold can be read until they are detached.
 // ErrHasSuperblock says that its metadata are there. Metadata that cannot be read may be
 // there.
-func Lost(cfg Config) error {
+func CheckReplaceable(cfg Config) error {
 	if err := cfg.check(); err != nil {
 		return err
 	}
@@ -43,10 +43,10 @@ func Lost(cfg Config) error {
 	return nil
 }
 
-// Empty returns nil if the file or device can take a new pool without the loss of
+// CheckEmpty returns nil if the file or device can take a new pool without the loss of
 // anything: it is not there, or a file without data, or a device that begins with 16 MiB
 // of zeros; else ErrForeign.
-func Empty(path string) error {
+func CheckEmpty(path string) error {
 	const head = 16 << 20
 	f, err := openRaw(path)
 	if errors.Is(err, fs.ErrNotExist) {

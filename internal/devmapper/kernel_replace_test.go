@@ -8,23 +8,23 @@ import (
 )
 
 // A pool is lost when neither the kernel nor its metadata have it; not before.
-func TestLost(t *testing.T) {
+func TestCheckReplaceable(t *testing.T) {
 	p, cfg := newPool(t)
-	if err := Lost(cfg); !errors.Is(err, ErrBusy) {
+	if err := CheckReplaceable(cfg); !errors.Is(err, ErrBusy) {
 		t.Errorf("active: %v, want ErrBusy", err)
 	}
 	check(t, p.Close())
 	check(t, Detach(cfg))
-	if err := Lost(cfg); !errors.Is(err, ErrHasSuperblock) {
+	if err := CheckReplaceable(cfg); !errors.Is(err, ErrHasSuperblock) {
 		t.Errorf("detached: %v, want ErrHasSuperblock", err)
 	}
 	away := cfg.Metadata + ".away"
 	check(t, os.Rename(cfg.Metadata, away))
-	if err := Lost(cfg); err != nil {
+	if err := CheckReplaceable(cfg); err != nil {
 		t.Errorf("without metadata: %v", err)
 	}
 	check(t, os.Mkdir(cfg.Metadata, 0o700)) // as a mount point of something else: nothing that can be read
-	if err := Lost(cfg); err == nil || errors.Is(err, fs.ErrNotExist) {
+	if err := CheckReplaceable(cfg); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("metadata that cannot be read: %v", err)
 	}
 	check(t, os.Remove(cfg.Metadata))
@@ -32,18 +32,18 @@ func TestLost(t *testing.T) {
 }
 
 // A block device is empty when it begins with zeros.
-func TestEmptyDevice(t *testing.T) {
+func TestCheckEmptyDevice(t *testing.T) {
 	needDM(t)
 	cfg := newConfig(t, 32*mib, minMetadataSize)
 	b, err := attach(cfg.Data)
 	check(t, err)
 	defer b.close()
-	if err := Empty(b.path); err != nil {
+	if err := CheckEmpty(b.path); err != nil {
 		t.Errorf("zeros: %v", err)
 	}
 	_, err = b.f.WriteAt([]byte{1}, 15*mib)
 	check(t, errors.Join(err, b.f.Sync()))
-	if err := Empty(b.path); !errors.Is(err, ErrForeign) {
+	if err := CheckEmpty(b.path); !errors.Is(err, ErrForeign) {
 		t.Errorf("a byte at 15 MiB: %v, want ErrForeign", err)
 	}
 }

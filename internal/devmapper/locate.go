@@ -11,14 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const idDir = "/dev/disk/by-id"
+const diskByID = "/dev/disk/by-id"
 
-// whereabouts says where the parts of a pool are now if they are not where the
+// locateHint says where the parts of a pool are now if they are not where the
 // configuration says: the kernel numbers disks anew when one is added or taken away. It
 // only reads, and says nothing of what it does not find. Files are not looked for.
-func whereabouts(cfg Config) string {
+func locateHint(cfg Config) string {
 	metadata, moved := cfg.Metadata, false
-	sb, err := ownSuperblock(cfg, metadata)
+	sb, err := readOwnSuperblock(cfg, metadata)
 	if err != nil {
 		if metadata, sb = findMetadata(cfg); metadata == "" {
 			return ""
@@ -41,8 +41,8 @@ func whereabouts(cfg Config) string {
 }
 
 func findMetadata(cfg Config) (path string, sb superblock) {
-	for _, path := range disksBeside(cfg.Metadata) {
-		if sb, err := ownSuperblock(cfg, path); err == nil {
+	for _, path := range candidateDisks(cfg.Metadata) {
+		if sb, err := readOwnSuperblock(cfg, path); err == nil {
 			return path, sb
 		}
 	}
@@ -50,7 +50,7 @@ func findMetadata(cfg Config) (path string, sb superblock) {
 }
 
 func findData(cfg Config, metadata string, sb superblock) string {
-	for _, path := range disksBeside(cfg.Data) {
+	for _, path := range candidateDisks(cfg.Data) {
 		if holdsData(cfg, path, metadata, sb) {
 			return path
 		}
@@ -58,14 +58,14 @@ func findData(cfg Config, metadata string, sb superblock) string {
 	return ""
 }
 
-// ownSuperblock reads the superblock of this pool.
-func ownSuperblock(cfg Config, path string) (superblock, error) {
-	block, err := firstBlock(path)
+// readOwnSuperblock reads the superblock of this pool.
+func readOwnSuperblock(cfg Config, path string) (superblock, error) {
+	block, err := readFirstBlock(path)
 	if err != nil {
 		return superblock{}, err
 	}
 	sb, err := parseSuperblock(block)
-	if err == nil && sb.owner != cfg.ownerOf() {
+	if err == nil && sb.owner != cfg.owner() {
 		err = ErrForeign
 	}
 	return sb, err
@@ -86,10 +86,10 @@ func holdsData(cfg Config, path, metadata string, sb superblock) bool {
 	return err == nil
 }
 
-// disksBeside lists the block devices that may be the one that path was. Those are left
+// candidateDisks lists the block devices that may be the one that path was. Those are left
 // out whose reading may wait for something: device-mapper's, which have stable names, the
 // network's, and removable media.
-func disksBeside(path string) []string {
+func candidateDisks(path string) []string {
 	if !strings.HasPrefix(path, "/dev/") {
 		return nil
 	}
@@ -110,7 +110,7 @@ func disksBeside(path string) []string {
 
 // StablePath is a name of a block device that stays its name when the kernel numbers
 // disks anew, where udev has made one. Other paths it returns as they are.
-func StablePath(path string) string { return stableIn(idDir, path) }
+func StablePath(path string) string { return stableIn(diskByID, path) }
 
 func stableIn(dir, path string) string {
 	var st unix.Stat_t

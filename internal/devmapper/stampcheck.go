@@ -6,21 +6,39 @@ import (
 	"os"
 )
 
-// prove makes sure that metadata and data are those of this pool and of one time. It only
+// checkBeforeOpen has metadata and data proved, unless the pool is new and may be unfinished.
+func (p *Pool) checkBeforeOpen(metadata, data blockDevice, may bool) (sb superblock, unfinished bool, err error) {
+	if !may {
+		sb, err = p.checkDevices(metadata)
+		return sb, false, err
+	}
+	if sb, err = p.checkSuperblock(metadata); err != nil {
+		return sb, false, err
+	}
+	switch unfinished, err := isNew(sb, metadata); {
+	case err != nil:
+		return sb, false, err
+	case !unfinished:
+		return p.checkBeforeOpen(metadata, data, false)
+	}
+	return sb, true, checkNoSignature(data.f, data.source, p.cfg.owner())
+}
+
+// checkDevices makes sure that metadata and data are those of this pool and of one time. It only
 // reads. An active pool changes its metadata meanwhile, so what looks wrong is looked at
 // again. ErrForeign says what is not right, ErrDamaged that the metadata cannot be read.
-func (p *Pool) prove(metadata blockDevice) (sb superblock, err error) {
+func (p *Pool) checkDevices(metadata blockDevice) (sb superblock, err error) {
 	passes := func(err error) bool { return errors.Is(err, errMalformed) || errors.Is(err, ErrForeign) }
-	err = patiently(tornPatience, passes, func() error {
+	err = retryWhile(tornTimeout, passes, func() error {
 		if sb, err = p.checkSuperblock(metadata); err != nil {
 			return err
 		}
-		return p.proveData(sb, metadata)
+		return p.checkData(sb, metadata)
 	})
 	return sb, err
 }
 
-func (p *Pool) proveData(sb superblock, metadata blockDevice) error {
+func (p *Pool) checkData(sb superblock, metadata blockDevice) error {
 	switch err := p.locateStamp(metadata, sb); {
 	case errors.Is(err, ErrNotFound):
 		return fmt.Errorf("%w: the pool on %s has no stamp on its data: an early version of this program made it, or did not finish", ErrForeign, metadata.source)
@@ -45,14 +63,14 @@ func (p *Pool) proveData(sb superblock, metadata blockDevice) error {
 	return nil
 }
 
-// belongs tells why data with this stamp, if there is one, are not those of the pool of
+// check tells why data with this stamp, if there is one, are not those of the pool of
 // this configuration whose metadata have this generation.
-func (s dataStamp) belongs(stamped bool, cfg Config, generation uint64) error {
+func (s dataStamp) check(stamped bool, cfg Config, generation uint64) error {
 	const remedy = "nothing was written; put the right ones in place"
 	switch {
 	case !stamped:
 		return fmt.Errorf("%w: %s does not hold this pool's data: it is another device or file, or was overwritten (%s)", ErrForeign, cfg.Data, remedy)
-	case s.owner != cfg.ownerOf():
+	case s.owner != cfg.owner():
 		return fmt.Errorf("%w: %s holds the data of another pool, %s (%s)", ErrForeign, cfg.Data, s.owner, remedy)
 	case generation < s.generation:
 		return fmt.Errorf("%w: the metadata on %s are a copy from an earlier time (generation %d) than the data on %s (%d; %s)",

@@ -39,14 +39,14 @@ func checkMetadata(ctx context.Context, sb superblock, metadata blockDevice) err
 		return err
 	}
 	defer f.Close()
-	if err := strikeUncounted(f, sb, metadata); err != nil {
+	if err := clearUncounted(f, sb, metadata); err != nil {
 		return err
 	}
 	bad := runThinCheck(ctx, metadata.path)
 	if sb.heldRoot != 0 || !errors.Is(bad, ErrDamaged) {
 		return bad
 	}
-	root, err := unnamed(f, sb)
+	root, err := findUnnamed(f, sb)
 	if root == 0 {
 		return errors.Join(bad, err)
 	}
@@ -56,9 +56,9 @@ func checkMetadata(ctx context.Context, sb superblock, metadata blockDevice) err
 	return runThinCheck(ctx, metadata.path)
 }
 
-// strikeUncounted removes a metadata snapshot from the superblock if the space map does
+// clearUncounted removes a metadata snapshot from the superblock if the space map does
 // not count it.
-func strikeUncounted(r io.ReaderAt, sb superblock, metadata blockDevice) error {
+func clearUncounted(r io.ReaderAt, sb superblock, metadata blockDevice) error {
 	if sb.heldRoot == 0 {
 		return nil
 	}
@@ -78,11 +78,11 @@ func setHeldRoot(metadata blockDevice, root uint64) error {
 	return changeSuperblock(metadata, func(block []byte) { binary.LittleEndian.PutUint64(block[offHeldRoot:], root) })
 }
 
-// unnamed finds a metadata snapshot that the space map counts, in metadata whose
+// findUnnamed finds a metadata snapshot that the space map counts, in metadata whose
 // superblock names none; 0 if there is none. It is known by its seal: a counted block is
 // never anything but what it was written as, and only superblocks and their copies have
 // theirs.
-func unnamed(r io.ReaderAt, sb superblock) (uint64, error) {
+func findUnnamed(r io.ReaderAt, sb superblock) (uint64, error) {
 	var counts bitmap
 	for at := uint64(1); at < sb.metadataBlocks; at++ {
 		var err error
@@ -117,21 +117,57 @@ func (b bitmap) has(at uint64) bool {
 
 // readBitmap reads the bitmap about a block.
 func readBitmap(r io.ReaderAt, sb superblock, at uint64) (bitmap, error) {
-	index, err := sealedBlock(r, sb.bitmapRoot, indexSalt)
+	index, err := readSpaceMapBlock(r, sb.bitmapRoot, indexSalt)
 	if err != nil {
 		return nil, err
 	}
-	return sealedBlock(r, binary.LittleEndian.Uint64(index[bitmapHeader+16*(at/blocksPerBitmap):]), bitmapSalt)
+	return readSpaceMapBlock(r, binary.LittleEndian.Uint64(index[bitmapHeader+16*(at/blocksPerBitmap):]), bitmapSalt)
 }
 
-// sealedBlock reads a block of the space map.
-func sealedBlock(r io.ReaderAt, at uint64, salt uint32) ([]byte, error) {
+// readSpaceMapBlock reads a block of the space map.
+func readSpaceMapBlock(r io.ReaderAt, at uint64, salt uint32) ([]byte, error) {
 	block, err := readBlock(r, at)
 	if err != nil {
 		return nil, err
 	}
-	if !sealed(block, salt) || binary.LittleEndian.Uint64(block[8:]) != at {
+	if !checksumMatches(block, salt) || binary.LittleEndian.Uint64(block[8:]) != at {
 		return nil, fmt.Errorf("%w space map at block %d", errMalformed, at)
 	}
 	return block, nil
+}
+
+// metadataRoot returns the block to read the metadata from. release must be called when
+// done.
+func (p *Pool) metadataRoot() (root uint64, release func() error, err error) {
+	s, err := p.Status()
+	if err != nil {
+		return 0, nil, err
+	}
+	if s.checkWritable() != nil && s.Mode != ModeFailed {
+		return 0, func() error { return nil }, nil
+	}
+	if s.HeldRoot { // we have the lock: whoever made it is dead
+		if err := p.message("release_metadata_snap"); err != nil {
+			return 0, nil, err
+		}
+	}
+	if err := p.message("reserve_metadata_snap"); err != nil {
+		return 0, nil, err
+	}
+	release = func() error { return p.message("release_metadata_snap") }
+	if s, err = p.Status(); err != nil || !s.HeldRoot {
+		return 0, nil, errors.Join(err, release(), fmt.Errorf("%w: no metadata snapshot after it was reserved",
+			errMalformed))
+	}
+	return s.heldRoot, release, nil
+}
+
+// releaseStale releases a metadata snapshot of a dead process: it keeps the blocks of
+// deleted devices. The caller has the lock.
+func (p *Pool) releaseStale() error {
+	s, err := p.Status()
+	if err != nil || !s.HeldRoot || s.checkWritable() != nil {
+		return err
+	}
+	return p.message("release_metadata_snap")
 }

@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-
-	"github.com/google/uuid"
 )
 
 func TestMetadataSize(t *testing.T) {
@@ -93,50 +91,5 @@ func TestCreateFiles(t *testing.T) {
 	}
 	if err := CreateFiles(data, metadata, 200*mib, minMetadataSize); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("other size: %v, want ErrExist", err)
-	}
-}
-
-func TestHasSuperblock(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "m")
-	if _, err := HasSuperblock(path); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("no file: %v", err)
-	}
-	whole := superblockOf(1, 64<<10)
-	magicGone := superblockOf(1, 64<<10)
-	magicGone[offMagic] ^= 0xff
-	seal32(magicGone, superblockSalt)
-	sumGone := superblockOf(1, 64<<10)
-	sumGone[0] ^= 0xff
-	for name, tt := range map[string]struct {
-		bytes []byte
-		want  bool
-	}{
-		"empty": {nil, false}, "short": {whole[:4000], false}, "blank": {make([]byte, 8192), false},
-		"text":       {[]byte(strings.Repeat("x", 5000)), false},
-		"superblock": {whole, true}, "without magic": {magicGone, true}, "without checksum": {sumGone, true},
-	} {
-		check(t, os.WriteFile(path, tt.bytes, 0o600))
-		got, err := HasSuperblock(path)
-		if err != nil || got != tt.want {
-			t.Errorf("%s: %t, %v", name, got, err)
-		}
-	}
-}
-
-func TestUnused(t *testing.T) {
-	for _, s := range signatures {
-		b := strings.Repeat("\x00", int(s.offset)) + s.magic
-		err := unused(strings.NewReader(b), "/dev/x", uuid.Nil)
-		if !errors.Is(err, ErrForeign) || !strings.Contains(err.Error(), s.name) {
-			t.Errorf("%s: %v", s.name, err)
-		}
-	}
-	for name, b := range map[string]string{
-		"empty": "", "blank": strings.Repeat("\x00", 1<<20),
-		"text": strings.Repeat("x", 1<<20),
-	} {
-		if err := unused(strings.NewReader(b), "/dev/x", uuid.Nil); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
 	}
 }

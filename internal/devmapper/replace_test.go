@@ -9,7 +9,7 @@ import (
 
 // Only what holds nothing is empty: no file, a file of zeros that were never written, and
 // not one with a byte far behind its beginning.
-func TestEmpty(t *testing.T) {
+func TestCheckEmpty(t *testing.T) {
 	for name, c := range map[string]struct {
 		size, at int64 // at: where a byte is written, -1 nowhere
 		empty    bool
@@ -32,11 +32,11 @@ func TestEmpty(t *testing.T) {
 		if err := errors.Join(err, f.Close()); err != nil {
 			t.Fatal(err)
 		}
-		if err := Empty(path); (err == nil) != c.empty || err != nil && !errors.Is(err, ErrForeign) {
+		if err := CheckEmpty(path); (err == nil) != c.empty || err != nil && !errors.Is(err, ErrForeign) {
 			t.Errorf("%s: %v, want empty: %t", name, err, c.empty)
 		}
 	}
-	if err := Empty(filepath.Join(t.TempDir(), "none")); err != nil {
+	if err := CheckEmpty(filepath.Join(t.TempDir(), "none")); err != nil {
 		t.Errorf("no file: %v", err)
 	}
 }

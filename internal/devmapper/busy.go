@@ -1,7 +1,6 @@
 package devmapper
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
@@ -12,12 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mostHolders bounds how many holders an error names.
-const mostHolders = 5
+// maxHolders bounds how many holders an error names.
+const maxHolders = 5
 
-// busy gives EBUSY its meaning, and a name to the holder of the devices. Other errors it
+// withHolders gives EBUSY its meaning, and a name to the holder of the devices. Other errors it
 // returns as they are.
-func busy(err error, devs ...uint64) error {
+func withHolders(err error, devs ...uint64) error {
 	if !errors.Is(err, unix.EBUSY) {
 		return err
 	}
@@ -28,7 +27,28 @@ func busy(err error, devs ...uint64) error {
 	if len(who) == 0 {
 		who = []string{"the holder is not visible from here: another mount namespace, or a kernel user"}
 	}
-	return fmt.Errorf("%w (%s): %w", ErrBusy, strings.Join(who[:min(len(who), mostHolders)], "; "), err)
+	return fmt.Errorf("%w (%s): %w", ErrBusy, strings.Join(who[:min(len(who), maxHolders)], "; "), err)
+}
+
+// withHoldersOf names the holder of a device that is in use.
+func withHoldersOf(err error, path string) error {
+	var st unix.Stat_t
+	if !errors.Is(err, unix.EBUSY) || unix.Stat(path, &st) != nil {
+		return err
+	}
+	return withHolders(err, st.Rdev)
+}
+
+// openExclusive opens a block device that no file system is mounted from and no other
+// device lies on (O_EXCL of a block device). It waits for a mount that was closed just
+// now: a child that another goroutine is starting has a copy of its descriptors until it
+// has called exec. After busyPatience it is ErrBusy, with the holder's name.
+func openExclusive(path string, flags int) (f *os.File, err error) {
+	err = retryWhile(busyTimeout, isErrno(unix.EBUSY), func() error {
+		f, err = os.OpenFile(path, flags|os.O_EXCL|unix.O_CLOEXEC, 0)
+		return err
+	})
+	return f, withHoldersOf(err, path)
 }
 
 // holders looks for whoever keeps a block device open: devices on top of it, mounts, and
@@ -81,22 +101,6 @@ func firstLine(path string) string {
 	}
 	line, _, _ := strings.Cut(string(b), "\n")
 	return line
-}
-
-// mountedIn looks for the device in the mount table of a process: the third field of
-// mountinfo is its number, the fifth the place.
-func mountedIn(proc string, dev uint64) string {
-	f, err := os.Open(proc + "/mountinfo")
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	for s := bufio.NewScanner(f); s.Scan(); {
-		if fields := strings.Fields(s.Text()); len(fields) > 4 && fields[2] == majmin(dev) {
-			return fields[4]
-		}
-	}
-	return ""
 }
 
 // openIn looks for the device, or for a file on it, among the descriptors of a process.

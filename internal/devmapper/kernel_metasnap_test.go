@@ -36,7 +36,7 @@ func TestPowerCutWhileListing(t *testing.T) {
 				hold(t, cfg.Metadata, c.block, c.copied)
 			}
 			q := opened(t, cfg)
-			if s, err := q.Status(); err != nil || s.HeldRoot || s.writable() != nil {
+			if s, err := q.Status(); err != nil || s.HeldRoot || s.checkWritable() != nil {
 				t.Fatalf("%+v %v", s, err)
 			}
 			if thins, err := q.Thins(); err != nil || len(thins) != 1 {
@@ -73,7 +73,7 @@ func TestPowerCutInRelease(t *testing.T) {
 		t.Fatalf("nothing leaked: %v", err)
 	}
 	q := opened(t, cfg)
-	if s, err := q.Status(); err != nil || s.HeldRoot || s.writable() != nil {
+	if s, err := q.Status(); err != nil || s.HeldRoot || s.checkWritable() != nil {
 		t.Errorf("%+v %v", s, err)
 	}
 	wantThins(t, q, 1, 2)
@@ -129,12 +129,12 @@ func hold(t *testing.T, path string, at uint64, copied bool) {
 	if copied {
 		twin := []byte(strings.Clone(string(block)))
 		binary.LittleEndian.PutUint64(twin[8:], at)
-		binary.LittleEndian.PutUint32(twin, seal(twin, superblockSalt))
+		binary.LittleEndian.PutUint32(twin, blockChecksum(twin, superblockSalt))
 		_, err = f.WriteAt(twin, int64(at)*metadataBlock)
 		check(t, err)
 	}
 	binary.LittleEndian.PutUint64(block[offHeldRoot:], at)
-	binary.LittleEndian.PutUint32(block, seal(block, superblockSalt))
+	binary.LittleEndian.PutUint32(block, blockChecksum(block, superblockSalt))
 	_, err = f.WriteAt(block, 0)
 	check(t, err)
 }

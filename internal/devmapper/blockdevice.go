@@ -1,0 +1,206 @@
+package devmapper
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/internal/failpoint"
+)
+
+// blockDevice is a block device, open for reading at least: one that was given, or the
+// loop device of a file. Our loop devices clear themselves when the last one closes them
+// (LO_FLAGS_AUTOCLEAR): the pool holds them while it lives, and a crash before there is a
+// pool leaves none.
+type blockDevice struct {
+	f      *os.File
+	path   string // of the block device
+	dev    uint64 // its number
+	size   int64  // bytes
+	loop   bool
+	source string // what the configuration names
+}
+
+func (b blockDevice) close() {
+	if b.f != nil {
+		b.f.Close()
+	}
+}
+
+// attach opens the block device that path is, or the loop device of the file that path
+// is; it makes one where there is none.
+func attach(path string) (blockDevice, error) {
+	node, err := waitForPath(path)
+	if err != nil {
+		return blockDevice{}, err
+	}
+	info, err := os.Stat(node)
+	if err != nil {
+		return blockDevice{}, err
+	}
+	var f *os.File
+	loop := info.Mode().IsRegular()
+	switch {
+	case loop:
+		f, err = attachLoop(path)
+	case isBlock(info.Mode()):
+		f, err = os.OpenFile(node, os.O_RDONLY|unix.O_CLOEXEC, 0)
+	default:
+		err = fmt.Errorf("%s is neither a block device nor a file: %w", path, fs.ErrInvalid)
+	}
+	if err != nil {
+		return blockDevice{}, err
+	}
+	b, err := describe(f)
+	if err != nil {
+		f.Close()
+		return blockDevice{}, err
+	}
+	b.loop, b.source = loop, path
+	// A loop that was to go may have stayed, because somebody looked into it, while its
+	// file grew.
+	if loop && b.size < info.Size()/sector*sector {
+		if err := b.refreshSize(); err != nil {
+			f.Close()
+			return blockDevice{}, err
+		}
+	}
+	return b, nil
+}
+
+// waitForPath is resolve for a path that was configured. A name below /dev that is not there
+// may be so for a moment only; it is waited for.
+func waitForPath(path string) (string, error) {
+	node, err := resolve(path)
+	if err != nil || node != path || !strings.HasPrefix(path, "/dev/") {
+		return node, err
+	}
+	notThere := func(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+	return path, retryWhile(busyTimeout, notThere, func() error {
+		_, err := os.Stat(path)
+		return err
+	})
+}
+
+func describe(f *os.File) (blockDevice, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return blockDevice{}, fmt.Errorf("stat %s: %w", f.Name(), err)
+	}
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return blockDevice{}, err
+	}
+	return blockDevice{f: f, path: f.Name(), dev: st.Rdev, size: size}, nil
+}
+
+// attachPair attaches both devices of a pool. Keep them open until the pool holds them.
+func attachPair(cfg Config) (metadata, data blockDevice, err error) {
+	if metadata, err = attach(cfg.Metadata); err != nil {
+		return metadata, data, fmt.Errorf("metadata device: %w", err)
+	}
+	if data, err = attach(cfg.Data); err != nil {
+		metadata.close()
+		return blockDevice{}, data, fmt.Errorf("data device: %w", err)
+	}
+	failpoint.Here("after", "attach")
+	if metadata.dev == data.dev {
+		metadata.close()
+		data.close()
+		return blockDevice{}, blockDevice{}, fmt.Errorf("data and metadata are the same device %s: %w",
+			data.path, fs.ErrInvalid)
+	}
+	return metadata, data, nil
+}
+
+// reserve sets aside what the file behind a loop device has no space for yet: one that
+// was given, or copied with its holes. A block device has its space.
+func (b blockDevice) reserve() error {
+	if !b.loop {
+		return nil
+	}
+	f, err := os.OpenFile(b.source, os.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return errors.Join(reserveFile(f, b.size), f.Sync())
+}
+
+// extend makes a file, by enlarge, and its loop device as large as asked for.
+func (b *blockDevice) extend(newBytes int64, enlarge func(f *os.File, size int64) error) error {
+	if !b.loop {
+		if newBytes > b.size {
+			return fmt.Errorf("%s has %d bytes, asked for are %d: enlarge the device first: %w",
+				b.source, b.size, newBytes, unix.EINVAL)
+		}
+		return nil
+	}
+	f, err := os.OpenFile(b.source, os.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if newBytes < info.Size() {
+		return fmt.Errorf("%s has %d bytes, asked for are %d: a pool cannot shrink: %w",
+			b.source, info.Size(), newBytes, unix.EINVAL)
+	}
+	if err := enlarge(f, newBytes); err != nil {
+		return err
+	}
+	failpoint.Here("after", "extend")
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	defer failpoint.Here("after", "capacity")
+	return b.refreshSize()
+}
+
+// refreshSize makes a loop device as large as its file is now.
+func (b *blockDevice) refreshSize() error {
+	if err := ioctl(b.f, unix.LOOP_SET_CAPACITY, nil); err != nil {
+		return fmt.Errorf("capacity of %s: %w", b.path, err)
+	}
+	size, err := b.f.Seek(0, io.SeekEnd)
+	b.size = size
+	return err
+}
+
+// discardRange frees bytes of a block device (BLKDISCARD in linux/fs.h).
+func discardRange(f *os.File, start, length int64) error {
+	r := [2]uint64{uint64(start), uint64(length)}
+	return ioctl(f, unix.BLKDISCARD, unsafe.Pointer(&r))
+}
+
+// openRaw opens a device past the page cache, and a file as any.
+func openRaw(path string) (*os.File, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case isBlock(info.Mode()):
+		return openDirect(path, os.O_RDONLY)
+	case info.Mode().IsRegular():
+		return os.Open(path)
+	}
+	return nil, fmt.Errorf("%s is neither a block device nor a file: %w", path, fs.ErrInvalid)
+}
+
+func isBlock(m fs.FileMode) bool { return m&fs.ModeDevice != 0 && m&fs.ModeCharDevice == 0 }
+
+// openDirect opens a block device for reading past the page cache, which does not see
+// what the kernel's own writers (dm-bufio) do.
+func openDirect(path string, flags int) (*os.File, error) {
+	return os.OpenFile(path, flags|unix.O_DIRECT|unix.O_CLOEXEC, 0)
+}

@@ -1,0 +1,170 @@
+package devmapper
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+
+	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/internal/failpoint"
+)
+
+// HasSuperblock tells whether a metadata device or file holds a pool, intact or damaged.
+// A file that is not there is fs.ErrNotExist.
+func HasSuperblock(path string) (bool, error) {
+	block, err := readFirstBlock(path)
+	if err != nil || block == nil {
+		return false, err
+	}
+	return isSuperblock(block), nil
+}
+
+// readSuperblock reads the superblock of a pool that may be active: the kernel writes
+// this block every second, and a read in between may see half of either.
+func readSuperblock(metadata blockDevice) (sb superblock, err error) {
+	malformed := func(err error) bool { return errors.Is(err, errMalformed) }
+	err = retryWhile(tornTimeout, malformed, func() error {
+		block, err := readFirstBlock(metadata.path)
+		if err != nil {
+			return err
+		}
+		if block == nil || !isSuperblock(block) {
+			return fmt.Errorf("%w: %s", ErrNoSuperblock, metadata.source)
+		}
+		if sb, err = parseSuperblock(block); err != nil {
+			return fmt.Errorf("%w: %s: %w", ErrDamaged, metadata.source, err)
+		}
+		return nil
+	})
+	return sb, err
+}
+
+// readFirstBlock reads the first 4 KiB; it is nil when there are not so many.
+func readFirstBlock(path string) ([]byte, error) {
+	f, err := openRaw(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	block := alignedBlock()
+	if _, err := f.ReadAt(block, 0); err != nil {
+		if errors.Is(err, io.EOF) {
+			return nil, nil
+		}
+		return nil, err
+	}
+	return block, nil
+}
+
+// writeFirstBlock replaces the first block durably. O_EXCL: EBUSY if the device is mounted or
+// part of another dm device.
+func writeFirstBlock(b blockDevice, block []byte) error {
+	f, err := openExclusive(b.path, os.O_WRONLY|unix.O_DIRECT|unix.O_SYNC)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	failpoint.Here("before", "superblock")
+	defer failpoint.Here("after", "superblock")
+	if _, err := f.WriteAt(block, 0); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// changeSuperblock changes the superblock of a pool that is not active, durably.
+func changeSuperblock(metadata blockDevice, change func(block []byte)) error {
+	block, err := readFirstBlock(metadata.path)
+	if err != nil {
+		return err
+	}
+	if _, err := parseSuperblock(block); err != nil {
+		return fmt.Errorf("%s: %w", metadata.source, err)
+	}
+	change(block)
+	binary.LittleEndian.PutUint32(block, blockChecksum(block, superblockSalt))
+	return writeFirstBlock(metadata, block)
+}
+
+// setOwner marks the metadata of a pool that is not active.
+func setOwner(metadata blockDevice, owner uuid.UUID) error {
+	return changeSuperblock(metadata, func(block []byte) { copy(block[offOwner:], owner[:]) })
+}
+
+// checkSuperblock tells whether there is a pool to open, and whether it is ours.
+func (p *Pool) checkSuperblock(metadata blockDevice) (superblock, error) {
+	sb, err := readSuperblock(metadata)
+	if err != nil {
+		return sb, err
+	}
+	if sb.blockSize != p.cfg.BlockSize {
+		return sb, fmt.Errorf("%w: the pool on %s has blocks of %d bytes, not %d",
+			ErrForeign, metadata.source, sb.blockSize, p.cfg.BlockSize)
+	}
+	if sb.owner != p.cfg.owner() && sb.owner != uuid.Nil {
+		return sb, fmt.Errorf("%w: the pool on %s is another one, with other thin devices", ErrForeign, metadata.source)
+	}
+	return sb, nil
+}
+
+// superblock is what is used of a metadata superblock.
+type superblock struct {
+	detailsRoot    uint64
+	mappingRoot    uint64
+	transactionID  uint64 // the pool's generation, see dataStamp
+	heldRoot       uint64 // block of the metadata snapshot, 0 if there is none
+	metadataBlocks uint64 // how many the metadata's space map has
+	bitmapRoot     uint64 // block of the index of that
+	blockSize      int64  // of data, bytes
+	needsCheck     bool
+	owner          uuid.UUID // the pool's, see ownerOf; zero if nobody's
+}
+
+// blockChecksum is the checksum that a block should carry: CRC-32C without the final inversion,
+// salted by the block's type.
+func blockChecksum(block []byte, salt uint32) uint32 {
+	return ^crc32.Checksum(block[4:metadataBlock], castagnoli) ^ salt
+}
+
+func checksumMatches(block []byte, salt uint32) bool {
+	return binary.LittleEndian.Uint32(block) == blockChecksum(block, salt)
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// isSuperblock is generous: a damaged superblock is still somebody's pool, and is never
+// formatted.
+func isSuperblock(block []byte) bool {
+	return binary.LittleEndian.Uint64(block[offMagic:]) == superblockMagic || checksumMatches(block, superblockSalt)
+}
+
+func parseSuperblock(block []byte) (superblock, error) {
+	if len(block) != metadataBlock || binary.LittleEndian.Uint64(block[offMagic:]) != superblockMagic ||
+		!checksumMatches(block, superblockSalt) {
+		return superblock{}, fmt.Errorf("%w metadata superblock", errMalformed)
+	}
+	sb := superblock{
+		detailsRoot:    binary.LittleEndian.Uint64(block[offDetailsRoot:]),
+		mappingRoot:    binary.LittleEndian.Uint64(block[offMappingRoot:]),
+		transactionID:  binary.LittleEndian.Uint64(block[offTransaction:]),
+		heldRoot:       binary.LittleEndian.Uint64(block[offHeldRoot:]),
+		metadataBlocks: binary.LittleEndian.Uint64(block[offBlocks:]),
+		bitmapRoot:     binary.LittleEndian.Uint64(block[offBitmapRoot:]),
+		blockSize:      int64(binary.LittleEndian.Uint32(block[offDataBlockSize:])) * sector,
+		needsCheck:     binary.LittleEndian.Uint32(block[offFlags:])&flagNeedsCheck != 0,
+	}
+	copy(sb.owner[:], block[offOwner:])
+	if sb.metadataBlocks > maxBitmaps*blocksPerBitmap {
+		return superblock{}, fmt.Errorf("%w metadata superblock: %d blocks of metadata",
+			errMalformed, sb.metadataBlocks)
+	}
+	if sb.blockSize < minBlockSize || sb.blockSize > maxBlockSize {
+		return superblock{}, fmt.Errorf("%w metadata superblock: data blocks of %d bytes", errMalformed, sb.blockSize)
+	}
+	return sb, nil
+}
