@@ -20,7 +20,7 @@ DM := CIM_REQUIRE_DM=1 CONSUMER_BIN=$(CURDIR)/bin/consumer-failpoint
 GUEST_UDEV := $(CACHE)/guest-udev
 # Packages whose tests need a real thin pool, or root in a kernel of their own. Those of
 # test/crash bring their kernel down.
-KERNEL := -alone ./test/crash ./test/e2e ./test/powercut ./test/disks ./test/soak ./internal/archive/... ./internal/devmapper
+KERNEL := -alone ./test/crash ./test/e2e ./test/powercut ./test/disks ./test/soak ./internal/archive/... ./internal/devmapper/...
 # What Debian 12's kernel is asked for too: confinement, and detached mounts.
 OLDEST := -run 'Capabilit|Rights|Nothing|Raised|Confined|Cancel|Privileges|Mount' ./internal/archive ./internal/devmapper
 

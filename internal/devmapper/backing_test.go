@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"imagemanager.internal/internal/devmapper/tool"
 )
 
 func TestMetadataSize(t *testing.T) {
@@ -32,7 +34,7 @@ func TestMetadataSize(t *testing.T) {
 // The tool's own estimate is the least that we take, for a small host and for a large
 // one.
 func TestMetadataSizeAgainstTool(t *testing.T) {
-	tool, err := findTool(tool{"thin_metadata_size", "thin-provisioning-tools"})
+	path, err := tool.Program{Name: "thin_metadata_size", Package: "thin-provisioning-tools"}.Find()
 	if err != nil && os.Getenv("CIM_REQUIRE_DM") == "1" {
 		t.Fatal(err)
 	}
@@ -48,7 +50,7 @@ func TestMetadataSizeAgainstTool(t *testing.T) {
 		{1 << 40, 64 << 10, 10000},
 		{1 << 40, 128 << 10, 10000},
 	} {
-		out, err := runTool(t.Context(), tool, "-n", "-ub", "-b", strconv.FormatInt(tt.block, 10), "-s",
+		out, err := tool.Run(t.Context(), path, "-n", "-ub", "-b", strconv.FormatInt(tt.block, 10), "-s",
 			strconv.FormatInt(tt.data, 10), "-m", strconv.Itoa(tt.thins))
 		check(t, err)
 		least, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(out), "b"), 10, 64)

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
+
+	"imagemanager.internal/internal/devmapper/ext4"
 )
 
 // idle makes a pool with a sealed image and n idle snapshots.
@@ -102,7 +104,7 @@ func BenchmarkFilesystem(b *testing.B) {
 	})
 	b.Run("mount", func(b *testing.B) {
 		for b.Loop() {
-			m, err := MountDetached(path, MountBuild)
+			m, err := MountDetached(path, ext4.MountBuild)
 			check(b, err)
 			check(b, m.Close())
 		}

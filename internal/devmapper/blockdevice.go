@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime"
 	"strings"
 	"unsafe"
 
@@ -65,7 +66,7 @@ func attach(path string) (blockDevice, error) {
 	b.loop, b.source = loop, path
 	// A loop that was to go may have stayed, because somebody looked into it, while its
 	// file grew.
-	if loop && b.size < info.Size()/sector*sector {
+	if loop && b.size < info.Size()/sectorSize*sectorSize {
 		if err := b.refreshSize(); err != nil {
 			f.Close()
 			return blockDevice{}, err
@@ -77,7 +78,7 @@ func attach(path string) (blockDevice, error) {
 // waitForPath is resolve for a path that was configured. A name below /dev that is not there
 // may be so for a moment only; it is waited for.
 func waitForPath(path string) (string, error) {
-	node, err := resolve(path)
+	node, err := workPath(path)
 	if err != nil || node != path || !strings.HasPrefix(path, "/dev/") {
 		return node, err
 	}
@@ -133,6 +134,23 @@ func (b blockDevice) reserve() error {
 	return errors.Join(reserveFile(f, b.size), f.Sync())
 }
 
+// reopen opens the device again, past the page cache. ErrForeign is returned when its path
+// leads to another device now.
+func (b blockDevice) reopen(flags int) (*os.File, error) {
+	f, err := openDirect(b.path, flags)
+	if err != nil {
+		return nil, err
+	}
+	now, err := describe(f)
+	if err == nil && now.dev != b.dev {
+		err = fmt.Errorf("%w: %s is another device now", ErrForeign, b.path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
 // extend makes a file, by enlarge, and its loop device as large as asked for.
 func (b *blockDevice) extend(newBytes int64, enlarge func(f *os.File, size int64) error) error {
 	if !b.loop {
@@ -168,7 +186,7 @@ func (b *blockDevice) extend(newBytes int64, enlarge func(f *os.File, size int64
 
 // refreshSize makes a loop device as large as its file is now.
 func (b *blockDevice) refreshSize() error {
-	if err := ioctl(b.f, unix.LOOP_SET_CAPACITY, nil); err != nil {
+	if err := unix.IoctlSetInt(int(b.f.Fd()), unix.LOOP_SET_CAPACITY, 0); err != nil {
 		return fmt.Errorf("capacity of %s: %w", b.path, err)
 	}
 	size, err := b.f.Seek(0, io.SeekEnd)
@@ -179,7 +197,12 @@ func (b *blockDevice) refreshSize() error {
 // discardRange frees bytes of a block device (BLKDISCARD in linux/fs.h).
 func discardRange(f *os.File, start, length int64) error {
 	r := [2]uint64{uint64(start), uint64(length)}
-	return ioctl(f, unix.BLKDISCARD, unsafe.Pointer(&r))
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.BLKDISCARD, uintptr(unsafe.Pointer(&r)))
+	runtime.KeepAlive(f)
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // openRaw opens a device past the page cache, and a file as any.

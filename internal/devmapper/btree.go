@@ -2,10 +2,14 @@ package devmapper
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"sort"
 )
+
+// errNotMapped is returned when a tree does not have the key.
+var errNotMapped = errors.New("not mapped")
 
 // node is one node of a B-tree with values of 8 bytes (children, mappings) or detailsSize
 // (device details).
@@ -98,7 +102,7 @@ func lookUp(r io.ReaderAt, root, key uint64) (uint64, error) {
 		}
 		i := sort.Search(len(n.keys), func(i int) bool { return n.keys[i] > key }) - 1 // the last that is not above
 		if i < 0 || n.leaf && n.keys[i] != key {
-			return 0, ErrNotFound
+			return 0, errNotMapped
 		}
 		value := binary.LittleEndian.Uint64(n.value(i))
 		if n.leaf {

@@ -42,9 +42,9 @@ func TestMappedBlocks(t *testing.T) {
 		change func(b [][]byte)
 		is     error
 	}{
-		"no such device":   {4, 1, nil, ErrNotFound},
-		"nothing mapped":   {5, 1, nil, ErrNotFound},
-		"before the first": {0, 2, nil, ErrNotFound},
+		"no such device":   {4, 1, nil, errNotMapped},
+		"nothing mapped":   {5, 1, nil, errNotMapped},
+		"before the first": {0, 2, nil, errNotMapped},
 		"torn root":        {0, 1, func(b [][]byte) { b[1][3000] ^= 1 }, errMalformed},
 		"torn leaf":        {0, 1, func(b [][]byte) { b[3][3000] ^= 1 }, errMalformed},
 		"another's block":  {0, 1, func(b [][]byte) { copy(b[3], b[4]) }, errMalformed},

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/internal/devmapper/dmctl"
 )
 
 // maxHolders bounds how many holders an error names.
@@ -56,7 +58,7 @@ func openExclusive(path string, flags int) (f *os.File, err error) {
 // finds detached mounts, which no mount table shows. This process is named last.
 func holders(dev uint64) []string {
 	var list, own []string
-	for _, h := range glob("/sys/dev/block/" + majmin(dev) + "/holders/*") {
+	for _, h := range glob("/sys/dev/block/" + dmctl.MajorMinor(dev) + "/holders/*") {
 		list = append(list, "under "+dmName(h))
 	}
 	seen := map[string]bool{} // mounts: one table is shared by many processes
@@ -89,7 +91,7 @@ func glob(pattern string) []string {
 
 func dmName(holder string) string {
 	if name := firstLine(holder + "/dm/name"); name != "" {
-		return mapperDir + name
+		return dmctl.Dir + name
 	}
 	return filepath.Base(holder)
 }
@@ -113,6 +115,20 @@ func openIn(proc string, dev uint64) string {
 			return "open"
 		case st.Dev == dev:
 			return "in use through a mount"
+		}
+	}
+	return ""
+}
+
+// mountedIn returns where a process sees the device mounted; empty if nowhere.
+func mountedIn(proc string, dev uint64) string {
+	mounts, err := readMounts(proc)
+	if err != nil { // the process has ended
+		return ""
+	}
+	for _, m := range mounts {
+		if m.device == dmctl.MajorMinor(dev) {
+			return m.point
 		}
 	}
 	return ""

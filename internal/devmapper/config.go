@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
+
+	"imagemanager.internal/internal/devmapper/dmctl"
 )
 
 // Config names a pool and what it lies on.
@@ -101,7 +103,7 @@ func (c Config) kindOf(name string, id ID) Kind {
 }
 
 const (
-	sector          = 512
+	sectorSize      = dmctl.SectorSize
 	minBlockSize    = 64 << 10 // DATA_DEV_BLOCK_SIZE_MIN_SECTORS in dm-thin.c
 	maxBlockSize    = 1 << 30  // DATA_DEV_BLOCK_SIZE_MAX_SECTORS
 	maxPoolName     = 64       // leaves room for prefix, kind and id within DM_NAME_LEN

@@ -9,12 +9,14 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/internal/devmapper/dmctl"
 )
 
 // checkNoneInUse is ErrBusy with the holders of all devices of the pool that somebody has
 // open, for longer than those who only look.
-func checkNoneInUse(ctl control, cfg Config, list []device) error {
-	var held []device
+func checkNoneInUse(ctl *dmctl.Control, cfg Config, list []dmctl.Device) error {
+	var held []dmctl.Device
 	err := retryWhile(busyTimeout, isErrno(unix.EBUSY), func() (err error) {
 		held, err = devicesInUse(ctl, cfg, list)
 		if err == nil && len(held) > 0 {
@@ -27,25 +29,25 @@ func checkNoneInUse(ctl control, cfg Config, list []device) error {
 	}
 	var errs []error
 	for _, d := range held {
-		errs = append(errs, fmt.Errorf("%s: %w", d.name, withHolders(unix.EBUSY, d.dev)))
+		errs = append(errs, fmt.Errorf("%s: %w", d.Name, withHolders(unix.EBUSY, d.Number)))
 	}
 	return errors.Join(errs...)
 }
 
 // devicesInUse returns the devices that somebody has open. The pool itself is open by our thin
 // devices; it is held if another device lies on it.
-func devicesInUse(ctl control, cfg Config, list []device) (held []device, err error) {
+func devicesInUse(ctl *dmctl.Control, cfg Config, list []dmctl.Device) (held []dmctl.Device, err error) {
 	for _, d := range list {
-		now, err := ctl.find(d.uuid)
+		now, err := ctl.Find(d.UUID)
 		switch {
-		case errors.Is(err, ErrNotFound):
+		case errors.Is(err, dmctl.ErrNotFound):
 		case err != nil:
-			return nil, fmt.Errorf("status of %s: %w", d.name, err)
-		case d.uuid == cfg.poolUUID():
+			return nil, fmt.Errorf("status of %s: %w", d.Name, err)
+		case d.UUID == cfg.poolUUID():
 			if hasForeignHolder(now, list) {
 				held = append(held, now)
 			}
-		case now.open > 0:
+		case now.Open > 0:
 			held = append(held, now)
 		}
 	}
@@ -53,18 +55,18 @@ func devicesInUse(ctl control, cfg Config, list []device) (held []device, err er
 }
 
 // hasForeignHolder reports whether a device that is not in the list lies on d.
-func hasForeignHolder(d device, list []device) bool {
-	return slices.ContainsFunc(glob("/sys/dev/block/"+d.majmin()+"/holders/*"), func(holder string) bool {
-		name := strings.TrimPrefix(dmName(holder), mapperDir)
-		return !slices.ContainsFunc(list, func(own device) bool { return own.name == name })
+func hasForeignHolder(d dmctl.Device, list []dmctl.Device) bool {
+	return slices.ContainsFunc(glob("/sys/dev/block/"+d.MajorMinor()+"/holders/*"), func(holder string) bool {
+		name := strings.TrimPrefix(dmName(holder), dmctl.Dir)
+		return !slices.ContainsFunc(list, func(own dmctl.Device) bool { return own.Name == name })
 	})
 }
 
 // removeOrRestore removes the thin devices, then the pool. If one cannot be removed,
 // opened by somebody since it was looked at, those before it are activated again as they
 // were.
-func removeOrRestore(ctl control, cfg Config, list []device) error {
-	isPool := func(d device) bool { return d.uuid == cfg.poolUUID() }
+func removeOrRestore(ctl *dmctl.Control, cfg Config, list []dmctl.Device) error {
+	isPool := func(d dmctl.Device) bool { return d.UUID == cfg.poolUUID() }
 	pool := slices.IndexFunc(list, isPool)
 	order := slices.DeleteFunc(slices.Clone(list), isPool)
 	if pool >= 0 {
@@ -72,14 +74,14 @@ func removeOrRestore(ctl control, cfg Config, list []device) error {
 	}
 	var undo []func() error
 	for _, d := range order {
-		_, t, err := ctl.liveTable(d.uuid)
+		_, t, err := ctl.LiveTable(d.UUID)
 		if err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.ENXIO) {
-			return errors.Join(fmt.Errorf("table of %s: %w", d.name, err), undoAll(undo))
+			return errors.Join(fmt.Errorf("table of %s: %w", d.Name, err), undoAll(undo))
 		}
 		if err := removeDevice(ctl, d); err != nil {
 			return errors.Join(err, undoAll(undo))
 		}
-		if t.target != "" { // else it was half-created, or gone
+		if t.Target != "" { // else it was half-created, or gone
 			undo = append(undo, func() error { return restore(ctl, d, t) })
 		}
 	}
@@ -95,18 +97,18 @@ func undoAll(undo []func() error) error {
 }
 
 // restore activates a device that was removed, with the table that it had.
-func restore(ctl control, d device, t table) error {
-	now, err := ctl.create(d.name, d.uuid)
+func restore(ctl *dmctl.Control, d dmctl.Device, t dmctl.Table) error {
+	now, err := ctl.Create(d.Name, d.UUID)
 	if err == nil {
-		err = ctl.load(now.uuid, t, d.readOnly())
+		err = ctl.Load(now.UUID, t, d.ReadOnly())
 	}
 	if err == nil {
-		err = ctl.resume(now.uuid)
+		err = ctl.Resume(now.UUID)
 	}
 	if err != nil {
-		return fmt.Errorf("activate %s again: %w", d.name, err)
+		return fmt.Errorf("activate %s again: %w", d.Name, err)
 	}
-	return makeNode(now)
+	return now.MakeNode()
 }
 
 // Detach deactivates all devices of the pool, the pool, and the loop devices of its
@@ -128,7 +130,7 @@ func Detach(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	defer ctl.f.Close()
+	defer ctl.Close()
 	if err := removeAll(ctl, cfg); err != nil {
 		return fmt.Errorf("detach pool %s: %w", cfg.Name, err)
 	}
@@ -136,11 +138,11 @@ func Detach(cfg Config) error {
 }
 
 // removeAll removes the thin devices, then the pool.
-func removeAll(ctl control, cfg Config) error {
+func removeAll(ctl *dmctl.Control, cfg Config) error {
 	if err := resumeAll(ctl, cfg); err != nil {
 		return err
 	}
-	list, err := ctl.withPrefix(cfg.uuidPrefix())
+	list, err := ctl.List(cfg.uuidPrefix())
 	if err != nil {
 		return err
 	}
@@ -154,12 +156,12 @@ func removeAll(ctl control, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	return removeStaleNodes(ctl, names...)
+	return ctl.RemoveStaleNodes(names...)
 }
 
 // nodeNames returns the names in /dev/mapper that belong to the pool.
 func nodeNames(cfg Config) ([]string, error) {
-	entries, err := os.ReadDir(mapperDir)
+	entries, err := os.ReadDir(dmctl.Dir)
 	if err != nil {
 		return nil, err
 	}

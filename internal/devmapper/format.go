@@ -21,11 +21,11 @@ func (p *Pool) format(metadata, data blockDevice) error {
 		return err
 	}
 	// The kernel formats when it reads the table; nothing has to be resumed.
-	err = p.ctl.load(d.uuid, newPoolTable(metadata, data, p.cfg.BlockSize), false)
+	err = p.ctl.Load(d.UUID, newPoolTable(metadata, data, p.cfg.BlockSize), false)
 	if err != nil {
 		err = fmt.Errorf("format pool: %w", withHolders(err, metadata.dev, data.dev))
 	}
-	if err := errors.Join(err, p.ctl.remove(d.uuid)); err != nil {
+	if err := errors.Join(err, p.ctl.Remove(d.UUID)); err != nil {
 		return err
 	}
 	return setOwner(metadata, p.cfg.owner())

@@ -1,7 +1,6 @@
 package devmapper
 
 import (
-	"errors"
 	"fmt"
 	"os"
 )
@@ -30,12 +29,12 @@ func (p *Pool) raiseGeneration() (uint64, error) {
 	if err := s.checkWritable(); err != nil {
 		return 0, err
 	}
-	f, err := p.openData(os.O_RDWR)
+	f, err := p.data.reopen(os.O_RDWR)
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
-	stamp, err := p.stampOf(f, s.TransactionID)
+	stamp, err := checkStamp(p.cfg, f, p.stampAt, s.TransactionID)
 	if err != nil {
 		return 0, err
 	}
@@ -50,30 +49,4 @@ func (p *Pool) raiseGeneration() (uint64, error) {
 	stamp.generation = stamp.next
 	stamp.number++
 	return stamp.generation, stamp.write(f, p.stampAt[stamp.place()])
-}
-
-// stampOf reads the stamp of the data, which must belong to metadata of this generation.
-func (p *Pool) stampOf(data *os.File, generation uint64) (dataStamp, error) {
-	stamp, ok, err := readStamp(data, p.stampAt[:]...)
-	if err != nil {
-		return stamp, fmt.Errorf("%s: %w", p.cfg.Data, err)
-	}
-	return stamp, stamp.check(ok, p.cfg, generation)
-}
-
-// openData opens what the pool's data lie on, past the page cache. The name may stand for
-// another device by now.
-func (p *Pool) openData(flags int) (*os.File, error) {
-	f, err := openDirect(p.data.path, flags)
-	if err != nil {
-		return nil, err
-	}
-	b, err := describe(f)
-	if err == nil && b.dev != p.data.dev {
-		err = fmt.Errorf("%w: %s is another device by now", ErrForeign, p.data.path)
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
 }

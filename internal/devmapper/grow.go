@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/internal/devmapper/dmctl"
 )
 
 // GrowData makes the pool's data larger, to newBytes, while it is in use. A file is
@@ -64,22 +66,22 @@ func (p *Pool) grow(extend func(metadata, data *blockDevice) error) error {
 // reload puts a new table in place of the pool's live one, in one call: the kernel
 // suspends, swaps and resumes. If that fails the pool may be suspended with the new
 // table; it is given the old one back.
-func (p *Pool) reload(t table) error {
+func (p *Pool) reload(t dmctl.Table) error {
 	uuid := p.cfg.poolUUID()
-	_, old, err := p.ctl.liveTable(uuid)
+	_, old, err := p.ctl.LiveTable(uuid)
 	if err != nil {
 		return err
 	}
-	if err := p.ctl.load(uuid, t, false); err != nil {
+	if err := p.ctl.Load(uuid, t, false); err != nil {
 		return fmt.Errorf("load pool table: %w", err)
 	}
-	err = p.ctl.resume(uuid)
+	err = p.ctl.Resume(uuid)
 	if err == nil {
 		return nil
 	}
 	err = fmt.Errorf("resume pool with its new table: %w", err)
-	if lerr := p.ctl.load(uuid, old, false); lerr != nil {
+	if lerr := p.ctl.Load(uuid, old, false); lerr != nil {
 		return errors.Join(err, fmt.Errorf("load the old pool table: %w", lerr))
 	}
-	return errors.Join(err, p.ctl.resume(uuid))
+	return errors.Join(err, p.ctl.Resume(uuid))
 }

@@ -23,11 +23,11 @@ func activeThins(t *testing.T, p *Pool, n int) (paths []string) {
 // devicesOf are the pool's devices with their numbers.
 func devicesOf(t *testing.T, p *Pool) map[string]uint64 {
 	t.Helper()
-	list, err := p.ctl.withPrefix(p.cfg.uuidPrefix())
+	list, err := p.ctl.List(p.cfg.uuidPrefix())
 	check(t, err)
 	all := map[string]uint64{}
 	for _, d := range list {
-		all[d.name] = d.dev
+		all[d.Name] = d.Number
 	}
 	return all
 }
@@ -86,7 +86,7 @@ func TestDetachRestores(t *testing.T) {
 	check(t, err)
 	fill(t, paths[0], 1<<20)
 	want := digest(t, paths[0])
-	list, err := p.ctl.withPrefix(cfg.uuidPrefix())
+	list, err := p.ctl.List(cfg.uuidPrefix())
 	check(t, err)
 	_, kill := other(t, "open", paths[2])
 	if err := removeOrRestore(p.ctl, cfg, list); !errors.Is(err, ErrBusy) {
@@ -97,9 +97,9 @@ func TestDetachRestores(t *testing.T) {
 		t.Errorf("there were %v, now %v", list, now)
 	}
 	for _, d := range list {
-		now, err := p.ctl.find(d.uuid)
-		if err != nil || !now.live() || now.suspended() || now.readOnly() != d.readOnly() || now.name != d.name {
-			t.Errorf("%s: was %+v, is %+v, %v", d.name, d, now, err)
+		now, err := p.ctl.Find(d.UUID)
+		if err != nil || !now.Live() || now.Suspended() || now.ReadOnly() != d.ReadOnly() || now.Name != d.Name {
+			t.Errorf("%s: was %+v, is %+v, %v", d.Name, d, now, err)
 		}
 	}
 	if got := digest(t, paths[0]); got != want {

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
+
+	"imagemanager.internal/internal/devmapper/ext4"
 )
 
 // What a pool is called and made of is found out from where it lies, active or not; also
@@ -84,14 +86,14 @@ func TestIdentifyRefuses(t *testing.T) {
 func TestFilesystemUUID(t *testing.T) {
 	p, cfg := newPool(t)
 	path := newImage(t, p)
-	if _, err := FilesystemUUID(path); !errors.Is(err, ErrNoFilesystem) {
-		t.Errorf("%v, want ErrNoFilesystem", err)
+	if _, err := FilesystemUUID(path); !errors.Is(err, ext4.ErrNoFilesystem) {
+		t.Errorf("%v, want ext4.ErrNoFilesystem", err)
 	}
 	check(t, MakeFilesystem(t.Context(), path, cfg.UUID))
 	if id, err := FilesystemUUID(path); err != nil || id != cfg.UUID {
 		t.Errorf("%s, %v, want %s", id, err, cfg.UUID)
 	}
-	m, err := MountDetached(path, MountBuild)
+	m, err := MountDetached(path, ext4.MountBuild)
 	check(t, err)
 	defer m.Close()
 	if id, err := FilesystemUUID(path); err != nil || id != cfg.UUID {

@@ -1,6 +1,7 @@
 package devmapper
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -8,6 +9,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/internal/devmapper/dmctl"
 )
 
 // lvm runs a command of lvm2 with these settings of its section devices, and returns what
@@ -35,7 +40,7 @@ func makeVolumeGroup(t *testing.T, name, path string) {
 
 // isActive reports whether a volume group's volume is active.
 func isActive(group string) bool {
-	_, err := os.Stat(mapperDir + group + "-volume")
+	_, err := os.Stat(dmctl.Dir + group + "-volume")
 	return err == nil
 }
 
@@ -56,11 +61,11 @@ func links(t *testing.T, names ...string) (found []string) {
 // linksTo returns the links to the pool's devices and what they lie on.
 func linksTo(t *testing.T, p *Pool) []string {
 	t.Helper()
-	devices, err := p.ctl.withPrefix(p.cfg.uuidPrefix())
+	devices, err := p.ctl.List(p.cfg.uuidPrefix())
 	check(t, err)
 	var names []string
 	for _, d := range devices {
-		names = append(names, filepath.Base(d.kernelNode()))
+		names = append(names, fmt.Sprintf("dm-%d", unix.Minor(d.Number)))
 	}
 	loops, err := findLoops(p.cfg.Data)
 	check(t, err)

@@ -49,7 +49,7 @@ func TestPowerCutWhileListing(t *testing.T) {
 				t.Error("the data changed")
 			}
 			check(t, Detach(cfg))
-			check(t, CheckMetadata(t.Context(), cfg))
+			check(t, checkOffline(t, cfg))
 		})
 	}
 }
@@ -69,7 +69,7 @@ func TestPowerCutInRelease(t *testing.T) {
 	fill(t, late, 8*mib)
 	check(t, Detach(cfg))
 	hold(t, cfg.Metadata, 0, false)
-	if err := CheckMetadata(t.Context(), cfg); !errors.Is(err, ErrDamaged) {
+	if err := checkOffline(t, cfg); !errors.Is(err, ErrDamaged) {
 		t.Fatalf("nothing leaked: %v", err)
 	}
 	q := opened(t, cfg)
@@ -83,7 +83,7 @@ func TestPowerCutInRelease(t *testing.T) {
 		t.Error("the data changed")
 	}
 	check(t, Detach(cfg))
-	check(t, CheckMetadata(t.Context(), cfg))
+	check(t, checkOffline(t, cfg))
 }
 
 // Metadata that do not pass the check are not given to the kernel. The error names the

@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/internal/devmapper/ext4"
 )
 
 // An empty file system takes next to nothing of the pool, and nothing more while it is
@@ -33,7 +35,7 @@ func TestFreshFilesystemIsSmall(t *testing.T) {
 		t.Logf("%d KiB mapped", got>>10)
 	}
 	before := mapped()
-	m, err := MountDetached(path, MountBuild)
+	m, err := MountDetached(path, ext4.MountBuild)
 	check(t, err)
 	check(t, m.Sync())
 	check(t, m.Close())
@@ -62,12 +64,12 @@ func TestMakeFilesystemFails(t *testing.T) {
 	}
 }
 
-func newMount(t *testing.T) (*Pool, string, *Mount) {
+func newMount(t *testing.T) (*Pool, string, *ext4.Mount) {
 	t.Helper()
 	p, cfg := newPool(t)
 	path := newImage(t, p)
 	check(t, MakeFilesystem(t.Context(), path, cfg.UUID))
-	m, err := MountDetached(path, MountBuild)
+	m, err := MountDetached(path, ext4.MountBuild)
 	check(t, err)
 	t.Cleanup(func() { check(t, m.Close()) })
 	return p, path, m
@@ -102,11 +104,11 @@ func TestDetachedMount(t *testing.T) {
 	check(t, m.Sync())
 	check(t, m.Close())
 	check(t, m.Close())
-	check(t, p.ctl.remove(p.cfg.thinUUID(1))) // at once, without patience
+	check(t, p.ctl.Remove(p.cfg.thinUUID(1))) // at once, without patience
 	path, err := p.Activate(1, KindImage, deviceSize, true)
 	check(t, err)
 	before := digest(t, path)
-	in, err := MountDetached(path, MountInspect)
+	in, err := MountDetached(path, ext4.MountInspect)
 	check(t, err)
 	defer func() { check(t, in.Close()) }()
 	if got := read(t, in, "hello"); got != "world" {
@@ -122,7 +124,7 @@ func TestDetachedMount(t *testing.T) {
 	}
 }
 
-func openIn2(m *Mount, name string, resolve uint64) error {
+func openIn2(m *ext4.Mount, name string, resolve uint64) error {
 	fd, err := unix.Openat2(int(m.Root().Fd()), name,
 		&unix.OpenHow{Flags: unix.O_RDONLY | unix.O_CLOEXEC, Resolve: resolve})
 	if err == nil {
@@ -131,7 +133,7 @@ func openIn2(m *Mount, name string, resolve uint64) error {
 	return err
 }
 
-func write(t *testing.T, m *Mount, name, text string) {
+func write(t *testing.T, m *ext4.Mount, name, text string) {
 	t.Helper()
 	fd, err := unix.Openat2(int(m.Root().Fd()), name,
 		&unix.OpenHow{Flags: unix.O_WRONLY | unix.O_CREAT | unix.O_CLOEXEC, Mode: 0o644, Resolve: unix.RESOLVE_BENEATH})
@@ -142,7 +144,7 @@ func write(t *testing.T, m *Mount, name, text string) {
 	check(t, f.Close())
 }
 
-func read(t *testing.T, m *Mount, name string) string {
+func read(t *testing.T, m *ext4.Mount, name string) string {
 	t.Helper()
 	fd, err := unix.Openat(int(m.Root().Fd()), name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	check(t, err)
@@ -160,11 +162,11 @@ func TestMountDiesWithItsProcess(t *testing.T) {
 	path, err := p.Activate(1, KindImage, deviceSize, false)
 	check(t, err)
 	_, kill := other(t, "mount", path)
-	if err := p.ctl.remove(p.cfg.thinUUID(1)); !errors.Is(err, unix.EBUSY) {
+	if err := p.ctl.Remove(p.cfg.thinUUID(1)); !errors.Is(err, unix.EBUSY) {
 		t.Fatalf("not mounted: %v", err)
 	}
 	kill()
-	check(t, p.ctl.remove(p.cfg.thinUUID(1)))
+	check(t, p.ctl.Remove(p.cfg.thinUUID(1)))
 	check(t, p.Deactivate(1)) // the node that a removal past us left
 	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("node: %v", err)
@@ -177,7 +179,7 @@ func TestSyncReportsFullPool(t *testing.T) {
 	p := created(t, cfg)
 	path := newImage(t, p)
 	check(t, MakeFilesystem(t.Context(), path, cfg.UUID))
-	m, err := MountDetached(path, MountBuild)
+	m, err := MountDetached(path, ext4.MountBuild)
 	check(t, err)
 	write(t, m, "big", strings.Repeat("0123456789abcdef", 2<<20))
 	if err := m.Sync(); err == nil {
@@ -190,7 +192,7 @@ func TestSyncReportsFullPool(t *testing.T) {
 
 func TestMountErrors(t *testing.T) {
 	p, path, m := newMount(t)
-	_, err := MountDetached(path, MountInspect) // read-write already
+	_, err := MountDetached(path, ext4.MountInspect) // read-write already
 	if !errors.Is(err, ErrBusy) || !errors.Is(err, unix.EBUSY) {
 		t.Errorf("second mount: %v, want ErrBusy and EBUSY", err)
 	}
@@ -198,11 +200,11 @@ func TestMountErrors(t *testing.T) {
 	check(t, p.CreateThin(2))
 	blank, err := p.Activate(2, KindImage, deviceSize, false)
 	check(t, err)
-	_, err = MountDetached(blank, MountBuild)
+	_, err = MountDetached(blank, ext4.MountBuild)
 	if !errors.Is(err, unix.EINVAL) || !strings.Contains(err.Error(), blank) {
 		t.Errorf("blank device: %v, want EINVAL", err)
 	}
-	if _, err := MountDetached("/dev/mapper/cim-none", MountInspect); !errors.Is(err, unix.ENOENT) {
+	if _, err := MountDetached("/dev/mapper/cim-none", ext4.MountInspect); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("no device: %v, want ENOENT", err)
 	}
 }

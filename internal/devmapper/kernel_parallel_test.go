@@ -6,6 +6,9 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+
+	"imagemanager.internal/internal/devmapper/ext4"
+	"imagemanager.internal/internal/devmapper/tool"
 )
 
 // Stages work on their own devices at the same time, while somebody lists, grows the
@@ -92,7 +95,7 @@ func TestExclusiveUseWhileOthersFork(t *testing.T) {
 					return
 				default:
 				}
-				if _, err := runTool(t.Context(), "/bin/true"); err != nil {
+				if _, err := tool.Run(t.Context(), "/bin/true"); err != nil {
 					t.Error(err)
 					return
 				}
@@ -102,7 +105,7 @@ func TestExclusiveUseWhileOthersFork(t *testing.T) {
 	defer wg.Wait()
 	defer close(stop)
 	for i := range 60 {
-		for _, mode := range []MountMode{MountBuild, MountInspect} {
+		for _, mode := range []ext4.MountMode{ext4.MountBuild, ext4.MountInspect} {
 			m, err := MountDetached(path, mode)
 			if err != nil {
 				t.Fatalf("round %d: %v", i, err)
@@ -111,7 +114,7 @@ func TestExclusiveUseWhileOthersFork(t *testing.T) {
 		}
 	}
 	for i := range 60 {
-		m, err := MountDetached(path, MountInspect)
+		m, err := MountDetached(path, ext4.MountInspect)
 		check(t, err)
 		check(t, m.Close())
 		f, err := openExclusive(path, 0)
@@ -120,7 +123,7 @@ func TestExclusiveUseWhileOthersFork(t *testing.T) {
 		}
 		check(t, f.Close())
 	}
-	m, err := MountDetached(path, MountInspect)
+	m, err := MountDetached(path, ext4.MountInspect)
 	check(t, err)
 	check(t, m.Close())
 	check(t, p.Discard(1))

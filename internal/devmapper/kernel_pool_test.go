@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/internal/devmapper/dmctl"
 )
 
 func TestCreateOpenDetach(t *testing.T) {
@@ -84,15 +86,15 @@ func TestOpenFinishesHalfCreatedPool(t *testing.T) {
 				check(t, Detach(cfg))
 				metadata, data, err := attachPair(cfg)
 				check(t, err)
-				_, err = p.ctl.create(cfg.poolName(), cfg.poolUUID())
+				_, err = p.ctl.Create(cfg.poolName(), cfg.poolUUID())
 				check(t, err)
 				if step == "loaded" {
-					check(t, p.ctl.load(cfg.poolUUID(), newPoolTable(metadata, data, cfg.BlockSize), false))
+					check(t, p.ctl.Load(cfg.poolUUID(), newPoolTable(metadata, data, cfg.BlockSize), false))
 				}
 				metadata.close()
 				data.close()
 			} else {
-				check(t, p.ctl.suspend(cfg.poolUUID()))
+				suspendDevice(t, cfg.poolUUID())
 			}
 			q := opened(t, cfg)
 			newImage(t, q)
@@ -105,20 +107,20 @@ func TestOpenFinishesHalfCreatedPool(t *testing.T) {
 
 // A pool that is not as we make it is refused, with what differs.
 func TestOpenRefusesForeignPools(t *testing.T) {
-	zeroing := func(cfg Config, m, d blockDevice) table {
+	zeroing := func(cfg Config, m, d blockDevice) dmctl.Table {
 		t := newPoolTable(m, d, cfg.BlockSize)
-		t.params = strings.Replace(t.params, "1 error_if_no_space", "2 skip_block_zeroing error_if_no_space", 1)
+		t.Params = strings.Replace(t.Params, "1 error_if_no_space", "2 skip_block_zeroing error_if_no_space", 1)
 		return t
 	}
-	hanging := func(cfg Config, m, d blockDevice) table {
+	hanging := func(cfg Config, m, d blockDevice) dmctl.Table {
 		t := newPoolTable(m, d, cfg.BlockSize)
-		t.params = strings.Replace(t.params, "1 error_if_no_space", "0", 1)
+		t.Params = strings.Replace(t.Params, "1 error_if_no_space", "0", 1)
 		return t
 	}
-	ours := func(cfg Config, m, d blockDevice) table { return newPoolTable(m, d, cfg.BlockSize) }
+	ours := func(cfg Config, m, d blockDevice) dmctl.Table { return newPoolTable(m, d, cfg.BlockSize) }
 	tests := []struct {
 		name   string
-		table  func(Config, blockDevice, blockDevice) table
+		table  func(Config, blockDevice, blockDevice) dmctl.Table
 		change func(t *testing.T, cfg *Config)
 		want   string
 	}{
@@ -148,10 +150,10 @@ func TestOpenRefusesForeignPools(t *testing.T) {
 			check(t, Detach(cfg))
 			m, d, err := attachPair(cfg)
 			check(t, err)
-			_, err = p.ctl.create(cfg.poolName(), cfg.poolUUID())
+			_, err = p.ctl.Create(cfg.poolName(), cfg.poolUUID())
 			check(t, err)
-			check(t, p.ctl.load(cfg.poolUUID(), tt.table(cfg, m, d), false))
-			check(t, p.ctl.resume(cfg.poolUUID()))
+			check(t, p.ctl.Load(cfg.poolUUID(), tt.table(cfg, m, d), false))
+			check(t, p.ctl.Resume(cfg.poolUUID()))
 			m.close()
 			d.close()
 			other := cfg
@@ -256,11 +258,11 @@ func TestCreateCutOff(t *testing.T) {
 				if step == "created" {
 					return nil
 				}
-				check(t, p.ctl.load(d.uuid, newPoolTable(metadata, data, cfg.BlockSize), false))
+				check(t, p.ctl.Load(d.UUID, newPoolTable(metadata, data, cfg.BlockSize), false))
 				if step == "formatted" {
 					return nil
 				}
-				check(t, p.ctl.remove(d.uuid))
+				check(t, p.ctl.Remove(d.UUID))
 				if step != "removed" {
 					check(t, setOwner(metadata, cfg.owner()))
 				}
@@ -339,7 +341,7 @@ func TestOpenRefusesSwappedMetadata(t *testing.T) {
 	}
 	wantThins(t, opened(t, cfg), 1)
 	// The mark survives the kernel's own writes.
-	check(t, a.ctl.message(cfg.poolUUID(), "set_transaction_id 0 1"))
+	check(t, a.ctl.Message(cfg.poolUUID(), "set_transaction_id 0 1"))
 	check(t, Detach(cfg))
 	if sb, err := parseSuperblock(mustFirstBlock(t, cfg.Metadata)); err != nil || sb.owner != cfg.owner() {
 		t.Errorf("%+v, %v", sb, err)

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/internal/devmapper/dmctl"
 )
 
 func TestGrow(t *testing.T) {
@@ -82,10 +84,10 @@ func TestReloadRefused(t *testing.T) {
 	if !errors.Is(err, unix.EINVAL) {
 		t.Errorf("%v, want EINVAL", err)
 	}
-	d, err := p.ctl.find(cfg.poolUUID())
+	d, err := p.ctl.Find(cfg.poolUUID())
 	check(t, err)
-	if s, err := p.Status(); d.suspended() || err != nil || s.Mode != ModeReadWrite || s.TotalData != 512*mib {
-		t.Errorf("suspended %t, %+v %v", d.suspended(), s, err)
+	if s, err := p.Status(); d.Suspended() || err != nil || s.Mode != ModeReadWrite || s.TotalData != 512*mib {
+		t.Errorf("suspended %t, %+v %v", d.Suspended(), s, err)
 	}
 	check(t, p.CreateThin(2))
 }
@@ -125,7 +127,7 @@ func TestRepairFullMetadata(t *testing.T) {
 	cfg := newConfig(t, 8<<30, minMetadataSize)
 	p := created(t, cfg)
 	exhaustMetadata(t, p)
-	if err := CheckMetadata(t.Context(), cfg); !errors.Is(err, ErrBusy) {
+	if err := checkOffline(t, cfg); !errors.Is(err, ErrBusy) {
 		t.Errorf("check of an active pool: %v, want ErrBusy", err)
 	}
 	if _, err := RepairMetadata(t.Context(), cfg, 0); !errors.Is(err, ErrBusy) {
@@ -150,6 +152,12 @@ func TestRepairFullMetadata(t *testing.T) {
 	if s, err := q.Status(); err != nil || s.Mode != ModeReadWrite || s.NeedsCheck || s.TotalMetadata != 8*mib {
 		t.Errorf("%+v %v", s, err)
 	}
+}
+
+// checkOffline lets thin_check read the metadata of a pool that is not active.
+func checkOffline(t *testing.T, cfg Config) error {
+	t.Helper()
+	return offline(cfg, func(metadata *blockDevice) error { return runThinCheck(t.Context(), metadata.path) })
 }
 
 // patch changes bytes of the metadata file of a pool that is detached.
@@ -195,8 +203,8 @@ func TestRepairDamagedMetadata(t *testing.T) {
 			check(t, p.CreateSnapshot(2, 1))
 			check(t, Detach(cfg))
 			patch(t, cfg, tt.damage)
-			if err := CheckMetadata(t.Context(), cfg); errors.Is(err, ErrDamaged) != tt.rebuilt {
-				t.Errorf("CheckMetadata: %v", err)
+			if err := checkOffline(t, cfg); errors.Is(err, ErrDamaged) != tt.rebuilt {
+				t.Errorf("metadata: %v", err)
 			}
 			r, err := RepairMetadata(t.Context(), cfg, 0)
 			check(t, err)
@@ -209,7 +217,7 @@ func TestRepairDamagedMetadata(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			check(t, CheckMetadata(t.Context(), cfg))
+			check(t, checkOffline(t, cfg))
 			if got, _, err := Identify(Config{Name: cfg.Name, Data: cfg.Data, Metadata: cfg.Metadata}); err != nil ||
 				got != cfg {
 				t.Errorf("%+v, %v: the metadata are not marked", got, err)
@@ -253,28 +261,28 @@ func TestMessageNotCommitted(t *testing.T) {
 	metadata, err := attach(cfg.Metadata)
 	check(t, err)
 	defer metadata.close()
-	flaky := func(mode string) table {
-		return table{sectors: uint64(minMetadataSize / sector), target: "flakey", params: fmt.Sprintf("%s 0 %s",
-			majmin(metadata.dev), mode)}
+	flaky := func(mode string) dmctl.Table {
+		return dmctl.Table{Sectors: uint64(minMetadataSize / sectorSize), Target: "flakey", Params: fmt.Sprintf("%s 0 %s",
+			dmctl.MajorMinor(metadata.dev), mode)}
 	}
 	ctl, err := openControl()
 	check(t, err)
-	t.Cleanup(func() { ctl.f.Close() })
-	check(t, ctl.hasTarget("flakey"))
+	t.Cleanup(func() { ctl.Close() })
+	check(t, ctl.CheckTarget("flakey"))
 	uuid := "CIM-flakey-" + cfg.UUID
-	d, err := ctl.create("cim-flakey", uuid)
+	d, err := ctl.Create("cim-flakey", uuid)
 	check(t, err)
 	t.Cleanup(func() { check(t, removeDevice(ctl, d)) })
-	check(t, ctl.load(uuid, flaky("180 0"), false))
-	check(t, ctl.resume(uuid))
-	check(t, makeNode(d))
+	check(t, ctl.Load(uuid, flaky("180 0"), false))
+	check(t, ctl.Resume(uuid))
+	check(t, d.MakeNode())
 	given := cfg
-	given.Metadata = d.nodePath()
+	given.Metadata = d.Path()
 	p := created(t, given)
 	t.Cleanup(func() { check(t, Detach(given)) })
 	check(t, p.CreateThin(1))
-	check(t, ctl.load(uuid, flaky("0 180 1 error_writes"), false))
-	check(t, ctl.resume(uuid))
+	check(t, ctl.Load(uuid, flaky("0 180 1 error_writes"), false))
+	check(t, ctl.Resume(uuid))
 	if err := p.CreateThin(2); !errors.Is(err, ErrReadOnly) {
 		t.Errorf("create_thin without a commit: %v, want ErrReadOnly", err)
 	}
@@ -283,7 +291,7 @@ func TestMessageNotCommitted(t *testing.T) {
 	if s.Mode != ModeReadOnly {
 		t.Errorf("%+v", s)
 	}
-	check(t, ctl.load(uuid, flaky("180 0"), false))
-	check(t, ctl.resume(uuid))
+	check(t, ctl.Load(uuid, flaky("180 0"), false))
+	check(t, ctl.Resume(uuid))
 	wantThins(t, p, 1)
 }

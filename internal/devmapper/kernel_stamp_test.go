@@ -145,10 +145,10 @@ func renewUntil(t *testing.T, p *Pool, step string, torn bool) {
 	t.Helper()
 	s, err := p.Status()
 	check(t, err)
-	f, err := p.openData(os.O_RDWR)
+	f, err := p.data.reopen(os.O_RDWR)
 	check(t, err)
 	defer f.Close()
-	stamp, err := p.stampOf(f, s.TransactionID)
+	stamp, err := checkStamp(p.cfg, f, p.stampAt, s.TransactionID)
 	check(t, err)
 	stamp.generation, stamp.next = s.TransactionID, max(stamp.next, s.TransactionID)+1
 	stamp.number++

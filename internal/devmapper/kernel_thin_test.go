@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/internal/devmapper/dmctl"
 )
 
 // The errno of the kernel, and the meaning we give them.
@@ -17,7 +19,7 @@ func TestErrnoTable(t *testing.T) {
 	p, cfg := newPool(t)
 	newImage(t, p)
 	check(t, p.CreateThin(2))
-	raw := func(msg string) func() error { return func() error { return p.ctl.message(cfg.poolUUID(), msg) } }
+	raw := func(msg string) func() error { return func() error { return p.ctl.Message(cfg.poolUUID(), msg) } }
 	activate := func(id ID, kind Kind, bytes int64, ro bool) func() error {
 		return func() error { _, err := p.Activate(id, kind, bytes, ro); return err }
 	}
@@ -45,13 +47,13 @@ func TestErrnoTable(t *testing.T) {
 		{"activate, read-only", activate(1, KindImage, deviceSize, true), 0, ErrBusy},
 		{"activate, odd size", activate(2, KindImage, 1000, false), unix.EINVAL, nil},
 		{"discard, not active", func() error { return p.Discard(2) }, unix.ENXIO, ErrNotFound},
-		{"status of nothing", func() error { _, err := p.ctl.find("CIM-none"); return err }, unix.ENXIO, ErrNotFound},
-		{"name with a slash", func() error { _, err := p.ctl.create("a/b", "CIM-x"); return err }, unix.EINVAL, nil},
+		{"status of nothing", func() error { _, err := p.ctl.Find("CIM-none"); return err }, unix.ENXIO, dmctl.ErrNotFound},
+		{"name with a slash", func() error { _, err := p.ctl.Create("a/b", "CIM-x"); return err }, unix.EINVAL, nil},
 		{
-			"name too long", func() error { _, err := p.ctl.create(strings.Repeat("a", 128), "CIM-x"); return err },
+			"name too long", func() error { _, err := p.ctl.Create(strings.Repeat("a", 128), "CIM-x"); return err },
 			unix.ENAMETOOLONG, nil,
 		},
-		{"pool with active thins", func() error { return p.ctl.remove(cfg.poolUUID()) }, unix.EBUSY, nil},
+		{"pool with active thins", func() error { return p.ctl.Remove(cfg.poolUUID()) }, unix.EBUSY, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -76,7 +78,7 @@ func wantActive(t *testing.T, p *Pool, want ...ActiveDevice) {
 	}
 	for i, w := range want {
 		w.Name = p.cfg.thinName(w.Kind, w.ID)
-		w.Path = mapperDir + w.Name
+		w.Path = dmctl.Dir + w.Name
 		found := false
 		for _, got := range list {
 			w.Open = got.Open
@@ -117,13 +119,13 @@ func TestActivateIsIdempotent(t *testing.T) {
 func TestSecondActivationRefused(t *testing.T) {
 	p, cfg := newPool(t)
 	newImage(t, p)
-	if _, err := p.ctl.create("cim-other-name", cfg.thinUUID(1)); !errors.Is(err, unix.EBUSY) {
+	if _, err := p.ctl.Create("cim-other-name", cfg.thinUUID(1)); !errors.Is(err, unix.EBUSY) {
 		t.Fatalf("a second device of the same UUID: %v, want EBUSY", err)
 	}
-	if _, err := p.ctl.create(cfg.thinName(KindSnapshot, 2), "CIM-elsewhere-2"); err != nil {
+	if _, err := p.ctl.Create(cfg.thinName(KindSnapshot, 2), "CIM-elsewhere-2"); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { check(t, p.ctl.remove("CIM-elsewhere-2")) }()
+	defer func() { check(t, p.ctl.Remove("CIM-elsewhere-2")) }()
 	check(t, p.CreateThin(2))
 	if _, err := p.Activate(2, KindSnapshot, deviceSize, false); !errors.Is(err, ErrForeign) {
 		t.Errorf("name taken by another UUID: %v, want ErrForeign", err)
@@ -137,13 +139,13 @@ func TestHalfCreated(t *testing.T) {
 	check(t, p.CreateThin(1))
 	leave := map[string]func(){
 		"created": func() {
-			_, err := p.ctl.create(cfg.thinName(KindImage, 1), cfg.thinUUID(1))
+			_, err := p.ctl.Create(cfg.thinName(KindImage, 1), cfg.thinUUID(1))
 			check(t, err)
 		},
 		"loaded": func() {
-			_, err := p.ctl.create(cfg.thinName(KindImage, 1), cfg.thinUUID(1))
+			_, err := p.ctl.Create(cfg.thinName(KindImage, 1), cfg.thinUUID(1))
 			check(t, err)
-			check(t, p.ctl.load(cfg.thinUUID(1), newThinTable(p.dev, 1, deviceSize/2), true))
+			check(t, p.ctl.Load(cfg.thinUUID(1), newThinTable(p.dev, 1, deviceSize/2), true))
 		},
 	}
 	for step, crash := range leave {
@@ -171,7 +173,7 @@ func TestSuspended(t *testing.T) {
 	p, cfg := newPool(t)
 	newImage(t, p)
 	suspend := func() {
-		check(t, p.ctl.suspend(cfg.thinUUID(1)))
+		suspendDevice(t, cfg.thinUUID(1))
 		wantActive(t, p, ActiveDevice{ID: 1, Kind: KindImage, Suspended: true})
 	}
 	recoveries := map[string]func() error{
@@ -186,14 +188,14 @@ func TestSuspended(t *testing.T) {
 		wantActive(t, p, ActiveDevice{ID: 1, Kind: KindImage})
 	}
 	suspend()
-	check(t, p.ctl.suspend(cfg.poolUUID()))
+	suspendDevice(t, cfg.poolUUID())
 	check(t, p.ResumeSuspended())
 	if s, err := p.Status(); err != nil || s.Mode != ModeReadWrite {
 		t.Errorf("%+v %v", s, err)
 	}
 	suspend()
 	check(t, p.Deactivate(1))
-	check(t, p.ctl.suspend(cfg.poolUUID()))
+	suspendDevice(t, cfg.poolUUID())
 	check(t, Detach(cfg))
 }
 
@@ -240,7 +242,7 @@ func TestThinsEqualsThinLs(t *testing.T) {
 	path := newImage(t, p)
 	fill(t, path, 3*mib)
 	check(t, p.Deactivate(1))
-	check(t, p.ctl.message(cfg.poolUUID(), "set_transaction_id 0 42"))
+	check(t, p.ctl.Message(cfg.poolUUID(), "set_transaction_id 0 42"))
 	const n = 300
 	for id := ID(2); id <= n; id++ {
 		if id%3 == 0 {
@@ -434,6 +436,6 @@ func TestBusyNamesTheHolder(t *testing.T) {
 		t.Errorf("under another device: %v, want ErrBusy that names it", err)
 	}
 	run(t, "dmsetup", "remove", "cim-test-on-top")
-	_ = os.Remove(filepath.Join(mapperDir, "cim-test-on-top"))
+	_ = os.Remove(filepath.Join(dmctl.Dir, "cim-test-on-top"))
 	check(t, p.Deactivate(1))
 }

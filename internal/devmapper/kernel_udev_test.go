@@ -7,6 +7,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/internal/devmapper/dmctl"
+	"imagemanager.internal/internal/devmapper/ext4"
 )
 
 // needUdevd returns a way to run udevadm. It skips unless a udevd is promised, as by
@@ -101,10 +104,11 @@ func TestPathAfterReactivationBesideUdevd(t *testing.T) {
 		path, err := p.Activate(1, KindImage, deviceSize, false)
 		check(t, err)
 		udevadm("settle", "--timeout=10")
-		d, err := p.ctl.find(cfg.thinUUID(1))
+		d, err := p.ctl.Find(cfg.thinUUID(1))
 		check(t, err)
-		if !nodeIs(path, d.dev) {
-			t.Errorf("round %d: %s is not the device %s", round, path, d.majmin())
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err != nil || st.Rdev != d.Number {
+			t.Errorf("round %d: %s is not the device %s", round, path, d.MajorMinor())
 		}
 		check(t, p.Deactivate(1))
 		udevadm("settle", "--timeout=10")
@@ -140,7 +144,7 @@ func TestPathsAfterReopenBesideUdevd(t *testing.T) {
 		p = opened(t, cfg)
 		paths := activate()
 		udevadm("settle", "--timeout=10")
-		for _, path := range append(paths, mapperDir+cfg.poolName()) {
+		for _, path := range append(paths, dmctl.Dir+cfg.poolName()) {
 			if _, err := os.Stat(path); err != nil {
 				t.Error(err)
 			}
@@ -160,7 +164,7 @@ func TestWorkWithoutPublicPath(t *testing.T) {
 	check(t, os.Remove(path))
 	check(t, MakeFilesystem(t.Context(), path, "11111111-2222-3333-4444-555555555555"))
 	lost(t, path)
-	m, err := MountDetached(path, MountBuild)
+	m, err := MountDetached(path, ext4.MountBuild)
 	check(t, err)
 	write(t, m, "file", "x")
 	check(t, m.Sync())

@@ -2,9 +2,7 @@ package devmapper
 
 import (
 	"fmt"
-	"os"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,18 +21,18 @@ func (s Leftovers) All() []string { return slices.Concat(s.Devices, s.Mounts, s.
 // namespace.
 func (p *Pool) Leftovers() (Leftovers, error) {
 	var s Leftovers
-	all, err := p.ctl.withPrefix("")
+	all, err := p.ctl.List("")
 	if err != nil {
 		return s, err
 	}
 	images := map[string]string{}
 	for _, d := range all {
-		id, thin := p.cfg.thinID(d.uuid)
+		id, thin := p.cfg.thinID(d.UUID)
 		switch {
-		case thin && p.cfg.kindOf(d.name, id) == KindImage:
-			images[d.majmin()] = d.name
-		case !thin && d.uuid != p.cfg.poolUUID() && p.cfg.ownsName(d.name):
-			s.Devices = append(s.Devices, fmt.Sprintf("dm device %s of another UUID %q", d.name, d.uuid))
+		case thin && p.cfg.kindOf(d.Name, id) == KindImage:
+			images[d.MajorMinor()] = d.Name
+		case !thin && d.UUID != p.cfg.poolUUID() && p.cfg.ownsName(d.Name):
+			s.Devices = append(s.Devices, fmt.Sprintf("dm device %s of another UUID %q", d.Name, d.UUID))
 		}
 	}
 	if s.Mounts, err = leftoverMounts(images); err != nil {
@@ -53,14 +51,14 @@ func (p *Pool) Leftovers() (Leftovers, error) {
 // leftoverMounts finds the mounts of devices, given by major:minor. Source:
 // proc_pid_mountinfo(5).
 func leftoverMounts(devices map[string]string) ([]string, error) {
-	text, err := os.ReadFile("/proc/self/mountinfo")
+	mounts, err := readMounts("/proc/self")
 	if err != nil {
 		return nil, err
 	}
 	var found []string
-	for line := range strings.Lines(string(text)) {
-		if f := strings.Fields(line); len(f) > 4 && devices[f[2]] != "" {
-			found = append(found, fmt.Sprintf("mount of %s on %s", devices[f[2]], f[4]))
+	for _, m := range mounts {
+		if name := devices[m.device]; name != "" {
+			found = append(found, fmt.Sprintf("mount of %s on %s", name, m.point))
 		}
 	}
 	return found, nil

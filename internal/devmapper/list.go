@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/internal/devmapper/dmctl"
 )
 
 // ActiveDevice is a thin device of ours that the kernel has a dm device for.
@@ -23,19 +25,19 @@ type ActiveDevice struct {
 // Active lists our active thin devices by their dm UUID, in no order. It asks for every
 // dm device of the machine.
 func (p *Pool) Active() ([]ActiveDevice, error) {
-	list, err := p.ctl.withPrefix(p.cfg.uuidPrefix())
+	list, err := p.ctl.List(p.cfg.uuidPrefix())
 	if err != nil {
 		return nil, err
 	}
 	var active []ActiveDevice
 	for _, d := range list {
-		id, thin := p.cfg.thinID(d.uuid)
+		id, thin := p.cfg.thinID(d.UUID)
 		if !thin || id == stampID {
 			continue
 		}
 		active = append(active, ActiveDevice{
-			ID: id, Kind: p.cfg.kindOf(d.name, id), Name: d.name, Path: d.nodePath(),
-			HalfCreated: !d.live(), Suspended: d.live() && d.suspended(), Open: d.open,
+			ID: id, Kind: p.cfg.kindOf(d.Name, id), Name: d.Name, Path: d.Path(),
+			HalfCreated: !d.Live(), Suspended: d.Live() && d.Suspended(), Open: d.Open,
 		})
 	}
 	return active, nil
@@ -45,17 +47,17 @@ func (p *Pool) Active() ([]ActiveDevice, error) {
 // and then whoever reads it cannot even be killed: let it be the first act after a start.
 func (p *Pool) ResumeSuspended() error { return resumeAll(p.ctl, p.cfg) }
 
-func resumeAll(ctl control, cfg Config) error {
-	list, err := ctl.withPrefix(cfg.uuidPrefix())
+func resumeAll(ctl *dmctl.Control, cfg Config) error {
+	list, err := ctl.List(cfg.uuidPrefix())
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, pool := range []bool{true, false} {
 		for _, d := range list {
-			if d.live() && d.suspended() && (d.uuid == cfg.poolUUID()) == pool {
-				if err := ctl.resume(d.uuid); err != nil && !errors.Is(err, unix.ENXIO) {
-					errs = append(errs, fmt.Errorf("resume %s: %w", d.name, err))
+			if d.Live() && d.Suspended() && (d.UUID == cfg.poolUUID()) == pool {
+				if err := ctl.Resume(d.UUID); err != nil && !errors.Is(err, unix.ENXIO) {
+					errs = append(errs, fmt.Errorf("resume %s: %w", d.Name, err))
 				}
 			}
 		}

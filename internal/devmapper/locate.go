@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/internal/devmapper/dmctl"
 )
 
 const diskByID = "/dev/disk/by-id"
@@ -73,8 +75,8 @@ func readOwnSuperblock(cfg Config, path string) (superblock, error) {
 
 // holdsData reports whether the data that belong to the metadata are at path.
 func holdsData(cfg Config, path, metadata string, sb superblock) bool {
-	p := Pool{cfg: cfg}
-	if p.locateStamp(blockDevice{path: metadata, source: metadata}, sb) != nil {
+	places, err := locateStamp(blockDevice{path: metadata, source: metadata}, sb)
+	if err != nil {
 		return false
 	}
 	f, err := openRaw(path)
@@ -82,7 +84,7 @@ func holdsData(cfg Config, path, metadata string, sb superblock) bool {
 		return false
 	}
 	defer f.Close()
-	_, err = p.stampOf(f, sb.transactionID)
+	_, err = checkStamp(cfg, f, places, sb.transactionID)
 	return err == nil
 }
 
@@ -115,7 +117,7 @@ func StablePath(path string) string { return stableIn(diskByID, path) }
 func stableIn(dir, path string) string {
 	var st unix.Stat_t
 	isDisk := func(path string) bool { return unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK }
-	if !isDisk(path) || strings.HasPrefix(path, "/dev/disk/") || strings.HasPrefix(path, mapperDir) {
+	if !isDisk(path) || strings.HasPrefix(path, "/dev/disk/") || strings.HasPrefix(path, dmctl.Dir) {
 		return path
 	}
 	dev := st.Rdev

@@ -145,7 +145,7 @@ func detachLoops(path string) error {
 	}
 	var errs []error
 	for _, f := range list {
-		if err := ioctl(f, unix.LOOP_CLR_FD, nil); err != nil && !errors.Is(err, unix.ENXIO) {
+		if err := unix.IoctlSetInt(int(f.Fd()), unix.LOOP_CLR_FD, 0); err != nil && !errors.Is(err, unix.ENXIO) {
 			errs = append(errs, fmt.Errorf("clear %s: %w", f.Name(), err))
 		}
 		f.Close()

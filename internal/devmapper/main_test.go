@@ -17,6 +17,10 @@ import (
 	"github.com/google/uuid"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/internal/devmapper/dmctl"
+	"imagemanager.internal/internal/devmapper/ext4"
+	"imagemanager.internal/internal/devmapper/tool"
 )
 
 // helperEnv makes this test binary a process that holds something until it is killed.
@@ -65,7 +69,7 @@ func leaksNow() []string {
 			leaks = append(leaks, "dm device "+name)
 		}
 	}
-	for _, p := range glob(mapperDir + namePrefix + "*") {
+	for _, p := range glob(dmctl.Dir + namePrefix + "*") {
 		leaks = append(leaks, "node "+p)
 	}
 	for _, p := range glob("/sys/block/loop*/loop/backing_file") {
@@ -89,7 +93,7 @@ var kept any
 func helper(task string, args []string) string {
 	switch task {
 	case "mount":
-		m, err := MountDetached(args[0], MountBuild)
+		m, err := MountDetached(args[0], ext4.MountBuild)
 		if err != nil {
 			return err.Error()
 		}
@@ -235,11 +239,17 @@ func digest(t testing.TB, path string) string {
 // run runs a program of the system.
 func run(t testing.TB, name string, args ...string) string {
 	t.Helper()
-	path, err := findTool(tool{name, name})
+	path, err := tool.Program{Name: name, Package: name}.Find()
 	check(t, err)
-	out, err := runTool(context.Background(), path, args...)
+	out, err := tool.Run(context.Background(), path, args...)
 	if err != nil {
 		t.Fatalf("%s %s: %v", name, strings.Join(args, " "), err)
 	}
 	return out
+}
+
+// suspendDevice leaves a device as a crash within the replacement of its table could.
+func suspendDevice(t testing.TB, uuid string) {
+	t.Helper()
+	run(t, "dmsetup", "suspend", "--uuid", uuid)
 }

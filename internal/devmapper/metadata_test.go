@@ -23,7 +23,7 @@ func fullSuperblock(detailsRoot, mappingRoot uint64, blockSize int64) []byte {
 	binary.LittleEndian.PutUint64(b[offMappingRoot:], mappingRoot)
 	binary.LittleEndian.PutUint64(b[offMagic:], superblockMagic)
 	binary.LittleEndian.PutUint64(b[offDetailsRoot:], detailsRoot)
-	binary.LittleEndian.PutUint32(b[offDataBlockSize:], uint32(blockSize/sector))
+	binary.LittleEndian.PutUint32(b[offDataBlockSize:], uint32(blockSize/sectorSize))
 	return withChecksum(b, superblockSalt)
 }
 

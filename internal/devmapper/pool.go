@@ -8,13 +8,15 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/internal/devmapper/dmctl"
 )
 
 // Pool is an active thin pool of ours. Its methods may be called by several goroutines,
 // those on one ID not at the same time.
 type Pool struct {
 	cfg      Config
-	ctl      control
+	ctl      *dmctl.Control
 	dev      string      // major:minor, as tables want it
 	metadata string      // path of the metadata's block device
 	data     blockDevice // not open
@@ -75,11 +77,11 @@ func open(ctx context.Context, cfg Config, unfinished bool) (*Pool, error) {
 		if err != nil {
 			return err
 		}
-		d, err := p.ctl.find(cfg.poolUUID())
+		d, err := p.ctl.Find(cfg.poolUUID())
 		switch {
-		case err == nil && d.live():
+		case err == nil && d.Live():
 			err = p.adopt(d, metadata, data)
-		case err == nil || errors.Is(err, ErrNotFound):
+		case err == nil || errors.Is(err, dmctl.ErrNotFound):
 			err = p.checkAndStart(ctx, sb, metadata, data)
 		}
 		if err == nil && unfinished {
@@ -118,7 +120,7 @@ func withDevices(cfg Config, open func(p *Pool, metadata, data blockDevice) erro
 		err = open(p, metadata, data)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open pool %s: %w", cfg.Name, err), ctl.close())
+		return nil, errors.Join(fmt.Errorf("open pool %s: %w", cfg.Name, err), ctl.Close())
 	}
 	return p, nil
 }
@@ -151,23 +153,23 @@ func (p *Pool) start(metadata, data blockDevice) error {
 	if err != nil {
 		return err
 	}
-	uuid := d.uuid
-	if err := p.ctl.load(uuid, newPoolTable(metadata, data, p.cfg.BlockSize), false); err != nil {
-		return errors.Join(fmt.Errorf("load pool table: %w", withHolders(err, metadata.dev, data.dev)), p.ctl.remove(uuid))
+	uuid := d.UUID
+	if err := p.ctl.Load(uuid, newPoolTable(metadata, data, p.cfg.BlockSize), false); err != nil {
+		return errors.Join(fmt.Errorf("load pool table: %w", withHolders(err, metadata.dev, data.dev)), p.ctl.Remove(uuid))
 	}
-	if err := p.ctl.resume(uuid); err != nil {
+	if err := p.ctl.Resume(uuid); err != nil {
 		return errors.Join(fmt.Errorf("activate pool (a data device smaller than the pool remembers is EINVAL): %w",
-			err), p.ctl.remove(uuid))
+			err), p.ctl.Remove(uuid))
 	}
-	p.dev = d.majmin()
-	return makeNode(d)
+	p.dev = d.MajorMinor()
+	return d.MakeNode()
 }
 
 // checkAndStart activates a pool that is not active, after it has been put in order and checked.
 // One without a mark, as a crash within format or thin_repair leaves it, is marked.
 func (p *Pool) checkAndStart(ctx context.Context, sb superblock, metadata, data blockDevice) error {
 	// half-created, it may have the metadata open
-	if err := p.ctl.remove(p.cfg.poolUUID()); err != nil && !errors.Is(err, unix.ENXIO) {
+	if err := p.ctl.Remove(p.cfg.poolUUID()); err != nil && !errors.Is(err, unix.ENXIO) {
 		return fmt.Errorf("remove half-created pool: %w", err)
 	}
 	if sb.owner != p.cfg.owner() {
@@ -188,20 +190,20 @@ func (p *Pool) checkAndStart(ctx context.Context, sb superblock, metadata, data 
 
 // halfCreated returns the pool's dm device without a live table: the one that a crash
 // left, or a new one.
-func (p *Pool) halfCreated() (device, error) {
-	d, err := p.ctl.find(p.cfg.poolUUID())
+func (p *Pool) halfCreated() (dmctl.Device, error) {
+	d, err := p.ctl.Find(p.cfg.poolUUID())
 	switch {
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, dmctl.ErrNotFound):
 		return p.createDevice(p.cfg.poolName(), p.cfg.poolUUID())
-	case err == nil && d.live():
-		return d, fmt.Errorf("%w: pool %s is active", ErrBusy, d.name)
+	case err == nil && d.Live():
+		return d, fmt.Errorf("%w: pool %s is active", ErrBusy, d.Name)
 	}
 	return d, err
 }
 
 // createDevice makes an empty dm device. A name that has another UUID is ErrForeign.
-func (p *Pool) createDevice(name, uuid string) (device, error) {
-	d, err := p.ctl.create(name, uuid)
+func (p *Pool) createDevice(name, uuid string) (dmctl.Device, error) {
+	d, err := p.ctl.Create(name, uuid)
 	if errors.Is(err, unix.EBUSY) {
 		return d, fmt.Errorf("%w: there is a dm device %s of another UUID: %w", ErrForeign, name, err)
 	}
@@ -212,31 +214,31 @@ func (p *Pool) createDevice(name, uuid string) (device, error) {
 }
 
 // adopt takes an active pool as it is, if it is as we would make it.
-func (p *Pool) adopt(d device, metadata, data blockDevice) error {
-	if d.suspended() {
-		if err := p.ctl.resume(d.uuid); err != nil {
+func (p *Pool) adopt(d dmctl.Device, metadata, data blockDevice) error {
+	if d.Suspended() {
+		if err := p.ctl.Resume(d.UUID); err != nil {
 			return fmt.Errorf("resume pool: %w", err)
 		}
 	}
-	_, t, err := p.ctl.liveTable(d.uuid)
+	_, t, err := p.ctl.LiveTable(d.UUID)
 	if err != nil {
 		return fmt.Errorf("table of pool: %w", err)
 	}
 	have, err := parsePoolTable(t)
 	if err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrForeign, d.name, err)
+		return fmt.Errorf("%w: %s: %w", ErrForeign, d.Name, err)
 	}
 	if err := have.checkSame(metadata, data, p.cfg.BlockSize); err != nil {
-		return fmt.Errorf("%w: active pool %s %w", ErrForeign, d.name, err)
+		return fmt.Errorf("%w: active pool %s %w", ErrForeign, d.Name, err)
 	}
-	p.dev = d.majmin()
-	return makeNode(d)
+	p.dev = d.MajorMinor()
+	return d.MakeNode()
 }
 
 // Close drops the handles. The pool and its devices stay active: images are in use while
 // no daemon runs. It may be called twice.
 func (p *Pool) Close() error {
-	if err := p.ctl.close(); err != nil && !errors.Is(err, fs.ErrClosed) {
+	if err := p.ctl.Close(); err != nil && !errors.Is(err, fs.ErrClosed) {
 		return err
 	}
 	return nil
@@ -244,9 +246,9 @@ func (p *Pool) Close() error {
 
 // Status asks the kernel, without causing a commit. It is cheap, and waits for nothing.
 func (p *Pool) Status() (Status, error) {
-	_, t, err := p.ctl.status(p.cfg.poolUUID())
+	_, t, err := p.ctl.Status(p.cfg.poolUUID())
 	if err != nil {
 		return Status{}, fmt.Errorf("status of pool %s: %w", p.cfg.Name, err)
 	}
-	return parseStatus(t.params, p.cfg.BlockSize)
+	return parseStatus(t.Params, p.cfg.BlockSize)
 }

@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"imagemanager.internal/internal/devmapper/dmctl"
+	"imagemanager.internal/internal/devmapper/tool"
 	"imagemanager.internal/internal/durable"
 )
 
@@ -23,6 +25,11 @@ const (
 	damagedSuffix = ".damaged" // metadata as it was before, with the time of day behind
 )
 
+var (
+	thinCheck  = tool.Program{Name: "thin_check", Package: "thin-provisioning-tools"}
+	thinRepair = tool.Program{Name: "thin_repair", Package: "thin-provisioning-tools"}
+)
+
 // Repaired says what RepairMetadata did.
 type Repaired struct {
 	Rebuilt      bool   `json:"rebuilt"`       // thin_repair wrote it anew
@@ -30,13 +37,6 @@ type Repaired struct {
 	Enlarged     bool   `json:"enlarged"`      // to Bytes
 	Bytes        int64  `json:"bytes"`         // size of the metadata now
 	DamagedSaved string `json:"damaged_saved"` // where the damaged metadata is kept; empty if it was not damaged
-}
-
-// CheckMetadata lets thin_check read all of the metadata of a pool that is detached. nil
-// says that it is sound, also where the pool asks for a check; ErrDamaged comes with the
-// tool's words. ErrBusy if the pool is active, ErrUnavailable without the tool.
-func CheckMetadata(ctx context.Context, cfg Config) error {
-	return offline(cfg, func(metadata *blockDevice) error { return runThinCheck(ctx, metadata.path) })
 }
 
 // RepairMetadata makes the metadata of a detached pool usable: what is damaged is rebuilt
@@ -89,12 +89,12 @@ func offline(cfg Config, do func(metadata *blockDevice) error) error {
 	if err != nil {
 		return err
 	}
-	defer ctl.f.Close()
-	_, err = ctl.find(cfg.poolUUID())
+	defer ctl.Close()
+	_, err = ctl.Find(cfg.poolUUID())
 	if err == nil {
 		return fmt.Errorf("%w: pool %s is active: detach it first", ErrBusy, cfg.Name)
 	}
-	if !errors.Is(err, ErrNotFound) {
+	if !errors.Is(err, dmctl.ErrNotFound) {
 		return err
 	}
 	metadata, err := attach(cfg.Metadata)
@@ -108,11 +108,11 @@ func offline(cfg Config, do func(metadata *blockDevice) error) error {
 // runThinCheck wants a block device: with direct I/O, as the tools do it, not every file
 // system lets them open a file.
 func runThinCheck(ctx context.Context, path string, options ...string) error {
-	tool, err := findTool(thinCheck)
+	program, err := thinCheck.Find()
 	if err != nil {
-		return err
+		return unavailable(err)
 	}
-	_, err = runTool(ctx, tool, append(options, path)...)
+	_, err = tool.Run(ctx, program, append(options, path)...)
 	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
@@ -187,11 +187,11 @@ func restoreIdentity(cfg Config, damaged, rebuilt blockDevice) error {
 	if _, err := parseSuperblock(block); err == nil {
 		return nil // thin_repair has kept it
 	}
-	p := Pool{cfg: cfg}
-	sb, err := p.checkSuperblock(rebuilt)
-	if err == nil {
-		err = p.locateStamp(rebuilt, sb)
+	sb, err := checkSuperblock(cfg, rebuilt)
+	if err != nil {
+		return err
 	}
+	places, err := locateStamp(rebuilt, sb)
 	if err != nil {
 		return err
 	}
@@ -200,13 +200,12 @@ func restoreIdentity(cfg Config, damaged, rebuilt blockDevice) error {
 		return err
 	}
 	defer data.close()
-	p.data = data
-	f, err := p.openData(os.O_RDONLY)
+	f, err := data.reopen(os.O_RDONLY)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	stamp, ok, err := readStamp(f, p.stampAt[:]...)
+	stamp, ok, err := readStamp(f, places[:]...)
 	if err != nil {
 		return err
 	}
@@ -220,18 +219,18 @@ func restoreIdentity(cfg Config, damaged, rebuilt blockDevice) error {
 // runThinRepair rebuilds in to out and checks the result. Where the superblock is lost,
 // the tool must be told what it said.
 func runThinRepair(ctx context.Context, cfg Config, in, out string) error {
-	tool, err := findTool(thinRepair)
+	program, err := thinRepair.Find()
 	if err != nil {
-		return err
+		return unavailable(err)
 	}
-	_, err = runTool(ctx, tool, "-i", in, "-o", out)
+	_, err = tool.Run(ctx, program, "-i", in, "-o", out)
 	if err != nil && ctx.Err() == nil {
 		info, serr := os.Stat(cfg.Data)
 		if serr != nil || !info.Mode().IsRegular() {
 			return errors.Join(fmt.Errorf("%w: %w", ErrDamaged, err), serr)
 		}
-		_, err = runTool(ctx, tool, "-i", in, "-o", out, "--transaction-id", "0",
-			"--data-block-size", strconv.FormatInt(cfg.BlockSize/sector, 10), "--nr-data-blocks",
+		_, err = tool.Run(ctx, program, "-i", in, "-o", out, "--transaction-id", "0",
+			"--data-block-size", strconv.FormatInt(cfg.BlockSize/sectorSize, 10), "--nr-data-blocks",
 			strconv.FormatInt(info.Size()/cfg.BlockSize, 10))
 	}
 	if err != nil {

@@ -24,12 +24,12 @@ func CheckReplaceable(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	list, err := ctl.withPrefix(cfg.uuidPrefix())
-	if err := errors.Join(err, ctl.close()); err != nil {
+	list, err := ctl.List(cfg.uuidPrefix())
+	if err := errors.Join(err, ctl.Close()); err != nil {
 		return err
 	}
 	if len(list) > 0 {
-		return fmt.Errorf("%w: %s and %d more devices of pool %s are active: save what they hold, then `consumer pool detach`", ErrBusy, list[0].name, len(list)-1, cfg.Name)
+		return fmt.Errorf("%w: %s and %d more devices of pool %s are active: save what they hold, then `consumer pool detach`", ErrBusy, list[0].Name, len(list)-1, cfg.Name)
 	}
 	used, err := HasSuperblock(cfg.Metadata)
 	switch {

@@ -138,21 +138,22 @@ func (p *Pool) createStamp(metadata blockDevice) error {
 	if err := errors.Join(p.writeFirstStamp(), p.Deactivate(stampID)); err != nil {
 		return err
 	}
-	sb, err := p.checkSuperblock(metadata)
+	sb, err := checkSuperblock(p.cfg, metadata)
 	if err != nil {
 		return err
 	}
-	return p.locateStamp(metadata, sb)
+	p.stampAt, err = locateStamp(metadata, sb)
+	return err
 }
 
 // writeFirstStamp writes through the thin device, so that the kernel maps its blocks,
 // and commits the mappings with the flush.
 func (p *Pool) writeFirstStamp() error {
-	d, err := p.ctl.find(p.cfg.thinUUID(stampID))
+	d, err := p.ctl.Find(p.cfg.thinUUID(stampID))
 	if err != nil {
 		return err
 	}
-	path, err := workPath(d)
+	path, err := d.WorkPath()
 	if err != nil {
 		return err
 	}
@@ -170,22 +171,23 @@ func (p *Pool) writeFirstStamp() error {
 	return nil
 }
 
-// locateStamp finds where on the data device the stamp is.
-func (p *Pool) locateStamp(metadata blockDevice, sb superblock) error {
+// locateStamp returns the places of the stamp's two blocks on the data device, in bytes.
+// errNotMapped is returned when the pool has no stamp.
+func locateStamp(metadata blockDevice, sb superblock) (places [2]int64, err error) {
 	f, err := openRaw(metadata.path)
 	if err != nil {
-		return err
+		return places, err
 	}
 	defer f.Close()
 	var blocks [2]uint64
 	if err := mappedBlocks(f, sb, stampID, blocks[:]); err != nil {
-		return err
+		return places, err
 	}
 	for i, block := range blocks {
 		if block > uint64(1<<62/sb.blockSize) {
-			return fmt.Errorf("%w: the stamp is in data block %d", errMalformed, block)
+			return places, fmt.Errorf("%w: the stamp is in data block %d", errMalformed, block)
 		}
-		p.stampAt[i] = int64(block) * sb.blockSize
+		places[i] = int64(block) * sb.blockSize
 	}
-	return nil
+	return places, nil
 }

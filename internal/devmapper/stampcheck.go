@@ -12,7 +12,7 @@ func (p *Pool) checkBeforeOpen(metadata, data blockDevice, may bool) (sb superbl
 		sb, err = p.checkDevices(metadata)
 		return sb, false, err
 	}
-	if sb, err = p.checkSuperblock(metadata); err != nil {
+	if sb, err = checkSuperblock(p.cfg, metadata); err != nil {
 		return sb, false, err
 	}
 	switch unfinished, err := isNew(sb, metadata); {
@@ -30,7 +30,7 @@ func (p *Pool) checkBeforeOpen(metadata, data blockDevice, may bool) (sb superbl
 func (p *Pool) checkDevices(metadata blockDevice) (sb superblock, err error) {
 	passes := func(err error) bool { return errors.Is(err, errMalformed) || errors.Is(err, ErrForeign) }
 	err = retryWhile(tornTimeout, passes, func() error {
-		if sb, err = p.checkSuperblock(metadata); err != nil {
+		if sb, err = checkSuperblock(p.cfg, metadata); err != nil {
 			return err
 		}
 		return p.checkData(sb, metadata)
@@ -39,20 +39,22 @@ func (p *Pool) checkDevices(metadata blockDevice) (sb superblock, err error) {
 }
 
 func (p *Pool) checkData(sb superblock, metadata blockDevice) error {
-	switch err := p.locateStamp(metadata, sb); {
-	case errors.Is(err, ErrNotFound):
+	var err error
+	p.stampAt, err = locateStamp(metadata, sb)
+	switch {
+	case errors.Is(err, errNotMapped):
 		return fmt.Errorf("%w: the pool on %s has no stamp on its data: an early version of this program made it, or did not finish", ErrForeign, metadata.source)
 	case errors.Is(err, errMalformed):
 		return fmt.Errorf("%w: run `consumer pool repair`: %s: %w", ErrDamaged, metadata.source, err)
 	case err != nil:
 		return err
 	}
-	f, err := p.openData(os.O_RDONLY)
+	f, err := p.data.reopen(os.O_RDONLY)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if _, err := p.stampOf(f, sb.transactionID); err != nil {
+	if _, err := checkStamp(p.cfg, f, p.stampAt, sb.transactionID); err != nil {
 		return err
 	}
 	if sb.transactionID < p.cfg.Generation {
@@ -61,6 +63,16 @@ func (p *Pool) checkData(sb superblock, metadata blockDevice) error {
 			ErrForeign, p.cfg.Metadata, p.cfg.Data, sb.transactionID, p.cfg.Generation)
 	}
 	return nil
+}
+
+// checkStamp reads the stamp of the data at its places. ErrForeign is returned unless the
+// data belong to metadata of this generation.
+func checkStamp(cfg Config, data *os.File, places [2]int64, generation uint64) (dataStamp, error) {
+	stamp, ok, err := readStamp(data, places[:]...)
+	if err != nil {
+		return stamp, fmt.Errorf("%s: %w", cfg.Data, err)
+	}
+	return stamp, stamp.check(ok, cfg, generation)
 }
 
 // check tells why data with this stamp, if there is one, are not those of the pool of

@@ -97,16 +97,16 @@ func setOwner(metadata blockDevice, owner uuid.UUID) error {
 }
 
 // checkSuperblock tells whether there is a pool to open, and whether it is ours.
-func (p *Pool) checkSuperblock(metadata blockDevice) (superblock, error) {
+func checkSuperblock(cfg Config, metadata blockDevice) (superblock, error) {
 	sb, err := readSuperblock(metadata)
 	if err != nil {
 		return sb, err
 	}
-	if sb.blockSize != p.cfg.BlockSize {
+	if sb.blockSize != cfg.BlockSize {
 		return sb, fmt.Errorf("%w: the pool on %s has blocks of %d bytes, not %d",
-			ErrForeign, metadata.source, sb.blockSize, p.cfg.BlockSize)
+			ErrForeign, metadata.source, sb.blockSize, cfg.BlockSize)
 	}
-	if sb.owner != p.cfg.owner() && sb.owner != uuid.Nil {
+	if sb.owner != cfg.owner() && sb.owner != uuid.Nil {
 		return sb, fmt.Errorf("%w: the pool on %s is another one, with other thin devices", ErrForeign, metadata.source)
 	}
 	return sb, nil
@@ -155,7 +155,7 @@ func parseSuperblock(block []byte) (superblock, error) {
 		heldRoot:       binary.LittleEndian.Uint64(block[offHeldRoot:]),
 		metadataBlocks: binary.LittleEndian.Uint64(block[offBlocks:]),
 		bitmapRoot:     binary.LittleEndian.Uint64(block[offBitmapRoot:]),
-		blockSize:      int64(binary.LittleEndian.Uint32(block[offDataBlockSize:])) * sector,
+		blockSize:      int64(binary.LittleEndian.Uint32(block[offDataBlockSize:])) * sectorSize,
 		needsCheck:     binary.LittleEndian.Uint32(block[offFlags:])&flagNeedsCheck != 0,
 	}
 	copy(sb.owner[:], block[offOwner:])

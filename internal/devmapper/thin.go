@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"imagemanager.internal/internal/devmapper/dmctl"
 	"imagemanager.internal/internal/failpoint"
 )
 
@@ -26,11 +27,11 @@ func (p *Pool) CreateSnapshot(id, origin ID) error {
 	if err := checkID(origin); err != nil {
 		return err
 	}
-	d, err := p.ctl.find(p.cfg.thinUUID(origin))
+	d, err := p.ctl.Find(p.cfg.thinUUID(origin))
 	if err == nil {
-		return fmt.Errorf("%w: origin %d of snapshot %d is active as %s", ErrBusy, origin, id, d.name)
+		return fmt.Errorf("%w: origin %d of snapshot %d is active as %s", ErrBusy, origin, id, d.Name)
 	}
-	if !errors.Is(err, ErrNotFound) {
+	if !errors.Is(err, dmctl.ErrNotFound) {
 		return err
 	}
 	return p.createBy(id, fmt.Sprintf("create_snap %d %d", id, origin))
@@ -85,7 +86,7 @@ var messageErrors = []struct {
 // returns success even when the commit behind the message failed, but then the pool has
 // gone read-only.
 func (p *Pool) message(msg string) error {
-	if err := p.ctl.message(p.cfg.poolUUID(), msg); err != nil {
+	if err := p.ctl.Message(p.cfg.poolUUID(), msg); err != nil {
 		for _, m := range messageErrors {
 			if errors.Is(err, m.errno) {
 				return fmt.Errorf("%s: %w: %w", msg, m.is, err)
@@ -115,7 +116,7 @@ func (p *Pool) Activate(id ID, kind Kind, bytes int64, readOnly bool) (string, e
 	if err := checkID(id); err != nil {
 		return "", err
 	}
-	if bytes <= 0 || bytes%sector != 0 {
+	if bytes <= 0 || bytes%sectorSize != 0 {
 		return "", fmt.Errorf("activate %d: size of %d bytes: %w", id, bytes, unix.EINVAL)
 	}
 	return p.activate(id, kind, bytes, readOnly)
@@ -124,14 +125,14 @@ func (p *Pool) Activate(id ID, kind Kind, bytes int64, readOnly bool) (string, e
 func (p *Pool) activate(id ID, kind Kind, bytes int64, readOnly bool) (string, error) {
 	name, uuid := p.cfg.thinName(kind, id), p.cfg.thinUUID(id)
 	want := newThinTable(p.dev, id, bytes)
-	d, err := p.ctl.find(uuid)
+	d, err := p.ctl.Find(uuid)
 	switch {
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, dmctl.ErrNotFound):
 		d, err = p.createDevice(name, uuid)
-	case err == nil && d.live():
+	case err == nil && d.Live():
 		return p.reuseActive(d, name, want, readOnly)
-	case err == nil && d.name != name:
-		err = fmt.Errorf("%w: it is half-created as %s", ErrBusy, d.name)
+	case err == nil && d.Name != name:
+		err = fmt.Errorf("%w: it is half-created as %s", ErrBusy, d.Name)
 	}
 	if err != nil {
 		return "", fmt.Errorf("activate %d: %w", id, err)
@@ -139,22 +140,22 @@ func (p *Pool) activate(id ID, kind Kind, bytes int64, readOnly bool) (string, e
 	if err := p.loadAndResume(d, want, readOnly); err != nil {
 		return "", errors.Join(fmt.Errorf("activate %d: %w", id, err), removeDevice(p.ctl, d))
 	}
-	return d.nodePath(), nil
+	return d.Path(), nil
 }
 
 // loadAndResume gives a device without live table its table.
-func (p *Pool) loadAndResume(d device, want table, readOnly bool) error {
-	err := retryWhile(reloadTimeout, p.isReloading, func() error { return p.ctl.load(d.uuid, want, readOnly) })
+func (p *Pool) loadAndResume(d dmctl.Device, want dmctl.Table, readOnly bool) error {
+	err := retryWhile(reloadTimeout, p.isReloading, func() error { return p.ctl.Load(d.UUID, want, readOnly) })
 	if errors.Is(err, unix.ENODATA) {
 		return fmt.Errorf("%w: %w", ErrNotFound, err)
 	}
 	if err != nil {
 		return fmt.Errorf("load table: %w", err)
 	}
-	if err := p.ctl.resume(d.uuid); err != nil {
+	if err := p.ctl.Resume(d.UUID); err != nil {
 		return fmt.Errorf("resume: %w", err)
 	}
-	return makeNode(d)
+	return d.MakeNode()
 }
 
 // isReloading reports whether a table was refused because the pool is just being given a new
@@ -169,37 +170,37 @@ func (p *Pool) isReloading(err error) bool {
 }
 
 // reuseActive accepts an active device that is as it should be.
-func (p *Pool) reuseActive(d device, name string, want table, readOnly bool) (string, error) {
-	if d.suspended() {
-		if err := p.ctl.resume(d.uuid); err != nil {
-			return "", fmt.Errorf("resume %s: %w", d.name, err)
+func (p *Pool) reuseActive(d dmctl.Device, name string, want dmctl.Table, readOnly bool) (string, error) {
+	if d.Suspended() {
+		if err := p.ctl.Resume(d.UUID); err != nil {
+			return "", fmt.Errorf("resume %s: %w", d.Name, err)
 		}
 	}
-	_, have, err := p.ctl.liveTable(d.uuid)
+	_, have, err := p.ctl.LiveTable(d.UUID)
 	if err != nil {
-		return "", fmt.Errorf("table of %s: %w", d.name, err)
+		return "", fmt.Errorf("table of %s: %w", d.Name, err)
 	}
-	if d.name != name || have != want || d.readOnly() != readOnly {
+	if d.Name != name || have != want || d.ReadOnly() != readOnly {
 		return "", fmt.Errorf("%w: %s is active otherwise: %d sectors, %s %q, read-only %t",
-			ErrBusy, d.name, have.sectors, have.target, have.params, d.readOnly())
+			ErrBusy, d.Name, have.Sectors, have.Target, have.Params, d.ReadOnly())
 	}
-	return d.nodePath(), makeNode(d)
+	return d.Path(), d.MakeNode()
 }
 
 // Deactivate removes the active device; the thin device stays in the pool. A device that
 // is not active is success. ErrBusy, with the holder's name where it can be found, if
 // somebody has it open for longer than a few seconds.
 func (p *Pool) Deactivate(id ID) error {
-	d, err := p.ctl.find(p.cfg.thinUUID(id))
+	d, err := p.ctl.Find(p.cfg.thinUUID(id))
 	switch {
-	case errors.Is(err, ErrNotFound):
-		return removeStaleNodes(p.ctl, p.cfg.thinName(KindImage, id), p.cfg.thinName(KindSnapshot, id),
+	case errors.Is(err, dmctl.ErrNotFound):
+		return p.ctl.RemoveStaleNodes(p.cfg.thinName(KindImage, id), p.cfg.thinName(KindSnapshot, id),
 			p.cfg.thinName(kindStamp, id))
 	case err != nil:
 		return fmt.Errorf("deactivate %d: %w", id, err)
-	case d.suspended() && d.live(): // the removal would wait for ever for what is queued
-		if err := p.ctl.resume(d.uuid); err != nil {
-			return fmt.Errorf("resume %s: %w", d.name, err)
+	case d.Suspended() && d.Live(): // the removal would wait for ever for what is queued
+		if err := p.ctl.Resume(d.UUID); err != nil {
+			return fmt.Errorf("resume %s: %w", d.Name, err)
 		}
 	}
 	return removeDevice(p.ctl, d)
@@ -208,12 +209,12 @@ func (p *Pool) Deactivate(id ID) error {
 // removeDevice waits a little for those who only look: udev opens devices that it is told
 // of. Never by force: that puts errors under a mounted file system and fails all the
 // same.
-func removeDevice(ctl control, d device) error {
-	err := retryWhile(busyTimeout, isErrno(unix.EBUSY), func() error { return ctl.remove(d.uuid) })
+func removeDevice(ctl *dmctl.Control, d dmctl.Device) error {
+	err := retryWhile(busyTimeout, isErrno(unix.EBUSY), func() error { return ctl.Remove(d.UUID) })
 	if err != nil && !errors.Is(err, unix.ENXIO) {
-		return fmt.Errorf("remove %s: %w", d.name, withHolders(err, d.dev))
+		return fmt.Errorf("remove %s: %w", d.Name, withHolders(err, d.Number))
 	}
-	return removeNode(d)
+	return d.RemoveNode()
 }
 
 // Discard gives all blocks of an active thin device back: to the pool, and to what lies
@@ -221,11 +222,14 @@ func removeDevice(ctl control, d device) error {
 // is ErrBusy; one that is not active, ErrNotFound. Blocks shared with other devices stay
 // theirs. Between the chunks others get their turn.
 func (p *Pool) Discard(id ID) error {
-	d, err := p.ctl.find(p.cfg.thinUUID(id))
+	d, err := p.ctl.Find(p.cfg.thinUUID(id))
+	if errors.Is(err, dmctl.ErrNotFound) {
+		err = fmt.Errorf("%w: it is not active: %w", ErrNotFound, err)
+	}
 	if err != nil {
 		return fmt.Errorf("discard %d: %w", id, err)
 	}
-	path, err := workPath(d)
+	path, err := d.WorkPath()
 	if err != nil {
 		return fmt.Errorf("discard %d: %w", id, err)
 	}
@@ -238,7 +242,7 @@ func (p *Pool) Discard(id ID) error {
 	if err != nil {
 		return fmt.Errorf("discard %d: %w", id, err)
 	}
-	if b.dev != d.dev {
+	if b.dev != d.Number {
 		return fmt.Errorf("discard %d: %w: %s is another device's node", id, ErrForeign, b.path)
 	}
 	chunk := max(256<<20, p.cfg.BlockSize)

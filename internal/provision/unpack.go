@@ -12,6 +12,7 @@ import (
 
 	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/devmapper/ext4"
 	"imagemanager.internal/internal/download"
 	"imagemanager.internal/internal/store"
 )
@@ -168,7 +169,7 @@ func (h *Host) fill(ctx context.Context, t *Task, d *store.Device, src *os.File,
 // extract writes the tree and its seal record, durably.
 func (h *Host) extract(ctx context.Context, t *Task, d store.Device, path string, src *os.File, plan *archive.Plan,
 ) (_ *archive.Manifest, _ *store.Tree, err error) {
-	m, err := devmapper.MountDetached(path, devmapper.MountBuild)
+	m, err := devmapper.MountDetached(path, ext4.MountBuild)
 	if err != nil {
 		return nil, nil, err
 	}

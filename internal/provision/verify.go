@@ -10,6 +10,7 @@ import (
 
 	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/devmapper/ext4"
 	"imagemanager.internal/internal/store"
 )
 
@@ -98,7 +99,7 @@ func readTree(ctx context.Context, path string) (found *archive.Manifest, err er
 
 // inspect calls look with the root of a device's file system, mounted read-only.
 func inspect(path string, look func(root *os.File) error) (err error) {
-	m, err := devmapper.MountDetached(path, devmapper.MountInspect)
+	m, err := devmapper.MountDetached(path, ext4.MountInspect)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/devmapper/ext4"
 	"imagemanager.internal/internal/download"
 	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/store"
@@ -172,7 +173,7 @@ func (r *Reconciler) readSealed(ctx context.Context, c *Candidate, path string) 
 	if c.fsUUID, err = devmapper.FilesystemUUID(path); err != nil {
 		return nil, err
 	}
-	m, err := devmapper.MountDetached(path, devmapper.MountInspect)
+	m, err := devmapper.MountDetached(path, ext4.MountInspect)
 	if err != nil {
 		return nil, err
 	}

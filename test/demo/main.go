@@ -20,6 +20,7 @@ import (
 	"github.com/docker/go-units"
 
 	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/devmapper/ext4"
 	"imagemanager.internal/internal/store"
 )
 
@@ -131,7 +132,7 @@ func (m *machine) lookInside(ctx context.Context, img store.Image) (err error) {
 		return errors.Join(err, fmt.Errorf("%d snapshots, want 1", len(snapshots)))
 	}
 	m.title("Inside the snapshot %s", snapshots[0].Path)
-	mount, err := devmapper.MountDetached(snapshots[0].Path, devmapper.MountInspect)
+	mount, err := devmapper.MountDetached(snapshots[0].Path, ext4.MountInspect)
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 
 	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/devmapper/ext4"
 	"imagemanager.internal/internal/store"
 	"imagemanager.internal/test/images"
 )
@@ -197,7 +198,7 @@ func (h *host) compareWithGNUTar(img store.Image, path string) {
 	}
 	snapshots, err := h.Store.SnapshotsOf(h.T.Context(), img.ID)
 	h.Check(err)
-	m, err := devmapper.MountDetached(snapshots[0].Path, devmapper.MountInspect)
+	m, err := devmapper.MountDetached(snapshots[0].Path, ext4.MountInspect)
 	h.Check(err)
 	defer m.Close()
 	got, err := archive.ReadManifest(h.T.Context(), m.Root())

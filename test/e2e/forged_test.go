@@ -10,6 +10,7 @@ import (
 
 	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/devmapper/ext4"
 	"imagemanager.internal/internal/store"
 	"imagemanager.internal/test/disks"
 	tarballs "imagemanager.internal/test/images"
@@ -25,7 +26,7 @@ func forge(t *testing.T, snapshot string, seal store.SealRecord) {
 			t.Fatal(err)
 		}
 	}
-	m, err := devmapper.MountDetached(snapshot, devmapper.MountBuild)
+	m, err := devmapper.MountDetached(snapshot, ext4.MountBuild)
 	must(err)
 	root, err := os.OpenRoot("/proc/self/fd/" + mustJSON(m.Root().Fd()))
 	must(err)
@@ -97,7 +98,7 @@ func TestForgedSeals(t *testing.T) {
 	overwrite(t, two.Path)
 	disks.Run(t, "mke2fs", "-q", "-F", "-t", "ext4", "-U", claimed.FSUUID, two.Path)
 	claimed.Device, claimed.Image, claimed.Key, claimed.ETag = two.Device, 4711, "images/never.tar", "e"
-	m, err := devmapper.MountDetached(two.Path, devmapper.MountBuild)
+	m, err := devmapper.MountDetached(two.Path, ext4.MountBuild)
 	h.Check(err)
 	root, err := os.OpenRoot("/proc/self/fd/" + mustJSON(m.Root().Fd()))
 	h.Check(err)

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/devmapper/ext4"
 	"imagemanager.internal/internal/store"
 )
 
@@ -132,7 +133,7 @@ func (h *host) journalPoints(body []byte) []string {
 // readlink returns a symlink's target in a snapshot.
 func (h *host) readlink(snapshot, name string) string {
 	h.T.Helper()
-	m, err := devmapper.MountDetached(snapshot, devmapper.MountInspect)
+	m, err := devmapper.MountDetached(snapshot, ext4.MountInspect)
 	h.Check(err)
 	defer m.Close()
 	target, err := os.Readlink(path.Join(fmt.Sprintf("/proc/self/fd/%d", m.Root().Fd()), name))

@@ -14,6 +14,7 @@ import (
 
 	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/devmapper/ext4"
 	"imagemanager.internal/internal/store"
 	tarballs "imagemanager.internal/test/images"
 	"imagemanager.internal/test/invariants"
@@ -119,9 +120,9 @@ func (h *host) hasThin(pool *devmapper.Pool, id int64) bool {
 }
 
 // writeFile puts a file into a snapshot and returns the mount, still in use.
-func (h *host) writeFile(snapshot, text string) *devmapper.Mount {
+func (h *host) writeFile(snapshot, text string) *ext4.Mount {
 	h.T.Helper()
-	m, err := devmapper.MountDetached(snapshot, devmapper.MountBuild)
+	m, err := devmapper.MountDetached(snapshot, ext4.MountBuild)
 	h.Check(err)
 	root, err := os.OpenRoot("/proc/self/fd/" + mustJSON(m.Root().Fd()))
 	h.Check(err)
@@ -458,7 +459,7 @@ func (h *host) editSeal(device int64, change func(*store.SealRecord)) {
 	pool := h.pool()
 	path, err := pool.Activate(devmapper.ID(device), devmapper.KindImage, 256<<20, false)
 	h.Check(err)
-	m, err := devmapper.MountDetached(path, devmapper.MountBuild)
+	m, err := devmapper.MountDetached(path, ext4.MountBuild)
 	h.Check(err)
 	record, err := archive.ReadSeal(m.Root())
 	h.Check(err)

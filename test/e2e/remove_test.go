@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/devmapper/ext4"
 	"imagemanager.internal/internal/store"
 	tarballs "imagemanager.internal/test/images"
 )
@@ -68,7 +69,7 @@ func TestRemove(t *testing.T) {
 	two := h.snapshots(a.ID)
 	h.expectFailure([]string{"rm", "images/a.tar"}, two[0].Path, two[1].Path, "--force")
 
-	m, err := devmapper.MountDetached(two[1].Path, devmapper.MountInspect)
+	m, err := devmapper.MountDetached(two[1].Path, ext4.MountInspect)
 	h.Check(err)
 	for _, args := range [][]string{
 		{"rm", "--force", "images/a.tar"},

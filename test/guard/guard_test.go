@@ -34,8 +34,6 @@ var (
 		"internal/store.Store": "one method for each question to the journal; they share only the database",
 		"test/emulator.s3Call": "one method for each operation of S3",
 		"test/emulator.queues": "one method for each operation of SQS",
-		// These are being taken apart.
-		"internal/devmapper.Pool": "temporary",
 	}
 )
 

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/devmapper/ext4"
 	"imagemanager.internal/internal/store"
 )
 
@@ -192,7 +193,7 @@ func (h Host) files(b *broken) {
 
 // ReadFile reads a file of the file system on a device, mounted for no other.
 func ReadFile(device, name string) (text []byte, err error) {
-	m, err := devmapper.MountDetached(device, devmapper.MountInspect)
+	m, err := devmapper.MountDetached(device, ext4.MountInspect)
 	if err != nil {
 		return nil, err
 	}

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"sync"
 
-	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/devmapper/ext4"
 	"imagemanager.internal/internal/store"
 )
 
@@ -51,7 +51,7 @@ type snap struct {
 	device int64
 	path   string
 	writes map[string]string // by file: what its user wrote
-	mount  *devmapper.Mount  // nil: not mounted
+	mount  *ext4.Mount       // nil: not mounted
 }
 
 // claim takes an object at random that nobody has claimed, nil if none fits.

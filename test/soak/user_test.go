@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/devmapper/ext4"
 )
 
 // use is a user of a snapshot: mounts it, finds all that was written to it before, writes
@@ -44,7 +45,7 @@ func (s *soak) mount(v *version, sn *snap) bool {
 	if !s.mounts(1) {
 		return false
 	}
-	m, err := devmapper.MountDetached(sn.path, devmapper.MountBuild)
+	m, err := devmapper.MountDetached(sn.path, ext4.MountBuild)
 	if err != nil {
 		s.mounts(-1)
 		s.failVersion(v, "a user cannot mount a snapshot of image %d: %v", v.image, err)

@@ -1,17 +1,12 @@
-package devmapper
+package ext4
 
 import (
-	"context"
-	"errors"
-	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"golang.org/x/sys/unix"
+	"imagemanager.internal/internal/devmapper/tool"
 )
 
 func TestParseVersion(t *testing.T) {
@@ -53,72 +48,20 @@ func TestMkfsOptions(t *testing.T) {
 
 // mke2fs accepts both sets of options: on a file of zeros, like a thin device.
 func TestMkfsOptionsAreAccepted(t *testing.T) {
-	mke2fs, err := findTool(mke2fs)
+	path, err := mke2fs.Find()
 	check(t, err)
-	version, err := mke2fsVersion(t.Context(), mke2fs)
+	version, err := mke2fsVersion(t.Context(), path)
 	check(t, err)
 	for _, v := range [][3]int{{1, 46, 0}, version} {
-		path := filepath.Join(t.TempDir(), "fs.img")
-		check(t, createFile(path, deviceSize, (*os.File).Truncate))
-		_, err := runTool(t.Context(), mke2fs,
-			append(mkfsOptions(v, "5d8a1ad4-4a24-4b1e-8bd4-4bb0f3a2b0c6", deviceSize), path)...)
+		image := newFile(t, deviceSize)
+		_, err := run(t.Context(), nil, path,
+			append(mkfsOptions(v, "5d8a1ad4-4a24-4b1e-8bd4-4bb0f3a2b0c6", deviceSize), image)...)
 		if err != nil {
 			t.Errorf("%v: %v", v, err)
 		}
-		if n := allocated(t, path); n > 3*mib {
+		if n := allocated(t, image); n > 3*mib {
 			t.Errorf("%v: %d bytes written", v, n)
 		}
-	}
-}
-
-func TestFindTool(t *testing.T) {
-	t.Setenv("PATH", t.TempDir())
-	if path, err := findTool(mke2fs); err != nil || !filepath.IsAbs(path) {
-		t.Errorf("not on the PATH: %s, %v", path, err)
-	}
-	if _, err := findTool(tool{"no-such-tool", "some-package"}); !errors.Is(err, ErrUnavailable) ||
-		!strings.Contains(err.Error(), "install some-package") {
-		t.Errorf("%v", err)
-	}
-}
-
-func TestRunTool(t *testing.T) {
-	out, err := runTool(t.Context(), "/bin/sh", "-c", "echo out; echo err >&2")
-	if err != nil || !slices.Equal(strings.Fields(out), []string{"out", "err"}) {
-		t.Errorf("%q, %v", out, err)
-	}
-	_, err = runTool(t.Context(), "/bin/sh", "-c", "echo what went wrong >&2; exit 3")
-	if err == nil || !strings.Contains(err.Error(), "what went wrong") || !strings.Contains(err.Error(), "3") {
-		t.Errorf("%v", err)
-	}
-}
-
-// When the context ends, the child is killed with its own children: none goes on writing
-// to the device.
-func TestRunToolKillsTheGroup(t *testing.T) {
-	dir := t.TempDir()
-	fifo := filepath.Join(dir, "fifo")
-	check(t, unix.Mkfifo(fifo, 0o600))
-	ctx, cancel := context.WithCancelCause(t.Context())
-	ended := make(chan error, 1) // buffered: the test may have failed
-	go func() {
-		_, err := runTool(ctx, "/bin/sh", "-c", `(echo $BASHPID; exec sleep 1000) > "$0" & sleep 1000; true`, fifo)
-		ended <- err
-	}()
-	f, err := os.Open(fifo) // waits for the grandchild, which has it open until it dies
-	check(t, err)
-	defer f.Close()
-	check(t, f.SetReadDeadline(time.Now().Add(20*time.Second)))
-	buf := make([]byte, 16)
-	_, err = f.Read(buf)
-	check(t, err)
-	cause := errors.New("enough")
-	cancel(cause)
-	if err := <-ended; !errors.Is(err, cause) {
-		t.Errorf("%v, want the cause", err)
-	}
-	if n, err := f.Read(buf); n != 0 || !errors.Is(err, io.EOF) { // end of file: nobody has it open
-		t.Errorf("the grandchild lives: %d %v", n, err)
 	}
 }
 
@@ -183,11 +126,14 @@ func TestFilesystemIsTheSameOnEveryHost(t *testing.T) {
 // times, and checksums over them.
 func filesystemFacts(t *testing.T) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "device")
-	check(t, createFile(path, 256*mib, (*os.File).Truncate))
-	check(t, MakeFilesystem(t.Context(), path, "11111111-2222-3333-4444-555555555555"))
+	path := newFile(t, 256*mib)
+	check(t, Make(t.Context(), path, "11111111-2222-3333-4444-555555555555"))
+	dumpe2fs, err := tool.Program{Name: "dumpe2fs", Package: "e2fsprogs"}.Find()
+	check(t, err)
+	out, err := tool.Run(t.Context(), dumpe2fs, path)
+	check(t, err)
 	var facts []string
-	for line := range strings.Lines(run(t, "dumpe2fs", path)) {
+	for line := range strings.Lines(out) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
 		switch name {
 		case "Filesystem created", "Last write time", "Last checked":

@@ -1,4 +1,4 @@
-package devmapper
+package ext4
 
 import (
 	"errors"
@@ -11,77 +11,60 @@ import (
 	"imagemanager.internal/internal/failpoint"
 )
 
-// MountMode says what a mount is for.
+// MountMode is the purpose of a mount.
 type MountMode int
 
-// The ways to mount.
+// The modes of mounts.
 const (
-	MountBuild   MountMode = iota // writable, for filling a device
-	MountInspect                  // read-only, the journal not replayed: not a byte of the device changes
+	MountBuild   MountMode = iota // writable, to fill a device
+	MountInspect                  // read-only without journal replay: not a byte of the device changes
 )
 
-// errBroken says that a file system stopped taking writes because of an error.
+// errBroken marks a file system that stopped taking writes.
 var errBroken = errors.New("file system went read-only after an error")
 
 // Mount is a detached mount: it has no place in any directory tree and no line in any
-// mount table. It is used through its root descriptor only, nobody else sees it, and it
-// is gone when that descriptor and those opened through it are closed, or the process
-// dies. So no crash can leak one.
+// mount table. It is used through its root descriptor only, and no other process sees it.
+// It ends when that descriptor and all those opened through it are closed, or when the
+// process dies. So no crash can leak one.
 type Mount struct {
 	mount *os.File // of fsmount(2); O_PATH
 	root  *os.File
 	mode  MountMode
 }
 
-// MountDetached mounts the ext4 on a block device. Whatever it contains cannot act: no
-// device nodes, set-uid bits, execution or symlinks are honoured through this mount. The
-// file system must be one of ours: the kernel's ext4 does not promise to survive a
-// crafted one.
+// MountDetached mounts the file system on a block device. Nothing in it can act: this
+// mount honours no device nodes, set-uid bits, execution or symlinks.
 //
-// ErrBusy says that it is mounted in another mode, or open exclusively, and is so for
-// longer than a few seconds: a mount that was closed just now is waited for. Other errors
-// carry errno and the kernel's text.
-func MountDetached(path string, mode MountMode) (m *Mount, err error) {
-	node, err := resolve(path)
-	if err != nil {
-		return nil, fmt.Errorf("mount %s: %w", path, err)
-	}
-	err = retryWhile(busyTimeout, isErrno(unix.EBUSY), func() error {
-		m, err = mountDetached(node, mode)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("mount %s: %w", path, withHoldersOf(err, node))
-	}
-	return m, nil
-}
-
-func mountDetached(path string, mode MountMode) (*Mount, error) {
+// Errors carry errno and the kernel's text: EBUSY if it is mounted in another mode or open
+// exclusively, EINVAL if there is no ext4.
+func MountDetached(device string, mode MountMode) (*Mount, error) {
 	fs, err := unix.Fsopen(filesystem, unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("fsopen: %w", err)
 	}
 	defer unix.Close(fs)
-	if err := configure(fs, path, mode); err != nil {
+	if err := configure(fs, device, mode); err != nil {
 		return nil, explain(fs, err)
 	}
 	fd, err := fsmount(fs, mode)
 	if err != nil {
 		return nil, explain(fs, err)
 	}
-	m := &Mount{mount: os.NewFile(uintptr(fd), path), mode: mode}
-	// A descriptor of fsmount is O_PATH: syncfs and reading directories want an open one.
+	m := &Mount{mount: os.NewFile(uintptr(fd), device), mode: mode}
+	// The descriptor of fsmount is O_PATH: syncfs and reading directories need an open
+	// one.
 	root, err := unix.Openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open its root: %w", err), m.mount.Close())
 	}
-	m.root = os.NewFile(uintptr(root), path+":/")
+	m.root = os.NewFile(uintptr(root), device+":/")
 	return m, nil
 }
 
-// configure sets source and options and makes the superblock. noinit_itable: the kernel
-// would zero inode tables in the background, and so map a hundred times what the file
-// system needs.
+// configure sets source and options and makes the superblock. Without noinit_itable the
+// kernel would zero inode tables in the background, and so map a hundred times as many
+// blocks of a thin device as the file system needs.
 func configure(fs int, path string, mode MountMode) error {
 	flags := []string{"noinit_itable"}
 	if mode == MountInspect {
@@ -98,7 +81,7 @@ func configure(fs int, path string, mode MountMode) error {
 	return unix.FsconfigCreate(fs)
 }
 
-// fsmount retries without nosymfollow on kernels before 5.14. Whoever writes through the
+// fsmount retries without nosymfollow on kernels before 5.14. Code that writes through the
 // mount follows no links anyway.
 func fsmount(fs int, mode MountMode) (int, error) {
 	attrs := unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NOATIME
@@ -115,8 +98,8 @@ func fsmount(fs int, mode MountMode) (int, error) {
 	return fd, nil
 }
 
-// explain adds what the kernel has written to the context: one message a read, with a
-// letter for its level before it.
+// explain adds the kernel's messages about the context. A read returns one message, with a
+// letter for its level in front.
 func explain(fs int, err error) error {
 	var lines []string
 	buf := make([]byte, 1024)
@@ -133,13 +116,13 @@ func explain(fs int, err error) error {
 	return fmt.Errorf("%w (%s)", err, strings.Join(lines, "; "))
 }
 
-// Root is the root directory, open for reading and as the start of openat2(2). It belongs
-// to the mount; do not close it.
+// Root returns the root directory, open for reading and as the start of openat2(2). It
+// belongs to the mount; do not close it.
 func (m *Mount) Root() *os.File { return m.root }
 
-// Sync writes everything down to the device and reports what failed since the mount was
-// made, also in the background. When it returns nil, the files and the pool's mapping of
-// their blocks survive a power cut.
+// Sync writes everything down to the device and reports every failure since the mount was
+// made, those in the background included. When it returns nil, the files survive a power
+// cut, and so does a thin pool's mapping of their blocks.
 func (m *Mount) Sync() error {
 	failpoint.Here("before", "sync")
 	defer failpoint.Here("after", "sync")
@@ -156,17 +139,16 @@ func (m *Mount) Sync() error {
 	if err := unix.Fstatfs(int(m.root.Fd()), &st); err != nil {
 		return fmt.Errorf("sync %s: %w", m.mount.Name(), err)
 	}
-	// ext4 aborts its journal, and later syncs find nothing to do
+	// After an error ext4 aborts its journal, and later syncs find nothing to do.
 	if m.mode == MountBuild && st.Flags&unix.ST_RDONLY != 0 {
 		return fmt.Errorf("sync %s: %w: %w", m.mount.Name(), errBroken, unix.EROFS)
 	}
 	return nil
 }
 
-// Close unmounts when nothing else that was opened through the root is open. That may be
-// a moment later, if another goroutine is just starting a process, which has the
-// descriptors until it calls exec; MountDetached, Discard and Deactivate wait for it. It
-// may be called twice.
+// Close unmounts once everything that was opened through the root is closed. That may be a
+// moment later: a process just being started by another goroutine has the descriptors until
+// it calls exec. Close may be called twice.
 func (m *Mount) Close() error {
 	failpoint.Here("before", "unmount")
 	defer failpoint.Here("after", "unmount")
