@@ -12,11 +12,11 @@ import (
 	"imagemanager.internal/internal/durable"
 )
 
-// MetadataSize is how many bytes of metadata a pool should have. The kernel's
-// documentation asks for 48 bytes a data block, between 2 MiB and 16 GiB. On top come 16
-// KiB a thin device: what a snapshot that is written to keeps of mapping blocks of its
-// own (16 to 25 KiB measured). The result is above what thin_metadata_size asks for; the
-// file takes all of it from its file system.
+// MetadataSize returns the recommended size of a pool's metadata, in bytes. The kernel's
+// documentation asks for 48 bytes a data block, between 2 MiB and 16 GiB. Added to this
+// are 16 KiB a thin device: a snapshot in use keeps mapping blocks of its own (16 to 25
+// KiB measured). The result is above that of thin_metadata_size. The file takes all of it
+// from its file system.
 func MetadataSize(dataBytes, blockSize int64, thins int) int64 {
 	const perBlock, perThin = 48, 16 << 10
 	if blockSize <= 0 {
@@ -27,11 +27,11 @@ func MetadataSize(dataBytes, blockSize int64, thins int) int64 {
 	return min(max(size, minMetadataSize), maxMetadataSize)
 }
 
-// CreateFiles makes files for a pool, of so many bytes, durably. The data's is sparse;
-// the space of the metadata's is set aside, because a pool whose metadata cannot be
-// written stops for all of its users. A file that a crash left empty is finished; one of
-// the right size is left alone, whatever it holds; any other is fs.ErrExist. ENOSPC and
-// EOPNOTSUPP say that the metadata's space cannot be had.
+// CreateFiles durably makes files of these sizes, in bytes, for a pool. The data file is
+// sparse. The metadata file's space is set aside, because a pool stops for all of its
+// users when its metadata cannot be written. A file that a crash left empty is finished;
+// one of the right size is left alone, whatever it holds; any other is fs.ErrExist.
+// ENOSPC and EOPNOTSUPP are returned when the space cannot be set aside.
 func CreateFiles(data, metadata string, dataSize, metadataSize int64) error {
 	if dataSize < minBlockSize || metadataSize < minMetadataSize {
 		return fmt.Errorf("pool files of %d and %d bytes: at least %d and %d: %w",
@@ -43,10 +43,10 @@ func CreateFiles(data, metadata string, dataSize, metadataSize int64) error {
 	return createFile(metadata, metadataSize, reserveFile)
 }
 
-// createFile makes a file that enlarge has given its size.
+// createFile makes a file; enlarge gives it its size.
 func createFile(path string, size int64, enlarge func(f *os.File, size int64) error) error {
-	// Not O_TRUNC: what is there may be a pool. O_NOFOLLOW: a link in our way is not
-	// ours.
+	// Not O_TRUNC: an existing file may be a pool. O_NOFOLLOW: a link here was made by
+	// somebody else.
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
@@ -63,7 +63,7 @@ func createFile(path string, size int64, enlarge func(f *os.File, size int64) er
 			return err
 		}
 	default:
-		return fmt.Errorf("%w: it has %d bytes, wanted are %d",
+		return fmt.Errorf("%w: it has %d bytes, not %d",
 			&fs.PathError{Op: "create", Path: path, Err: fs.ErrExist}, info.Size(), size)
 	}
 	if err := f.Sync(); err != nil {
@@ -72,11 +72,11 @@ func createFile(path string, size int64, enlarge func(f *os.File, size int64) er
 	return durable.SyncDir(filepath.Dir(path))
 }
 
-// reserveFile makes a file of at least so many bytes, all of them set aside on its file
-// system: a disk that is full takes nothing from it. What it holds stays, and what it did
-// not hold reads as zeros. The file has its old size until everything is set aside; on an
-// error it is as it was. Where a file system copies on write, as Btrfs does, later writes
-// may want more.
+// reserveFile makes a file of at least so many bytes and sets all of them aside on its
+// file system, so that a full disk takes nothing from it. Contents stay; new bytes read
+// as zeros. The file keeps its old size until everything is set aside; on an error it is
+// as it was. On a file system that copies on write, such as Btrfs, later writes may still
+// need more.
 func reserveFile(f *os.File, size int64) error {
 	const step = 64 << 20 // a signal undoes one step on a tmpfs
 	info, err := f.Stat()
@@ -88,14 +88,14 @@ func reserveFile(f *os.File, size int64) error {
 			return unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, at, min(step, size-at))
 		})
 		if err != nil {
-			// gives back what is behind the end
+			// Truncate gives back the space behind the end.
 			return errors.Join(explainReserve(f.Name(), size, err), f.Truncate(info.Size()))
 		}
 	}
 	return f.Truncate(max(size, info.Size()))
 }
 
-// retryInterrupted repeats what a signal cut off.
+// retryInterrupted repeats a call that a signal interrupted.
 func retryInterrupted(do func() error) error {
 	for {
 		if err := do(); !errors.Is(err, unix.EINTR) {
@@ -104,13 +104,15 @@ func retryInterrupted(do func() error) error {
 	}
 }
 
-// explainReserve says what to do about a file that cannot have its space.
+// explainReserve says what to do about a file without enough space.
 func explainReserve(path string, size int64, err error) error {
 	switch {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-		return fmt.Errorf("%s takes %d bytes of its file system, which has not so much room: make room, or choose a smaller --metadata-size or another place: %w", path, size, err)
+		return fmt.Errorf("%s takes %d bytes of its file system, which has too little space: make room, or "+
+			"choose a smaller --metadata-size or another place: %w", path, size, err)
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
-		return fmt.Errorf("the file system of %s cannot set space aside for it (fallocate): put the metadata on ext4, XFS or a block device: %w", path, err)
+		return fmt.Errorf("the file system of %s cannot set space aside for it (fallocate): put the metadata "+
+			"on ext4, XFS or a block device: %w", path, err)
 	}
 	return fmt.Errorf("set %d bytes aside for %s: %w", size, path, err)
 }

@@ -15,17 +15,17 @@ import (
 	"imagemanager.internal/internal/failpoint"
 )
 
-// blockDevice is a block device, open for reading at least: one that was given, or the
-// loop device of a file. Our loop devices clear themselves when the last one closes them
-// (LO_FLAGS_AUTOCLEAR): the pool holds them while it lives, and a crash before there is a
-// pool leaves none.
+// blockDevice is a block device, open for reading at least: a given one, or the loop
+// device of a file. The loop devices clear themselves when their last user closes them
+// (LO_FLAGS_AUTOCLEAR). The pool holds them while it is active, and a crash before there
+// is a pool leaves none.
 type blockDevice struct {
 	f      *os.File
 	path   string // of the block device
 	dev    uint64 // its number
 	size   int64  // bytes
 	loop   bool
-	source string // what the configuration names
+	source string // path in the configuration
 }
 
 func (b blockDevice) close() {
@@ -34,8 +34,8 @@ func (b blockDevice) close() {
 	}
 }
 
-// attach opens the block device that path is, or the loop device of the file that path
-// is; it makes one where there is none.
+// attach opens the block device at path, or the loop device of the file at path. If the
+// file has none, it makes one.
 func attach(path string) (blockDevice, error) {
 	node, err := waitForPath(path)
 	if err != nil {
@@ -64,7 +64,7 @@ func attach(path string) (blockDevice, error) {
 		return blockDevice{}, err
 	}
 	b.loop, b.source = loop, path
-	// A loop that was to go may have stayed, because somebody looked into it, while its
+	// An old loop may have outlived its pool, because somebody had it open, while its
 	// file grew.
 	if loop && b.size < info.Size()/sectorSize*sectorSize {
 		if err := b.refreshSize(); err != nil {
@@ -75,8 +75,8 @@ func attach(path string) (blockDevice, error) {
 	return b, nil
 }
 
-// waitForPath is resolve for a path that was configured. A name below /dev that is not there
-// may be so for a moment only; it is waited for.
+// waitForPath is workPath for a configured path. A name below /dev may be missing for a
+// moment only, so it is waited for.
 func waitForPath(path string) (string, error) {
 	node, err := workPath(path)
 	if err != nil || node != path || !strings.HasPrefix(path, "/dev/") {
@@ -101,7 +101,8 @@ func describe(f *os.File) (blockDevice, error) {
 	return blockDevice{f: f, path: f.Name(), dev: st.Rdev, size: size}, nil
 }
 
-// attachPair attaches both devices of a pool. Keep them open until the pool holds them.
+// attachPair attaches both devices of a pool. The caller keeps them open until the pool
+// holds them.
 func attachPair(cfg Config) (metadata, data blockDevice, err error) {
 	if metadata, err = attach(cfg.Metadata); err != nil {
 		return metadata, data, fmt.Errorf("metadata device: %w", err)
@@ -120,8 +121,8 @@ func attachPair(cfg Config) (metadata, data blockDevice, err error) {
 	return metadata, data, nil
 }
 
-// reserve sets aside what the file behind a loop device has no space for yet: one that
-// was given, or copied with its holes. A block device has its space.
+// reserve sets aside the missing space of the file behind a loop device: a file given by
+// the operator, or copied with its holes. A block device has its space.
 func (b blockDevice) reserve() error {
 	if !b.loop {
 		return nil
@@ -134,8 +135,8 @@ func (b blockDevice) reserve() error {
 	return errors.Join(reserveFile(f, b.size), f.Sync())
 }
 
-// reopen opens the device again, past the page cache. ErrForeign is returned when its path
-// leads to another device now.
+// reopen opens the device again, past the page cache. ErrForeign is returned when its
+// path leads to another device now.
 func (b blockDevice) reopen(flags int) (*os.File, error) {
 	f, err := openDirect(b.path, flags)
 	if err != nil {
@@ -151,11 +152,11 @@ func (b blockDevice) reopen(flags int) (*os.File, error) {
 	return f, nil
 }
 
-// extend makes a file, by enlarge, and its loop device as large as asked for.
+// extend makes a file, by enlarge, and its loop device at least newBytes large.
 func (b *blockDevice) extend(newBytes int64, enlarge func(f *os.File, size int64) error) error {
 	if !b.loop {
 		if newBytes > b.size {
-			return fmt.Errorf("%s has %d bytes, asked for are %d: enlarge the device first: %w",
+			return fmt.Errorf("%s has %d bytes, not %d: enlarge the device first: %w",
 				b.source, b.size, newBytes, unix.EINVAL)
 		}
 		return nil
@@ -170,7 +171,7 @@ func (b *blockDevice) extend(newBytes int64, enlarge func(f *os.File, size int64
 		return err
 	}
 	if newBytes < info.Size() {
-		return fmt.Errorf("%s has %d bytes, asked for are %d: a pool cannot shrink: %w",
+		return fmt.Errorf("%s has %d bytes, more than %d: a pool cannot shrink: %w",
 			b.source, info.Size(), newBytes, unix.EINVAL)
 	}
 	if err := enlarge(f, newBytes); err != nil {
@@ -205,7 +206,7 @@ func discardRange(f *os.File, start, length int64) error {
 	return nil
 }
 
-// openRaw opens a device past the page cache, and a file as any.
+// openRaw opens a device past the page cache, or a file the usual way.
 func openRaw(path string) (*os.File, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -222,8 +223,8 @@ func openRaw(path string) (*os.File, error) {
 
 func isBlock(m fs.FileMode) bool { return m&fs.ModeDevice != 0 && m&fs.ModeCharDevice == 0 }
 
-// openDirect opens a block device for reading past the page cache, which does not see
-// what the kernel's own writers (dm-bufio) do.
+// openDirect opens a block device past the page cache. The cache misses the kernel's own
+// writes to the metadata (dm-bufio).
 func openDirect(path string, flags int) (*os.File, error) {
 	return os.OpenFile(path, flags|unix.O_DIRECT|unix.O_CLOEXEC, 0)
 }

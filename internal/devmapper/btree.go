@@ -11,7 +11,7 @@ import (
 // errNotMapped is returned when a tree does not have the key.
 var errNotMapped = errors.New("not mapped")
 
-// node is one node of a B-tree with values of 8 bytes (children, mappings) or detailsSize
+// node is one node of a B-tree. A value has 8 bytes (children, mappings) or detailsSize
 // (device details).
 type node struct {
 	leaf   bool
@@ -20,9 +20,8 @@ type node struct {
 	size   int // of a value, bytes
 }
 
-// parseNode checks all that is used: a block that is not what it should be gives an
-// error, never a wrong list. leafSize is that of the values in the tree's leaves, in
-// bytes.
+// parseNode checks everything it uses: a malformed block gives an error, never a wrong
+// list. leafSize is the size of a value in the tree's leaves, in bytes.
 func parseNode(block []byte, at uint64, leafSize uint32) (node, error) {
 	bad := fmt.Errorf("%w metadata node at block %d", errMalformed, at)
 	if len(block) != metadataBlock || !checksumMatches(block, nodeSalt) || binary.LittleEndian.Uint64(block[8:]) != at {
@@ -67,7 +66,7 @@ type treeReader struct {
 	r        io.ReaderAt
 	leafSize uint32
 	leaf     func(key uint64, value []byte) error
-	seen     map[uint64]bool // blocks of the tree: one that is met again would let a damaged tree go on for ever
+	seen     map[uint64]bool // blocks of the tree; a block met twice would make a loop of it
 }
 
 func (w *treeReader) walk(at uint64, depth int) error {
@@ -92,7 +91,7 @@ func (w *treeReader) walk(at uint64, depth int) error {
 	return nil
 }
 
-// lookUp finds the value of a key in a B-tree whose values are numbers.
+// lookUp returns the value of a key in a B-tree of numbers, or errNotMapped.
 func lookUp(r io.ReaderAt, root, key uint64) (uint64, error) {
 	at := root
 	for range maxTreeDepth {
@@ -100,7 +99,7 @@ func lookUp(r io.ReaderAt, root, key uint64) (uint64, error) {
 		if err != nil {
 			return 0, err
 		}
-		i := sort.Search(len(n.keys), func(i int) bool { return n.keys[i] > key }) - 1 // the last that is not above
+		i := sort.Search(len(n.keys), func(i int) bool { return n.keys[i] > key }) - 1 // the last key not above
 		if i < 0 || n.leaf && n.keys[i] != key {
 			return 0, errNotMapped
 		}
@@ -113,12 +112,12 @@ func lookUp(r io.ReaderAt, root, key uint64) (uint64, error) {
 	return 0, fmt.Errorf("%w: metadata tree does not end at block %d", errMalformed, at)
 }
 
-// mappedBlocks returns the data blocks that the first blocks of a thin device are mapped
-// to. ErrNotFound says that there is no such device, or that nothing was ever written
+// mappedBlocks fills blocks with the data blocks under the first blocks of a thin device.
+// errNotMapped is returned when there is no such device, or nothing was ever written
 // there.
 //
-// The mappings are a B-tree of B-trees: by device, then by block. A block's value is its
-// number shifted by 24, and the time of the snapshot that it is as old as
+// The mappings are a B-tree of B-trees: by device, then by block. A value is the block's
+// number shifted by 24, and in the lower bits the time of the snapshot it is as old as
 // (unpack_block_time in dm-thin-metadata.c).
 func mappedBlocks(r io.ReaderAt, sb superblock, id ID, blocks []uint64) error {
 	root, err := lookUp(r, sb.mappingRoot, uint64(id))

@@ -16,8 +16,8 @@ import (
 // maxHolders bounds how many holders an error names.
 const maxHolders = 5
 
-// withHolders gives EBUSY its meaning, and a name to the holder of the devices. Other errors it
-// returns as they are.
+// withHolders turns EBUSY into ErrBusy and names the holders of the devices. Other errors
+// are returned as they are.
 func withHolders(err error, devs ...uint64) error {
 	if !errors.Is(err, unix.EBUSY) {
 		return err
@@ -32,7 +32,7 @@ func withHolders(err error, devs ...uint64) error {
 	return fmt.Errorf("%w (%s): %w", ErrBusy, strings.Join(who[:min(len(who), maxHolders)], "; "), err)
 }
 
-// withHoldersOf names the holder of a device that is in use.
+// withHoldersOf is withHolders for the device at path.
 func withHoldersOf(err error, path string) error {
 	var st unix.Stat_t
 	if !errors.Is(err, unix.EBUSY) || unix.Stat(path, &st) != nil {
@@ -41,10 +41,10 @@ func withHoldersOf(err error, path string) error {
 	return withHolders(err, st.Rdev)
 }
 
-// openExclusive opens a block device that no file system is mounted from and no other
-// device lies on (O_EXCL of a block device). It waits for a mount that was closed just
-// now: a child that another goroutine is starting has a copy of its descriptors until it
-// has called exec. After busyPatience it is ErrBusy, with the holder's name.
+// openExclusive opens a block device that has neither a mounted file system nor another
+// device on it (O_EXCL of a block device). It waits for a mount that was closed just now:
+// a child just being started by another goroutine has a copy of its descriptors until it
+// calls exec. After busyTimeout, ErrBusy names the holder.
 func openExclusive(path string, flags int) (f *os.File, err error) {
 	err = retryWhile(busyTimeout, isErrno(unix.EBUSY), func() error {
 		f, err = os.OpenFile(path, flags|os.O_EXCL|unix.O_CLOEXEC, 0)
@@ -53,9 +53,9 @@ func openExclusive(path string, flags int) (f *os.File, err error) {
 	return f, withHoldersOf(err, path)
 }
 
-// holders looks for whoever keeps a block device open: devices on top of it, mounts, and
-// processes with it, or with a file of a file system on it, in a descriptor. The latter
-// finds detached mounts, which no mount table shows. This process is named last.
+// holders returns everybody found to keep a block device open: devices on top of it,
+// mounts, and processes with a descriptor of it or of a file on it. Only such descriptors
+// reveal detached mounts, because no mount table lists those. This process is named last.
 func holders(dev uint64) []string {
 	var list, own []string
 	for _, h := range glob("/sys/dev/block/" + dmctl.MajorMinor(dev) + "/holders/*") {
@@ -105,7 +105,7 @@ func firstLine(path string) string {
 	return line
 }
 
-// openIn looks for the device, or for a file on it, among the descriptors of a process.
+// openIn looks for the device, or a file on it, among the descriptors of a process.
 func openIn(proc string, dev uint64) string {
 	for _, fd := range glob(proc + "/fd/*") {
 		var st unix.Stat_t
@@ -120,7 +120,7 @@ func openIn(proc string, dev uint64) string {
 	return ""
 }
 
-// mountedIn returns where a process sees the device mounted; empty if nowhere.
+// mountedIn returns the place where a process sees the device mounted, or "".
 func mountedIn(proc string, dev uint64) string {
 	mounts, err := readMounts(proc)
 	if err != nil { // the process has ended

@@ -11,15 +11,15 @@ import (
 	"imagemanager.internal/internal/devmapper/dmctl"
 )
 
-// Config names a pool and what it lies on.
+// Config names a pool and the devices under it.
 type Config struct {
 	Name      string // part of every device's name: letters, digits, `-`, `_`, `.`
 	UUID      string // part of every device's dm UUID: a UUID in lower case
-	Data      string // block device, or file that is put behind a loop device
+	Data      string // block device, or a file, which gets a loop device
 	Metadata  string // likewise
 	BlockSize int64  // bytes: a multiple of 64 KiB up to 1 GiB, fixed for the pool's life
 
-	Generation uint64 // the last one known, see Renew: Open refuses a pool that has not come so far
+	Generation uint64 // the last one known, see RaiseGeneration: Open refuses an older pool
 }
 
 func (c Config) check() error {
@@ -40,8 +40,8 @@ func (c Config) check() error {
 	return errors.Join(errs...)
 }
 
-// validName tells whether s can be part of a dm name without being mangled by udev or taken
-// for a path.
+// validName reports whether s can be part of a dm name: udev mangles other characters,
+// and some make a path of it.
 func validName(s string, most int) bool {
 	odd := func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-_.", r)
@@ -49,11 +49,10 @@ func validName(s string, most int) bool {
 	return s != "" && len(s) <= most && s[0] != '.' && !strings.ContainsFunc(s, odd)
 }
 
-// owner is the mark of a pool in its metadata superblock, in a field that the kernel
-// carries along and leaves to others: the UUID. It tells a swapped or restored metadata
-// file from ours while no pool is active, when there is no dm UUID to ask; and it tells
-// the UUID when nothing else does, see Identify. It is zero, nobody's, for what is no
-// UUID.
+// owner returns the pool's mark in its metadata superblock: the UUID, in a field that the
+// kernel preserves and does not use. While no pool is active there is no dm UUID to ask;
+// the mark then tells the pool's metadata from a swapped or restored file. Identify reads
+// the UUID from it. For an invalid UUID it is zero, and so nobody's.
 func (c Config) owner() uuid.UUID {
 	id, err := uuid.Parse(c.UUID)
 	if err != nil || id.String() != c.UUID {
@@ -74,10 +73,11 @@ func (c Config) thinName(kind Kind, id ID) string {
 
 func (c Config) thinUUID(id ID) string { return c.uuidPrefix() + strconv.FormatInt(int64(id), 10) }
 
-// thinID is the inverse of thinUUID. Other pools' devices, and the pool's own, have none.
+// thinID is the inverse of thinUUID. It finds no id in the UUID of another pool's device,
+// or of the pool itself.
 func (c Config) thinID(uuid string) (ID, bool) {
-	rest, ours := strings.CutPrefix(uuid, c.uuidPrefix())
-	if !ours {
+	rest, found := strings.CutPrefix(uuid, c.uuidPrefix())
+	if !found {
 		return 0, false
 	}
 	n, err := strconv.ParseInt(rest, 10, 64)
@@ -85,13 +85,13 @@ func (c Config) thinID(uuid string) (ID, bool) {
 	return id, err == nil && id >= 0 && id <= maxID && c.thinUUID(id) == uuid
 }
 
-// ownsName tells whether a name is one that a device of this pool has.
+// ownsName reports whether a device of this pool may have the name.
 func (c Config) ownsName(name string) bool {
 	n, err := strconv.ParseInt(name[strings.LastIndexByte(name, '-')+1:], 10, 64)
 	return name == c.poolName() || err == nil && c.kindOf(name, ID(n)) != ""
 }
 
-// kindOf reads the kind from a device's name; it is empty if an operator renamed the
+// kindOf returns the kind in a device's name. It is empty if an operator renamed the
 // device.
 func (c Config) kindOf(name string, id ID) Kind {
 	for _, kind := range []Kind{KindImage, KindSnapshot, kindStamp} {

@@ -9,6 +9,7 @@ import (
 	"imagemanager.internal/internal/devmapper/tool"
 )
 
+// openControl opens the device-mapper; its absence is ErrUnavailable.
 func openControl() (*dmctl.Control, error) {
 	ctl, err := dmctl.Open(kindByUUID)
 	if err != nil {
@@ -25,8 +26,8 @@ func kindByUUID(uuid string) string {
 	return "thin"
 }
 
-// workPath returns the path for this program's own work on the device at path: of a
-// device-mapper device the node that udevd does not remove.
+// workPath returns the path for this program's own work on the device at path. For a
+// device-mapper device it is the kernel's node, because udevd never removes that one.
 func workPath(path string) (string, error) {
 	if !strings.HasPrefix(path, dmctl.Dir) {
 		return path, nil
@@ -39,7 +40,7 @@ func workPath(path string) (string, error) {
 	return ctl.WorkPath(path)
 }
 
-// unavailable adds ErrUnavailable to an error about a program that is not installed.
+// unavailable adds ErrUnavailable to an error about a missing program.
 func unavailable(err error) error {
 	if errors.Is(err, tool.ErrMissing) {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)

@@ -13,8 +13,8 @@ import (
 	"imagemanager.internal/internal/devmapper/dmctl"
 )
 
-// checkNoneInUse is ErrBusy with the holders of all devices of the pool that somebody has
-// open, for longer than those who only look.
+// checkNoneInUse returns ErrBusy with the holders of every device of the pool that stays
+// open longer than a look takes.
 func checkNoneInUse(ctl *dmctl.Control, cfg Config, list []dmctl.Device) error {
 	var held []dmctl.Device
 	err := retryWhile(busyTimeout, isErrno(unix.EBUSY), func() (err error) {
@@ -34,8 +34,8 @@ func checkNoneInUse(ctl *dmctl.Control, cfg Config, list []dmctl.Device) error {
 	return errors.Join(errs...)
 }
 
-// devicesInUse returns the devices that somebody has open. The pool itself is open by our thin
-// devices; it is held if another device lies on it.
+// devicesInUse returns the devices that somebody has open. The pool itself is always open
+// by its thin devices; it is in use if another device lies on it.
 func devicesInUse(ctl *dmctl.Control, cfg Config, list []dmctl.Device) (held []dmctl.Device, err error) {
 	for _, d := range list {
 		now, err := ctl.Find(d.UUID)
@@ -54,7 +54,7 @@ func devicesInUse(ctl *dmctl.Control, cfg Config, list []dmctl.Device) (held []d
 	return held, nil
 }
 
-// hasForeignHolder reports whether a device that is not in the list lies on d.
+// hasForeignHolder reports whether a device outside of the list lies on d.
 func hasForeignHolder(d dmctl.Device, list []dmctl.Device) bool {
 	return slices.ContainsFunc(glob("/sys/dev/block/"+d.MajorMinor()+"/holders/*"), func(holder string) bool {
 		name := strings.TrimPrefix(dmName(holder), dmctl.Dir)
@@ -62,9 +62,8 @@ func hasForeignHolder(d dmctl.Device, list []dmctl.Device) bool {
 	})
 }
 
-// removeOrRestore removes the thin devices, then the pool. If one cannot be removed,
-// opened by somebody since it was looked at, those before it are activated again as they
-// were.
+// removeOrRestore removes the thin devices, then the pool. If somebody has opened one
+// meanwhile and it cannot be removed, those before it are activated again as they were.
 func removeOrRestore(ctl *dmctl.Control, cfg Config, list []dmctl.Device) error {
 	isPool := func(d dmctl.Device) bool { return d.UUID == cfg.poolUUID() }
 	pool := slices.IndexFunc(list, isPool)
@@ -81,7 +80,7 @@ func removeOrRestore(ctl *dmctl.Control, cfg Config, list []dmctl.Device) error 
 		if err := removeDevice(ctl, d); err != nil {
 			return errors.Join(err, undoAll(undo))
 		}
-		if t.Target != "" { // else it was half-created, or gone
+		if t.Target != "" { // it was neither half-created nor gone
 			undo = append(undo, func() error { return restore(ctl, d, t) })
 		}
 	}
@@ -96,7 +95,7 @@ func undoAll(undo []func() error) error {
 	return errors.Join(errs...)
 }
 
-// restore activates a device that was removed, with the table that it had.
+// restore activates a removed device again with its former table.
 func restore(ctl *dmctl.Control, d dmctl.Device, t dmctl.Table) error {
 	now, err := ctl.Create(d.Name, d.UUID)
 	if err == nil {
@@ -111,10 +110,11 @@ func restore(ctl *dmctl.Control, d dmctl.Device, t dmctl.Table) error {
 	return now.MakeNode()
 }
 
-// Detach deactivates all devices of the pool, the pool, and the loop devices of its
+// Detach deactivates the pool's devices and the pool, and clears the loop devices of its
 // files; the data stays. It is idempotent, and needs neither the files nor an opened
-// Pool. While any device is held, it takes none away. Errors: ErrUnavailable, ErrBusy
-// with the holders' names.
+// Pool. It removes nothing while anybody has a device open: ErrBusy names the holders.
+//
+// Other errors: ErrUnavailable, and errno.
 func Detach(cfg Config) error {
 	if err := cfg.check(); err != nil {
 		return err
@@ -123,7 +123,7 @@ func Detach(cfg Config) error {
 	switch {
 	case err == nil:
 		defer unlock()
-	case !errors.Is(err, fs.ErrNotExist): // lost files are no reason to keep the devices
+	case !errors.Is(err, fs.ErrNotExist): // without files the devices can still be removed
 		return fmt.Errorf("detach pool %s: %w", cfg.Name, err)
 	}
 	ctl, err := openControl()

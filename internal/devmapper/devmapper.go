@@ -1,21 +1,29 @@
 // Package devmapper manages one device-mapper thin pool: thin devices, their snapshots,
-// the ext4 on them, and detached mounts. It knows nothing of where the bytes come from.
+// and the ext4 on them. It knows nothing of the source of their bytes.
 //
-// It talks to the kernel by the ioctls of /dev/mapper/control (linux/dm-ioctl.h), so a
-// failed step has a real errno and no child process can be left half-way; children are
-// mke2fs and the thin-provisioning-tools. The kernel is the only state: a Pool holds
-// nothing that a crash could lose, and every method may be called again after one.
+// Create makes a pool, Open attaches and checks an existing one; both return a Pool. A
+// thin device is made by CreateThin or CreateSnapshot, activated, filled through
+// MountDetached, and deactivated. Active and Thins list devices. RepairMetadata, Identify
+// and CheckReplaceable are for pools in trouble.
 //
-// Names: a device of ours is cim-<pool>-<kind>-<id>, its dm UUID CIM-<pool uuid>-<id>.
-// The UUID is a lock: the kernel refuses a second device of the same UUID, and two active
-// devices on one thin id would destroy each other's files without a word.
+// The kernel is the only state. A Pool holds nothing that a crash could lose, and every
+// method may be called again after one.
 //
-// Not promised: exclusion of other programs. Two managers that use one pool under
-// different UUIDs are told apart when the pool is opened, not afterwards. Needs Linux
-// 5.8, root, and sysfs and procfs where Linux keeps them.
+// A device's name is cim-<pool>-<kind>-<id>, its dm UUID is CIM-<pool uuid>-<id>. The
+// UUID is a lock: the kernel refuses a second device of the same UUID, and two active
+// devices on one thin id would silently destroy each other's files.
 //
-// Read pool.go and thin.go first, then table.go and control.go for what goes to the
-// kernel.
+// Metadata and data each carry a mark of the pool and of a generation, see
+// RaiseGeneration. Open compares the marks before it writes anything, so it refuses a
+// swapped disk, another pool's file, and a copy from an earlier time.
+//
+// Not promised: exclusion of other programs. Open notices a second manager with its own
+// UUID for the same pool, but nothing does so later. Needs Linux 5.8, root, and sysfs and
+// procfs in their usual places.
+//
+// Package dmctl makes the device-mapper calls, package ext4 makes and mounts file
+// systems, and package tool runs mke2fs and the thin-provisioning-tools. Read pool.go and
+// thin.go first.
 package devmapper
 
 import (
@@ -29,7 +37,7 @@ type ID int64
 // dm-thin.c).
 const maxID ID = 1<<24 - 1
 
-// Kind tells what a thin device is for. It is part of the device's name, for people;
+// Kind is the purpose of a thin device. It is part of the device's name, for people;
 // identity is pool and ID.
 type Kind string
 
@@ -39,29 +47,30 @@ const (
 	KindSnapshot Kind = "snapshot" // a copy-on-write snapshot of an image, active for use
 )
 
-// The sentinels stand in the chain before the errno that they give a meaning to.
+// In the chain of an error, a sentinel precedes the errno it gives a meaning to.
 var (
-	// ErrUnavailable says that this machine cannot have a thin pool, and what to do about
-	// it.
+	// ErrUnavailable is returned when this machine cannot have a thin pool. The text says
+	// what to do about it.
 	ErrUnavailable = errors.New("device-mapper thin provisioning is not available")
-	// ErrForeign says that something is there under our name or on our devices which is
-	// not ours, or not as we made it.
+	// ErrForeign is returned when a name or a device of the pool is taken by something
+	// else, or is not as this package made it.
 	ErrForeign = errors.New("not this program's")
-	// ErrNoSuperblock says that the metadata device holds no pool.
+	// ErrNoSuperblock is returned when the metadata device holds no pool.
 	ErrNoSuperblock = errors.New("metadata device holds no thin pool")
-	// ErrHasSuperblock says that the metadata device holds a pool, which would be lost.
+	// ErrHasSuperblock is returned when the metadata device holds a pool, because that
+	// pool would be lost.
 	ErrHasSuperblock = errors.New("metadata device holds a thin pool")
-	// ErrReadOnly says that the pool takes no changes: its metadata is full, needs a
-	// check, or cannot be written.
+	// ErrReadOnly is returned when the pool takes no changes: its metadata is full, needs
+	// a check, or cannot be written.
 	ErrReadOnly = errors.New("thin pool is read-only")
-	// ErrNoSpace says that the pool has no free data blocks.
+	// ErrNoSpace is returned when the pool has no free data blocks.
 	ErrNoSpace = errors.New("thin pool is out of data space")
-	// ErrNotFound says that the pool has no such thin device, or that the device is not
+	// ErrNotFound is returned when the pool has no such thin device, or the device is not
 	// active.
 	ErrNotFound = errors.New("no such thin device")
-	// ErrExists says that the pool has a thin device of this id already.
+	// ErrExists is returned when the pool already has a thin device of this id.
 	ErrExists = errors.New("thin device exists")
-	// ErrBusy says that a device is in use; the text names the holder where one can be
-	// found.
+	// ErrBusy is returned when a device is in use. The text names the holder if one can
+	// be found.
 	ErrBusy = errors.New("device is in use")
 )

@@ -22,9 +22,9 @@ func MakeFilesystem(ctx context.Context, path, uuid string) error {
 	return nil
 }
 
-// MountDetached mounts the ext4 on a thin device, as ext4.MountDetached does. It waits a
-// few seconds for a mount that was closed just now. After that ErrBusy is returned when
-// the device is mounted in another mode or open exclusively.
+// MountDetached mounts the ext4 on a thin device, as ext4.MountDetached does. If the
+// device is busy it waits a few seconds, because of a mount closed just now. Then ErrBusy
+// is returned: the device is mounted in another mode, or open exclusively.
 func MountDetached(path string, mode ext4.MountMode) (m *ext4.Mount, err error) {
 	node, err := workPath(path)
 	if err != nil {

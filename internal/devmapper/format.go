@@ -7,8 +7,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// format makes an empty pool on the devices and marks it as ours. It is not active
-// afterwards.
+// format makes an empty, inactive pool on the devices and marks it with its owner.
 func (p *Pool) format(metadata, data blockDevice) error {
 	if err := clearMetadata(metadata, data); err != nil {
 		return err
@@ -20,7 +19,7 @@ func (p *Pool) format(metadata, data blockDevice) error {
 	if err != nil {
 		return err
 	}
-	// The kernel formats when it reads the table; nothing has to be resumed.
+	// The kernel formats when it reads the table, before any resume.
 	err = p.ctl.Load(d.UUID, newPoolTable(metadata, data, p.cfg.BlockSize), false)
 	if err != nil {
 		err = fmt.Errorf("format pool: %w", withHolders(err, metadata.dev, data.dev))
@@ -31,8 +30,8 @@ func (p *Pool) format(metadata, data blockDevice) error {
 	return setOwner(metadata, p.cfg.owner())
 }
 
-// clearMetadata makes the metadata device look new to the kernel, unless there is anything to
-// lose.
+// clearMetadata makes the metadata device look new to the kernel, unless it or the data
+// device has contents to lose.
 func clearMetadata(metadata, data blockDevice) error {
 	used, err := HasSuperblock(metadata.path)
 	if err != nil {

@@ -5,10 +5,11 @@ import (
 	"os"
 )
 
-// RaiseGeneration raises the generation of data and metadata, and returns it. From then on, a copy
-// that was made of either before is no part of the pool. It is durable when it returns,
-// and a crash within does no harm. ErrReadOnly says that the pool takes no changes; then,
-// and on any other error, the generation may be as it was.
+// RaiseGeneration raises the generation of data and metadata, and returns it. From then
+// on, an earlier copy of either is refused. The generation is durable when
+// RaiseGeneration returns, and a crash in between does no harm. ErrReadOnly is returned
+// when the pool takes no changes. After this or another error, the generation may be as
+// it was.
 func (p *Pool) RaiseGeneration() (generation uint64, err error) {
 	unlock, err := lockPool(p.cfg)
 	if err != nil {

@@ -11,10 +11,10 @@ import (
 )
 
 // GrowData makes the pool's data larger, to newBytes, while it is in use. A file is
-// extended, sparse; a block device must have been enlarged before, and all of it is
-// taken. A pool that is out of data space becomes writable again. It may be called again
-// after a crash, and with the size that there is. Errors: EINVAL for less than there is,
-// ErrReadOnly, and errno; then the pool is as before.
+// extended, sparse. A block device must have been enlarged before, and all of it is
+// taken. A pool out of data space becomes writable again. GrowData may be called again
+// after a crash, and with the present size. Errors: EINVAL for less than the present
+// size, ErrReadOnly, and errno; then the pool is as before.
 func (p *Pool) GrowData(newBytes int64) error {
 	err := p.grow(func(_, data *blockDevice) error { return data.extend(newBytes, (*os.File).Truncate) })
 	if err != nil {
@@ -23,8 +23,8 @@ func (p *Pool) GrowData(newBytes int64) error {
 	return nil
 }
 
-// GrowMetadata makes the pool's metadata larger, like GrowData, but a file's space is set
-// aside. 16 GiB is the most that the kernel uses.
+// GrowMetadata makes the pool's metadata larger, like GrowData, but sets a file's space
+// aside. The kernel uses at most 16 GiB.
 func (p *Pool) GrowMetadata(newBytes int64) error {
 	if newBytes > maxMetadataSize {
 		return fmt.Errorf("grow metadata of pool %s to %d bytes, at most %d: %w",
@@ -37,7 +37,7 @@ func (p *Pool) GrowMetadata(newBytes int64) error {
 	return nil
 }
 
-// grow lets extend enlarge one of the devices, and the pool look at both anew.
+// grow lets extend enlarge one of the devices, and then lets the pool look at both again.
 func (p *Pool) grow(extend func(metadata, data *blockDevice) error) error {
 	unlock, err := lockPool(p.cfg)
 	if err != nil {
@@ -63,9 +63,9 @@ func (p *Pool) grow(extend func(metadata, data *blockDevice) error) error {
 	return s.checkWritable()
 }
 
-// reload puts a new table in place of the pool's live one, in one call: the kernel
-// suspends, swaps and resumes. If that fails the pool may be suspended with the new
-// table; it is given the old one back.
+// reload replaces the pool's live table in one call: the kernel suspends, swaps and
+// resumes. If that fails the pool may be suspended with the new table, so it is given the
+// old one back.
 func (p *Pool) reload(t dmctl.Table) error {
 	uuid := p.cfg.poolUUID()
 	_, old, err := p.ctl.LiveTable(uuid)

@@ -10,14 +10,13 @@ import (
 	"imagemanager.internal/internal/devmapper/dmctl"
 )
 
-// ErrUnidentified says that nothing tells the UUID of a pool.
+// ErrUnidentified is returned when nothing tells the UUID of a pool.
 var ErrUnidentified = errors.New("the pool's UUID is not known")
 
-// Identify completes the configuration of a pool about which nothing is known but where
-// it lies, and tells whether it is active. Block size and UUID come from the metadata,
-// where format, RepairMetadata and Open left the latter. thin_repair leaves none: then it
-// comes from the dm UUID if the pool is active. A name or UUID that is given must be the
-// pool's.
+// Identify completes the configuration of a pool of which only the place is known, and
+// reports whether it is active. Block size and UUID come from the metadata: Create,
+// RepairMetadata and Open leave the UUID there. After thin_repair it is missing; it then
+// comes from the dm UUID of the active pool. A given name or UUID must be the pool's.
 //
 // Errors: ErrNoSuperblock, ErrDamaged, ErrUnidentified, ErrForeign if name or UUID are
 // not the pool's, ErrUnavailable, fs.ErrNotExist.
@@ -55,7 +54,7 @@ func Identify(cfg Config) (_ Config, active bool, err error) {
 	return cfg, true, err
 }
 
-// activeUUID is the UUID of the pool that is active under a name.
+// activeUUID returns the UUID of the pool that is active under a name.
 func activeUUID(ctl *dmctl.Control, name string) (string, error) {
 	d, err := ctl.FindName(Config{Name: name}.poolName())
 	if err != nil && !errors.Is(err, dmctl.ErrNotFound) {

@@ -262,8 +262,11 @@ func TestMessageNotCommitted(t *testing.T) {
 	check(t, err)
 	defer metadata.close()
 	flaky := func(mode string) dmctl.Table {
-		return dmctl.Table{Sectors: uint64(minMetadataSize / sectorSize), Target: "flakey", Params: fmt.Sprintf("%s 0 %s",
-			dmctl.MajorMinor(metadata.dev), mode)}
+		return dmctl.Table{
+			Sectors: uint64(minMetadataSize / sectorSize), Target: "flakey",
+			Params: fmt.Sprintf("%s 0 %s",
+				dmctl.MajorMinor(metadata.dev), mode),
+		}
 	}
 	ctl, err := openControl()
 	check(t, err)

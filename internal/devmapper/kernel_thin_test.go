@@ -47,7 +47,10 @@ func TestErrnoTable(t *testing.T) {
 		{"activate, read-only", activate(1, KindImage, deviceSize, true), 0, ErrBusy},
 		{"activate, odd size", activate(2, KindImage, 1000, false), unix.EINVAL, nil},
 		{"discard, not active", func() error { return p.Discard(2) }, unix.ENXIO, ErrNotFound},
-		{"status of nothing", func() error { _, err := p.ctl.Find("CIM-none"); return err }, unix.ENXIO, dmctl.ErrNotFound},
+		{
+			"status of nothing", func() error { _, err := p.ctl.Find("CIM-none"); return err }, unix.ENXIO,
+			dmctl.ErrNotFound,
+		},
 		{"name with a slash", func() error { _, err := p.ctl.Create("a/b", "CIM-x"); return err }, unix.EINVAL, nil},
 		{
 			"name too long", func() error { _, err := p.ctl.Create(strings.Repeat("a", 128), "CIM-x"); return err },

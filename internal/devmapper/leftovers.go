@@ -7,18 +7,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Leftovers lists what lies about a pool and is not ours to remove, or only by hand.
+// Leftovers lists things around a pool that this program does not remove by itself.
 type Leftovers struct {
-	Devices []string // dm devices with names of ours and other UUIDs
-	Mounts  []string // mounts of images' devices, which nobody should see but through a snapshot
+	Devices []string // dm devices with the pool's names and other UUIDs
+	Mounts  []string // mounts of images' devices: these should be used through snapshots only
 	Loops   []string // further loop devices of the pool's files
 }
 
-// All returns all of them, described.
+// All returns descriptions of all of them.
 func (s Leftovers) All() []string { return slices.Concat(s.Devices, s.Mounts, s.Loops) }
 
-// Leftovers looks for what no other method finds. Mounts are those of this process's mount
-// namespace.
+// Leftovers looks for things no other method finds. Mounts are those in this process's
+// mount namespace.
 func (p *Pool) Leftovers() (Leftovers, error) {
 	var s Leftovers
 	all, err := p.ctl.List("")
@@ -48,8 +48,7 @@ func (p *Pool) Leftovers() (Leftovers, error) {
 	return s, nil
 }
 
-// leftoverMounts finds the mounts of devices, given by major:minor. Source:
-// proc_pid_mountinfo(5).
+// leftoverMounts describes the mounts of devices, given as major:minor and name.
 func leftoverMounts(devices map[string]string) ([]string, error) {
 	mounts, err := readMounts("/proc/self")
 	if err != nil {
@@ -64,7 +63,7 @@ func leftoverMounts(devices map[string]string) ([]string, error) {
 	return found, nil
 }
 
-// extraLoops names the loop devices of a file, but for the first.
+// extraLoops describes the loop devices of a file, except the first.
 func extraLoops(path string) ([]string, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {

@@ -10,24 +10,23 @@ import (
 	"slices"
 )
 
-// Lineage says what the pool's own metadata know of a thin device's descent. Whoever
-// uses a device can write to it, and not to this.
+// Lineage describes a thin device's descent by the pool's own metadata. A user of the
+// device can write to the device, but not to the metadata.
 type Lineage struct {
 	Thin
 
-	// Origin is the device, made before this one, whose data this one shares; 0 if it
-	// shares none. A snapshot of which every block was overwritten or discarded shares
-	// none.
+	// Origin is the older device this one shares data with, or 0. A snapshot shares none
+	// when all its blocks were overwritten or discarded.
 	Origin ID
 }
 
-// WasOrigin reports whether a snapshot was ever taken of the device: the kernel counts
-// snapshots, and notes the count in both (drivers/md/dm-thin-metadata.c, create_snap).
+// WasOrigin reports whether a snapshot was ever taken of the device. The kernel counts
+// snapshots, and notes the count in both devices (drivers/md/dm-thin-metadata.c,
+// create_snap).
 func (t Thin) WasOrigin() bool { return t.SnapshotTime > t.CreationTime }
 
-// Lineage returns every thin device of the pool, in the order of their ids, with its
-// descent. It reads all mappings, and takes four bytes of memory for every block of data
-// in use.
+// Lineage returns every thin device of the pool with its descent, in the order of ids. It
+// reads all mappings, and takes four bytes of memory for every block of the pool's data.
 func (p *Pool) Lineage() (_ []Lineage, err error) {
 	unlock, err := lockPool(p.cfg)
 	if err != nil {
@@ -55,8 +54,8 @@ func (p *Pool) Lineage() (_ []Lineage, err error) {
 	return list, nil
 }
 
-// readLineage is Lineage on metadata whose superblock is at block root, of a pool with so
-// many blocks of data. Each block belongs to the oldest device that has it.
+// readLineage is Lineage for metadata with its superblock at block root, of a pool with
+// so many blocks of data. Each block belongs to the oldest device using it.
 func readLineage(r io.ReaderAt, root uint64, dataBlocks int64) ([]Lineage, error) {
 	thins, err := readThins(r, root)
 	if err != nil {
@@ -78,7 +77,7 @@ func readLineage(r io.ReaderAt, root uint64, dataBlocks int64) ([]Lineage, error
 	slices.SortFunc(byAge, func(a, b *Lineage) int {
 		return cmp.Or(cmp.Compare(a.CreationTime, b.CreationTime), cmp.Compare(a.ID, b.ID))
 	})
-	owner := make([]uint32, dataBlocks) // by data block; 0 is nobody: of id 0 nothing is known
+	owner := make([]uint32, dataBlocks) // by data block; 0 is nobody, because id 0 is the stamp
 	for _, a := range byAge {
 		tree, mapped := mappings[a.ID]
 		if !mapped {
@@ -93,7 +92,7 @@ func readLineage(r io.ReaderAt, root uint64, dataBlocks int64) ([]Lineage, error
 }
 
 // claim takes one mapping: the data block in the upper 40 bits, and in the lower 24 the
-// count of snapshots when it was written.
+// count of snapshots at its writing.
 func (a *Lineage) claim(owner []uint32, v []byte) error {
 	block := binary.LittleEndian.Uint64(v) >> 24
 	if block >= uint64(len(owner)) {
@@ -108,7 +107,7 @@ func (a *Lineage) claim(owner []uint32, v []byte) error {
 	return nil
 }
 
-// readMappingRoots returns where each device's tree of mappings begins.
+// readMappingRoots returns the root of each device's tree of mappings.
 func readMappingRoots(r io.ReaderAt, root uint64) (map[ID]uint64, error) {
 	block, err := readBlock(r, root)
 	if err != nil {

@@ -10,20 +10,20 @@ import (
 	"imagemanager.internal/internal/devmapper/dmctl"
 )
 
-// ActiveDevice is a thin device of ours that the kernel has a dm device for.
+// ActiveDevice is a thin device of the pool with a dm device in the kernel.
 type ActiveDevice struct {
 	ID   ID     `json:"id"`
 	Kind Kind   `json:"kind"` // empty if the device was renamed
 	Name string `json:"name"`
 	Path string `json:"path"`
-	// a crash left it without a live table; Activate finishes, Deactivate removes it
+	// A crash left it without a live table; Activate finishes it, Deactivate removes it.
 	HalfCreated bool `json:"half_created"`
-	Suspended   bool `json:"suspended"` // whoever reads it hangs; ResumeSuspended
-	Open        int  `json:"open"`      // how many have it open, mounts included
+	Suspended   bool `json:"suspended"` // readers hang until ResumeSuspended
+	Open        int  `json:"open"`      // number of openers, mounts included
 }
 
-// Active lists our active thin devices by their dm UUID, in no order. It asks for every
-// dm device of the machine.
+// Active lists the pool's active thin devices by their dm UUID, in no order. It asks for
+// every dm device of the machine.
 func (p *Pool) Active() ([]ActiveDevice, error) {
 	list, err := p.ctl.List(p.cfg.uuidPrefix())
 	if err != nil {
@@ -43,8 +43,9 @@ func (p *Pool) Active() ([]ActiveDevice, error) {
 	return active, nil
 }
 
-// ResumeSuspended resumes our devices, the pool first. A crash may leave one suspended,
-// and then whoever reads it cannot even be killed: let it be the first act after a start.
+// ResumeSuspended resumes the pool's devices, the pool first. Call it first after a
+// start: a crash may have left one suspended, and a process reading it cannot even be
+// killed.
 func (p *Pool) ResumeSuspended() error { return resumeAll(p.ctl, p.cfg) }
 
 func resumeAll(ctl *dmctl.Control, cfg Config) error {
@@ -65,9 +66,9 @@ func resumeAll(ctl *dmctl.Control, cfg Config) error {
 	return errors.Join(errs...)
 }
 
-// Thins lists the thin devices that the pool has, active or not, in the order of their
-// ids. It reads them from a metadata snapshot, and from the metadata itself when the pool
-// is read-only and it does not change. Other processes of ours wait for each other.
+// Thins lists the pool's thin devices, active or not, in the order of their ids. It reads
+// them from a metadata snapshot, or from the metadata itself if the pool is read-only and
+// so does not change. Only one process of this program lists at a time; others wait.
 func (p *Pool) Thins() (_ []Thin, err error) {
 	unlock, err := lockPool(p.cfg)
 	if err != nil {

@@ -15,9 +15,9 @@ import (
 
 const diskByID = "/dev/disk/by-id"
 
-// locateHint says where the parts of a pool are now if they are not where the
-// configuration says: the kernel numbers disks anew when one is added or taken away. It
-// only reads, and says nothing of what it does not find. Files are not looked for.
+// locateHint says where the parts of a pool are now if they are not at the configured
+// paths: the kernel renumbers disks when one is added or removed. It only reads. It
+// returns "" when it finds nothing, and does not look for files.
 func locateHint(cfg Config) string {
 	metadata, moved := cfg.Metadata, false
 	sb, err := readOwnSuperblock(cfg, metadata)
@@ -60,7 +60,8 @@ func findData(cfg Config, metadata string, sb superblock) string {
 	return ""
 }
 
-// readOwnSuperblock reads the superblock of this pool.
+// readOwnSuperblock reads the superblock at path. ErrForeign is returned when it is
+// another pool's.
 func readOwnSuperblock(cfg Config, path string) (superblock, error) {
 	block, err := readFirstBlock(path)
 	if err != nil {
@@ -73,7 +74,7 @@ func readOwnSuperblock(cfg Config, path string) (superblock, error) {
 	return sb, err
 }
 
-// holdsData reports whether the data that belong to the metadata are at path.
+// holdsData reports whether path holds the data of this metadata.
 func holdsData(cfg Config, path, metadata string, sb superblock) bool {
 	places, err := locateStamp(blockDevice{path: metadata, source: metadata}, sb)
 	if err != nil {
@@ -88,9 +89,9 @@ func holdsData(cfg Config, path, metadata string, sb superblock) bool {
 	return err == nil
 }
 
-// candidateDisks lists the block devices that may be the one that path was. Those are left
-// out whose reading may wait for something: device-mapper's, which have stable names, the
-// network's, and removable media.
+// candidateDisks lists the block devices that could be the former path. It leaves out
+// device-mapper's, because they have stable names, and those whose reading may block:
+// network devices and removable media.
 func candidateDisks(path string) []string {
 	if !strings.HasPrefix(path, "/dev/") {
 		return nil
@@ -110,8 +111,8 @@ func candidateDisks(path string) []string {
 	return disks
 }
 
-// StablePath is a name of a block device that stays its name when the kernel numbers
-// disks anew, where udev has made one. Other paths it returns as they are.
+// StablePath returns a name of the block device that survives renumbering by the kernel,
+// if udev has made one. Other paths are returned as they are.
 func StablePath(path string) string { return stableIn(diskByID, path) }
 
 func stableIn(dir, path string) string {

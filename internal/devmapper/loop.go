@@ -36,9 +36,9 @@ func attachLoop(path string) (*os.File, error) {
 	return configureLoop(backing)
 }
 
-// configureLoop puts the file behind a free loop device. Direct I/O is a wish: the kernel
-// falls back where the file's own file system has none, and nothing that the pool relies
-// on depends on it.
+// configureLoop puts the file behind a free loop device. Direct I/O is optional: the
+// kernel falls back if the file's own file system has none, and the pool does not rely on
+// it.
 func configureLoop(backing *os.File) (*os.File, error) {
 	ctl, err := os.OpenFile(loopControl, os.O_RDWR, 0)
 	if err != nil {
@@ -66,10 +66,11 @@ func configureLoop(backing *os.File) (*os.File, error) {
 	return loop, err
 }
 
-// isTaken reports whether somebody else took the free loop device, or removed it (ENXIO).
+// isTaken reports whether another process took the free loop device, or removed it
+// (ENXIO).
 func isTaken(err error) bool { return errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENXIO) }
 
-// openLoop opens a loop device, and makes its node where neither devtmpfs nor udev has.
+// openLoop opens a loop device, and makes its node if neither devtmpfs nor udev has.
 func openLoop(n, flags int) (*os.File, error) {
 	path := "/dev/loop" + strconv.Itoa(n)
 	f, err := os.OpenFile(path, flags|unix.O_CLOEXEC, 0)
@@ -83,9 +84,10 @@ func openLoop(n, flags int) (*os.File, error) {
 	return os.OpenFile(path, flags|unix.O_CLOEXEC, 0)
 }
 
-// findLoops returns, open for reading, the loop devices whose backing file is the file at
-// path, whatever name they were attached by. All loops of the machine are looked into,
-// and whenever a device that was open for writing is closed, udevd looks into it, too.
+// findLoops returns, open for reading, the loop devices of the file at path, whatever
+// name they were attached by. It looks into all loops of the machine. It opens none for
+// writing, because udevd examines every device that was open for writing once it is
+// closed.
 func findLoops(path string) ([]*os.File, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
@@ -112,7 +114,7 @@ func findLoops(path string) ([]*os.File, error) {
 		}
 		if info.Offset != 0 || info.Sizelimit != 0 || info.Flags&unix.LO_FLAGS_READ_ONLY != 0 {
 			f.Close()
-			return nil, errors.Join(fmt.Errorf("%w: %s shows part of %s, or only for reading: losetup --detach %s",
+			return nil, errors.Join(fmt.Errorf("%w: %s covers only part of %s, or is read-only: losetup --detach %s",
 				ErrForeign, f.Name(), path, f.Name()), closeAll(list))
 		}
 		list = append(list, f)
@@ -128,9 +130,9 @@ func closeAll(list []*os.File) error {
 	return errors.Join(errs...)
 }
 
-// detachLoops clears the loop devices of a file. A path that is not there, or not a file,
-// has none. One that somebody else has open, as udevd has for a moment, the kernel clears
-// when they close it; it is waited for, but no failure.
+// detachLoops clears the loop devices of a file. A path to nothing, or to something else
+// than a file, has none. If somebody else has one open, as udevd does for a moment, the
+// kernel clears it when they close it; detachLoops waits for that, but does not insist.
 func detachLoops(path string) error {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {

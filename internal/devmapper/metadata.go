@@ -7,17 +7,17 @@ import (
 	"unsafe"
 )
 
-// Thin is a thin device as the pool's metadata has it, active or not.
+// Thin is a thin device in the pool's metadata, active or not.
 type Thin struct {
 	ID            ID     `json:"id"`
-	MappedBytes   int64  `json:"mapped_bytes"`   // blocks mapped, those shared with other devices included
-	TransactionID uint64 `json:"transaction_id"` // the pool's when it was created
+	MappedBytes   int64  `json:"mapped_bytes"`   // shared blocks included
+	TransactionID uint64 `json:"transaction_id"` // the pool's at the device's creation
 	CreationTime  uint32 `json:"creation_time"`  // not a clock: the pool's count of snapshots
-	SnapshotTime  uint32 `json:"snapshot_time"`  // that count when a snapshot of it was taken last
+	SnapshotTime  uint32 `json:"snapshot_time"`  // the count at the last snapshot of the device
 }
 
-// readThins returns the devices of the metadata whose superblock, or snapshot of one, is
-// at block root. Errors are those of r, and of blocks that do not pass their checks.
+// readThins returns the devices of the metadata with a superblock, or a snapshot of one,
+// at block root. Errors are those of r, and of blocks that fail their checks.
 func readThins(r io.ReaderAt, root uint64) ([]Thin, error) {
 	block, err := readBlock(r, root)
 	if err != nil {
@@ -68,7 +68,7 @@ func readBlock(r io.ReaderAt, at uint64) ([]byte, error) {
 	return block, nil
 }
 
-// alignedBlock is a buffer that direct I/O accepts on any device.
+// alignedBlock returns a zeroed block that direct I/O accepts on any device.
 func alignedBlock() []byte {
 	buf := make([]byte, 2*metadataBlock)
 	off := -uintptr(unsafe.Pointer(&buf[0])) & (metadataBlock - 1)

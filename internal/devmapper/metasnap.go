@@ -9,19 +9,24 @@ import (
 	"os"
 )
 
-// The kernel makes a metadata snapshot (reserve_metadata_snap) in two steps that a power
-// cut comes between: it writes its block into the superblock together with the blocks of
-// the transaction, and only then, after a flush, the superblock with the space map that
-// counts it. In between, the superblock names a snapshot that nothing counts. The kernel
-// believes it; told to release it, it takes references back that were never taken, and
-// the pool's own trees lose their blocks. So such a snapshot is struck out before the
-// kernel sees it: the rest is as it was at the last commit. In the same way a release
-// leaves one that is counted and not named, with all the blocks that it keeps: it is
-// named again, and then the kernel can release it. Source: __reserve_metadata_snap,
-// __release_metadata_snap and __commit_transaction in drivers/md/dm-thin-metadata.c.
+// The kernel makes a metadata snapshot (reserve_metadata_snap) in two steps. First it
+// writes the snapshot's block number into the superblock, together with the blocks of the
+// transaction. Only then, after a flush, it writes the superblock with a space map that
+// counts the snapshot.
+//
+// A power cut between the two leaves a superblock naming a snapshot that nothing counts.
+// The kernel believes it. Told to release it, the kernel gives back references it never
+// took, and the pool's own trees lose their blocks. So such a snapshot is cleared before
+// the kernel sees it; the rest of the metadata is as it was at the last commit.
+//
+// In the same way an interrupted release leaves a snapshot that is counted and not named,
+// and keeps all its blocks. It is named again, and then the kernel can release it.
+//
+// Source: __reserve_metadata_snap, __release_metadata_snap and __commit_transaction in
+// drivers/md/dm-thin-metadata.c.
 
-// The space map of the metadata: one block with an index of up to 255 bitmaps, and in
-// these two bits a block, 0 for a free one (persistent-data/dm-space-map-common.h).
+// The space map of the metadata has one block with an index of up to 255 bitmaps. A
+// bitmap has two bits a block, 0 for a free one (persistent-data/dm-space-map-common.h).
 const (
 	indexSalt       = 160478 // INDEX_CSUM_XOR
 	bitmapSalt      = 240779 // BITMAP_CSUM_XOR
@@ -30,9 +35,9 @@ const (
 	maxBitmaps      = 255
 )
 
-// checkMetadata checks the metadata of a pool that is not active, as LVM does at every
-// activation, after it has put the snapshot right that they may have. Errors: ErrDamaged
-// where they are not sound, ErrUnavailable without thin_check, and errno.
+// checkMetadata puts a metadata snapshot right and then checks the metadata of an
+// inactive pool, as LVM does at every activation. Errors: ErrDamaged if they are not
+// sound, ErrUnavailable without thin_check, and errno.
 func checkMetadata(ctx context.Context, sb superblock, metadata blockDevice) error {
 	f, err := openDirect(metadata.path, os.O_RDONLY)
 	if err != nil {
@@ -78,10 +83,10 @@ func setHeldRoot(metadata blockDevice, root uint64) error {
 	return changeSuperblock(metadata, func(block []byte) { binary.LittleEndian.PutUint64(block[offHeldRoot:], root) })
 }
 
-// findUnnamed finds a metadata snapshot that the space map counts, in metadata whose
-// superblock names none; 0 if there is none. It is known by its seal: a counted block is
-// never anything but what it was written as, and only superblocks and their copies have
-// theirs.
+// findUnnamed returns the block of a metadata snapshot that the space map counts and the
+// superblock does not name, or 0. It recognizes the snapshot by its checksum: a counted
+// block always holds what it was written as, and only superblocks and their copies have
+// this kind of checksum.
 func findUnnamed(r io.ReaderAt, sb superblock) (uint64, error) {
 	var counts bitmap
 	for at := uint64(1); at < sb.metadataBlocks; at++ {
@@ -109,13 +114,13 @@ func findUnnamed(r io.ReaderAt, sb superblock) (uint64, error) {
 // bitmap is a block of the space map.
 type bitmap []byte
 
-// has tells whether a block that the bitmap is about is in use.
+// has reports whether a block covered by the bitmap is in use.
 func (b bitmap) has(at uint64) bool {
 	bit := at % blocksPerBitmap * 2
 	return b[bitmapHeader+bit/8]>>(bit%8)&3 != 0
 }
 
-// readBitmap reads the bitmap about a block.
+// readBitmap reads the bitmap that covers a block.
 func readBitmap(r io.ReaderAt, sb superblock, at uint64) (bitmap, error) {
 	index, err := readSpaceMapBlock(r, sb.bitmapRoot, indexSalt)
 	if err != nil {
@@ -136,8 +141,8 @@ func readSpaceMapBlock(r io.ReaderAt, at uint64, salt uint32) ([]byte, error) {
 	return block, nil
 }
 
-// metadataRoot returns the block to read the metadata from. release must be called when
-// done.
+// metadataRoot returns the block to read the metadata from. The caller calls release
+// afterwards.
 func (p *Pool) metadataRoot() (root uint64, release func() error, err error) {
 	s, err := p.Status()
 	if err != nil {
@@ -146,7 +151,7 @@ func (p *Pool) metadataRoot() (root uint64, release func() error, err error) {
 	if s.checkWritable() != nil && s.Mode != ModeFailed {
 		return 0, func() error { return nil }, nil
 	}
-	if s.HeldRoot { // we have the lock: whoever made it is dead
+	if s.HeldRoot { // its maker is dead, because this process has the lock
 		if err := p.message("release_metadata_snap"); err != nil {
 			return 0, nil, err
 		}
@@ -162,8 +167,8 @@ func (p *Pool) metadataRoot() (root uint64, release func() error, err error) {
 	return s.heldRoot, release, nil
 }
 
-// releaseStale releases a metadata snapshot of a dead process: it keeps the blocks of
-// deleted devices. The caller has the lock.
+// releaseStale releases the metadata snapshot of a dead process, because it keeps the
+// blocks of deleted devices. The caller has the lock.
 func (p *Pool) releaseStale() error {
 	s, err := p.Status()
 	if err != nil || !s.HeldRoot || s.checkWritable() != nil {

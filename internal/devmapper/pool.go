@@ -12,24 +12,24 @@ import (
 	"imagemanager.internal/internal/devmapper/dmctl"
 )
 
-// Pool is an active thin pool of ours. Its methods may be called by several goroutines,
-// those on one ID not at the same time.
+// Pool is an active thin pool. Several goroutines may call its methods, but not at the
+// same time those on one ID.
 type Pool struct {
 	cfg      Config
 	ctl      *dmctl.Control
-	dev      string      // major:minor, as tables want it
+	dev      string      // major:minor, for tables
 	metadata string      // path of the metadata's block device
 	data     blockDevice // not open
-	stampAt  [2]int64    // where its stamp is, bytes
+	stampAt  [2]int64    // places of the stamp on the data, in bytes
 }
 
-// Create makes a new, empty pool and activates it. A metadata device that holds a pool is
-// never touched: ErrHasSuperblock, and Open is the way. Devices with other well-known
-// contents are refused as ErrForeign. Of the metadata, 4 KiB are zeroed; the kernel
-// formats what begins with zeros. The data get a stamp, by which Open knows them. After a
-// crash anywhere in between, Create or Finish succeeds.
+// Create makes a new, empty pool and activates it. It never touches a metadata device
+// with a pool: it returns ErrHasSuperblock, and Open is the way. It refuses devices with
+// other well-known contents as ErrForeign. Of the metadata it zeroes 4 KiB, because the
+// kernel formats a device that begins with zeros. The data gets a stamp, by which Open
+// recognizes them. After a crash in Create, call Create or Finish.
 //
-// Other errors: ErrUnavailable, ErrForeign (our names are taken), ErrBusy (a device is in
+// Other errors: ErrUnavailable, ErrForeign (a name is taken), ErrBusy (a device is in
 // use), and errno.
 func Create(cfg Config) (*Pool, error) {
 	return withDevices(cfg, func(p *Pool, metadata, data blockDevice) error {
@@ -43,24 +43,26 @@ func Create(cfg Config) (*Pool, error) {
 	})
 }
 
-// Finish is Open for a pool whose creation was cut off: where nothing was made in the
-// pool yet, the data get their stamp.
+// Finish is Open for a pool whose creation may have been interrupted: if the pool has no
+// devices yet, it stamps the data.
 func Finish(ctx context.Context, cfg Config) (*Pool, error) { return open(ctx, cfg, true) }
 
-// Open returns the pool, active: as it is when it is active, else attached, checked and
-// activated, as after a reboot. What a crash left suspended or half-created is finished,
-// a metadata snapshot that nobody uses is released. The check, by thin_check, reads all
-// of the metadata, which can take minutes for gigabytes; it is killed when ctx ends. A
-// pool that is active but not as this configuration says (other devices or block size,
-// zeroing off, full pool that hangs writers) is refused as ErrForeign.
+// Open returns the pool, active. An active pool is taken as it is; otherwise, as after a
+// reboot, the pool is attached, checked and activated. Open finishes devices that a crash
+// left suspended or half-created, and releases a metadata snapshot that nobody uses.
 //
-// Before anything is written, metadata and data prove that they are those of this pool,
-// and of one time, not before the Generation that is given: else ErrForeign says what is
-// wrong, and where the right devices are if they have other names now.
+// The check, by thin_check, reads all of the metadata, which can take minutes for
+// gigabytes; it is killed when ctx ends. ErrForeign is returned when the active pool
+// differs from this configuration: other devices, another block size, no zeroing, or
+// writers that hang when it is full.
+//
+// Before it writes anything, Open makes sure that metadata and data belong to this pool,
+// to each other, and to no generation before cfg.Generation. Otherwise ErrForeign says
+// what is wrong, and where the right devices are if they have other names now.
 //
 // Other errors: ErrUnavailable, ErrNoSuperblock, ErrDamaged, ErrBusy, fs.ErrNotExist for
 // the files, and errno. A pool that is read-only or needs a check is opened; Status
-// tells.
+// reports it.
 func Open(ctx context.Context, cfg Config) (*Pool, error) {
 	p, err := open(ctx, cfg, false)
 	if errors.Is(err, ErrForeign) || errors.Is(err, ErrNoSuperblock) || errors.Is(err, fs.ErrNotExist) {
@@ -94,8 +96,8 @@ func open(ctx context.Context, cfg Config, unfinished bool) (*Pool, error) {
 	})
 }
 
-// withDevices runs open with the pool's lock and its attached devices. They stay with the
-// pool; if open fails, loop devices that nothing uses clear themselves.
+// withDevices calls open with the pool's lock held and its devices attached. The active
+// pool keeps them; if open fails, unused loop devices clear themselves.
 func withDevices(cfg Config, open func(p *Pool, metadata, data blockDevice) error) (_ *Pool, err error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -125,9 +127,9 @@ func withDevices(cfg Config, open func(p *Pool, metadata, data blockDevice) erro
 	return p, nil
 }
 
-// lockPool excludes other processes of ours from the pool's set-up and from its one
-// metadata snapshot. The lock is on what the metadata lies on and goes with the process.
-// ErrBusy after lockPatience.
+// lockPool excludes other processes of this program from the pool's set-up and from its
+// only metadata snapshot. The lock is on the metadata's file or device and ends with the
+// process. ErrBusy is returned after lockTimeout.
 func lockPool(cfg Config) (unlock func(), err error) {
 	node, err := waitForPath(cfg.Metadata)
 	if err != nil {
@@ -147,7 +149,7 @@ func lockPool(cfg Config) (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// start activates the pool, or finishes what a crash left half-created.
+// start activates the pool, also one that a crash left half-created.
 func (p *Pool) start(metadata, data blockDevice) error {
 	d, err := p.halfCreated()
 	if err != nil {
@@ -155,7 +157,8 @@ func (p *Pool) start(metadata, data blockDevice) error {
 	}
 	uuid := d.UUID
 	if err := p.ctl.Load(uuid, newPoolTable(metadata, data, p.cfg.BlockSize), false); err != nil {
-		return errors.Join(fmt.Errorf("load pool table: %w", withHolders(err, metadata.dev, data.dev)), p.ctl.Remove(uuid))
+		err = fmt.Errorf("load pool table: %w", withHolders(err, metadata.dev, data.dev))
+		return errors.Join(err, p.ctl.Remove(uuid))
 	}
 	if err := p.ctl.Resume(uuid); err != nil {
 		return errors.Join(fmt.Errorf("activate pool (a data device smaller than the pool remembers is EINVAL): %w",
@@ -165,10 +168,11 @@ func (p *Pool) start(metadata, data blockDevice) error {
 	return d.MakeNode()
 }
 
-// checkAndStart activates a pool that is not active, after it has been put in order and checked.
-// One without a mark, as a crash within format or thin_repair leaves it, is marked.
+// checkAndStart puts the metadata of an inactive pool in order, checks it, and activates
+// the pool. Metadata without an owner is marked: a crash in format leaves such, and so
+// does thin_repair.
 func (p *Pool) checkAndStart(ctx context.Context, sb superblock, metadata, data blockDevice) error {
-	// half-created, it may have the metadata open
+	// A half-created pool may have the metadata open.
 	if err := p.ctl.Remove(p.cfg.poolUUID()); err != nil && !errors.Is(err, unix.ENXIO) {
 		return fmt.Errorf("remove half-created pool: %w", err)
 	}
@@ -184,12 +188,11 @@ func (p *Pool) checkAndStart(ctx context.Context, sb superblock, metadata, data 
 	if err != nil {
 		return err
 	}
-	_ = metadata.reserve() // a pool on a full disk serves its users nevertheless
+	_ = metadata.reserve() // a pool on a full disk still serves its users
 	return p.start(metadata, data)
 }
 
-// halfCreated returns the pool's dm device without a live table: the one that a crash
-// left, or a new one.
+// halfCreated returns the pool's dm device without a live table: left by a crash, or new.
 func (p *Pool) halfCreated() (dmctl.Device, error) {
 	d, err := p.ctl.Find(p.cfg.poolUUID())
 	switch {
@@ -201,7 +204,8 @@ func (p *Pool) halfCreated() (dmctl.Device, error) {
 	return d, err
 }
 
-// createDevice makes an empty dm device. A name that has another UUID is ErrForeign.
+// createDevice makes an empty dm device. ErrForeign is returned when a device of another
+// UUID has the name.
 func (p *Pool) createDevice(name, uuid string) (dmctl.Device, error) {
 	d, err := p.ctl.Create(name, uuid)
 	if errors.Is(err, unix.EBUSY) {
@@ -213,7 +217,7 @@ func (p *Pool) createDevice(name, uuid string) (dmctl.Device, error) {
 	return d, nil
 }
 
-// adopt takes an active pool as it is, if it is as we would make it.
+// adopt takes over an active pool, if its table is as start would make it.
 func (p *Pool) adopt(d dmctl.Device, metadata, data blockDevice) error {
 	if d.Suspended() {
 		if err := p.ctl.Resume(d.UUID); err != nil {
@@ -235,7 +239,7 @@ func (p *Pool) adopt(d dmctl.Device, metadata, data blockDevice) error {
 	return d.MakeNode()
 }
 
-// Close drops the handles. The pool and its devices stay active: images are in use while
+// Close closes the handles. The pool and its devices stay active: images are in use while
 // no daemon runs. It may be called twice.
 func (p *Pool) Close() error {
 	if err := p.ctl.Close(); err != nil && !errors.Is(err, fs.ErrClosed) {
@@ -244,7 +248,8 @@ func (p *Pool) Close() error {
 	return nil
 }
 
-// Status asks the kernel, without causing a commit. It is cheap, and waits for nothing.
+// Status asks the kernel for the pool's state, without causing a commit. It is cheap and
+// does not wait.
 func (p *Pool) Status() (Status, error) {
 	_, t, err := p.ctl.Status(p.cfg.poolUUID())
 	if err != nil {

@@ -9,10 +9,10 @@ import (
 	"imagemanager.internal/internal/devmapper/ext4"
 )
 
-// Probe reports whether this machine can have a thin pool: root, device-mapper with the
-// thin-pool target, ext4, the system calls for detached mounts, and the tools. The kernel
-// loads the modules that it needs for the answer. The error is ErrUnavailable with a
-// remedy.
+// Probe returns nil if this machine can have a thin pool: it needs root, device-mapper
+// with the thin-pool target, ext4, the system calls for detached mounts, and the tools.
+// The kernel loads the modules for the answer. Otherwise ErrUnavailable is returned with
+// a remedy.
 func Probe() error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("%w: it needs root", ErrUnavailable)

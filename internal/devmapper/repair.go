@@ -17,12 +17,12 @@ import (
 	"imagemanager.internal/internal/durable"
 )
 
-// ErrDamaged says that the pool's metadata does not pass its check.
+// ErrDamaged is returned when the pool's metadata does not pass its check.
 var ErrDamaged = errors.New("thin pool metadata is damaged")
 
 const (
-	repairSuffix  = ".repair"  // metadata that is being rebuilt
-	damagedSuffix = ".damaged" // metadata as it was before, with the time of day behind
+	repairSuffix  = ".repair"  // metadata being rebuilt
+	damagedSuffix = ".damaged" // metadata before its repair; the time in ns follows
 )
 
 var (
@@ -30,22 +30,22 @@ var (
 	thinRepair = tool.Program{Name: "thin_repair", Package: "thin-provisioning-tools"}
 )
 
-// Repaired says what RepairMetadata did.
+// Repaired describes the actions of RepairMetadata.
 type Repaired struct {
-	Rebuilt      bool   `json:"rebuilt"`       // thin_repair wrote it anew
+	Rebuilt      bool   `json:"rebuilt"`       // by thin_repair
 	FlagCleared  bool   `json:"flag_cleared"`  // the pool may be written to again
 	Enlarged     bool   `json:"enlarged"`      // to Bytes
 	Bytes        int64  `json:"bytes"`         // size of the metadata now
-	DamagedSaved string `json:"damaged_saved"` // where the damaged metadata is kept; empty if it was not damaged
+	DamagedSaved string `json:"damaged_saved"` // path of the damaged metadata, if it was damaged
 }
 
-// RepairMetadata makes the metadata of a detached pool usable: what is damaged is rebuilt
-// by thin_repair, the flag that the kernel left (needs_check) is cleared once a check
-// succeeded, and metadata that may be full is enlarged to size bytes; size 0 leaves it.
-// What was damaged is kept. After a crash, call it again.
+// RepairMetadata makes the metadata of a detached pool usable. Damaged metadata is
+// rebuilt by thin_repair, and the damaged copy is kept. The kernel's flag needs_check is
+// cleared after a successful check. Metadata that may be full is enlarged to size bytes;
+// size 0 leaves it. After a crash, call it again.
 //
-// A block device is checked, and its flag cleared, in place; it is not rebuilt or
-// enlarged here: ErrDamaged and EINVAL say so. Errors else: ErrBusy if the pool is
+// A block device is checked, and its flag cleared, in place. It is not rebuilt or
+// enlarged here: ErrDamaged and EINVAL say so. Other errors: ErrBusy if the pool is
 // active, ErrUnavailable without the tools, ErrDamaged if nothing helped.
 func RepairMetadata(ctx context.Context, cfg Config, size int64) (Repaired, error) {
 	var r Repaired
@@ -75,7 +75,7 @@ func RepairMetadata(ctx context.Context, cfg Config, size int64) (Repaired, erro
 	return r, nil
 }
 
-// offline runs do with the metadata's block device while nobody else uses it.
+// offline calls do with the metadata's block device while nobody else uses it.
 func offline(cfg Config, do func(metadata *blockDevice) error) error {
 	if err := cfg.check(); err != nil {
 		return err
@@ -101,12 +101,12 @@ func offline(cfg Config, do func(metadata *blockDevice) error) error {
 	if err != nil {
 		return err
 	}
-	defer func() { metadata.close() }() // a rebuild puts another in its place
+	defer func() { metadata.close() }() // not necessarily the same one: see rebuild
 	return do(&metadata)
 }
 
-// runThinCheck wants a block device: with direct I/O, as the tools do it, not every file
-// system lets them open a file.
+// runThinCheck needs a block device: the tools use direct I/O, and not every file system
+// allows that on a file.
 func runThinCheck(ctx context.Context, path string, options ...string) error {
 	program, err := thinCheck.Find()
 	if err != nil {
@@ -119,7 +119,7 @@ func runThinCheck(ctx context.Context, path string, options ...string) error {
 	return err
 }
 
-// clearFlag lets the pool be written to again, if it is the flag that keeps it from it.
+// clearFlag lets the pool be written to again, if needs_check prevents it.
 func clearFlag(ctx context.Context, path string, r *Repaired) error {
 	block, err := readFirstBlock(path)
 	if err != nil {
@@ -136,14 +136,16 @@ func clearFlag(ctx context.Context, path string, r *Repaired) error {
 	return nil
 }
 
-// rebuild writes what can be read of the metadata into a new file and exchanges the two
-// in one step.
+// rebuild writes the readable part of the metadata into a new file and exchanges the two
+// files in one step.
 func rebuild(ctx context.Context, cfg Config, metadata *blockDevice, size int64, r *Repaired) error {
 	if !metadata.loop {
-		return fmt.Errorf("%w: %s is a block device: thin_repair it to another device, which becomes the pool's metadata device", ErrDamaged, metadata.source)
+		return fmt.Errorf("%w: %s is a block device: thin_repair it to another device, which becomes the pool's "+
+			"metadata device", ErrDamaged, metadata.source)
 	}
 	fresh := cfg.Metadata + repairSuffix
-	if _, err := saveAside(cfg, fresh); err != nil { // of a repair that a crash ended, after or before the exchange
+	// A crash may have ended an earlier repair, before or after the exchange.
+	if _, err := saveAside(cfg, fresh); err != nil {
 		return err
 	}
 	if err := createFile(fresh, max(size, metadata.size), reserveFile); err != nil {
@@ -157,7 +159,7 @@ func rebuild(ctx context.Context, cfg Config, metadata *blockDevice, size int64,
 		rebuilt.close()
 		return errors.Join(err, os.Remove(fresh))
 	}
-	if err := restoreIdentity(cfg, *metadata, rebuilt); err != nil { // which syncs, too
+	if err := restoreIdentity(cfg, *metadata, rebuilt); err != nil { // syncs too
 		rebuilt.close()
 		return errors.Join(err, os.Remove(fresh))
 	}
@@ -174,8 +176,9 @@ func rebuild(ctx context.Context, cfg Config, metadata *blockDevice, size int64,
 	return err
 }
 
-// restoreIdentity gives rebuilt metadata their owner and, if the damaged ones do not tell it
-// any more, the generation of the data. ErrForeign says that those are not the pool's.
+// restoreIdentity gives rebuilt metadata its owner. If the damaged metadata no longer
+// tells the generation, it comes from the data's stamp. ErrForeign is returned when the
+// data is not the pool's.
 func restoreIdentity(cfg Config, damaged, rebuilt blockDevice) error {
 	if err := setOwner(rebuilt, cfg.owner()); err != nil {
 		return err
@@ -216,8 +219,8 @@ func restoreIdentity(cfg Config, damaged, rebuilt blockDevice) error {
 		func(block []byte) { binary.LittleEndian.PutUint64(block[offTransaction:], stamp.next) })
 }
 
-// runThinRepair rebuilds in to out and checks the result. Where the superblock is lost,
-// the tool must be told what it said.
+// runThinRepair rebuilds in to out and checks the result. If the superblock is lost, the
+// tool needs its facts as options.
 func runThinRepair(ctx context.Context, cfg Config, in, out string) error {
 	program, err := thinRepair.Find()
 	if err != nil {
@@ -239,7 +242,7 @@ func runThinRepair(ctx context.Context, cfg Config, in, out string) error {
 	return runThinCheck(ctx, out)
 }
 
-// saveAside gives a file a name under which nothing of ours looks for it.
+// saveAside renames a file so that this program no longer finds it.
 func saveAside(cfg Config, path string) (string, error) {
 	aside := cfg.Metadata + damagedSuffix + "-" + strconv.FormatInt(time.Now().UnixNano(), 10)
 	err := durable.Rename(path, aside)

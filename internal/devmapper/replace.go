@@ -10,12 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CheckReplaceable returns nil if nothing is left of the pool that could be opened, so that another
-// may take its place: none of its devices is active, and its metadata are gone, or hold
-// no pool. It changes nothing. ErrBusy says that the kernel still has devices of it, even
-// where their files were deleted: what they hold can be read until they are detached.
-// ErrHasSuperblock says that its metadata are there. Metadata that cannot be read may be
-// there.
+// CheckReplaceable returns nil if nothing is left of the pool to open, so that a new one
+// may take its place: none of its devices is active, and its metadata is gone or holds no
+// pool. It changes nothing.
+//
+// ErrBusy is returned while the kernel still has devices of the pool, even if their files
+// were deleted: their contents can be read until they are detached. ErrHasSuperblock is
+// returned when its metadata exists. Unreadable metadata may exist, so it is an error
+// too.
 func CheckReplaceable(cfg Config) error {
 	if err := cfg.check(); err != nil {
 		return err
@@ -29,23 +31,25 @@ func CheckReplaceable(cfg Config) error {
 		return err
 	}
 	if len(list) > 0 {
-		return fmt.Errorf("%w: %s and %d more devices of pool %s are active: save what they hold, then `consumer pool detach`", ErrBusy, list[0].Name, len(list)-1, cfg.Name)
+		return fmt.Errorf("%w: %s and %d more devices of pool %s are active: save their contents, then "+
+			"`consumer pool detach`", ErrBusy, list[0].Name, len(list)-1, cfg.Name)
 	}
 	used, err := HasSuperblock(cfg.Metadata)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
-		return fmt.Errorf("not known whether %s holds the pool: %w", cfg.Metadata, err)
+		return fmt.Errorf("cannot find out whether %s holds the pool: %w", cfg.Metadata, err)
 	case used:
-		return fmt.Errorf("%w: %s: `consumer pool repair` may help; if its data are lost, move it away, or wipe it yourself", ErrHasSuperblock, cfg.Metadata)
+		return fmt.Errorf("%w: %s: `consumer pool repair` may help; if its data is lost, move it away, "+
+			"or wipe it yourself", ErrHasSuperblock, cfg.Metadata)
 	}
 	return nil
 }
 
-// CheckEmpty returns nil if the file or device can take a new pool without the loss of
-// anything: it is not there, or a file without data, or a device that begins with 16 MiB
-// of zeros; else ErrForeign.
+// CheckEmpty returns nil if a new pool can take the file or device without any loss: the
+// path does not exist, or is a file without data, or a device that begins with 16 MiB of
+// zeros. Otherwise ErrForeign is returned.
 func CheckEmpty(path string) error {
 	const head = 16 << 20
 	f, err := openRaw(path)
@@ -56,7 +60,8 @@ func CheckEmpty(path string) error {
 		return err
 	}
 	defer f.Close()
-	foreign := fmt.Errorf("%w: %s is not empty: it may be part of the old pool; move it away, or empty the device yourself (blkdiscard --zeroout)", ErrForeign, path)
+	foreign := fmt.Errorf("%w: %s is not empty: it may be part of the old pool; move it away, or empty the "+
+		"device yourself (blkdiscard --zeroout)", ErrForeign, path)
 	info, err := f.Stat()
 	if err != nil {
 		return err

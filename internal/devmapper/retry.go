@@ -12,20 +12,20 @@ func isErrno(errno unix.Errno) func(error) bool {
 }
 
 const (
-	// busyTimeout is how long a device may stay open after the last of ours closed it:
-	// udev and other watchers look at devices.
+	// busyTimeout is how long a device may stay open after this program closed it: udev
+	// and other watchers look at devices.
 	busyTimeout = 3 * time.Second
-	// reloadTimeout is how long a pool may be suspended while another process of ours
-	// lets it grow: beside a busy udevd on one CPU, for more than a second.
+	// reloadTimeout is how long a pool may be suspended while another process of this
+	// program grows it: beside a busy udevd on one CPU, for more than a second.
 	reloadTimeout = 10 * time.Second
 	// tornTimeout is how long a superblock may look damaged.
 	tornTimeout = 200 * time.Millisecond
-	// lockTimeout is how long another process of ours may hold the pool's lock.
+	// lockTimeout is how long another process of this program may hold the pool's lock.
 	lockTimeout = 30 * time.Second
 )
 
-// retryWhile calls try until it succeeds, fails for another reason than those that pass,
-// or the time is up; then its last error stands. The pauses grow from 1 to 100 ms.
+// retryWhile calls fn until it succeeds, fails with an error that is not transient, or
+// the time is up; then its last error is returned. The pauses grow from 1 to 100 ms.
 func retryWhile(patience time.Duration, passes func(error) bool, try func() error) error {
 	const longest = 100 * time.Millisecond
 	deadline := time.Now().Add(patience)

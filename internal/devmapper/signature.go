@@ -9,8 +9,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// signature is what a well-known content begins with. There are more; these are what one
-// loses by a typing error.
+// signature is the beginning of a well-known content. There are more; these are the ones
+// an operator may destroy by a typing error.
 type signature struct {
 	offset int64
 	magic  string
@@ -32,8 +32,8 @@ var signatures = []signature{
 	{0xff6, "SWAPSPACE2", "swap space"},
 }
 
-// checkNoSignature checks that the device holds nothing well-known, and no pool's data but those of
-// own, before a pool takes it. ErrForeign says what it holds.
+// checkNoSignature returns ErrForeign if the device holds something well-known, or the
+// data of another pool than own.
 func checkNoSignature(r io.ReaderAt, path string, own uuid.UUID) error {
 	const head = 0x11000
 	buf := make([]byte, head)
@@ -42,7 +42,8 @@ func checkNoSignature(r io.ReaderAt, path string, own uuid.UUID) error {
 		return fmt.Errorf("read %s: %w", path, err)
 	}
 	if stamp, ok, err := readStamp(bytes.NewReader(buf[:n]), 0); err == nil && ok && stamp.owner != own {
-		return fmt.Errorf("%w: %s holds the data of a thin pool of this program, %s; give another, or empty it yourself", ErrForeign, path, stamp.owner)
+		return fmt.Errorf("%w: %s holds the data of a thin pool of this program, %s; give another, or empty it "+
+			"yourself", ErrForeign, path, stamp.owner)
 	}
 	for _, s := range signatures {
 		end := s.offset + int64(len(s.magic))

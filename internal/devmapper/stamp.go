@@ -14,22 +14,22 @@ import (
 	"imagemanager.internal/internal/failpoint"
 )
 
-// stampID is the thin device whose first block is the data's stamp. No image has it: the
-// ids of images begin with 1.
+// stampID is the thin device of the data's stamp. The ids of images begin with 1.
 const (
 	stampID   ID   = 0
 	kindStamp Kind = "stamp"
 )
 
-// dataStamp says whose data these are, and of when. It lies in the two blocks of the thin
-// device stampID, which are mapped when the pool is made and never again: so the metadata
-// say where on the data device it is, and it can be read before the pool is activated,
-// without a write. A disk with another one's name, a file of another pool and a copy from
-// another time are told by it.
+// dataStamp tells the pool and the generation of the data. It lies in the two blocks of
+// the thin device stampID. These are mapped when the pool is made and never again. So the
+// metadata tells its place on the data device, and it can be read before the pool is
+// activated, without a write. It exposes a renamed disk, a file of another pool, and a
+// copy from another time.
 //
-// The generation of the metadata is the pool's transaction id, which the kernel keeps and
-// leaves to others. Data belong to metadata of the generation that the stamp names, or of
-// the next one while it announces one. Renew raises both in three durable steps:
+// The generation of the metadata is the pool's transaction id; the kernel preserves it
+// and does not use it. Data belongs to metadata of the generation in the stamp, or of the
+// next one while the stamp announces that. RaiseGeneration raises both in three durable
+// steps:
 //
 //	              stamp        metadata
 //	              n            n
@@ -37,17 +37,17 @@ const (
 //	raised        n, then m    m
 //	confirmed     m            m
 //
-// A crash between any two leaves a pair that belongs together, and no pair of today's and
-// yesterday's does: m was never announced before.
+// A crash between any two steps leaves a pair that belongs together. Today's and
+// yesterday's copies never do: m was never announced before.
 //
-// The two blocks are written in turn: one that a power cut tears leaves the other. Two
-// also because thin_repair 0.9, where the superblock is lost, takes no mappings of which
-// there is only the one to data block 0.
+// The two blocks are written in turn, so a power cut tears only one of them. There are
+// two also because thin_repair 0.9, after the loss of the superblock, takes no mappings
+// if the only one is to data block 0.
 type dataStamp struct {
 	owner      uuid.UUID
 	number     uint64 // of the write; the larger one is valid, and its parity is its place
 	generation uint64
-	next       uint64 // the generation that is announced, else the same
+	next       uint64 // the announced generation, or the same
 }
 
 const (
@@ -71,7 +71,7 @@ func (s dataStamp) pack() []byte {
 	return block
 }
 
-// parseStamp reports whether the block is a stamp that was written whole.
+// parseStamp reads a stamp; ok reports whether the block is one that was written whole.
 func parseStamp(block []byte) (s dataStamp, ok bool) {
 	if len(block) != stampSize || string(block[:stampOwner]) != stampMagic ||
 		binary.LittleEndian.Uint32(block[stampSum:]) != crc32.Checksum(block[:stampSum], castagnoli) {
@@ -84,14 +84,13 @@ func parseStamp(block []byte) (s dataStamp, ok bool) {
 	return s, true
 }
 
-// readStamp reads the stamp at its places on the data; ok tells whether there is one.
-//
-// A block that a power cut tore may be unreadable: the other is enough.
+// readStamp reads the newest stamp at these places of the data; ok reports whether there
+// is one. A block torn by a power cut may be unreadable: the other is enough.
 func readStamp(r io.ReaderAt, places ...int64) (s dataStamp, ok bool, err error) {
 	for _, at := range places {
 		block := alignedBlock()
 		if _, e := r.ReadAt(block, at); e != nil {
-			if !errors.Is(e, io.EOF) { // else the device ends before it
+			if !errors.Is(e, io.EOF) { // io.EOF: the device ends before it
 				err = fmt.Errorf("read the stamp of the data: %w", e)
 			}
 			continue
@@ -106,10 +105,10 @@ func readStamp(r io.ReaderAt, places ...int64) (s dataStamp, ok bool, err error)
 	return s, ok, err
 }
 
-// place is which of the two blocks the stamp belongs into.
+// place returns the index of the block for this stamp.
 func (s dataStamp) place() int { return int(s.number % 2) }
 
-// write writes the stamp, durably.
+// write writes the stamp durably.
 func (s dataStamp) write(f *os.File, at int64) error {
 	what := "confirm"
 	if s.next != s.generation {
@@ -126,8 +125,8 @@ func (s dataStamp) write(f *os.File, at int64) error {
 	return nil
 }
 
-// createStamp stamps the data of a pool that is active and new. It may be called again
-// after a crash.
+// createStamp stamps the data of a new, active pool. It may be called again after a
+// crash.
 func (p *Pool) createStamp(metadata blockDevice) error {
 	if err := p.message(fmt.Sprintf("create_thin %d", stampID)); err != nil && !errors.Is(err, ErrExists) {
 		return err
@@ -146,8 +145,8 @@ func (p *Pool) createStamp(metadata blockDevice) error {
 	return err
 }
 
-// writeFirstStamp writes through the thin device, so that the kernel maps its blocks,
-// and commits the mappings with the flush.
+// writeFirstStamp writes through the thin device: the kernel maps its blocks, and the
+// flush commits the mappings.
 func (p *Pool) writeFirstStamp() error {
 	d, err := p.ctl.Find(p.cfg.thinUUID(stampID))
 	if err != nil {

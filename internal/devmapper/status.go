@@ -6,26 +6,26 @@ import (
 	"strings"
 )
 
-// Mode is what a pool lets its users do.
+// Mode is the kernel's mode of a pool.
 type Mode string
 
 // The modes of a pool, best first.
 const (
 	ModeReadWrite      Mode = "read-write"
-	ModeOutOfDataSpace Mode = "out-of-data-space" // reads, and writes to blocks that are mapped; messages work
-	ModeReadOnly       Mode = "read-only"         // no message works, not even delete; also when metadata is full
+	ModeOutOfDataSpace Mode = "out-of-data-space" // reads and writes of mapped blocks work, and messages
+	ModeReadOnly       Mode = "read-only"         // no message works, not even delete; also if metadata is full
 	ModeFailed         Mode = "failed"            // all I/O fails
 )
 
 // Status is the state of a pool as the kernel reports it. Sizes are bytes.
 type Status struct {
 	Mode          Mode   `json:"mode"`
-	NeedsCheck    bool   `json:"needs_check"` // metadata was not written; only an offline thin_check clears it
+	NeedsCheck    bool   `json:"needs_check"` // a write of metadata failed; only an offline thin_check clears it
 	UsedData      int64  `json:"used_data"`
 	TotalData     int64  `json:"total_data"`
 	UsedMetadata  int64  `json:"used_metadata"`
 	TotalMetadata int64  `json:"total_metadata"`
-	HeldRoot      bool   `json:"held_root"` // a metadata snapshot is held: somebody lists the devices, or died doing so
+	HeldRoot      bool   `json:"held_root"` // a metadata snapshot exists: somebody lists the devices, or died doing so
 	TransactionID uint64 `json:"transaction_id"`
 
 	heldRoot uint64 // block of the metadata snapshot
@@ -36,8 +36,8 @@ type Status struct {
 var modes = map[string]Mode{"rw": ModeReadWrite, "ro": ModeReadOnly, "out_of_data_space": ModeOutOfDataSpace}
 
 // parseStatus reads `txid usedMeta/totalMeta usedData/totalData heldRoot|- mode discard
-// no_space needs_check|- metaLowWater`, or `Fail`. Fields that newer kernels may add at
-// the end are ignored.
+// no_space needs_check|- metaLowWater`, or `Fail`. It ignores fields that newer kernels
+// may add at the end.
 func parseStatus(params string, blockSize int64) (Status, error) {
 	f := strings.Fields(params)
 	if len(f) > 0 && (f[0] == "Fail" || f[0] == "Error") {
@@ -82,7 +82,7 @@ func (p *fieldParser) ratio(s string, block int64) (used, total int64) {
 	return int64(x) * block, int64(y) * block
 }
 
-// checkWritable tells why a pool takes no changes, if it does not.
+// checkWritable returns ErrReadOnly with the reason if the pool takes no changes.
 func (s Status) checkWritable() error {
 	switch {
 	case s.NeedsCheck:

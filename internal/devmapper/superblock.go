@@ -14,8 +14,8 @@ import (
 	"imagemanager.internal/internal/failpoint"
 )
 
-// HasSuperblock tells whether a metadata device or file holds a pool, intact or damaged.
-// A file that is not there is fs.ErrNotExist.
+// HasSuperblock reports whether a metadata device or file holds a pool, intact or
+// damaged. A missing file is fs.ErrNotExist.
 func HasSuperblock(path string) (bool, error) {
 	block, err := readFirstBlock(path)
 	if err != nil || block == nil {
@@ -24,8 +24,8 @@ func HasSuperblock(path string) (bool, error) {
 	return isSuperblock(block), nil
 }
 
-// readSuperblock reads the superblock of a pool that may be active: the kernel writes
-// this block every second, and a read in between may see half of either.
+// readSuperblock reads the superblock of a pool that may be active. The kernel writes
+// this block every second, and a read may see half of the old one and half of the new.
 func readSuperblock(metadata blockDevice) (sb superblock, err error) {
 	malformed := func(err error) bool { return errors.Is(err, errMalformed) }
 	err = retryWhile(tornTimeout, malformed, func() error {
@@ -44,7 +44,7 @@ func readSuperblock(metadata blockDevice) (sb superblock, err error) {
 	return sb, err
 }
 
-// readFirstBlock reads the first 4 KiB; it is nil when there are not so many.
+// readFirstBlock reads the first 4 KiB; it returns nil if there are fewer.
 func readFirstBlock(path string) ([]byte, error) {
 	f, err := openRaw(path)
 	if err != nil {
@@ -61,8 +61,8 @@ func readFirstBlock(path string) ([]byte, error) {
 	return block, nil
 }
 
-// writeFirstBlock replaces the first block durably. O_EXCL: EBUSY if the device is mounted or
-// part of another dm device.
+// writeFirstBlock replaces the first block durably. With O_EXCL, a device that is mounted
+// or part of another dm device is EBUSY.
 func writeFirstBlock(b blockDevice, block []byte) error {
 	f, err := openExclusive(b.path, os.O_WRONLY|unix.O_DIRECT|unix.O_SYNC)
 	if err != nil {
@@ -77,7 +77,7 @@ func writeFirstBlock(b blockDevice, block []byte) error {
 	return f.Sync()
 }
 
-// changeSuperblock changes the superblock of a pool that is not active, durably.
+// changeSuperblock changes the superblock of an inactive pool durably.
 func changeSuperblock(metadata blockDevice, change func(block []byte)) error {
 	block, err := readFirstBlock(metadata.path)
 	if err != nil {
@@ -91,12 +91,13 @@ func changeSuperblock(metadata blockDevice, change func(block []byte)) error {
 	return writeFirstBlock(metadata, block)
 }
 
-// setOwner marks the metadata of a pool that is not active.
+// setOwner marks the metadata of an inactive pool.
 func setOwner(metadata blockDevice, owner uuid.UUID) error {
 	return changeSuperblock(metadata, func(block []byte) { copy(block[offOwner:], owner[:]) })
 }
 
-// checkSuperblock tells whether there is a pool to open, and whether it is ours.
+// checkSuperblock reads the superblock and makes sure that it is this pool's. Nobody's is
+// accepted.
 func checkSuperblock(cfg Config, metadata blockDevice) (superblock, error) {
 	sb, err := readSuperblock(metadata)
 	if err != nil {
@@ -112,7 +113,7 @@ func checkSuperblock(cfg Config, metadata blockDevice) (superblock, error) {
 	return sb, nil
 }
 
-// superblock is what is used of a metadata superblock.
+// superblock holds the fields in use of a metadata superblock.
 type superblock struct {
 	detailsRoot    uint64
 	mappingRoot    uint64
@@ -125,8 +126,8 @@ type superblock struct {
 	owner          uuid.UUID // the pool's, see ownerOf; zero if nobody's
 }
 
-// blockChecksum is the checksum that a block should carry: CRC-32C without the final inversion,
-// salted by the block's type.
+// blockChecksum returns the checksum a block should carry: CRC-32C without the final
+// inversion, salted by the block's type.
 func blockChecksum(block []byte, salt uint32) uint32 {
 	return ^crc32.Checksum(block[4:metadataBlock], castagnoli) ^ salt
 }
@@ -137,8 +138,8 @@ func checksumMatches(block []byte, salt uint32) bool {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// isSuperblock is generous: a damaged superblock is still somebody's pool, and is never
-// formatted.
+// isSuperblock accepts damaged superblocks too: a damaged one is still somebody's pool,
+// never to be formatted.
 func isSuperblock(block []byte) bool {
 	return binary.LittleEndian.Uint64(block[offMagic:]) == superblockMagic || checksumMatches(block, superblockSalt)
 }

@@ -10,7 +10,8 @@ import (
 	"imagemanager.internal/internal/devmapper/dmctl"
 )
 
-// checkSame tells what differs from our way.
+// checkSame returns an error about the first difference from the table that start would
+// load.
 func (t poolTable) checkSame(metadata, data blockDevice, blockSize int64) error {
 	switch {
 	case t.metadata != dmctl.MajorMinor(metadata.dev):
@@ -37,16 +38,16 @@ const (
 	targetThin = "thin"
 )
 
-// poolTable is what a thin-pool target is made of.
+// poolTable is the content of a thin-pool table.
 type poolTable struct {
 	metadata, data string // device numbers, major:minor
 	block          int64  // sectors
 	features       []string
 }
 
-// newPoolTable is the table of our pools. Zeroing stays on: without it a new device shows
-// what a deleted one held. With error_if_no_space a full pool fails writers at once
-// instead of hanging them for a minute.
+// newPoolTable returns the table of a pool. Zeroing stays on: without it a new device
+// shows the contents of a deleted one. With error_if_no_space a full pool fails writers
+// at once instead of hanging them for a minute.
 func newPoolTable(metadata, data blockDevice, blockSize int64) dmctl.Table {
 	blocks := data.size / blockSize
 	lowWater := max(blocks/20, 1) // blocks; below, the kernel sends an event
@@ -72,7 +73,7 @@ func parsePoolTable(t dmctl.Table) (poolTable, error) {
 	return poolTable{metadata: f[0], data: f[1], block: block, features: f[5:]}, nil
 }
 
-// newThinTable is the table of a thin device of so many bytes.
+// newThinTable returns the table of a thin device of so many bytes.
 func newThinTable(pool string, id ID, bytes int64) dmctl.Table {
 	return dmctl.Table{Sectors: uint64(bytes / sectorSize), Target: targetThin, Params: fmt.Sprintf("%s %d", pool, id)}
 }

@@ -11,18 +11,19 @@ import (
 	"imagemanager.internal/internal/failpoint"
 )
 
-// CreateThin makes a thin device in the pool, not active. When it returns nil the device
-// survives a power cut. ErrExists, ErrNoSpace, ErrReadOnly; after ErrReadOnly the device
-// may exist or not.
+// CreateThin makes an inactive thin device in the pool. When it returns nil the device
+// survives a power cut. Errors: ErrExists, ErrNoSpace, ErrReadOnly. After ErrReadOnly the
+// device may exist or not.
 func (p *Pool) CreateThin(id ID) error {
 	return p.createBy(id, fmt.Sprintf("create_thin %d", id))
 }
 
-// CreateSnapshot makes a snapshot of the thin device origin, not active. The origin must
-// not be active (ErrBusy): the kernel would want it suspended, and a snapshot of unsynced
-// files lacks them without a word. Blocks are shared until one side writes.
+// CreateSnapshot makes an inactive snapshot of the thin device origin. Blocks are shared
+// until one side writes. The origin must not be active (ErrBusy): it would have to be
+// suspended, and the snapshot would silently lack files not yet synced.
 //
-// ErrNotFound is about the origin; ErrExists, ErrNoSpace, ErrReadOnly as for CreateThin.
+// ErrNotFound is about the origin; ErrExists, ErrNoSpace and ErrReadOnly are as for
+// CreateThin.
 func (p *Pool) CreateSnapshot(id, origin ID) error {
 	if err := checkID(origin); err != nil {
 		return err
@@ -37,6 +38,7 @@ func (p *Pool) CreateSnapshot(id, origin ID) error {
 	return p.createBy(id, fmt.Sprintf("create_snap %d %d", id, origin))
 }
 
+// createBy creates a thin device by a message to the pool.
 func (p *Pool) createBy(id ID, msg string) error {
 	if err := checkID(id); err != nil {
 		return err
@@ -45,16 +47,16 @@ func (p *Pool) createBy(id ID, msg string) error {
 	if err != nil {
 		return err
 	}
-	if s.Mode == ModeOutOfDataSpace { // the kernel would make it
+	if s.Mode == ModeOutOfDataSpace { // the kernel would make a device without space
 		return fmt.Errorf("%s: %w: %w", msg, ErrNoSpace, unix.ENOSPC)
 	}
 	return p.message(msg)
 }
 
 // Delete removes a thin device from the pool and frees the blocks that no other device
-// shares. It must not be active (ErrBusy); ErrNotFound says that it is gone already.
-// Space comes back to the pool, to a loop's file only by Discard before. When it returns
-// nil, or ErrNotFound, the id may be used again.
+// shares. It must not be active (ErrBusy). The pool gets the space back; a loop's file
+// shrinks only by an earlier Discard. ErrNotFound is returned when the device is gone
+// already. After nil or ErrNotFound the id may be used again.
 func (p *Pool) Delete(id ID) error {
 	if err := checkID(id); err != nil {
 		return err
@@ -69,7 +71,7 @@ func checkID(id ID) error {
 	return nil
 }
 
-// messageErrors gives the errno of pool messages their meaning (measured, and
+// messageErrors maps the errno of pool messages to their meaning (measured, and
 // process_*_mesg in dm-thin.c).
 var messageErrors = []struct {
 	errno unix.Errno
@@ -82,9 +84,9 @@ var messageErrors = []struct {
 	{unix.ENOSPC, ErrReadOnly}, // of metadata
 }
 
-// message sends a message to the pool and makes sure that it was committed: the kernel
-// returns success even when the commit behind the message failed, but then the pool has
-// gone read-only.
+// message sends a message to the pool and makes sure of its commit. The kernel returns
+// success even when the commit behind the message failed (dm-thin.c drops the result),
+// but then the pool has gone read-only.
 func (p *Pool) message(msg string) error {
 	if err := p.ctl.Message(p.cfg.poolUUID(), msg); err != nil {
 		for _, m := range messageErrors {
@@ -104,14 +106,14 @@ func (p *Pool) message(msg string) error {
 	return nil
 }
 
-// Activate makes the thin device usable under the path that it returns, with a size in
-// bytes that is a multiple of 512. It is idempotent: an active device is left as it is,
-// one that a crash left half-created or suspended is finished. One that is active
-// otherwise than asked for (kind, size, read-only) is ErrBusy. On any error nothing is
-// left behind.
+// Activate makes the thin device usable and returns its path. Its size in bytes must be a
+// multiple of 512. Activate is idempotent: it leaves an active device as it is, and
+// finishes one left half-created or suspended by a crash. ErrBusy is returned when the
+// device is active with another kind, size or mode. After an error nothing is left
+// behind.
 //
-// ErrNotFound says that the pool has no such thin device, ErrForeign that a device of
-// another pool has the name.
+// ErrNotFound is returned when the pool has no such thin device, ErrForeign when a device
+// of another pool has the name.
 func (p *Pool) Activate(id ID, kind Kind, bytes int64, readOnly bool) (string, error) {
 	if err := checkID(id); err != nil {
 		return "", err
@@ -143,7 +145,7 @@ func (p *Pool) activate(id ID, kind Kind, bytes int64, readOnly bool) (string, e
 	return d.Path(), nil
 }
 
-// loadAndResume gives a device without live table its table.
+// loadAndResume activates a device without a live table.
 func (p *Pool) loadAndResume(d dmctl.Device, want dmctl.Table, readOnly bool) error {
 	err := retryWhile(reloadTimeout, p.isReloading, func() error { return p.ctl.Load(d.UUID, want, readOnly) })
 	if errors.Is(err, unix.ENODATA) {
@@ -158,9 +160,9 @@ func (p *Pool) loadAndResume(d dmctl.Device, want dmctl.Table, readOnly bool) er
 	return d.MakeNode()
 }
 
-// isReloading reports whether a table was refused because the pool is just being given a new
-// one of its own, which passes. The kernel says EINVAL then for a table that is
-// well-formed, and when the pool has failed, which does not pass.
+// isReloading reports whether a table was refused because another process is replacing
+// the pool's own table, which is over soon. The kernel then says EINVAL for a well-formed
+// table. It does so for a failed pool too, and that is not over soon.
 func (p *Pool) isReloading(err error) bool {
 	if !errors.Is(err, unix.EINVAL) {
 		return false
@@ -169,7 +171,7 @@ func (p *Pool) isReloading(err error) bool {
 	return serr == nil && s.Mode != ModeFailed
 }
 
-// reuseActive accepts an active device that is as it should be.
+// reuseActive accepts an active device if it is as asked for.
 func (p *Pool) reuseActive(d dmctl.Device, name string, want dmctl.Table, readOnly bool) (string, error) {
 	if d.Suspended() {
 		if err := p.ctl.Resume(d.UUID); err != nil {
@@ -187,9 +189,9 @@ func (p *Pool) reuseActive(d dmctl.Device, name string, want dmctl.Table, readOn
 	return d.Path(), d.MakeNode()
 }
 
-// Deactivate removes the active device; the thin device stays in the pool. A device that
-// is not active is success. ErrBusy, with the holder's name where it can be found, if
-// somebody has it open for longer than a few seconds.
+// Deactivate removes the active device; the thin device stays in the pool. It is success
+// if the device is not active. ErrBusy is returned when somebody has the device open for
+// longer than a few seconds; the text names the holder if one can be found.
 func (p *Pool) Deactivate(id ID) error {
 	d, err := p.ctl.Find(p.cfg.thinUUID(id))
 	switch {
@@ -198,7 +200,7 @@ func (p *Pool) Deactivate(id ID) error {
 			p.cfg.thinName(kindStamp, id))
 	case err != nil:
 		return fmt.Errorf("deactivate %d: %w", id, err)
-	case d.Suspended() && d.Live(): // the removal would wait for ever for what is queued
+	case d.Suspended() && d.Live(): // the removal would wait forever for queued I/O
 		if err := p.ctl.Resume(d.UUID); err != nil {
 			return fmt.Errorf("resume %s: %w", d.Name, err)
 		}
@@ -206,9 +208,9 @@ func (p *Pool) Deactivate(id ID) error {
 	return removeDevice(p.ctl, d)
 }
 
-// removeDevice waits a little for those who only look: udev opens devices that it is told
-// of. Never by force: that puts errors under a mounted file system and fails all the
-// same.
+// removeDevice waits a little for programs that only look: udev opens the devices it is
+// told of. It never removes by force: that puts errors under a mounted file system, and
+// fails anyway.
 func removeDevice(ctl *dmctl.Control, d dmctl.Device) error {
 	err := retryWhile(busyTimeout, isErrno(unix.EBUSY), func() error { return ctl.Remove(d.UUID) })
 	if err != nil && !errors.Is(err, unix.ENXIO) {
@@ -217,10 +219,12 @@ func removeDevice(ctl *dmctl.Control, d dmctl.Device) error {
 	return d.RemoveNode()
 }
 
-// Discard gives all blocks of an active thin device back: to the pool, and to what lies
-// under it. Only this shrinks a loop's file. A device that is mounted or open otherwise
-// is ErrBusy; one that is not active, ErrNotFound. Blocks shared with other devices stay
-// theirs. Between the chunks others get their turn.
+// Discard gives all blocks of an active thin device back to the pool and to the device
+// under it. Nothing else shrinks a loop's file. Blocks shared with other devices stay
+// with those. Discard works in chunks, so others get their turn in between.
+//
+// ErrBusy is returned when the device is mounted or open, ErrNotFound when it is not
+// active.
 func (p *Pool) Discard(id ID) error {
 	d, err := p.ctl.Find(p.cfg.thinUUID(id))
 	if errors.Is(err, dmctl.ErrNotFound) {

@@ -26,8 +26,8 @@ func init() { lastMinor.Store(rand.Uint32N(minors)) }
 
 func nextMinor() uint32 { return firstMinor + lastMinor.Add(1)%minors }
 
-// Create makes a device without a table. EBUSY is returned when the name or the UUID is
-// taken.
+// Create makes a device without a table. EBUSY is returned when another device has the
+// name or the UUID.
 func (c *Control) Create(name, uuid string) (Device, error) {
 	for try := 0; ; try++ {
 		d, err := c.change(unix.DM_DEV_CREATE, "create", request{

@@ -2,7 +2,7 @@
 //
 // It talks to the kernel by the ioctls of /dev/mapper/control (linux/dm-ioctl.h), so a
 // failed step has a real errno, and there is no child process that could be left
-// half-way. Every call is one ioctl.
+// half-way.
 //
 // A device has a name, a UUID and a number. It becomes usable in three steps: Create,
 // Load with a Table, Resume. A crash between them leaves a device without a live table;

@@ -48,8 +48,8 @@ func (c *Control) WorkPath(path string) (string, error) {
 }
 
 // MakeNode makes the public path unless udev has. Like udev it makes a link to the
-// kernel's node; udev leaves such a link alone. If there is no such node, MakeNode makes
-// one. A node of another device is replaced in one step.
+// kernel's node, and udev leaves such a link alone. On a /dev without that node it makes
+// a device node. It replaces a node of another device in one step.
 func (d Device) MakeNode() error {
 	path := d.Path()
 	if isNode(path, d.Number) {

@@ -50,8 +50,8 @@ var prezeroedSince = [3]int{1, 47, 0}
 
 // features lists every feature of the file systems. Any kernel and e2fsprogs of the last
 // ten years know them. `none` comes first: nothing is inherited.
-const features = "none,has_journal,ext_attr,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file," +
-	"dir_nlink,extra_isize,metadata_csum"
+const features = "none,has_journal,ext_attr,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file," +
+	"huge_file,dir_nlink,extra_isize,metadata_csum"
 
 // mkfsConfig replaces the host's mke2fs.conf. It holds the settings without an option.
 const mkfsConfig = `[defaults]
@@ -66,15 +66,15 @@ const mkfsConfig = `[defaults]
 	}
 `
 
-// mkfsOptions returns the options of mke2fs. They name everything that it would take from
-// its configuration, from the device's geometry or from the kernel, so that a device of a
-// size gets the same file system on every host, with every mke2fs. hash_seed is set so
-// that equal trees make equal images.
+// mkfsOptions returns the options of mke2fs. They name everything it would otherwise take
+// from its configuration, the device's geometry or the kernel, so that a device of a size
+// gets the same file system on every host, with every mke2fs. hash_seed is set so that
+// equal trees make equal images.
 //
 // An older mke2fs leaves the inode tables to the kernel, which zeroes them at the first
-// mount; MountBuild keeps it from doing so. resize_inode is left out because devices never
-// grow. The block size is set because mke2fs would choose smaller blocks on a small
-// device, and a symlink of more than 1 KiB does not fit into those.
+// mount; MountBuild prevents this. resize_inode is left out because devices never grow.
+// The block size is set because mke2fs would choose smaller blocks on a small device, and
+// a symlink of more than 1 KiB does not fit into those.
 func mkfsOptions(version [3]int, uuid string, size int64) []string {
 	extended := "nodiscard,assume_storage_prezeroed=1"
 	if !atLeast(version, prezeroedSince) {
@@ -88,8 +88,9 @@ func mkfsOptions(version [3]int, uuid string, size int64) []string {
 	}
 }
 
-// journalSize returns the journal's size for a file system of so many bytes. It is mke2fs's
-// own choice since e2fsprogs 1.45, except below 128 MiB, where it is the least possible.
+// journalSize returns the journal's size for a file system of so many bytes. It is
+// mke2fs's own choice since e2fsprogs 1.45, except below 128 MiB, where it is the least
+// possible.
 func journalSize(bytes int64) string {
 	const mib, gib = 1 << 20, 1 << 30
 	size := 1024 // MiB
@@ -115,7 +116,8 @@ func sizeOf(path string) (int64, error) {
 	return f.Seek(0, io.SeekEnd)
 }
 
-// memoryFile returns a file without a name, for a child process to read by its descriptor.
+// memoryFile returns a file without a name, for a child process to read by its
+// descriptor.
 func memoryFile(name, text string) (*os.File, error) {
 	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
 	if err != nil {
@@ -168,8 +170,8 @@ func parseVersion(out string) (v [3]int, ok bool) {
 
 var mke2fs = tool.Program{Name: "mke2fs", Package: "e2fsprogs"}
 
-// run runs mke2fs without what the environment says to it, and with a configuration file
-// if there is one.
+// run runs mke2fs without the settings in the environment, and with a configuration file
+// if one is given.
 func run(ctx context.Context, config *os.File, path string, args ...string) (string, error) {
 	return tool.RunWith(ctx, func(cmd *exec.Cmd) {
 		cmd.Env = slices.DeleteFunc(cmd.Env, func(v string) bool { return !isInherited(v) })
@@ -180,8 +182,8 @@ func run(ctx context.Context, config *os.File, path string, args ...string) (str
 	}, path, args...)
 }
 
-// isInherited reports whether mke2fs gets a variable of this process's environment. It
-// gets none of those that make e2fsprogs and its libraries work differently.
+// isInherited reports whether mke2fs gets a variable of this process's environment: not
+// those that change what e2fsprogs and its libraries do.
 func isInherited(variable string) bool {
 	for _, prefix := range []string{"MKE2FS_", "E2FSPROGS_", "E2FSCK_", "SOURCE_DATE_EPOCH=", "BLKID_", "TEST_IO_"} {
 		if strings.HasPrefix(variable, prefix) {

@@ -36,8 +36,8 @@ type Mount struct {
 // MountDetached mounts the file system on a block device. Nothing in it can act: this
 // mount honours no device nodes, set-uid bits, execution or symlinks.
 //
-// Errors carry errno and the kernel's text: EBUSY if it is mounted in another mode or open
-// exclusively, EINVAL if there is no ext4.
+// Errors carry errno and the kernel's text: EBUSY if it is mounted in another mode or
+// open exclusively, EINVAL if it holds no ext4.
 func MountDetached(device string, mode MountMode) (*Mount, error) {
 	fs, err := unix.Fsopen(filesystem, unix.FSOPEN_CLOEXEC)
 	if err != nil {
@@ -81,8 +81,8 @@ func configure(fs int, path string, mode MountMode) error {
 	return unix.FsconfigCreate(fs)
 }
 
-// fsmount retries without nosymfollow on kernels before 5.14. Code that writes through the
-// mount follows no links anyway.
+// fsmount retries without nosymfollow on kernels before 5.14. Code that writes through
+// the mount follows no links anyway.
 func fsmount(fs int, mode MountMode) (int, error) {
 	attrs := unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NOATIME
 	if mode == MountInspect {
@@ -98,8 +98,8 @@ func fsmount(fs int, mode MountMode) (int, error) {
 	return fd, nil
 }
 
-// explain adds the kernel's messages about the context. A read returns one message, with a
-// letter for its level in front.
+// explain adds the kernel's messages about the context. A read returns one message, with
+// a letter for its level in front.
 func explain(fs int, err error) error {
 	var lines []string
 	buf := make([]byte, 1024)
@@ -146,9 +146,9 @@ func (m *Mount) Sync() error {
 	return nil
 }
 
-// Close unmounts once everything that was opened through the root is closed. That may be a
-// moment later: a process just being started by another goroutine has the descriptors until
-// it calls exec. Close may be called twice.
+// Close unmounts once everything opened through the root is closed. That may be a moment
+// later: a process just being started by another goroutine has the descriptors until it
+// calls exec. Close may be called twice.
 func (m *Mount) Close() error {
 	failpoint.Here("before", "unmount")
 	defer failpoint.Here("after", "unmount")

@@ -1,6 +1,6 @@
-// Package tool finds and runs the programs of a Linux system (mke2fs, thin_check) as
-// children that cannot outlive this process: no orphan writes to a device while somebody
-// deletes it.
+// Package tool finds and runs the programs of a Linux system, such as mke2fs and
+// thin_check. A program cannot outlive this process, so no orphan writes to a device
+// while somebody deletes it.
 package tool
 
 import (
@@ -30,8 +30,8 @@ const maxOutput = 2000
 // Program is a program, and the Debian package to install for it.
 type Program struct{ Name, Package string }
 
-// Find returns the program's path: from PATH, or else from the directories of system
-// programs, which a user's PATH lacks. ErrMissing names the package to install.
+// Find returns the program's path. It searches PATH, then the directories of system
+// programs: a user's PATH lacks those. ErrMissing names the package to install.
 func (p Program) Find() (string, error) {
 	path, err := exec.LookPath(p.Name)
 	for _, dir := range []string{"/usr/sbin", "/sbin"} {
@@ -52,7 +52,7 @@ func (p Program) Find() (string, error) {
 
 // Run runs the program at path to its end and returns both outputs together, trimmed. The
 // program and its children are killed when ctx ends; the error is then ctx's cause. The
-// kernel kills the program when this process dies. Another failure quotes the output.
+// kernel kills the program when this process dies. Any other failure quotes the output.
 func Run(ctx context.Context, path string, args ...string) (string, error) {
 	return RunWith(ctx, func(*exec.Cmd) {}, path, args...)
 }
@@ -60,8 +60,8 @@ func Run(ctx context.Context, path string, args ...string) (string, error) {
 // RunWith is Run for a program that needs more than its arguments: setUp may change the
 // environment and hand down files. LC_ALL is always C.
 func RunWith(ctx context.Context, setUp func(*exec.Cmd), path string, args ...string) (string, error) {
-	// The death signal comes when the thread ends that started the child, not the
-	// process: this one must not end before.
+	// The kernel sends the death signal when the starting thread ends, not the process.
+	// So this thread stays until the program ends.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var out bytes.Buffer
