@@ -84,7 +84,7 @@ func (s *system) disks(ctx context.Context) (dirs []string, poolDir string, err 
 func (s *system) openBeside(ctx context.Context) (*local, error) {
 	l, err := s.lookBeside(ctx)
 	if err == nil {
-		s.renewPool(ctx)
+		s.raiseGeneration(ctx)
 	}
 	return l, err
 }

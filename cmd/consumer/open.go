@@ -86,10 +86,10 @@ func (s *system) openPool(ctx context.Context) error {
 	return nil
 }
 
-// renewPool gives the pool a new generation: a copy of its data or metadata from before
-// is not a part of it any more. If it cannot, the pool serves nevertheless. A read-only
-// pool is reported by its next user.
-func (s *system) renewPool(ctx context.Context) {
+// raiseGeneration gives the pool a new generation: a copy of its data or metadata from
+// before is not a part of it any more. If it cannot, the pool serves nevertheless. A
+// read-only pool is reported by its next user.
+func (s *system) raiseGeneration(ctx context.Context) {
 	generation, err := s.pool.RaiseGeneration()
 	if err == nil {
 		err = s.store.SetPoolGeneration(ctx, generation)

@@ -97,7 +97,7 @@ func (s *system) openDaemon(ctx context.Context) error {
 	if err := s.openPool(ctx); err != nil {
 		return err
 	}
-	s.renewPool(ctx)
+	s.raiseGeneration(ctx)
 	return nil
 }
 

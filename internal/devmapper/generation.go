@@ -13,11 +13,11 @@ import (
 func (p *Pool) RaiseGeneration() (generation uint64, err error) {
 	unlock, err := lockPool(p.cfg)
 	if err != nil {
-		return 0, fmt.Errorf("renew the stamp of pool %s: %w", p.cfg.Name, err)
+		return 0, fmt.Errorf("raise the generation of pool %s: %w", p.cfg.Name, err)
 	}
 	defer unlock()
 	if generation, err = p.raiseGeneration(); err != nil {
-		return 0, fmt.Errorf("renew the stamp of pool %s: %w", p.cfg.Name, err)
+		return 0, fmt.Errorf("raise the generation of pool %s: %w", p.cfg.Name, err)
 	}
 	return generation, nil
 }

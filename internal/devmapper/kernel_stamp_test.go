@@ -108,9 +108,9 @@ func TestCreateOnDataOfAPool(t *testing.T) {
 	}
 }
 
-// A power cut anywhere in a renewal, and in the next one, leaves what is opened and can
-// be renewed; a stamp that it tore is as if it had not been written.
-func TestRenewCutOff(t *testing.T) {
+// A power cut anywhere in RaiseGeneration, and in the next call, leaves a pool that opens and
+// can be raised again; a torn stamp is as if it had not been written.
+func TestRaiseGenerationCutOff(t *testing.T) {
 	steps := []string{"nothing", "announced", "raised"}
 	for i := range len(steps) * len(steps) * 2 {
 		first, second, torn := steps[i%3], steps[i/3%3], i >= 9
@@ -122,7 +122,7 @@ func TestRenewCutOff(t *testing.T) {
 			before, err := p.Status()
 			check(t, err)
 			for _, step := range []string{first, second} {
-				renewUntil(t, p, step, torn)
+				raiseGenerationUntil(t, p, step, torn)
 				check(t, p.Close())
 				check(t, Detach(cfg))
 				p, err = Open(t.Context(), cfg)
@@ -140,8 +140,8 @@ func TestRenewCutOff(t *testing.T) {
 	}
 }
 
-// renewUntil begins a renewal and leaves it after a step, the last write torn or not.
-func renewUntil(t *testing.T, p *Pool, step string, torn bool) {
+// raiseGenerationUntil begins RaiseGeneration and leaves it after a step, the last write torn or not.
+func raiseGenerationUntil(t *testing.T, p *Pool, step string, torn bool) {
 	t.Helper()
 	s, err := p.Status()
 	check(t, err)
@@ -213,8 +213,8 @@ func TestDisksRenamed(t *testing.T) {
 	wantThins(t, opened(t, was), 1)
 }
 
-// A pool that takes no changes is opened and not renewed.
-func TestRenewReadOnly(t *testing.T) {
+// A pool that takes no changes is opened, and keeps its generation.
+func TestRaiseGenerationReadOnly(t *testing.T) {
 	p, cfg := newPool(t)
 	check(t, p.CreateThin(1))
 	check(t, Detach(cfg))

@@ -23,7 +23,7 @@ func TestStampCheck(t *testing.T) {
 		{"announced and not raised", announced, false, 7, ""},
 		{"announced and raised", announced, false, 8, ""},
 		{"older data", resting, false, 8, "the data on /the/data are a copy"},
-		{"older data, cut off in a renewal", announced, false, 9, "the data on /the/data are a copy"},
+		{"older data, cut off in RaiseGeneration", announced, false, 9, "the data on /the/data are a copy"},
 		{"older metadata", resting, false, 6, "the metadata on /the/metadata are a copy"},
 		{"no stamp", resting, true, 7, "does not hold this pool's data"},
 		{"another's", dataStamp{owner: uuid.New(), generation: 7, next: 7}, false, 7, "another pool"},

@@ -33,16 +33,16 @@ func (p *Pipeline) reconcileOnce(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, release()) }()
 	left, err := p.reconciler.Reconcile(ctx)
-	if err := errors.Join(err, p.renewGeneration(ctx)); err != nil {
+	if err := errors.Join(err, p.raiseGeneration(ctx)); err != nil {
 		return err
 	}
 	p.log.Debug().Dur("took_ms", time.Since(began)).Int("in_hand", left).Msg("journal, pool and files agree")
 	return nil
 }
 
-// renewGeneration gives the pool a new generation. A copy of its data or metadata from
+// raiseGeneration gives the pool a new generation. A copy of its data or metadata from
 // before is not a part of the pool any more.
-func (p *Pipeline) renewGeneration(ctx context.Context) error {
+func (p *Pipeline) raiseGeneration(ctx context.Context) error {
 	generation, err := p.pool.RaiseGeneration()
 	p.health.PoolProved(err)
 	if err != nil {
