@@ -34,6 +34,26 @@ func (b blockDevice) close() {
 	}
 }
 
+// attachPair attaches both devices of a pool. The caller keeps them open until the pool
+// holds them.
+func attachPair(cfg Config) (metadata, data blockDevice, err error) {
+	if metadata, err = attach(cfg.Metadata); err != nil {
+		return metadata, data, fmt.Errorf("metadata device: %w", err)
+	}
+	if data, err = attach(cfg.Data); err != nil {
+		metadata.close()
+		return blockDevice{}, data, fmt.Errorf("data device: %w", err)
+	}
+	failpoint.Here("after", "attach")
+	if metadata.dev == data.dev {
+		metadata.close()
+		data.close()
+		return blockDevice{}, blockDevice{}, fmt.Errorf("data and metadata are the same device %s: %w",
+			data.path, fs.ErrInvalid)
+	}
+	return metadata, data, nil
+}
+
 // attach opens the block device at path, or the loop device of the file at path. If the
 // file has none, it makes one.
 func attach(path string) (blockDevice, error) {
@@ -101,38 +121,27 @@ func describe(f *os.File) (blockDevice, error) {
 	return blockDevice{f: f, path: f.Name(), dev: st.Rdev, size: size}, nil
 }
 
-// attachPair attaches both devices of a pool. The caller keeps them open until the pool
-// holds them.
-func attachPair(cfg Config) (metadata, data blockDevice, err error) {
-	if metadata, err = attach(cfg.Metadata); err != nil {
-		return metadata, data, fmt.Errorf("metadata device: %w", err)
+// openRaw opens a device past the page cache, or a file the usual way.
+func openRaw(path string) (*os.File, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
 	}
-	if data, err = attach(cfg.Data); err != nil {
-		metadata.close()
-		return blockDevice{}, data, fmt.Errorf("data device: %w", err)
+	switch {
+	case isBlock(info.Mode()):
+		return openDirect(path, os.O_RDONLY)
+	case info.Mode().IsRegular():
+		return os.Open(path)
 	}
-	failpoint.Here("after", "attach")
-	if metadata.dev == data.dev {
-		metadata.close()
-		data.close()
-		return blockDevice{}, blockDevice{}, fmt.Errorf("data and metadata are the same device %s: %w",
-			data.path, fs.ErrInvalid)
-	}
-	return metadata, data, nil
+	return nil, fmt.Errorf("%s is neither a block device nor a file: %w", path, fs.ErrInvalid)
 }
 
-// reserve sets aside the missing space of the file behind a loop device: a file given by
-// the operator, or copied with its holes. A block device has its space.
-func (b blockDevice) reserve() error {
-	if !b.loop {
-		return nil
-	}
-	f, err := os.OpenFile(b.source, os.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return errors.Join(reserveFile(f, b.size), f.Sync())
+func isBlock(m fs.FileMode) bool { return m&fs.ModeDevice != 0 && m&fs.ModeCharDevice == 0 }
+
+// openDirect opens a block device past the page cache. The cache misses the kernel's own
+// writes to the metadata (dm-bufio).
+func openDirect(path string, flags int) (*os.File, error) {
+	return os.OpenFile(path, flags|unix.O_DIRECT|unix.O_CLOEXEC, 0)
 }
 
 // reopen opens the device again, past the page cache. ErrForeign is returned when its
@@ -150,6 +159,20 @@ func (b blockDevice) reopen(flags int) (*os.File, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+// reserve sets aside the missing space of the file behind a loop device: a file given by
+// the operator, or copied with its holes. A block device has its space.
+func (b blockDevice) reserve() error {
+	if !b.loop {
+		return nil
+	}
+	f, err := os.OpenFile(b.source, os.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return errors.Join(reserveFile(f, b.size), f.Sync())
 }
 
 // extend makes a file, by enlarge, and its loop device at least newBytes large.
@@ -204,27 +227,4 @@ func discardRange(f *os.File, start, length int64) error {
 		return errno
 	}
 	return nil
-}
-
-// openRaw opens a device past the page cache, or a file the usual way.
-func openRaw(path string) (*os.File, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case isBlock(info.Mode()):
-		return openDirect(path, os.O_RDONLY)
-	case info.Mode().IsRegular():
-		return os.Open(path)
-	}
-	return nil, fmt.Errorf("%s is neither a block device nor a file: %w", path, fs.ErrInvalid)
-}
-
-func isBlock(m fs.FileMode) bool { return m&fs.ModeDevice != 0 && m&fs.ModeCharDevice == 0 }
-
-// openDirect opens a block device past the page cache. The cache misses the kernel's own
-// writes to the metadata (dm-bufio).
-func openDirect(path string, flags int) (*os.File, error) {
-	return os.OpenFile(path, flags|unix.O_DIRECT|unix.O_CLOEXEC, 0)
 }

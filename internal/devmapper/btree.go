@@ -20,6 +20,14 @@ type node struct {
 	size   int // of a value, bytes
 }
 
+func readNode(r io.ReaderAt, at uint64, leafSize uint32) (node, error) {
+	block, err := readBlock(r, at)
+	if err != nil {
+		return node{}, err
+	}
+	return parseNode(block, at, leafSize)
+}
+
 // parseNode checks everything it uses: a malformed block gives an error, never a wrong
 // list. leafSize is the size of a value in the tree's leaves, in bytes.
 func parseNode(block []byte, at uint64, leafSize uint32) (node, error) {
@@ -43,14 +51,6 @@ func parseNode(block []byte, at uint64, leafSize uint32) (node, error) {
 	}
 	n.values = block[nodeHeader+8*room:][:count*size]
 	return n, nil
-}
-
-func readNode(r io.ReaderAt, at uint64, leafSize uint32) (node, error) {
-	block, err := readBlock(r, at)
-	if err != nil {
-		return node{}, err
-	}
-	return parseNode(block, at, leafSize)
 }
 
 func (n node) value(i int) []byte { return n.values[i*n.size:][:n.size] }
@@ -91,27 +91,6 @@ func (w *treeReader) walk(at uint64, depth int) error {
 	return nil
 }
 
-// lookUp returns the value of a key in a B-tree of numbers, or errNotMapped.
-func lookUp(r io.ReaderAt, root, key uint64) (uint64, error) {
-	at := root
-	for range maxTreeDepth {
-		n, err := readNode(r, at, mappingSize)
-		if err != nil {
-			return 0, err
-		}
-		i := sort.Search(len(n.keys), func(i int) bool { return n.keys[i] > key }) - 1 // the last key not above
-		if i < 0 || n.leaf && n.keys[i] != key {
-			return 0, errNotMapped
-		}
-		value := binary.LittleEndian.Uint64(n.value(i))
-		if n.leaf {
-			return value, nil
-		}
-		at = value
-	}
-	return 0, fmt.Errorf("%w: metadata tree does not end at block %d", errMalformed, at)
-}
-
 // mappedBlocks fills blocks with the data blocks under the first blocks of a thin device.
 // errNotMapped is returned when there is no such device, or nothing was ever written
 // there.
@@ -132,4 +111,25 @@ func mappedBlocks(r io.ReaderAt, sb superblock, id ID, blocks []uint64) error {
 		blocks[i] = value >> 24
 	}
 	return nil
+}
+
+// lookUp returns the value of a key in a B-tree of numbers, or errNotMapped.
+func lookUp(r io.ReaderAt, root, key uint64) (uint64, error) {
+	at := root
+	for range maxTreeDepth {
+		n, err := readNode(r, at, mappingSize)
+		if err != nil {
+			return 0, err
+		}
+		i := sort.Search(len(n.keys), func(i int) bool { return n.keys[i] > key }) - 1 // the last key not above
+		if i < 0 || n.leaf && n.keys[i] != key {
+			return 0, errNotMapped
+		}
+		value := binary.LittleEndian.Uint64(n.value(i))
+		if n.leaf {
+			return value, nil
+		}
+		at = value
+	}
+	return 0, fmt.Errorf("%w: metadata tree does not end at block %d", errMalformed, at)
 }

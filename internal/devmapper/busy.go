@@ -61,7 +61,7 @@ func holders(dev uint64) []string {
 	for _, h := range glob("/sys/dev/block/" + dmctl.MajorMinor(dev) + "/holders/*") {
 		list = append(list, "under "+dmName(h))
 	}
-	seen := map[string]bool{} // mounts: one table is shared by many processes
+	seen := map[string]bool{} // mount points: many processes share one table
 	for _, proc := range glob("/proc/[0-9]*") {
 		pid := filepath.Base(proc)
 		place := mountedIn(proc, dev)
@@ -81,28 +81,18 @@ func holders(dev uint64) []string {
 	return append(list, own...)
 }
 
-func glob(pattern string) []string {
-	list, err := filepath.Glob(pattern)
-	if err != nil { // only a malformed pattern
-		return nil
-	}
-	return list
-}
-
-func dmName(holder string) string {
-	if name := firstLine(holder + "/dm/name"); name != "" {
-		return dmctl.Dir + name
-	}
-	return filepath.Base(holder)
-}
-
-func firstLine(path string) string {
-	b, err := os.ReadFile(path)
-	if err != nil {
+// mountedIn returns the place where a process sees the device mounted, or "".
+func mountedIn(proc string, dev uint64) string {
+	mounts, err := readMounts(proc)
+	if err != nil { // the process has ended
 		return ""
 	}
-	line, _, _ := strings.Cut(string(b), "\n")
-	return line
+	for _, m := range mounts {
+		if m.device == dmctl.MajorMinor(dev) {
+			return m.point
+		}
+	}
+	return ""
 }
 
 // openIn looks for the device, or a file on it, among the descriptors of a process.
@@ -120,16 +110,26 @@ func openIn(proc string, dev uint64) string {
 	return ""
 }
 
-// mountedIn returns the place where a process sees the device mounted, or "".
-func mountedIn(proc string, dev uint64) string {
-	mounts, err := readMounts(proc)
-	if err != nil { // the process has ended
+func dmName(holder string) string {
+	if name := firstLine(holder + "/dm/name"); name != "" {
+		return dmctl.Dir + name
+	}
+	return filepath.Base(holder)
+}
+
+func glob(pattern string) []string {
+	list, err := filepath.Glob(pattern)
+	if err != nil { // only a malformed pattern
+		return nil
+	}
+	return list
+}
+
+func firstLine(path string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
 		return ""
 	}
-	for _, m := range mounts {
-		if m.device == dmctl.MajorMinor(dev) {
-			return m.point
-		}
-	}
-	return ""
+	line, _, _ := strings.Cut(string(b), "\n")
+	return line
 }

@@ -11,6 +11,18 @@ import (
 	"imagemanager.internal/internal/devmapper/dmctl"
 )
 
+const (
+	sectorSize      = dmctl.SectorSize
+	minBlockSize    = 64 << 10 // DATA_DEV_BLOCK_SIZE_MIN_SECTORS in dm-thin.c
+	maxBlockSize    = 1 << 30  // DATA_DEV_BLOCK_SIZE_MAX_SECTORS
+	maxPoolName     = 64       // leaves room for prefix, kind and id within DM_NAME_LEN
+	namePrefix      = "cim-"
+	uuidPrefix      = "CIM-"
+	poolSuffix      = "-pool"
+	minMetadataSize = 2 << 20
+	maxMetadataSize = 16 << 30
+)
+
 // Config names a pool and the devices under it.
 type Config struct {
 	Name      string // part of every device's name: letters, digits, `-`, `_`, `.`
@@ -101,15 +113,3 @@ func (c Config) kindOf(name string, id ID) Kind {
 	}
 	return ""
 }
-
-const (
-	sectorSize      = dmctl.SectorSize
-	minBlockSize    = 64 << 10 // DATA_DEV_BLOCK_SIZE_MIN_SECTORS in dm-thin.c
-	maxBlockSize    = 1 << 30  // DATA_DEV_BLOCK_SIZE_MAX_SECTORS
-	maxPoolName     = 64       // leaves room for prefix, kind and id within DM_NAME_LEN
-	namePrefix      = "cim-"
-	uuidPrefix      = "CIM-"
-	poolSuffix      = "-pool"
-	minMetadataSize = 2 << 20
-	maxMetadataSize = 16 << 30
-)

@@ -13,6 +13,70 @@ import (
 	"imagemanager.internal/internal/devmapper/dmctl"
 )
 
+// Detach deactivates the pool's devices and the pool, and clears the loop devices of its
+// files; the data stays. It is idempotent, and needs neither the files nor an opened
+// Pool. It removes nothing while anybody has a device open: ErrBusy names the holders.
+//
+// Other errors: ErrUnavailable, and errno.
+func Detach(cfg Config) error {
+	if err := cfg.check(); err != nil {
+		return err
+	}
+	unlock, err := lockPool(cfg)
+	switch {
+	case err == nil:
+		defer unlock()
+	case !errors.Is(err, fs.ErrNotExist): // without files the devices can still be removed
+		return fmt.Errorf("detach pool %s: %w", cfg.Name, err)
+	}
+	ctl, err := openControl()
+	if err != nil {
+		return err
+	}
+	defer ctl.Close()
+	if err := removeAll(ctl, cfg); err != nil {
+		return fmt.Errorf("detach pool %s: %w", cfg.Name, err)
+	}
+	return errors.Join(detachLoops(cfg.Data), detachLoops(cfg.Metadata))
+}
+
+// removeAll removes the thin devices, then the pool.
+func removeAll(ctl *dmctl.Control, cfg Config) error {
+	if err := resumeAll(ctl, cfg); err != nil {
+		return err
+	}
+	list, err := ctl.List(cfg.uuidPrefix())
+	if err != nil {
+		return err
+	}
+	if err := checkNoneInUse(ctl, cfg, list); err != nil {
+		return err
+	}
+	if err := removeOrRestore(ctl, cfg, list); err != nil {
+		return err
+	}
+	names, err := nodeNames(cfg)
+	if err != nil {
+		return err
+	}
+	return ctl.RemoveStaleNodes(names...)
+}
+
+// nodeNames returns the names in /dev/mapper that belong to the pool.
+func nodeNames(cfg Config) ([]string, error) {
+	entries, err := os.ReadDir(dmctl.Dir)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if cfg.ownsName(e.Name()) {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
 // checkNoneInUse returns ErrBusy with the holders of every device of the pool that stays
 // open longer than a look takes.
 func checkNoneInUse(ctl *dmctl.Control, cfg Config, list []dmctl.Device) error {
@@ -108,68 +172,4 @@ func restore(ctl *dmctl.Control, d dmctl.Device, t dmctl.Table) error {
 		return fmt.Errorf("activate %s again: %w", d.Name, err)
 	}
 	return now.MakeNode()
-}
-
-// Detach deactivates the pool's devices and the pool, and clears the loop devices of its
-// files; the data stays. It is idempotent, and needs neither the files nor an opened
-// Pool. It removes nothing while anybody has a device open: ErrBusy names the holders.
-//
-// Other errors: ErrUnavailable, and errno.
-func Detach(cfg Config) error {
-	if err := cfg.check(); err != nil {
-		return err
-	}
-	unlock, err := lockPool(cfg)
-	switch {
-	case err == nil:
-		defer unlock()
-	case !errors.Is(err, fs.ErrNotExist): // without files the devices can still be removed
-		return fmt.Errorf("detach pool %s: %w", cfg.Name, err)
-	}
-	ctl, err := openControl()
-	if err != nil {
-		return err
-	}
-	defer ctl.Close()
-	if err := removeAll(ctl, cfg); err != nil {
-		return fmt.Errorf("detach pool %s: %w", cfg.Name, err)
-	}
-	return errors.Join(detachLoops(cfg.Data), detachLoops(cfg.Metadata))
-}
-
-// removeAll removes the thin devices, then the pool.
-func removeAll(ctl *dmctl.Control, cfg Config) error {
-	if err := resumeAll(ctl, cfg); err != nil {
-		return err
-	}
-	list, err := ctl.List(cfg.uuidPrefix())
-	if err != nil {
-		return err
-	}
-	if err := checkNoneInUse(ctl, cfg, list); err != nil {
-		return err
-	}
-	if err := removeOrRestore(ctl, cfg, list); err != nil {
-		return err
-	}
-	names, err := nodeNames(cfg)
-	if err != nil {
-		return err
-	}
-	return ctl.RemoveStaleNodes(names...)
-}
-
-// nodeNames returns the names in /dev/mapper that belong to the pool.
-func nodeNames(cfg Config) ([]string, error) {
-	entries, err := os.ReadDir(dmctl.Dir)
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, e := range entries {
-		if cfg.ownsName(e.Name()) {
-			names = append(names, e.Name())
-		}
-	}
-	return names, nil
 }

@@ -7,6 +7,34 @@ import (
 	"unsafe"
 )
 
+// The format is drivers/md/dm-thin-metadata.c and persistent-data/dm-btree-internal.h:
+// blocks of 4 KiB, little-endian, each with a checksum. This package reads the superblock
+// (superblock.go), the trees of device details and of mappings (btree.go), and the space
+// map (metasnap.go).
+const (
+	metadataBlock    = 4096
+	superblockMagic  = 27022010
+	superblockSalt   = 160774 // SUPERBLOCK_CSUM_XOR
+	nodeSalt         = 121107 // BTREE_CSUM_XOR
+	flagNeedsCheck   = 1
+	nodeInternal     = 1
+	nodeLeaf         = 2
+	nodeHeader       = 32
+	detailsSize      = 24
+	mappingSize      = 8 // of a root, and of a block with its time
+	maxTreeDepth     = 8 // 2^24 devices need four levels at the least filling
+	offMagic         = 32
+	offFlags         = 4
+	offOwner         = 16 // uuid[16], which the kernel keeps and does not use
+	offTransaction   = 48
+	offHeldRoot      = 56
+	offBlocks        = 192      // the root of the metadata's space map begins with it
+	offBitmapRoot    = 192 + 16 // in that root
+	offMappingRoot   = 320
+	offDetailsRoot   = 328
+	offDataBlockSize = 336
+)
+
 // Thin is a thin device in the pool's metadata, active or not.
 type Thin struct {
 	ID            ID     `json:"id"`
@@ -74,30 +102,3 @@ func alignedBlock() []byte {
 	off := -uintptr(unsafe.Pointer(&buf[0])) & (metadataBlock - 1)
 	return buf[off:][:metadataBlock:metadataBlock]
 }
-
-// The format is drivers/md/dm-thin-metadata.c and persistent-data/dm-btree-internal.h:
-// blocks of 4 KiB, little-endian, each with a checksum. Read are the superblock, the tree
-// of device details, and where one block is mapped to (mapping.go).
-const (
-	metadataBlock    = 4096
-	superblockMagic  = 27022010
-	superblockSalt   = 160774 // SUPERBLOCK_CSUM_XOR
-	nodeSalt         = 121107 // BTREE_CSUM_XOR
-	flagNeedsCheck   = 1
-	nodeInternal     = 1
-	nodeLeaf         = 2
-	nodeHeader       = 32
-	detailsSize      = 24
-	mappingSize      = 8 // of a root, and of a block with its time
-	maxTreeDepth     = 8 // 2^24 devices need four levels at the least filling
-	offMagic         = 32
-	offFlags         = 4
-	offOwner         = 16 // uuid[16], which the kernel keeps and does not use
-	offTransaction   = 48
-	offHeldRoot      = 56
-	offBlocks        = 192      // the root of the metadata's space map begins with it
-	offBitmapRoot    = 192 + 16 // in that root
-	offMappingRoot   = 320
-	offDetailsRoot   = 328
-	offDataBlockSize = 336
-)

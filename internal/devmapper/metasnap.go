@@ -35,6 +35,42 @@ const (
 	maxBitmaps      = 255
 )
 
+// metadataRoot returns the block to read the metadata from. The caller calls release
+// afterwards.
+func (p *Pool) metadataRoot() (root uint64, release func() error, err error) {
+	s, err := p.Status()
+	if err != nil {
+		return 0, nil, err
+	}
+	if s.checkWritable() != nil && s.Mode != ModeFailed {
+		return 0, func() error { return nil }, nil
+	}
+	if s.HeldRoot { // its maker is dead, because this process has the lock
+		if err := p.message("release_metadata_snap"); err != nil {
+			return 0, nil, err
+		}
+	}
+	if err := p.message("reserve_metadata_snap"); err != nil {
+		return 0, nil, err
+	}
+	release = func() error { return p.message("release_metadata_snap") }
+	if s, err = p.Status(); err != nil || !s.HeldRoot {
+		return 0, nil, errors.Join(err, release(), fmt.Errorf("%w: no metadata snapshot after it was reserved",
+			errMalformed))
+	}
+	return s.heldRoot, release, nil
+}
+
+// releaseStale releases the metadata snapshot of a dead process, because it keeps the
+// blocks of deleted devices. The caller has the lock.
+func (p *Pool) releaseStale() error {
+	s, err := p.Status()
+	if err != nil || !s.HeldRoot || s.checkWritable() != nil {
+		return err
+	}
+	return p.message("release_metadata_snap")
+}
+
 // checkMetadata puts a metadata snapshot right and then checks the metadata of an
 // inactive pool, as LVM does at every activation. Errors: ErrDamaged if they are not
 // sound, ErrUnavailable without thin_check, and errno.
@@ -139,40 +175,4 @@ func readSpaceMapBlock(r io.ReaderAt, at uint64, salt uint32) ([]byte, error) {
 		return nil, fmt.Errorf("%w space map at block %d", errMalformed, at)
 	}
 	return block, nil
-}
-
-// metadataRoot returns the block to read the metadata from. The caller calls release
-// afterwards.
-func (p *Pool) metadataRoot() (root uint64, release func() error, err error) {
-	s, err := p.Status()
-	if err != nil {
-		return 0, nil, err
-	}
-	if s.checkWritable() != nil && s.Mode != ModeFailed {
-		return 0, func() error { return nil }, nil
-	}
-	if s.HeldRoot { // its maker is dead, because this process has the lock
-		if err := p.message("release_metadata_snap"); err != nil {
-			return 0, nil, err
-		}
-	}
-	if err := p.message("reserve_metadata_snap"); err != nil {
-		return 0, nil, err
-	}
-	release = func() error { return p.message("release_metadata_snap") }
-	if s, err = p.Status(); err != nil || !s.HeldRoot {
-		return 0, nil, errors.Join(err, release(), fmt.Errorf("%w: no metadata snapshot after it was reserved",
-			errMalformed))
-	}
-	return s.heldRoot, release, nil
-}
-
-// releaseStale releases the metadata snapshot of a dead process, because it keeps the
-// blocks of deleted devices. The caller has the lock.
-func (p *Pool) releaseStale() error {
-	s, err := p.Status()
-	if err != nil || !s.HeldRoot || s.checkWritable() != nil {
-		return err
-	}
-	return p.message("release_metadata_snap")
 }

@@ -14,6 +14,63 @@ import (
 	"imagemanager.internal/internal/failpoint"
 )
 
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// superblock holds the fields in use of a metadata superblock.
+type superblock struct {
+	detailsRoot    uint64
+	mappingRoot    uint64
+	transactionID  uint64 // the pool's generation, see dataStamp
+	heldRoot       uint64 // block of the metadata snapshot, 0 if there is none
+	metadataBlocks uint64 // size of the metadata's space map, in blocks
+	bitmapRoot     uint64 // block of the space map's index
+	blockSize      int64  // of data, bytes
+	needsCheck     bool
+	owner          uuid.UUID // the pool's, see Config.owner; zero if nobody's
+}
+
+func parseSuperblock(block []byte) (superblock, error) {
+	if len(block) != metadataBlock || binary.LittleEndian.Uint64(block[offMagic:]) != superblockMagic ||
+		!checksumMatches(block, superblockSalt) {
+		return superblock{}, fmt.Errorf("%w metadata superblock", errMalformed)
+	}
+	sb := superblock{
+		detailsRoot:    binary.LittleEndian.Uint64(block[offDetailsRoot:]),
+		mappingRoot:    binary.LittleEndian.Uint64(block[offMappingRoot:]),
+		transactionID:  binary.LittleEndian.Uint64(block[offTransaction:]),
+		heldRoot:       binary.LittleEndian.Uint64(block[offHeldRoot:]),
+		metadataBlocks: binary.LittleEndian.Uint64(block[offBlocks:]),
+		bitmapRoot:     binary.LittleEndian.Uint64(block[offBitmapRoot:]),
+		blockSize:      int64(binary.LittleEndian.Uint32(block[offDataBlockSize:])) * sectorSize,
+		needsCheck:     binary.LittleEndian.Uint32(block[offFlags:])&flagNeedsCheck != 0,
+	}
+	copy(sb.owner[:], block[offOwner:])
+	if sb.metadataBlocks > maxBitmaps*blocksPerBitmap {
+		return superblock{}, fmt.Errorf("%w metadata superblock: %d blocks of metadata",
+			errMalformed, sb.metadataBlocks)
+	}
+	if sb.blockSize < minBlockSize || sb.blockSize > maxBlockSize {
+		return superblock{}, fmt.Errorf("%w metadata superblock: data blocks of %d bytes", errMalformed, sb.blockSize)
+	}
+	return sb, nil
+}
+
+// blockChecksum returns the checksum a block should carry: CRC-32C without the final
+// inversion, salted by the block's type.
+func blockChecksum(block []byte, salt uint32) uint32 {
+	return ^crc32.Checksum(block[4:metadataBlock], castagnoli) ^ salt
+}
+
+func checksumMatches(block []byte, salt uint32) bool {
+	return binary.LittleEndian.Uint32(block) == blockChecksum(block, salt)
+}
+
+// isSuperblock accepts damaged superblocks too: a damaged one is still somebody's pool,
+// never to be formatted.
+func isSuperblock(block []byte) bool {
+	return binary.LittleEndian.Uint64(block[offMagic:]) == superblockMagic || checksumMatches(block, superblockSalt)
+}
+
 // HasSuperblock reports whether a metadata device or file holds a pool, intact or
 // damaged. A missing file is fs.ErrNotExist.
 func HasSuperblock(path string) (bool, error) {
@@ -22,6 +79,23 @@ func HasSuperblock(path string) (bool, error) {
 		return false, err
 	}
 	return isSuperblock(block), nil
+}
+
+// checkSuperblock reads the superblock and makes sure that it is this pool's. Nobody's is
+// accepted.
+func checkSuperblock(cfg Config, metadata blockDevice) (superblock, error) {
+	sb, err := readSuperblock(metadata)
+	if err != nil {
+		return sb, err
+	}
+	if sb.blockSize != cfg.BlockSize {
+		return sb, fmt.Errorf("%w: the pool on %s has blocks of %d bytes, not %d",
+			ErrForeign, metadata.source, sb.blockSize, cfg.BlockSize)
+	}
+	if sb.owner != cfg.owner() && sb.owner != uuid.Nil {
+		return sb, fmt.Errorf("%w: the pool on %s is another one, with other thin devices", ErrForeign, metadata.source)
+	}
+	return sb, nil
 }
 
 // readSuperblock reads the superblock of a pool that may be active. The kernel writes
@@ -94,78 +168,4 @@ func changeSuperblock(metadata blockDevice, change func(block []byte)) error {
 // setOwner marks the metadata of an inactive pool.
 func setOwner(metadata blockDevice, owner uuid.UUID) error {
 	return changeSuperblock(metadata, func(block []byte) { copy(block[offOwner:], owner[:]) })
-}
-
-// checkSuperblock reads the superblock and makes sure that it is this pool's. Nobody's is
-// accepted.
-func checkSuperblock(cfg Config, metadata blockDevice) (superblock, error) {
-	sb, err := readSuperblock(metadata)
-	if err != nil {
-		return sb, err
-	}
-	if sb.blockSize != cfg.BlockSize {
-		return sb, fmt.Errorf("%w: the pool on %s has blocks of %d bytes, not %d",
-			ErrForeign, metadata.source, sb.blockSize, cfg.BlockSize)
-	}
-	if sb.owner != cfg.owner() && sb.owner != uuid.Nil {
-		return sb, fmt.Errorf("%w: the pool on %s is another one, with other thin devices", ErrForeign, metadata.source)
-	}
-	return sb, nil
-}
-
-// superblock holds the fields in use of a metadata superblock.
-type superblock struct {
-	detailsRoot    uint64
-	mappingRoot    uint64
-	transactionID  uint64 // the pool's generation, see dataStamp
-	heldRoot       uint64 // block of the metadata snapshot, 0 if there is none
-	metadataBlocks uint64 // how many the metadata's space map has
-	bitmapRoot     uint64 // block of the index of that
-	blockSize      int64  // of data, bytes
-	needsCheck     bool
-	owner          uuid.UUID // the pool's, see ownerOf; zero if nobody's
-}
-
-// blockChecksum returns the checksum a block should carry: CRC-32C without the final
-// inversion, salted by the block's type.
-func blockChecksum(block []byte, salt uint32) uint32 {
-	return ^crc32.Checksum(block[4:metadataBlock], castagnoli) ^ salt
-}
-
-func checksumMatches(block []byte, salt uint32) bool {
-	return binary.LittleEndian.Uint32(block) == blockChecksum(block, salt)
-}
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-// isSuperblock accepts damaged superblocks too: a damaged one is still somebody's pool,
-// never to be formatted.
-func isSuperblock(block []byte) bool {
-	return binary.LittleEndian.Uint64(block[offMagic:]) == superblockMagic || checksumMatches(block, superblockSalt)
-}
-
-func parseSuperblock(block []byte) (superblock, error) {
-	if len(block) != metadataBlock || binary.LittleEndian.Uint64(block[offMagic:]) != superblockMagic ||
-		!checksumMatches(block, superblockSalt) {
-		return superblock{}, fmt.Errorf("%w metadata superblock", errMalformed)
-	}
-	sb := superblock{
-		detailsRoot:    binary.LittleEndian.Uint64(block[offDetailsRoot:]),
-		mappingRoot:    binary.LittleEndian.Uint64(block[offMappingRoot:]),
-		transactionID:  binary.LittleEndian.Uint64(block[offTransaction:]),
-		heldRoot:       binary.LittleEndian.Uint64(block[offHeldRoot:]),
-		metadataBlocks: binary.LittleEndian.Uint64(block[offBlocks:]),
-		bitmapRoot:     binary.LittleEndian.Uint64(block[offBitmapRoot:]),
-		blockSize:      int64(binary.LittleEndian.Uint32(block[offDataBlockSize:])) * sectorSize,
-		needsCheck:     binary.LittleEndian.Uint32(block[offFlags:])&flagNeedsCheck != 0,
-	}
-	copy(sb.owner[:], block[offOwner:])
-	if sb.metadataBlocks > maxBitmaps*blocksPerBitmap {
-		return superblock{}, fmt.Errorf("%w metadata superblock: %d blocks of metadata",
-			errMalformed, sb.metadataBlocks)
-	}
-	if sb.blockSize < minBlockSize || sb.blockSize > maxBlockSize {
-		return superblock{}, fmt.Errorf("%w metadata superblock: data blocks of %d bytes", errMalformed, sb.blockSize)
-	}
-	return sb, nil
 }

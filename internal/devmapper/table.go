@@ -10,26 +10,6 @@ import (
 	"imagemanager.internal/internal/devmapper/dmctl"
 )
 
-// checkSame returns an error about the first difference from the table that start would
-// load.
-func (t poolTable) checkSame(metadata, data blockDevice, blockSize int64) error {
-	switch {
-	case t.metadata != dmctl.MajorMinor(metadata.dev):
-		return fmt.Errorf("has its metadata on device %s, not on %s (%s)", t.metadata, metadata.path, metadata.source)
-	case t.data != dmctl.MajorMinor(data.dev):
-		return fmt.Errorf("has its data on device %s, not on %s (%s)", t.data, data.path, data.source)
-	case t.block*sectorSize != blockSize:
-		return fmt.Errorf("has blocks of %d bytes, not %d", t.block*sectorSize, blockSize)
-	case slices.Contains(t.features, "skip_block_zeroing"):
-		return errors.New("does not zero new blocks: deleted data would show up in other images")
-	case !slices.Contains(t.features, "error_if_no_space"):
-		return errors.New("hangs writers when it is full (no error_if_no_space)")
-	case slices.Contains(t.features, "read_only"):
-		return errors.New("was activated read-only")
-	}
-	return nil
-}
-
 // errMalformed marks bytes of the kernel or of a device without the documented form.
 var errMalformed = errors.New("malformed")
 
@@ -71,6 +51,26 @@ func parsePoolTable(t dmctl.Table) (poolTable, error) {
 		return poolTable{}, fmt.Errorf("%w: %s %q", errMalformed, t.Target, t.Params)
 	}
 	return poolTable{metadata: f[0], data: f[1], block: block, features: f[5:]}, nil
+}
+
+// checkSame returns an error about the first difference from the table that start would
+// load.
+func (t poolTable) checkSame(metadata, data blockDevice, blockSize int64) error {
+	switch {
+	case t.metadata != dmctl.MajorMinor(metadata.dev):
+		return fmt.Errorf("has its metadata on device %s, not on %s (%s)", t.metadata, metadata.path, metadata.source)
+	case t.data != dmctl.MajorMinor(data.dev):
+		return fmt.Errorf("has its data on device %s, not on %s (%s)", t.data, data.path, data.source)
+	case t.block*sectorSize != blockSize:
+		return fmt.Errorf("has blocks of %d bytes, not %d", t.block*sectorSize, blockSize)
+	case slices.Contains(t.features, "skip_block_zeroing"):
+		return errors.New("does not zero new blocks: deleted data would show up in other images")
+	case !slices.Contains(t.features, "error_if_no_space"):
+		return errors.New("hangs writers when it is full (no error_if_no_space)")
+	case slices.Contains(t.features, "read_only"):
+		return errors.New("was activated read-only")
+	}
+	return nil
 }
 
 // newThinTable returns the table of a thin device of so many bytes.
