@@ -87,7 +87,7 @@ func TestDocumentBombs(t *testing.T) {
 	}{
 		{"12,000 times, four levels", images.Nested(12_000, 5), Limits{}, ManifestLimit, "10000 things"},
 		{"5,000 times, four levels", images.Nested(5_000, 5), Limits{}, ManifestLimit, "10000 things"},
-		{"30 times, four levels", images.Nested(30, 5), Limits{}, BadManifest, "no container image"},
+		{"30 times, four levels", images.Nested(30, 5), Limits{}, BadManifest, "not of a container image"},
 		{"30 times, five levels", images.Nested(30, 6), Limits{}, BadManifest, "more than 4 deep"},
 		{"a cycle", inCycle, Limits{}, DigestMismatch, ""},
 		{"docker, one manifest 12,000 times", dockerBeside(12_000, other), Limits{}, ManifestLimit, "10000 things"},
@@ -143,7 +143,7 @@ func (c *counted) ReadAt(b []byte, off int64) (int, error) {
 // A layer with too many entries is hashed, and its headers are read as far as entries are
 // allowed, for whiteouts too.
 func TestTooManyEntriesInALayer(t *testing.T) {
-	layer := images.Tar(numberedFiles(40_000, "usr/%05d")...)
+	layer := images.Tar(images.Numbered(40_000, "usr/%05d")...)
 	b := images.Tar(images.Image{Layers: [][]byte{layer}}.OCI()...)
 	src := &counted{ReaderAt: bytes.NewReader(b)}
 	_, err := Check(t.Context(), src, int64(len(b)), Options{Limits: Limits{Entries: 1000}})

@@ -1,13 +1,10 @@
 package archive
 
 import (
-	"bytes"
-	"os"
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
+	"imagemanager.internal/internal/archive/fstree"
 	"imagemanager.internal/test/images"
 )
 
@@ -44,10 +41,8 @@ func TestVerdicts(t *testing.T) {
 func checkPaths(t *testing.T, c images.Case, plan *Plan) {
 	t.Helper()
 	has, size := map[string]bool{}, int64(0)
-	m, err := manifestOf(t.Context(), plan, make([]*[32]byte, plan.tree.count), nil)
-	check(t, err)
-	for _, r := range m.Records {
-		has[strings.TrimPrefix(r.Path(), rootfsName+"/")] = true
+	for _, r := range records(t, plan) {
+		has[strings.TrimPrefix(r.Path(), "rootfs/")] = true
 		if r.First == nil {
 			size += r.Size
 		}
@@ -75,7 +70,7 @@ func checkRejection(t *testing.T, c images.Case, p Policy, r *Rejection) {
 	if strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c == 0x7f }) {
 		t.Errorf("the text has control characters: %q", text)
 	}
-	if len(r.Entry) > shown || len(text) > 8*shown {
+	if len(r.Entry) > fstree.MaxShown || len(text) > 8*fstree.MaxShown {
 		t.Errorf("a text of %d bytes", len(text))
 	}
 	if p == Strict && c.Distro == "" && !strings.Contains(text, "IMAGE_POLICY=distro") {
@@ -107,55 +102,4 @@ func TestEveryRuleHasAnArchive(t *testing.T) {
 		}
 	}
 	t.Logf("%d rules, %d archives", len(Rules()), len(cases))
-}
-
-// What is accepted is written as planned and read back the same, the file system is
-// clean, and nothing outside has changed; on a mount without protecting flags.
-func TestExtractCases(t *testing.T) {
-	for _, c := range images.Cases() {
-		for _, p := range policies {
-			if c.Outcome(string(p)) != "" || p != Strict && c.Strict == "" { // writing holds no policy: once is enough
-				continue
-			}
-			t.Run(c.Group+"/"+c.Name+"/"+string(p), func(t *testing.T) {
-				s := newSentinel(t)
-				d := newDisk(t, 64<<20)
-				root := d.mount(s.mountPoint())
-				written := extractBytes(t, c.Bytes, p, root)
-				check(t, unix.Syncfs(int(root.Fd())))
-				compare(t, written, root)
-				for _, r := range written.Records {
-					if p != Trusted && (r.Mode&(setuid|setgid) != 0 || r.Type != TypeDir && r.Mode&sticky != 0) {
-						t.Errorf("%q has mode %04o", r.Path(), r.Mode)
-					}
-				}
-				check(t, root.Close())
-				check(t, unix.Unmount(s.mountPoint(), 0))
-				d.clean()
-				s.unchanged()
-				compare(t, written, d.detached(unix.MOUNT_ATTR_RDONLY))
-			})
-		}
-	}
-}
-
-func extractBytes(t testing.TB, b []byte, p Policy, root *os.File) *Manifest {
-	t.Helper()
-	plan, err := judgeBytes(t, b, p)
-	check(t, err)
-	m, err := Extract(t.Context(), bytes.NewReader(b), plan, root, nil)
-	check(t, err)
-	if want := plan.Entries + min(plan.Layers, 1); len(m.Records) != want {
-		t.Errorf("%d records, planned %d", len(m.Records), want)
-	}
-	return m
-}
-
-func compare(t testing.TB, written *Manifest, root *os.File) {
-	t.Helper()
-	found, err := ReadManifest(t.Context(), root)
-	check(t, err)
-	if diff := written.Diff(found, 10); len(diff) > 0 || written.Digest() != found.Digest() {
-		t.Errorf("read back differently:\n%s", strings.Join(diff, "\n"))
-	}
 }

@@ -9,16 +9,16 @@ import (
 	"imagemanager.internal/internal/archive/tarball"
 )
 
-// format is a kind of file that is recognised, and refused, by its first bytes.
+// format is a file format that is refused by name. Files of it begin with magic bytes.
 type format struct {
 	name       string
 	compressed bool
 	magic      string
-	at         int
+	at         int // offset of the magic bytes
 }
 
-// formats are those people upload instead of a tarball. Sources: file(1)'s magic database
-// and the formats' specifications.
+// formats are what people upload instead of a tarball. Sources: the magic database of
+// file(1) and the specifications of the formats.
 var formats = []format{
 	{"gzip", true, "\x1f\x8b", 0},
 	{"bzip2", true, "BZh", 0},
@@ -33,7 +33,7 @@ var formats = []format{
 	{"zip", true, "PK\x03\x04", 0},
 	{"zip", true, "PK\x05\x06", 0},
 	{"zip", true, "PK\x07\x08", 0},
-	{"lzma", true, "\x5d\x00\x00", 0}, // no magic, a guess: its usual first bytes
+	{"lzma", true, "\x5d\x00\x00", 0}, // a guess by the usual first bytes; it has no magic
 	{"squashfs", false, "hsqs", 0},
 	{"cpio", false, "070701", 0},
 	{"cpio", false, "070702", 0},
@@ -47,7 +47,7 @@ var formats = []format{
 	{"iso9660", false, "CD001", 32769},
 }
 
-const magicSpan = 32774 // up to the end of the farthest magic
+const magicSpan = 32774 // bytes up to the end of the last magic
 
 func (f format) reason() Reason {
 	if f.compressed {
@@ -56,7 +56,7 @@ func (f format) reason() Reason {
 	return Reason("format_" + f.name)
 }
 
-// formatRules are the rules for formats that are refused by name.
+// formatRules returns a rule for each format.
 func formatRules() []Rule {
 	var rules []Rule
 	seen := map[Reason]bool{}
@@ -69,7 +69,7 @@ func formatRules() []Rule {
 	return rules
 }
 
-// sniff finds a format by its magic.
+// sniff detects a format by its magic bytes.
 func sniff(head []byte) (format, bool) {
 	for _, f := range formats {
 		if len(head) > f.at && bytes.HasPrefix(head[f.at:], []byte(f.magic)) {
@@ -83,9 +83,9 @@ func sniff(head []byte) (format, bool) {
 	return format{}, false
 }
 
-// detect refuses what is not a tar archive. A correct checksum of the first header
-// decides before any magic: the first name may begin with anything.
-func detect(src io.ReaderAt, size int64) error {
+// detectFormat refuses files of other formats than tar. A first header with the correct
+// checksum is accepted whatever its first bytes are, as a name may begin with any magic.
+func detectFormat(src io.ReaderAt, size int64) error {
 	head := make([]byte, min(size, magicSpan))
 	if n, err := src.ReadAt(head, 0); n < len(head) {
 		if err == nil || errors.Is(err, io.EOF) {
@@ -98,33 +98,32 @@ func detect(src io.ReaderAt, size int64) error {
 		return refuse(EmptyArchive, "the file is empty")
 	case tarball.IsHeader(head):
 		return nil
-	case len(head) >= tarball.BlockSize && bytes.Count(head[:tarball.BlockSize], []byte{0}) == tarball.BlockSize &&
-		!laterMagic(head):
-		return nil // an empty archive, which the reader names
 	}
-	return refuseFormat(head)
+	f, known := sniff(head)
+	if !known && isZero(head) {
+		return nil // an empty archive; the reader refuses it
+	}
+	return refuseFormat(f, known, head)
 }
 
-// laterMagic tells whether a file of a format begins with zeros.
-func laterMagic(head []byte) bool {
-	_, ok := sniff(head)
-	return ok
+// isZero reports whether a file begins with a block of zeros.
+func isZero(head []byte) bool {
+	return len(head) >= tarball.BlockSize && bytes.Count(head[:tarball.BlockSize], []byte{0}) == tarball.BlockSize
 }
 
-// refuseCompressed names a compression.
+// refuseCompressed refuses a file and names its compression.
 func refuseCompressed(f format) *Rejection {
 	r := refuse(f.reason(), "it is compressed with %s; only plain tar archives are accepted", f.name)
 	r.Remedy = "decompress it before upload"
 	return r
 }
 
-// refuseFormat names the format of what should have been a tarball.
-func refuseFormat(head []byte) *Rejection {
-	f, ok := sniff(head)
+// refuseFormat refuses a file and names its format, if known.
+func refuseFormat(f format, known bool, head []byte) *Rejection {
 	switch {
-	case ok && f.compressed:
+	case known && f.compressed:
 		return refuseCompressed(f)
-	case ok:
+	case known:
 		return refuse(f.reason(), "it is a file of format %s, not a tar archive", f.name)
 	}
 	return refuse(Format, "it is not a tar archive: it begins with %s", fmt.Sprintf("%q", head[:min(len(head), 16)]))

@@ -3,61 +3,63 @@ package archive
 import (
 	"context"
 	"strings"
+
+	"imagemanager.internal/internal/archive/fstree"
 )
 
-// docker reads what docker save writes: manifest.json names the configuration and the
-// layers, lowest first. Since Docker 25 the same archive is an OCI layout as well; then
-// both must be about the same image.
-func (im *image) docker(ctx context.Context) (*composition, error) {
-	if im.members.child(rootID, "manifest.json") == rootID {
+// readDocker reads an archive of docker save. manifest.json names the configuration and
+// the layers, lowest first. Since Docker 25 the same archive is also an OCI layout; then
+// both must describe the same image.
+func (im *imageReader) readDocker(ctx context.Context) (*imageSpec, error) {
+	if !im.hasMember("manifest.json") {
 		return nil, refuse(BadManifest, "no manifest.json: saved by a Docker before 1.10; load it and save it again")
 	}
-	entry, err := im.dockerManifest(ctx)
+	entry, err := im.readDockerManifest(ctx)
 	if err != nil {
 		return nil, err
 	}
-	configName, err := entry.text("Config")
+	configName, err := entry.stringAt("Config")
 	if err != nil {
 		return nil, err
 	}
-	names, err := entry.texts("Layers")
+	names, err := entry.stringsAt("Layers")
 	if err != nil {
 		return nil, err
 	}
 	if configName == "" || len(names) == 0 {
 		return nil, refuse(BadManifest, "manifest.json names no configuration or no layers")
 	}
-	if err := im.countLayers(len(names)); err != nil {
+	if err := im.checkLayerCount(len(names)); err != nil {
 		return nil, err
 	}
-	comp := &composition{}
-	if err := im.dockerConfig(ctx, comp, configName); err != nil {
+	spec := &imageSpec{}
+	if err := im.readDockerConfig(ctx, spec, configName); err != nil {
 		return nil, err
 	}
 	for _, name := range names {
-		if err := im.follow(ctx); err != nil {
+		if err := im.countDescriptor(ctx); err != nil {
 			return nil, err
 		}
 		i, err := im.member(name)
 		if err != nil {
 			return nil, err
 		}
-		comp.layers = append(comp.layers, im.layer(i, digestInName(name, "blobs/sha256/")))
+		spec.layers = append(spec.layers, im.layer(i, digestInName(name, "blobs/sha256/")))
 	}
-	return comp, im.agree(ctx, configName)
+	return spec, im.checkIndexMatches(ctx, configName)
 }
 
-// dockerManifest is the one entry of manifest.json.
-func (im *image) dockerManifest(ctx context.Context) (object, error) {
+// readDockerManifest returns the only entry of manifest.json.
+func (im *imageReader) readDockerManifest(ctx context.Context) (object, error) {
 	i, err := im.member("manifest.json")
 	if err != nil {
 		return nil, err
 	}
-	data, err := im.read(i)
+	data, err := im.readDocument(i)
 	if err != nil {
 		return nil, err
 	}
-	v, err := parseDocument(ctx, data)
+	v, err := parseStrictJSON(ctx, data)
 	if err != nil {
 		return nil, err
 	}
@@ -77,15 +79,15 @@ func (im *image) dockerManifest(ctx context.Context) (object, error) {
 	return entry, nil
 }
 
-// dockerConfig reads the configuration. Its name carries its digest: "<hex>.json",
-// "blobs/sha256/<hex>", or "sha256:<hex>" from other tools; where it does not, the
-// configuration is only as good as the archive.
-func (im *image) dockerConfig(ctx context.Context, comp *composition, name string) error {
+// readDockerConfig reads the configuration and compares it with the digest in its name:
+// "<hex>.json", "blobs/sha256/<hex>", or "sha256:<hex>" from other tools. Without a
+// digest in its name nothing proves the configuration.
+func (im *imageReader) readDockerConfig(ctx context.Context, spec *imageSpec, name string) error {
 	i, err := im.member(name)
 	if err != nil {
 		return err
 	}
-	data, err := im.read(i)
+	data, err := im.readDocument(i)
 	if err != nil {
 		return err
 	}
@@ -94,17 +96,16 @@ func (im *image) dockerConfig(ctx context.Context, comp *composition, name strin
 		return err
 	}
 	if want := configDigest(name); want != "" && want != got {
-		return refuse(DigestMismatch, "the configuration %q has the digest %s", shorten(name), got)
+		return refuse(DigestMismatch, "the configuration %q has the digest %s", fstree.TruncateName(name), got)
 	}
-	return comp.setConfig(ctx, name, data)
+	return spec.setConfig(ctx, name, data)
 }
 
 func configDigest(name string) string {
 	return digestInName(strings.TrimSuffix(name, ".json"), "blobs/sha256/", "sha256:", "")
 }
 
-// digestInName is the digest that a member's name promises behind one of the prefixes, or
-// empty.
+// digestInName returns the digest in a member's name, after one of the prefixes, or "".
 func digestInName(name string, prefixes ...string) string {
 	for _, p := range prefixes {
 		if rest, ok := strings.CutPrefix(name, p); ok && isHex(rest) {
@@ -114,23 +115,23 @@ func digestInName(name string, prefixes ...string) string {
 	return ""
 }
 
-// agree checks that an OCI index in the same archive, where it lists manifests, has one
-// for this configuration. An image saved by its id has a list of null.
-func (im *image) agree(ctx context.Context, configName string) error {
-	if im.members.child(rootID, "oci-layout") == rootID || im.members.child(rootID, "index.json") == rootID {
+// checkIndexMatches checks that an OCI index in the same archive lists the manifest of
+// this configuration. An image saved by its id has an index with null for its list.
+func (im *imageReader) checkIndexMatches(ctx context.Context, configName string) error {
+	if !im.hasMember("oci-layout") || !im.hasMember("index.json") {
 		return nil
 	}
-	index, err := im.document(ctx, "index.json")
+	index, err := im.memberDocument(ctx, "index.json")
 	if err != nil {
 		return err
 	}
-	list, err := index.objects("manifests")
+	list, err := index.objectsAt("manifests")
 	if err != nil || len(list) == 0 {
 		return err
 	}
 	want := configDigest(configName)
 	found := false
-	err = im.manifests(ctx, list, 0, func(m manifestRef) error {
+	err = im.eachManifest(ctx, list, 0, func(m manifestRef) error {
 		manifest, err := im.blobOnce(ctx, m.descriptor)
 		if r := asRejection(err); r != nil && r.Reason == MissingBlob { // of another platform, not saved
 			return nil
@@ -138,11 +139,11 @@ func (im *image) agree(ctx context.Context, configName string) error {
 		if err != nil || manifest == nil {
 			return err
 		}
-		config, err := manifest.child("config")
+		config, err := manifest.objectAt("config")
 		if err != nil {
 			return err
 		}
-		digest, err := config.text("digest")
+		digest, err := config.stringAt("digest")
 		found = found || digest == want
 		return err
 	})

@@ -3,86 +3,87 @@ package archive
 import (
 	"context"
 	"errors"
+
+	"imagemanager.internal/internal/archive/fstree"
 )
 
-// follow counts one thing that a document names: an index, a manifest, a layer. Documents
-// that name each other could be followed without end, so one budget holds for the whole
-// archive.
-func (im *image) follow(ctx context.Context) error {
+// countDescriptor counts an index, manifest or layer that a document names. Documents
+// could name each other without end, so the limit is one for the whole archive.
+func (im *imageReader) countDescriptor(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if im.followed++; im.followed > im.opts.Limits.Descriptors {
+	if im.descriptors++; im.descriptors > im.opts.Limits.Descriptors {
 		return refuse(ManifestLimit, "its documents name more than %d things", im.opts.Limits.Descriptors)
 	}
 	return nil
 }
 
-// read returns the data of a document, which is small and counts against the archive's
-// budget.
-func (im *image) read(member id) ([]byte, error) {
-	n := im.members.at(member)
+// readDocument returns the data of a document. The size of each is limited, and the sum
+// of all.
+func (im *imageReader) readDocument(member fstree.ID) ([]byte, error) {
+	n := im.members.At(member)
 	switch limits := im.opts.Limits; {
-	case n.size > limits.ManifestBytes:
+	case n.Size > limits.ManifestBytes:
 		return nil, refuse(BadManifest, "%q has %d bytes, the limit is %d",
-			shorten(im.members.path(rootID, member)), n.size, limits.ManifestBytes)
-	case n.size > limits.DocumentBytes-im.parsed:
+			shownPath(im.members, member), n.Size, limits.ManifestBytes)
+	case n.Size > limits.DocumentBytes-im.parsed:
 		return nil, refuse(ManifestLimit, "its documents have more than %d bytes together", limits.DocumentBytes)
 	}
-	im.parsed += n.size
-	data := make([]byte, n.size)
-	return data, readFull(im.src, data, n.data)
+	im.parsed += n.Size
+	data := make([]byte, n.Size)
+	return data, n.ReadData(im.src, data, 0)
 }
 
-// document returns a member as JSON object.
-func (im *image) document(ctx context.Context, name string) (object, error) {
+// memberDocument returns the JSON object in a member.
+func (im *imageReader) memberDocument(ctx context.Context, name string) (object, error) {
 	i, err := im.member(name)
 	if err != nil {
 		return nil, err
 	}
-	return im.parse(ctx, i, name)
+	return im.parseMember(ctx, i, name)
 }
 
-// parse returns a member as JSON object. name is for messages.
-func (im *image) parse(ctx context.Context, member id, name string) (object, error) {
-	data, err := im.read(member)
+// parseMember returns the JSON object in a member. name is for messages.
+func (im *imageReader) parseMember(ctx context.Context, member fstree.ID, name string) (object, error) {
+	data, err := im.readDocument(member)
 	if err != nil {
 		return nil, err
 	}
 	return asObject(ctx, name, data)
 }
 
-// blobDocument is a descriptor's blob as JSON object, verified.
-func (im *image) blobDocument(ctx context.Context, d object) (object, error) {
-	i, err := im.blob(ctx, d)
+// blobDocument returns the JSON object in a descriptor's blob, verified.
+func (im *imageReader) blobDocument(ctx context.Context, d object) (object, error) {
+	i, err := im.verifiedBlob(ctx, d)
 	if err != nil {
 		return nil, err
 	}
-	return im.parse(ctx, i, im.members.path(rootID, i))
+	return im.parseMember(ctx, i, im.members.Path(fstree.Root, i))
 }
 
-// blobOnce is blobDocument for the first time that the blob is asked for. Later it is
-// nil: the same digest has the same content, and all that it names has been looked at.
-func (im *image) blobOnce(ctx context.Context, d object) (object, error) {
-	i, err := im.blob(ctx, d)
+// blobOnce is blobDocument for the first call with a blob. Later calls return nil: the
+// content of a digest is always the same, and everything it names has been looked at.
+func (im *imageReader) blobOnce(ctx context.Context, d object) (object, error) {
+	i, err := im.verifiedBlob(ctx, d)
 	if err != nil || im.seen[i] {
 		return nil, err
 	}
 	im.seen[i] = true
-	return im.parse(ctx, i, im.members.path(rootID, i))
+	return im.parseMember(ctx, i, im.members.Path(fstree.Root, i))
 }
 
 func asObject(ctx context.Context, name string, data []byte) (object, error) {
-	v, err := parseDocument(ctx, data)
+	v, err := parseStrictJSON(ctx, data)
 	switch {
-	case errors.Is(err, errDocument):
-		return nil, refuse(BadManifest, "%q: %s", shorten(name), err.Error())
+	case errors.Is(err, errMalformedJSON):
+		return nil, refuse(BadManifest, "%q: %s", fstree.TruncateName(name), err.Error())
 	case err != nil:
 		return nil, err
 	}
 	o, ok := v.(object)
 	if !ok {
-		return nil, refuse(BadManifest, "%q is no JSON object", shorten(name))
+		return nil, refuse(BadManifest, "%q is not a JSON object", fstree.TruncateName(name))
 	}
 	return o, nil
 }

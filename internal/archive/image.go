@@ -8,85 +8,91 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"imagemanager.internal/internal/archive/fstree"
 )
 
-// image is an image in layers, being read.
-type image struct {
+// imageReader reads an image in layers.
+type imageReader struct {
 	src     io.ReaderAt
 	opts    Options
-	members *tree           // of the outer archive; given up before the layers' tree is made
-	sums    map[id][32]byte // of members already hashed
+	members *fstree.Tree           // of the outer archive; freed before the layers' tree is made
+	sums    map[fstree.ID][32]byte // of members already hashed
 
-	seen     map[id]bool // documents already read whose content need not be looked at again
-	followed int         // things named by documents
-	parsed   int64       // bytes of documents
+	seen        map[fstree.ID]bool // documents already read, with all that they name
+	descriptors int                // named by documents
+	parsed      int64              // bytes of documents
 }
 
-// composition is what an image consists of, all of it verified but the layers' contents.
-type composition struct {
+// imageSpec lists the parts of an image. All of them are verified except the contents of
+// the layers.
+type imageSpec struct {
 	config  []byte
-	layers  []layer // lowest first
-	diffIDs []string
+	layers  []layer  // lowest first
+	diffIDs []string // digests of the layers, uncompressed
 }
 
 type layer struct {
-	member id
-	data   int64 // where it lies in the archive
+	member fstree.ID
+	data   int64 // offset in the archive
 	size   int64
-	digest string // "sha256:..." as declared; empty where the member's name says nothing
+	digest string // "sha256:..." as declared; empty if the member's name has none
 }
 
-// image plans an image: its layers are verified, merged in memory and judged as one tree.
-func (c *checker) image(ctx context.Context, members *tree, shape Shape) (*Plan, error) {
-	collect(members.count) // what the reading left behind is not to stay beside the documents
-	im := &image{src: c.src, opts: c.opts, members: members, sums: map[id][32]byte{}, seen: map[id]bool{}}
-	read := im.docker
-	if shape == OCI {
-		read = im.oci
+// checkImage plans an image. It verifies the layers, merges them in memory and judges the
+// result as one tree.
+func (c *checker) checkImage(ctx context.Context, members *fstree.Tree, shape Shape) (*Plan, error) {
+	collectGarbage(members.Len()) // the garbage of the reading would stay beside the documents
+	im := &imageReader{
+		src: c.src, opts: c.opts, members: members, sums: map[fstree.ID][32]byte{}, seen: map[fstree.ID]bool{},
 	}
-	comp, err := read(ctx)
-	if errors.Is(err, errDocument) {
+	read := im.readDocker
+	if shape == OCI {
+		read = im.readOCI
+	}
+	spec, err := read(ctx)
+	if errors.Is(err, errMalformedJSON) {
 		err = refuse(BadManifest, "%s", err.Error())
 	}
 	if err != nil {
 		return nil, err
 	}
-	if err := im.verify(ctx, comp); err != nil {
+	if err := im.verifyLayers(ctx, spec); err != nil {
 		return nil, err
 	}
-	count := members.count
-	*members = tree{} // the layers' tree is not to come on top of it
-	collect(count)
-	merged, err := im.merge(ctx, comp.layers)
+	count := members.Len()
+	*members = fstree.Tree{} // or the layers' tree would come on top of it
+	collectGarbage(count)
+	merged, err := im.mergeLayers(ctx, spec.layers)
 	if err != nil {
 		return nil, err
 	}
-	plan, err := c.finish(ctx, merged, rootID, shape)
+	plan, err := c.judgeTree(ctx, merged, fstree.Root, shape)
 	if err != nil {
 		return nil, err
 	}
-	plan.Layers, plan.Config = len(comp.layers), comp.config
-	plan.blocks += blocksOf(int64(len(comp.config)))
+	plan.Layers, plan.Config = len(spec.layers), spec.config
+	plan.blocks += blocksFor(int64(len(spec.config)))
 	return plan, nil
 }
 
-// verify compares the layers with the digests that the configuration and their names
-// promise.
-func (im *image) verify(ctx context.Context, comp *composition) error {
-	if len(comp.layers) != len(comp.diffIDs) {
-		return refuse(BadManifest, "%d layers, the configuration has %d", len(comp.layers), len(comp.diffIDs))
+// verifyLayers compares the layers with the digests in the configuration and in their
+// names.
+func (im *imageReader) verifyLayers(ctx context.Context, spec *imageSpec) error {
+	if len(spec.layers) != len(spec.diffIDs) {
+		return refuse(BadManifest, "%d layers, the configuration has %d", len(spec.layers), len(spec.diffIDs))
 	}
 	left := im.opts.Limits.ImageBytes
-	for k, l := range comp.layers {
+	for k, l := range spec.layers {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		// Before the digest: of a compressed layer the DiffID is another's, and the
-		// better answer is its format.
-		if err := detect(io.NewSectionReader(im.src, l.data, l.size), l.size); err != nil {
+		// The format comes before the digest: the DiffID of a compressed layer differs,
+		// as it is that of its content, and the format is the better answer.
+		if err := detectFormat(io.NewSectionReader(im.src, l.data, l.size), l.size); err != nil {
 			return inLayer(err, k)
 		}
-		// Each is read as often as it is named; honest images repeat only empty ones.
+		// A layer is read each time it is named. Honest images repeat only empty layers.
 		if left -= l.size; left < 0 {
 			return inLayer(refuse(ImageTooBig, "the layers have more than %d bytes together",
 				im.opts.Limits.ImageBytes), k)
@@ -95,7 +101,7 @@ func (im *image) verify(ctx context.Context, comp *composition) error {
 		if err != nil {
 			return err
 		}
-		for _, want := range []string{comp.diffIDs[k], l.digest} {
+		for _, want := range []string{spec.diffIDs[k], l.digest} {
 			if want != "" && want != got {
 				return inLayer(refuse(DigestMismatch, "its digest is %s, should be %s", got, want), k)
 			}
@@ -104,21 +110,21 @@ func (im *image) verify(ctx context.Context, comp *composition) error {
 	return nil
 }
 
-// layer is a member as a layer.
-func (im *image) layer(member id, digest string) layer {
-	n := im.members.at(member)
-	return layer{member: member, data: n.data, size: n.size, digest: digest}
+// layer returns a member as a layer.
+func (im *imageReader) layer(member fstree.ID, digest string) layer {
+	n := im.members.At(member)
+	return layer{member: member, data: n.Data, size: n.Size, digest: digest}
 }
 
-// countLayers refuses too many before any of them is looked up.
-func (im *image) countLayers(n int) error {
+// checkLayerCount refuses too many layers before any of them is looked up.
+func (im *imageReader) checkLayerCount(n int) error {
 	if n > im.opts.Limits.Layers {
 		return refuse(TooManyLayers, "%d layers, the limit is %d", n, im.opts.Limits.Layers)
 	}
 	return nil
 }
 
-// inLayer says which layer a rejection is about, counted from 1, lowest first.
+// inLayer adds the layer to a rejection, counted from 1, lowest first.
 func inLayer(err error, k int) error {
 	if r := asRejection(err); r != nil {
 		r.Detail = fmt.Sprintf("layer %d: %s", k+1, r.Detail)
@@ -126,19 +132,20 @@ func inLayer(err error, k int) error {
 	return err
 }
 
-// digest is a member's SHA-256, taken once.
-func (im *image) digest(ctx context.Context, member id) (string, error) {
+// digest returns a member's SHA-256, as "sha256:" and hex digits. It reads a member once.
+func (im *imageReader) digest(ctx context.Context, member fstree.ID) (string, error) {
 	if sum, ok := im.sums[member]; ok {
 		return "sha256:" + hex.EncodeToString(sum[:]), nil
 	}
-	n := im.members.at(member)
-	hash, buf := sha256.New(), make([]byte, min(n.size, bufferSize))
-	for done := int64(0); done < n.size; {
+	n := im.members.At(member)
+	const chunk = 1 << 20 // also bounds how long a cancelled digest goes on
+	hash, buf := sha256.New(), make([]byte, min(n.Size, chunk))
+	for done := int64(0); done < n.Size; {
 		if ctx.Err() != nil {
 			return "", context.Cause(ctx)
 		}
-		part := buf[:min(n.size-done, int64(len(buf)))]
-		if err := readFull(im.src, part, n.data+done); err != nil {
+		part := buf[:min(n.Size-done, int64(len(buf)))]
+		if err := n.ReadData(im.src, part, done); err != nil {
 			return "", err
 		}
 		hash.Write(part)
@@ -148,51 +155,56 @@ func (im *image) digest(ctx context.Context, member id) (string, error) {
 	return im.digest(ctx, member)
 }
 
-// member finds a regular file of the outer archive. Links are followed in memory only:
-// hard links, and the symbolic links that docker writes for a layer that another has,
-// "../<id>/layer.tar".
-func (im *image) member(name string) (id, error) {
+// hasMember reports whether the outer archive has a member at its top.
+func (im *imageReader) hasMember(name string) bool {
+	return im.members.Child(fstree.Root, name) != fstree.Root
+}
+
+// member finds a regular file of the outer archive. It follows hard links, and one kind
+// of symbolic link: docker writes "../<id>/layer.tar" for a layer that another one has
+// too.
+func (im *imageReader) member(name string) (fstree.ID, error) {
 	parts, err := splitName(nil, []byte(name), im.opts.Limits)
 	if err != nil {
 		return 0, err
 	}
-	in := &intake{tree: im.members}
-	i, found, err := in.lookup(parts)
+	i, found, err := lookup(im.members, parts)
 	switch {
 	case err != nil:
 		return 0, err
 	case !found || len(parts) == 0:
-		return 0, refuse(MissingBlob, "%q is not in the archive", shorten(name))
+		return 0, refuse(MissingBlob, "%q is not in the archive", fstree.TruncateName(name))
 	}
-	n := im.members.at(i)
-	if n.kind == kindSymlink && n.name == "layer.tar" {
-		return im.sharedLayer(n.link)
+	n := im.members.At(i)
+	if n.Kind == fstree.KindSymlink && n.Name == "layer.tar" {
+		return im.sharedLayer(n.Link)
 	}
-	if i = im.members.inode(i); im.members.at(i).kind != kindFile {
-		return 0, refuse(BadManifest, "%q is no file", shorten(name))
+	if i = im.members.Inode(i); im.members.At(i).Kind != fstree.KindFile {
+		return 0, refuse(BadManifest, "%q is not a file", fstree.TruncateName(name))
 	}
 	return i, nil
 }
 
-func (im *image) sharedLayer(link string) (id, error) {
+func (im *imageReader) sharedLayer(link string) (fstree.ID, error) {
 	hexID, ok := strings.CutSuffix(strings.TrimPrefix(link, "../"), "/layer.tar")
 	if !ok || !strings.HasPrefix(link, "../") || !isHex(hexID) {
-		return 0, refuse(BadManifest, "a layer is a link to %q", shorten(link))
+		return 0, refuse(BadManifest, "a layer is a link to %q", fstree.TruncateName(link))
 	}
-	dir := im.members.child(rootID, hexID)
-	i := im.members.child(dir, "layer.tar")
-	if dir == rootID || i == rootID || im.members.at(im.members.inode(i)).kind != kindFile {
-		return 0, refuse(MissingBlob, "a layer is a link to %q, which is no file", shorten(link))
+	dir := im.members.Child(fstree.Root, hexID)
+	i := im.members.Child(dir, "layer.tar")
+	if dir == fstree.Root || i == fstree.Root || im.members.At(im.members.Inode(i)).Kind != fstree.KindFile {
+		return 0, refuse(MissingBlob, "a layer is a link to %q, which is not a file", fstree.TruncateName(link))
 	}
-	return im.members.inode(i), nil
+	return im.members.Inode(i), nil
 }
 
-// blobName turns a digest into its member's name. It is checked before anything is looked
-// up by it.
+// blobName returns the name of the member with a digest. It checks the digest, so nothing
+// is looked up by a malformed one.
 func blobName(digest string) (string, error) {
 	hexSum, ok := strings.CutPrefix(digest, "sha256:")
 	if !ok || !isHex(hexSum) {
-		return "", refuse(BadManifest, "the digest %q is not sha256 and 64 lower-case hex digits", shorten(digest))
+		return "", refuse(BadManifest, "the digest %q is not sha256 and 64 lower-case hex digits",
+			fstree.TruncateName(digest))
 	}
 	return "blobs/sha256/" + hexSum, nil
 }
@@ -202,27 +214,27 @@ func isHex(s string) bool {
 	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
 }
 
-// setConfig takes an image's configuration with its list of layers.
-func (comp *composition) setConfig(ctx context.Context, name string, data []byte) error {
+// setConfig sets the image's configuration, and the list of layers in it.
+func (spec *imageSpec) setConfig(ctx context.Context, name string, data []byte) error {
 	o, err := asObject(ctx, name, data)
 	if err != nil {
 		return err
 	}
-	rootfs, err := o.child("rootfs")
+	rootfs, err := o.objectAt("rootfs")
 	if err != nil {
 		return err
 	}
-	if kind, err := rootfs.text("type"); err != nil || kind != "layers" {
+	if kind, err := rootfs.stringAt("type"); err != nil || kind != "layers" {
 		return refuse(BadManifest, "the configuration's rootfs is not of type layers")
 	}
-	if comp.diffIDs, err = rootfs.texts("diff_ids"); err != nil {
+	if spec.diffIDs, err = rootfs.stringsAt("diff_ids"); err != nil {
 		return err
 	}
-	for _, d := range comp.diffIDs {
+	for _, d := range spec.diffIDs {
 		if _, err := blobName(d); err != nil {
 			return err
 		}
 	}
-	comp.config = data
+	spec.config = data
 	return nil
 }

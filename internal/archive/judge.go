@@ -6,30 +6,31 @@ import (
 	"math"
 	"strings"
 
+	"imagemanager.internal/internal/archive/fstree"
 	"imagemanager.internal/internal/archive/tarball"
 )
 
-// Times that an ext4 inode of 256 bytes holds: 34 bits, the lowest being -2^31.
+// The range of times in an ext4 inode of 256 bytes: 34 bits, the lowest time being -2^31.
 // Source: Documentation/filesystems/ext4/inodes.rst, "Inode Timestamps".
 const (
 	minTime = math.MinInt32
 	maxTime = 1<<34 + math.MinInt32 - 1
 )
 
-// maxAdjustments is how many are described; real images have a few hundred. Beyond it
-// they are made and counted.
+// maxAdjustments is how many adjustments are described; real images have a few hundred.
+// Further ones are made and counted.
 const maxAdjustments = 2_000
 
 const (
 	setuid, setgid, sticky = 0o4000, 0o2000, 0o1000
 )
 
-// judge applies the policy to a finished tree, in the archive's order. The first
-// violation counts, or else the first rejection: an attack is not to hide behind an
-// absolute link.
+// judge applies the policy to a finished tree, in the order of the archive. Of several
+// faults the first violation counts, or without one the first rejection: otherwise an
+// attack could hide behind an absolute link.
 type judge struct {
-	tree        *tree
-	root        id
+	tree        *fstree.Tree
+	root        fstree.ID
 	opts        Options
 	adjusted    int
 	adjustments []Adjustment
@@ -37,18 +38,20 @@ type judge struct {
 	refused     int
 }
 
-// all judges every name below the root. The tree is changed as the policy says.
-func (j *judge) all(ctx context.Context) error {
-	if err := j.tree.hold(ctx); err != nil {
+// judgeAll judges every name below the root, and changes the tree as the policy says.
+func (j *judge) judgeAll(ctx context.Context) error {
+	if err := j.tree.MarkStillLinked(ctx); err != nil {
 		return err
 	}
-	w := &walker{tree: j.tree, root: j.root}
-	err := j.tree.each(ctx, func(i id) error {
-		if n := j.tree.at(i); n.gone && !n.held || i == rootID && j.root != rootID || n.kind == kindSkipped {
+	w := &linkWalker{tree: j.tree, root: j.root}
+	err := j.tree.Each(ctx, func(i fstree.ID) error {
+		n := j.tree.At(i)
+		outer := i == fstree.Root && j.root != fstree.Root // the root of a bundle is its rootfs/
+		if n.Gone && !n.StillLinked || outer || n.Kind == fstree.KindSkipped {
 			return nil
 		}
-		j.node(i)
-		return j.symlink(ctx, w, i)
+		j.judgeNode(i)
+		return j.judgeSymlink(ctx, w, i)
 	})
 	if err != nil {
 		return err
@@ -60,10 +63,9 @@ func (j *judge) all(ctx context.Context) error {
 	return nil
 }
 
-// decide looks a rule up. It records the rejection, or the adjustment when the verdict is
-// to change something, and reports whether the
-// change is to be made.
-func (j *judge) decide(i id, reason Reason, from, to, format string, args ...any) bool {
+// decide applies a rule to a node. It records the rejection or the adjustment, and
+// reports whether the caller has to change the node.
+func (j *judge) decide(i fstree.ID, reason Reason, from, to, format string, args ...any) bool {
 	rule := byReason[reason]
 	switch rule.For(j.opts.Policy) {
 	case Keep:
@@ -75,12 +77,13 @@ func (j *judge) decide(i id, reason Reason, from, to, format string, args ...any
 	if j.adjusted++; j.adjusted > maxAdjustments {
 		return true
 	}
-	j.adjustments = append(j.adjustments,
-		Adjustment{Entry: shorten(j.tree.path(j.root, i)), Reason: reason, From: from, To: to})
+	j.adjustments = append(j.adjustments, Adjustment{
+		Entry: fstree.TruncateName(j.tree.Path(j.root, i)), Reason: reason, From: from, To: to,
+	})
 	return true
 }
 
-func (j *judge) reject(i id, rule Rule, format string, args ...any) {
+func (j *judge) reject(i fstree.ID, rule Rule, format string, args ...any) {
 	j.refused++
 	if j.worst != nil && (j.worst.Violation || !rule.Violation) {
 		return
@@ -91,95 +94,95 @@ func (j *judge) reject(i id, rule Rule, format string, args ...any) {
 	j.worst = r
 }
 
-// locate says which entry a rejection is about.
-func (j *judge) locate(r *Rejection, i id) {
-	n := j.tree.at(i)
-	r.Entry, r.Index, r.Offset = shorten(j.tree.path(rootID, i)), int(n.index), max(n.data-tarball.BlockSize, 0)
+// locate adds the entry of a node to a rejection.
+func (j *judge) locate(r *Rejection, i fstree.ID) {
+	n := j.tree.At(i)
+	r.locate(j.tree.Path(fstree.Root, i), int(n.Index), max(n.Data-tarball.BlockSize, 0))
 }
 
-// node judges everything but link targets.
-func (j *judge) node(i id) {
-	n := j.tree.at(i)
+// judgeNode judges everything but the targets of symbolic links.
+func (j *judge) judgeNode(i fstree.ID) {
+	n := j.tree.At(i)
 	if j.skipsMarker(i) {
-		n.kind = kindSkipped
+		n.Kind = fstree.KindSkipped
 		return
 	}
-	switch n.kind {
-	case kindFile:
-		if n.size > j.opts.Limits.FileBytes {
-			j.decide(i, FileTooBig, "", "", "a file of %d bytes, the limit is %d", n.size, j.opts.Limits.FileBytes)
+	switch n.Kind {
+	case fstree.KindFile:
+		if n.Size > j.opts.Limits.FileBytes {
+			j.decide(i, FileTooBig, "", "", "a file of %d bytes, the limit is %d", n.Size, j.opts.Limits.FileBytes)
 		}
-		j.bits(i, sticky, SpecialBits, "sticky bit on a file")
-		j.bits(i, setuid|setgid, SetuidSetgid, "setuid or setgid")
-	case kindDir:
-		j.bits(i, setuid|setgid, SetuidSetgid, "setuid or setgid on a directory")
-	case kindDevice:
+		j.judgeBits(i, sticky, SpecialBits, "sticky bit on a file")
+		j.judgeBits(i, setuid|setgid, SetuidSetgid, "setuid or setgid")
+	case fstree.KindDir:
+		j.judgeBits(i, setuid|setgid, SetuidSetgid, "setuid or setgid on a directory")
+	case fstree.KindDevice:
 		if j.decide(i, DeviceNode, "device", "", "a device node") {
-			n.kind = kindSkipped
+			n.Kind = fstree.KindSkipped
 		}
-	case kindFIFO:
+	case fstree.KindFIFO:
 		j.decide(i, FIFO, "", "", "a named pipe")
-	case kindHardlink:
-		if t := j.tree.at(n.target); t.kind == kindSkipped {
+	case fstree.KindHardlink:
+		if t := j.tree.At(n.Target); t.Kind == fstree.KindSkipped {
 			j.decide(i, DeviceNode, "hard link to a device", "", "a device node")
-			n.kind = kindSkipped
+			n.Kind = fstree.KindSkipped
 		}
 		return
 	}
-	j.mtime(i)
-	j.xattrs(i)
+	j.judgeTime(i)
+	j.judgeXattrs(i)
 }
 
-// skipsMarker judges whiteouts where they have no meaning, and those of other systems
-// than OCI.
-func (j *judge) skipsMarker(i id) bool {
-	n := j.tree.at(i)
+// skipsMarker judges whiteouts outside of layers, and markers of other systems than OCI.
+// It reports whether the node is to be skipped.
+func (j *judge) skipsMarker(i fstree.ID) bool {
+	n := j.tree.At(i)
 	switch {
-	case n.kind == kindOverlay:
-		return j.decide(i, OverlayMarker, n.name, "", "a whiteout of overlayfs, which is none in an image")
-	case n.layer > 0 && strings.HasPrefix(n.name, string(aufsPrefix)):
-		return j.decide(i, AufsMetadata, n.name, "", "metadata of aufs")
-	case strings.HasPrefix(n.name, string(whiteoutPrefix)):
-		return j.decide(i, Whiteout, n.name, "", "whiteouts have a meaning in image layers only")
+	case n.Kind == fstree.KindOverlay:
+		return j.decide(i, OverlayMarker, n.Name, "", "a whiteout of overlayfs has no meaning in an image")
+	case n.Layer > 0 && strings.HasPrefix(n.Name, string(aufsPrefix)):
+		return j.decide(i, AufsMetadata, n.Name, "", "metadata of aufs")
+	case strings.HasPrefix(n.Name, string(whiteoutPrefix)):
+		return j.decide(i, Whiteout, n.Name, "", "whiteouts have a meaning in image layers only")
 	}
 	return false
 }
 
-func (j *judge) bits(i id, mask uint16, reason Reason, what string) {
-	n := j.tree.at(i)
-	if n.mode&mask == 0 {
+func (j *judge) judgeBits(i fstree.ID, mask uint16, reason Reason, what string) {
+	n := j.tree.At(i)
+	if n.Mode&mask == 0 {
 		return
 	}
-	from, to := fmt.Sprintf("%04o", n.mode), fmt.Sprintf("%04o", n.mode&^mask)
+	from, to := fmt.Sprintf("%04o", n.Mode), fmt.Sprintf("%04o", n.Mode&^mask)
 	if j.decide(i, reason, from, to, "%s, mode %s", what, from) {
-		n.mode &^= mask
+		n.Mode &^= mask
 	}
 }
 
-func (j *judge) mtime(i id) {
-	n := j.tree.at(i)
-	if n.sec >= minTime && n.sec <= maxTime {
+func (j *judge) judgeTime(i fstree.ID) {
+	n := j.tree.At(i)
+	if n.Sec >= minTime && n.Sec <= maxTime {
 		return
 	}
-	sec, nsec := min(max(n.sec, minTime), maxTime), int32(0)
-	if j.decide(i, MtimeRange, fmt.Sprint(n.sec), fmt.Sprint(sec), "modified %d seconds after 1970", n.sec) {
-		n.sec, n.nsec = sec, nsec
+	sec, nsec := min(max(n.Sec, minTime), maxTime), int32(0)
+	if j.decide(i, MtimeRange, fmt.Sprint(n.Sec), fmt.Sprint(sec), "modified %d seconds after 1970", n.Sec) {
+		n.Sec, n.Nsec = sec, nsec
 	}
 }
 
-// symlink judges a link's target in the finished tree.
-func (j *judge) symlink(ctx context.Context, w *walker, i id) error {
-	n := j.tree.at(i)
-	if n.kind != kindSymlink {
+// judgeSymlink judges the target of a symbolic link in the finished tree.
+func (j *judge) judgeSymlink(ctx context.Context, w *linkWalker, i fstree.ID) error {
+	n := j.tree.At(i)
+	if n.Kind != fstree.KindSymlink {
 		return nil
 	}
 	escapes, err := w.escapes(ctx, i)
 	switch {
 	case err != nil:
 	case escapes:
-		j.decide(i, SymlinkEscapes, "", "", "the target %q leads out of the root", shorten(n.link))
-	case strings.HasPrefix(n.link, "/"):
-		err = j.absolute(w, i)
+		j.decide(i, SymlinkEscapes, "", "", "the target %q leads out of the root", fstree.TruncateName(n.Link))
+	case strings.HasPrefix(n.Link, "/"):
+		err = j.judgeAbsoluteLink(w, i)
 	}
 	if r := asRejection(err); r != nil {
 		j.locate(r, i)
@@ -187,17 +190,17 @@ func (j *judge) symlink(ctx context.Context, w *walker, i id) error {
 	return err
 }
 
-func (j *judge) absolute(w *walker, i id) error {
-	n := j.tree.at(i)
-	rel, ok := w.relative(i, n.link)
+func (j *judge) judgeAbsoluteLink(w *linkWalker, i fstree.ID) error {
+	target := j.tree.At(i).Link
+	shown := fstree.TruncateName(target)
+	rel, ok := w.relative(i, target)
 	if (!ok || len(rel) > j.opts.Limits.PathBytes) && byReason[SymlinkAbsolute].For(j.opts.Policy) == Rewrite {
-		j.decide(i, SymlinkEscapes, "", "", "the absolute target %q has no relative equivalent", shorten(n.link))
+		j.decide(i, SymlinkEscapes, "", "", "the absolute target %q has no relative equivalent", shown)
 		return nil
 	}
-	if !j.decide(i, SymlinkAbsolute, n.link, rel, "the target %q is absolute", shorten(n.link)) {
+	if !j.decide(i, SymlinkAbsolute, target, rel, "the target %q is absolute", shown) {
 		return nil
 	}
-	j.tree.text += int64(len(rel) - len(n.link))
-	n.link = rel
+	j.tree.SetLink(i, rel)
 	return checkTreeText(j.tree, j.opts.Limits)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 
+	"imagemanager.internal/internal/archive/fstree"
 	"imagemanager.internal/internal/archive/tarball"
 )
 
@@ -16,97 +17,99 @@ var (
 	opaqueMarker   = []byte(".wh..wh..opq")
 )
 
-// errEnough ends the search for whiteouts in a layer with more entries than are allowed:
-// the reading that follows refuses it, for that or for what comes before.
-var errEnough = errors.New("enough")
+// errTooMany ends the search for whiteouts in a layer with more entries than allowed. The
+// reading that follows refuses the layer, for that or for an earlier fault.
+var errTooMany = errors.New("too many entries")
 
-// merge applies the layers to one tree, lowest first. Data stay where they are: a node
-// knows its offset in the archive.
-func (im *image) merge(ctx context.Context, layers []layer) (*tree, error) {
-	t, b := newTree(), newBudget(im.opts.Limits)
+// mergeLayers applies the layers to one tree, lowest first. Data stay where they are: a
+// node knows their offset in the archive.
+func (im *imageReader) mergeLayers(ctx context.Context, layers []layer) (*fstree.Tree, error) {
+	t, budget := fstree.New(), newBudget(im.opts.Limits)
 	for k, l := range layers {
-		in := &intake{tree: t, budget: b, layer: uint8(k + 1), base: l.data}
-		if err := in.whiteouts(ctx, im.src, l.size); err != nil {
+		b := &treeBuilder{tree: t, budget: budget, layer: uint8(k + 1), base: l.data}
+		if err := b.applyWhiteouts(ctx, im.src, l.size); err != nil {
 			return nil, inLayer(err, k)
 		}
-		if err := in.read(ctx, im.src, l.size); err != nil {
+		if err := b.addEntries(ctx, im.src, l.size); err != nil {
 			return nil, inLayer(err, k)
 		}
 	}
 	return t, nil
 }
 
-// whiteouts removes what a layer hides of those below. It goes before the layer's own
-// entries, wherever the whiteouts stand: they never hide an entry of their own layer. Bad
-// names are passed over here and refused when the entries are read.
-func (in *intake) whiteouts(ctx context.Context, src io.ReaderAt, size int64) error {
-	text := in.budget.text
-	defer func() { in.budget.text = text }() // the same headers are counted when the entries are read
-	seen := in.budget.entries
-	err := in.each(ctx, src, size, func(h *tarball.Header) error {
-		if seen++; seen > in.budget.limits.Entries {
-			return errEnough
+// applyWhiteouts hides the entries of lower layers for which this layer has a whiteout.
+// It comes before the layer's own entries, as a whiteout never hides an entry of its own
+// layer, even if it stands after it. Bad names are ignored here and refused when the
+// entries are added.
+func (b *treeBuilder) applyWhiteouts(ctx context.Context, src io.ReaderAt, size int64) error {
+	text := b.budget.text
+	defer func() { b.budget.text = text }() // these headers count when the entries are added
+	seen := b.budget.entries
+	err := b.eachEntry(ctx, src, size, func(h *tarball.Header) error {
+		if seen++; seen > b.budget.limits.Entries {
+			return errTooMany
 		}
-		parts, err := splitName(in.parts[:0], h.Name, in.budget.limits)
+		parts, err := splitName(b.parts[:0], h.Name, b.budget.limits)
 		if err != nil || len(parts) == 0 {
 			return nil //nolint:nilerr // refused later
 		}
-		in.parts = parts
+		b.parts = parts
 		name := parts[len(parts)-1]
 		if !isWhiteout(name) {
 			return nil
 		}
-		dir, found, err := in.lookup(parts[:len(parts)-1])
+		dir, found, err := lookup(b.tree, parts[:len(parts)-1])
 		if err != nil || !found {
-			return nil //nolint:nilerr // refused later, if it is then still so
+			return nil //nolint:nilerr // refused later, if the fault is still there
 		}
-		in.hide(dir, name)
+		b.hide(dir, name)
 		return nil
 	})
-	if errors.Is(err, errEnough) {
+	if errors.Is(err, errTooMany) {
 		return nil
 	}
 	return err
 }
 
-func (in *intake) hide(dir id, name []byte) {
+// hide applies a whiteout, or an opaque marker.
+func (b *treeBuilder) hide(dir fstree.ID, name []byte) {
 	if bytes.Equal(name, opaqueMarker) {
-		if in.tree.at(dir).kind == kindDir {
-			in.tree.empty(dir)
+		if b.tree.At(dir).Kind == fstree.KindDir {
+			b.tree.Clear(dir)
 		}
 		return
 	}
-	if i, ok := in.tree.find(dir, bytes.TrimPrefix(name, whiteoutPrefix)); ok {
-		in.tree.remove(i)
+	if i, ok := b.tree.Find(dir, bytes.TrimPrefix(name, whiteoutPrefix)); ok {
+		b.tree.Remove(i)
 	}
 }
 
-// isWhiteout reports whether a name is a whiteout or the opaque marker, and not one of
-// aufs' own files.
+// isWhiteout reports whether a name is a whiteout or the opaque marker. Files of aufs
+// itself are neither.
 func isWhiteout(name []byte) bool {
 	return bytes.Equal(name, opaqueMarker) || bytes.HasPrefix(name, whiteoutPrefix) &&
 		!bytes.HasPrefix(name, aufsPrefix)
 }
 
-// whiteout checks a whiteout, which has done its work. The remainder of its name is to be
-// a plain one before anybody builds a path of it (opencontainers/image-spec#1314).
-func (in *intake) whiteout(h *tarball.Header, parts [][]byte) error {
+// checkWhiteout refuses a malformed whiteout. The rest of its name must be a plain name,
+// before anybody makes a path of it (opencontainers/image-spec#1314).
+func (b *treeBuilder) checkWhiteout(h *tarball.Header, parts [][]byte) error {
 	name := parts[len(parts)-1]
 	switch rest := string(bytes.TrimPrefix(name, whiteoutPrefix)); {
 	case rest == "" || rest == "." || rest == "..":
 		return refuse(WhiteoutName, "a whiteout for %q", rest)
 	case h.Type != tarball.Regular || h.Size != 0:
-		return refuse(WhiteoutName, "a whiteout that is no empty file")
+		return refuse(WhiteoutName, "a whiteout that is not an empty file")
 	}
-	dir, found, err := in.lookup(parts[:len(parts)-1])
+	dir, found, err := lookup(b.tree, parts[:len(parts)-1])
 	switch {
 	case err != nil:
 		return err
-	case found && in.tree.at(dir).kind == kindSymlink:
-		return refuse(ThroughLink, "the whiteout lies below the symbolic link %q", shorten(in.tree.path(rootID, dir)))
-	case found && in.tree.at(dir).kind != kindDir:
-		return refuse(ParentNotDir, "the whiteout lies below %q, which is no directory",
-			shorten(in.tree.path(rootID, dir)))
+	case found && b.tree.At(dir).Kind == fstree.KindSymlink:
+		return refuse(ThroughLink, "the whiteout lies below the symbolic link %q", shownPath(b.tree, dir))
+	case found && b.tree.At(dir).Kind != fstree.KindDir:
+		return refuse(ParentNotDir, "the whiteout lies below %q, which is not a directory",
+			shownPath(b.tree, dir))
 	}
 	return nil
 }

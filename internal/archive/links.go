@@ -3,78 +3,96 @@ package archive
 import (
 	"context"
 	"strings"
+
+	"imagemanager.internal/internal/archive/fstree"
 )
 
 const (
-	maxFollow = 40      // links that Linux follows in one path before it gives up with ELOOP
-	maxSteps  = 8 << 20 // components looked at for all links of an archive together; a Debian needs about 20,000
+	maxFollow = 40 // symbolic links that Linux follows in one path; more are ELOOP
+	// maxSteps bounds the components that are resolved for all links of an archive. A
+	// Debian needs about 20,000.
+	maxSteps = 8 << 20
 )
 
-// walker follows symbolic links in the finished tree, as the kernel would if root were
-// its root directory.
-type walker struct {
-	tree  *tree
-	root  id
-	steps int
+// linkWalker follows symbolic links in the finished tree, as the kernel would if root
+// were its root directory.
+type linkWalker struct {
+	tree  *fstree.Tree
+	root  fstree.ID
+	steps int // of all walks
+
+	at       fstree.ID // the last directory that exists
+	missing  int       // components below it that do not exist
+	followed int       // links in this walk
 
 	todo, from, to []string // kept to save allocations
 }
 
-// escapes tells whether following the link ever climbs over the root. A loop or a chain
-// of more than 40 links cannot be followed and thus is harmless. Behind a missing
-// component the rest is counted as text by the same rule: the component may be made
-// later.
-func (w *walker) escapes(ctx context.Context, link id) (bool, error) {
-	at, missing := w.tree.at(link).parent, 0
-	todo := w.todo[:0]
-	todo = append(todo, w.tree.at(link).link)
-	defer func() { w.todo = todo }()
-	for followed := 0; len(todo) > 0; {
-		part, rest, more := strings.Cut(todo[len(todo)-1], "/")
-		if todo = todo[:len(todo)-1]; more {
-			todo = append(todo, rest)
+// escapes reports whether following the link leads above the root at any point. A loop,
+// or a chain of more than 40 links, is harmless: nobody can follow it.
+func (w *linkWalker) escapes(ctx context.Context, link fstree.ID) (bool, error) {
+	n := w.tree.At(link)
+	w.at, w.missing, w.followed = n.Parent, 0, 0
+	w.todo = append(w.todo[:0], n.Link) // a stack: the rest of each path that is being followed
+	for len(w.todo) > 0 {
+		top := len(w.todo) - 1
+		component, rest, more := strings.Cut(w.todo[top], "/")
+		if w.todo = w.todo[:top]; more {
+			w.todo = append(w.todo, rest)
 		}
-		if err := w.step(ctx); err != nil {
+		if err := w.countStep(ctx); err != nil {
 			return false, err
 		}
-		switch {
-		case part == "" || part == ".":
-			continue
-		case part == ".." && missing > 0:
-			missing--
-			continue
-		case part == ".." && at == w.root:
+		if !w.resolveComponent(component) {
 			return true, nil
-		case part == "..":
-			at = w.tree.at(at).parent
-			continue
-		case missing > 0:
-			missing++
-			continue
 		}
-		next, ok := w.tree.index[key{at, part}]
-		switch {
-		case !ok:
-			missing++
-		case w.tree.at(next).kind == kindSymlink:
-			if followed++; followed > maxFollow {
-				return false, nil
-			}
-			target := w.tree.at(next).link
-			if strings.HasPrefix(target, "/") {
-				at = w.root
-			}
-			todo = append(todo, target)
-		case w.tree.at(next).kind == kindDir:
-			at = next
-		default: // a path through a file leads nowhere; it is counted as if it were a directory
-			missing++
+		if w.followed > maxFollow {
+			return false, nil
 		}
 	}
 	return false, nil
 }
 
-func (w *walker) step(ctx context.Context) error {
+// resolveComponent takes one step along a path, and puts the target of a symbolic link on
+// the stack. It returns false if the step leads above the root. Below a component that
+// does not exist, steps are only counted, as that component may be made later.
+func (w *linkWalker) resolveComponent(component string) (inside bool) {
+	switch {
+	case component == "" || component == ".":
+	case component != ".." && w.missing > 0:
+		w.missing++
+	case component != "..":
+		w.enter(component)
+	case w.missing > 0:
+		w.missing--
+	case w.at == w.root:
+		return false
+	default:
+		w.at = w.tree.At(w.at).Parent
+	}
+	return true
+}
+
+// enter takes a step into an entry of the directory.
+func (w *linkWalker) enter(name string) {
+	next := w.tree.Child(w.at, name)
+	switch n := w.tree.At(next); {
+	case next == fstree.Root:
+		w.missing++
+	case n.Kind == fstree.KindSymlink:
+		w.followed++
+		if strings.HasPrefix(n.Link, "/") {
+			w.at = w.root
+		}
+		w.todo = append(w.todo, n.Link)
+	case n.Kind == fstree.KindDir:
+		w.at = next
+	default: // a path through a file leads nowhere; the file counts as a missing directory
+		w.missing++
+	}
+}
+
+func (w *linkWalker) countStep(ctx context.Context) error {
 	w.steps++
 	if w.steps%4096 == 0 && ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -85,11 +103,11 @@ func (w *walker) step(ctx context.Context) error {
 	return nil
 }
 
-// relative is the relative target that leads from a link's directory to where the
-// absolute target leads with root as "/". It is exact: the directories above a link are
-// directories and not links, so that ".." does what it looks like. It fails for a target
-// with "..", which may lead anywhere once links are followed.
-func (w *walker) relative(link id, target string) (string, bool) {
+// relative returns the relative target that leads from a link's directory to the same
+// place as an absolute target with root as "/". It is exact: the parents of a link are
+// directories and not links, so each ".." leads to a parent in the tree. It fails for a
+// target with "..", which may lead anywhere once links are followed.
+func (w *linkWalker) relative(link fstree.ID, target string) (string, bool) {
 	to, from := w.to[:0], w.from[:0]
 	defer func() { w.to, w.from = to, from }()
 	for part := range strings.SplitSeq(target, "/") {
@@ -101,8 +119,8 @@ func (w *walker) relative(link id, target string) (string, bool) {
 			to = append(to, part)
 		}
 	}
-	for i := w.tree.at(link).parent; i != w.root; i = w.tree.at(i).parent {
-		from = append(from, w.tree.at(i).name)
+	for i := w.tree.At(link).Parent; i != w.root; i = w.tree.At(i).Parent {
+		from = append(from, w.tree.At(i).Name)
 	}
 	common := 0
 	for common < len(from) && common < len(to) && from[len(from)-1-common] == to[common] {

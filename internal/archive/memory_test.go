@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"imagemanager.internal/internal/archive/fstree"
 	"imagemanager.internal/test/images"
 )
 
@@ -18,7 +19,7 @@ const memoryBound = 64 << 20
 
 // heavy are archives that take as much memory as the limits let them, or would if they
 // were not refused in time.
-func heavy() map[string]func() *segments {
+func heavy() map[string]func() *images.Sparse {
 	name := strings.Repeat("n", 90)
 	file := func(name string, i int) images.Entry { return images.Entry{Name: fmt.Sprintf("%s%05d", name, i)} }
 	below := func(e images.Entry) images.Entry {
@@ -32,7 +33,7 @@ func heavy() map[string]func() *segments {
 	plain := func(i int) images.Entry { return file(name, i) }
 	absolute := func(i int) images.Entry { return linked(plain(i), "/"+name) }
 	large := func(o images.Object) { o["x"], o["y"] = make([]int, 49_000), strings.Repeat("y", 3<<20) }
-	return map[string]func() *segments{
+	return map[string]func() *images.Sparse{
 		"long names":     flat(99_900, plain),
 		"deep paths":     flat(99_800, func(i int) images.Entry { return below(file("", i)) }),
 		"paths of 4 KiB": flat(4_000, longest),
@@ -75,10 +76,10 @@ func attributed(e images.Entry, n int, value string) images.Entry {
 }
 
 // flat is a root file system with n more entries.
-func flat(n int, entry func(int) images.Entry) func() *segments {
-	return func() *segments {
-		s := &segments{}
-		s.add(images.Tar(images.Root(many(n, entry)...)...), 0)
+func flat(n int, entry func(int) images.Entry) func() *images.Sparse {
+	return func() *images.Sparse {
+		s := &images.Sparse{}
+		s.Add(images.Tar(images.Root(many(n, entry)...)...), 0)
 		return s
 	}
 }
@@ -93,16 +94,16 @@ func many[T any](n int, each func(int) T) []T {
 
 // layered is an image with a layer of n entries, the root file system among them, in an
 // archive that has n members, too.
-func layered(n int, entry func(int) images.Entry, config func(images.Object)) func() *segments {
-	return func() *segments {
+func layered(n int, entry func(int) images.Entry, config func(images.Object)) func() *images.Sparse {
+	return func() *images.Sparse {
 		root := images.Root()
 		crowd := images.Blocks(many(n-len(root), entry)...)
 		layer := images.End(append(images.Blocks(root...), crowd...))
 		image := images.Image{Layers: [][]byte{layer}, Config: config}.OCI()
-		s := &segments{}
-		s.add(images.Blocks(image...), 0)
-		s.add(crowd, 0)
-		s.add(nil, 1024)
+		s := &images.Sparse{}
+		s.Add(images.Blocks(image...), 0)
+		s.Add(crowd, 0)
+		s.Add(nil, 1024)
 		return s
 	}
 }
@@ -127,7 +128,7 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-// heavyChild judges the archive in a file, plans it and makes its manifest.
+// heavyChild judges the archive in a file, plans it and makes its inventory.
 func heavyChild(t *testing.T, name, path string) {
 	t.Helper()
 	f, err := os.Open(path)
@@ -136,9 +137,9 @@ func heavyChild(t *testing.T, name, path string) {
 	info, err := f.Stat()
 	check(t, err)
 	plan, err := Check(context.Background(), f, info.Size(), Options{Policy: Distro})
-	m := &Manifest{}
+	var list []*fstree.Record
 	if err == nil {
-		m, err = manifestOf(t.Context(), plan, make([]*[32]byte, plan.tree.count), nil)
+		list = records(t, plan)
 	}
 	if refused := outcome(t, err) != ""; refused != strings.Contains(name, "refused") {
 		t.Errorf("refused %t: %v", refused, err)
@@ -147,24 +148,20 @@ func heavyChild(t *testing.T, name, path string) {
 	check(t, err)
 	_, rest, _ := strings.Cut(string(status), "VmHWM:")
 	line, _, _ := strings.Cut(rest, "kB")
-	fmt.Printf("peak=%s records=%d\n", strings.TrimSpace(line), len(m.Records))
+	fmt.Printf("peak=%s records=%d\n", strings.TrimSpace(line), len(list))
 }
 
 // peak is the child's largest resident set in bytes.
 func peak(t *testing.T, name string) int64 {
 	t.Helper()
-	s := sized(1)
+	s := images.Sized(1)
 	if build := heavy()[name]; build != nil {
 		s = build()
 	}
 	f, err := os.CreateTemp(t.TempDir(), "heavy")
 	check(t, err)
 	defer f.Close()
-	for _, p := range s.parts {
-		_, err := f.WriteAt(p.data, p.off)
-		check(t, err)
-	}
-	check(t, f.Truncate(s.size))
+	check(t, s.WriteFile(f))
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestMemory$", "-test.v")
 	cmd.Env = append(os.Environ(), "ARCHIVE_TEST_HEAVY="+f.Name(), "ARCHIVE_TEST_HEAVY_NAME="+name)
 	out, err := cmd.CombinedOutput()

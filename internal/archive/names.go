@@ -5,12 +5,12 @@ import (
 	"unicode/utf8"
 )
 
-// maxName is the longest component, in bytes, of ext4 and of Linux (NAME_MAX).
+// maxName is the longest component in ext4 and in Linux, in bytes (NAME_MAX).
 const maxName = 255
 
-// splitName cuts a name into its components, appended to parts, and refuses names that
-// are not plain. Leading "./", doubled and trailing slashes and "." are dropped: all are
-// common. The root itself has no components. A backslash is a byte like any other.
+// splitName appends the components of a name to parts. It refuses names that are not
+// plain. Leading "./", doubled and trailing slashes and "." are common and dropped. The
+// root itself has no components. A backslash is a byte like any other.
 func splitName(parts [][]byte, name []byte, l Limits) ([][]byte, error) {
 	switch {
 	case len(name) == 0:
@@ -37,8 +37,8 @@ func splitName(parts [][]byte, name []byte, l Limits) ([][]byte, error) {
 	return parts, checkText(name, "name")
 }
 
-// checkText refuses what would fool a terminal, a log or a script. Text beyond ASCII is
-// needed: Debian has it.
+// checkText refuses bytes that could deceive a terminal, a log or a script. Text beyond
+// ASCII is accepted, as Debian has some.
 func checkText(s []byte, what string) error {
 	for i, c := range s {
 		if c < ' ' || c == 0x7f {
@@ -51,8 +51,8 @@ func checkText(s []byte, what string) error {
 	return nil
 }
 
-// checkTarget refuses symbolic links that ext4 would not take, or that would fool a
-// reader of a listing.
+// checkTarget refuses targets of symbolic links that ext4 cannot hold, or that could
+// deceive a reader of a listing.
 func checkTarget(link []byte, l Limits) error {
 	switch {
 	case len(link) == 0:

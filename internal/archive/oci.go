@@ -3,6 +3,8 @@ package archive
 import (
 	"context"
 	"strings"
+
+	"imagemanager.internal/internal/archive/fstree"
 )
 
 // Media types. Source: OCI image specification, media-types.md; Docker image manifest
@@ -21,28 +23,28 @@ const (
 	dockerLayerForeign = "application/vnd.docker.image.rootfs.foreign.diff.tar"
 )
 
-// maxNesting is how deep indexes may lie in indexes.
+// maxNesting is how many levels of indexes may be nested.
 const maxNesting = 4
 
-// oci reads an OCI image layout: oci-layout, index.json, and blobs named by their
+// readOCI reads an OCI image layout: oci-layout, index.json, and blobs named by their
 // digests.
-func (im *image) oci(ctx context.Context) (*composition, error) {
-	layout, err := im.document(ctx, "oci-layout")
+func (im *imageReader) readOCI(ctx context.Context) (*imageSpec, error) {
+	layout, err := im.memberDocument(ctx, "oci-layout")
 	if err != nil {
 		return nil, err
 	}
-	if version, err := layout.text("imageLayoutVersion"); err != nil || version != "1.0.0" {
-		return nil, refuse(BadManifest, "oci-layout has version %q, known is 1.0.0", shorten(version))
+	if version, err := layout.stringAt("imageLayoutVersion"); err != nil || version != "1.0.0" {
+		return nil, refuse(BadManifest, "oci-layout has version %q, known is 1.0.0", fstree.TruncateName(version))
 	}
-	index, err := im.document(ctx, "index.json")
+	index, err := im.memberDocument(ctx, "index.json")
 	if err != nil {
 		return nil, err
 	}
-	list, err := index.objects("manifests")
+	list, err := index.objectsAt("manifests")
 	if err != nil {
 		return nil, err
 	}
-	chosen, err := im.choose(ctx, list)
+	chosen, err := im.chooseManifest(ctx, list)
 	if err != nil {
 		return nil, err
 	}
@@ -50,21 +52,21 @@ func (im *image) oci(ctx context.Context) (*composition, error) {
 	if err != nil {
 		return nil, err
 	}
-	return im.ociManifest(ctx, manifest)
+	return im.readManifest(ctx, manifest)
 }
 
 // manifestRef is one image in an index.
 type manifestRef struct {
 	descriptor object
 	digest     string
-	platform   Platform // empty where the index does not say
+	platform   Platform // empty if the index does not say
 }
 
-// choose returns the descriptor of the one image for the wanted platform.
-func (im *image) choose(ctx context.Context, list []object) (object, error) {
+// chooseManifest returns the descriptor of the one image for the wanted platform.
+func (im *imageReader) chooseManifest(ctx context.Context, list []object) (object, error) {
 	fits := map[string]object{}
 	others := 0
-	err := im.manifests(ctx, list, 0, func(m manifestRef) error {
+	err := im.eachManifest(ctx, list, 0, func(m manifestRef) error {
 		if m.platform == (Platform{}) || m.platform == im.opts.Platform {
 			fits[m.digest] = m.descriptor
 		} else {
@@ -89,27 +91,27 @@ func (im *image) choose(ctx context.Context, list []object) (object, error) {
 	return nil, r
 }
 
-// manifests calls do for every image of an index and the indexes below it, of which each
-// is read once, however often it is named. Attestations are passed over.
-func (im *image) manifests(ctx context.Context, list []object, depth int, do func(manifestRef) error) error {
+// eachManifest calls do for every image of an index and of the indexes below it. It reads
+// each index once, even if it is named several times. It skips attestations.
+func (im *imageReader) eachManifest(ctx context.Context, list []object, depth int, do func(manifestRef) error) error {
 	if depth > maxNesting {
 		return refuse(BadManifest, "indexes in indexes, more than %d deep", maxNesting)
 	}
 	for _, d := range list {
-		if err := im.follow(ctx); err != nil {
+		if err := im.countDescriptor(ctx); err != nil {
 			return err
 		}
-		media, err := d.text("mediaType")
+		media, err := d.stringAt("mediaType")
 		if err != nil {
 			return err
 		}
 		switch media {
 		case mediaIndex, dockerList:
-			err = im.nested(ctx, d, depth, do)
+			err = im.eachNestedManifest(ctx, d, depth, do)
 		case mediaManifest, dockerManifest:
-			err = im.manifest(d, do)
+			err = im.passManifest(d, do)
 		default:
-			err = refuse(BadManifest, "the index lists something of type %q", shorten(media))
+			err = refuse(BadManifest, "the index lists something of type %q", fstree.TruncateName(media))
 		}
 		if err != nil {
 			return err
@@ -118,32 +120,32 @@ func (im *image) manifests(ctx context.Context, list []object, depth int, do fun
 	return nil
 }
 
-func (im *image) nested(ctx context.Context, d object, depth int, do func(manifestRef) error) error {
+func (im *imageReader) eachNestedManifest(ctx context.Context, d object, depth int, do func(manifestRef) error) error {
 	index, err := im.blobOnce(ctx, d)
 	if err != nil || index == nil {
 		return err
 	}
-	list, err := index.objects("manifests")
+	list, err := index.objectsAt("manifests")
 	if err != nil {
 		return err
 	}
-	return im.manifests(ctx, list, depth+1, do)
+	return im.eachManifest(ctx, list, depth+1, do)
 }
 
-func (im *image) manifest(d object, do func(manifestRef) error) error {
-	digest, err := d.text("digest")
+func (im *imageReader) passManifest(d object, do func(manifestRef) error) error {
+	digest, err := d.stringAt("digest")
 	if err != nil {
 		return err
 	}
-	p, err := d.child("platform")
+	p, err := d.objectAt("platform")
 	if err != nil {
 		return err
 	}
-	system, err := p.text("os")
+	system, err := p.stringAt("os")
 	if err != nil {
 		return err
 	}
-	architecture, err := p.text("architecture")
+	architecture, err := p.stringAt("architecture")
 	if err != nil {
 		return err
 	}
@@ -153,67 +155,68 @@ func (im *image) manifest(d object, do func(manifestRef) error) error {
 	return do(manifestRef{descriptor: d, digest: digest, platform: Platform{OS: system, Architecture: architecture}})
 }
 
-// ociManifest reads a manifest's configuration and layers.
-func (im *image) ociManifest(ctx context.Context, manifest object) (*composition, error) {
-	config, err := manifest.child("config")
+// readManifest reads a manifest's configuration and layers.
+func (im *imageReader) readManifest(ctx context.Context, manifest object) (*imageSpec, error) {
+	config, err := manifest.objectAt("config")
 	if err != nil {
 		return nil, err
 	}
-	if media, err := config.text("mediaType"); err != nil || media != mediaConfig && media != dockerConfig {
-		return nil, refuse(BadManifest, "the manifest's configuration is of type %q: no container image",
-			shorten(media))
+	if media, err := config.stringAt("mediaType"); err != nil || media != mediaConfig && media != dockerConfig {
+		return nil, refuse(BadManifest, "the manifest's configuration is of type %q, not of a container image",
+			fstree.TruncateName(media))
 	}
-	i, err := im.blob(ctx, config)
+	i, err := im.verifiedBlob(ctx, config)
 	if err != nil {
 		return nil, err
 	}
-	data, err := im.read(i)
+	data, err := im.readDocument(i)
 	if err != nil {
 		return nil, err
 	}
-	comp := &composition{}
-	if err := comp.setConfig(ctx, "configuration", data); err != nil {
+	spec := &imageSpec{}
+	if err := spec.setConfig(ctx, "configuration", data); err != nil {
 		return nil, err
 	}
-	layers, err := manifest.objects("layers")
+	layers, err := manifest.objectsAt("layers")
 	if err != nil {
 		return nil, err
 	}
-	if err := im.countLayers(len(layers)); err != nil {
+	if err := im.checkLayerCount(len(layers)); err != nil {
 		return nil, err
 	}
 	for k, d := range layers {
-		if err := im.follow(ctx); err != nil {
+		if err := im.countDescriptor(ctx); err != nil {
 			return nil, err
 		}
 		l, err := im.ociLayer(d)
 		if err != nil {
 			return nil, inLayer(err, k)
 		}
-		comp.layers = append(comp.layers, l)
+		spec.layers = append(spec.layers, l)
 	}
-	return comp, nil
+	return spec, nil
 }
 
-// ociLayer finds a layer's blob; its content is verified with all layers. Foreign layers
+// ociLayer finds a layer's blob. verifyLayers verifies its content later. Foreign layers
 // are never fetched.
-func (im *image) ociLayer(d object) (layer, error) {
-	media, err := d.text("mediaType")
+func (im *imageReader) ociLayer(d object) (layer, error) {
+	media, err := d.stringAt("mediaType")
 	if err != nil {
 		return layer{}, err
 	}
-	if err := layerType(media); err != nil {
+	if err := checkLayerType(media); err != nil {
 		return layer{}, err
 	}
-	i, err := im.find(d)
+	i, err := im.findBlob(d)
 	if err != nil {
 		return layer{}, err
 	}
-	digest, err := d.text("digest")
+	digest, err := d.stringAt("digest")
 	return im.layer(i, digest), err
 }
 
-func layerType(media string) error {
+// checkLayerType refuses compressed layers, and layers of unknown types.
+func checkLayerType(media string) error {
 	for _, f := range []string{"gzip", "zstd"} {
 		if strings.HasSuffix(media, "+"+f) || strings.HasSuffix(media, ".tar."+f) {
 			return refuseCompressed(format{name: f, compressed: true})
@@ -223,12 +226,12 @@ func layerType(media string) error {
 	case mediaLayer, mediaLayerForeign, dockerLayer, dockerLayerForeign:
 		return nil
 	}
-	return refuse(BadManifest, "a layer of type %q", shorten(media))
+	return refuse(BadManifest, "a layer of type %q", fstree.TruncateName(media))
 }
 
-// find looks a descriptor's blob up and compares its size.
-func (im *image) find(d object) (id, error) {
-	digest, err := d.text("digest")
+// findBlob finds the blob of a descriptor and compares its size.
+func (im *imageReader) findBlob(d object) (fstree.ID, error) {
+	digest, err := d.stringAt("digest")
 	if err != nil {
 		return 0, err
 	}
@@ -236,7 +239,7 @@ func (im *image) find(d object) (id, error) {
 	if err != nil {
 		return 0, err
 	}
-	size, err := d.number("size")
+	size, err := d.intAt("size")
 	if err != nil {
 		return 0, err
 	}
@@ -244,27 +247,27 @@ func (im *image) find(d object) (id, error) {
 	if err != nil {
 		return 0, err
 	}
-	if got := im.members.at(i).size; got != size {
+	if got := im.members.At(i).Size; got != size {
 		return 0, refuse(DigestMismatch, "blob %s has %d bytes, should have %d", digest, got, size)
 	}
 	return i, nil
 }
 
-// blob is find with the content verified.
-func (im *image) blob(ctx context.Context, d object) (id, error) {
-	i, err := im.find(d)
+// verifiedBlob is findBlob for a document, with the content verified.
+func (im *imageReader) verifiedBlob(ctx context.Context, d object) (fstree.ID, error) {
+	i, err := im.findBlob(d)
 	if err != nil {
 		return 0, err
 	}
-	if im.members.at(i).size > im.opts.Limits.ManifestBytes {
-		return 0, refuse(BadManifest, "a document of %d bytes, the limit is %d", im.members.at(i).size,
+	if im.members.At(i).Size > im.opts.Limits.ManifestBytes {
+		return 0, refuse(BadManifest, "a document of %d bytes, the limit is %d", im.members.At(i).Size,
 			im.opts.Limits.ManifestBytes)
 	}
 	got, err := im.digest(ctx, i)
 	if err != nil {
 		return 0, err
 	}
-	if want, _ := d.text("digest"); got != want {
+	if want, _ := d.stringAt("digest"); got != want {
 		return 0, refuse(DigestMismatch, "blob %s has the digest %s", want, got)
 	}
 	return i, nil

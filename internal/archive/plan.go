@@ -5,84 +5,92 @@ import (
 	"io"
 	"os"
 	"syscall"
+
+	"imagemanager.internal/internal/archive/fstree"
 )
 
-// Plan is a checked archive: the finished tree, in memory. It is used for one Extract at
-// a time.
+// Plan is a checked archive: the finished tree, and what it needs. One writer at a time
+// may use it.
 type Plan struct {
 	Shape       Shape
 	Policy      Policy
-	Entries     int          // names that will be written, the root included
-	Bytes       int64        // of all files together, each counted once
+	Entries     int          // names to be written, the root included
+	Bytes       int64        // of all files together, each file counted once
 	Layers      int          // of the image; 0 for a bundle or a plain root file system
-	Adjusted    int          // changes that the policy made
+	Adjusted    int          // number of changes that the policy made
 	Adjustments []Adjustment // the first 2,000 of them, in the archive's order
 	Config      []byte       // the image's configuration (JSON), kept as /image.json; nil without layers
 
-	tree   *tree
-	root   id
+	Tree *fstree.Tree // every node below Root is to be written, except skipped and gone ones
+	Root fstree.ID    // of the root file system in the tree
+
 	stamp  stamp
 	blocks int64 // file system blocks of data, directories and attributes
 }
 
-// Sizes of ext4 as mkfs.ext4 makes it for devices from 512 MiB, and as -b 4096 -i 16384
-// does for all.
+// Unchanged reports whether src is the file that was checked, with the same size and
+// times. For a source other than a file it is always true.
+func (p *Plan) Unchanged(src io.ReaderAt) bool { return p.stamp == stampOf(src) }
+
+// Sizes in ext4 as mkfs.ext4 makes it by default on devices of 512 MiB and more, and with
+// -b 4096 -i 16384 on all.
 const (
 	blockBytes    = 4096
 	inodeBytes    = 256
 	bytesPerInode = 16384 // mke2fs.conf, inode_ratio
 	reservedInode = 16
 	groupBytes    = 128 << 20
-	inlineSymlink = 59 // bytes of a target that fit the inode
+	inlineSymlink = 59 // longest target in bytes that is kept in the inode
 )
 
-// measure sums up what the tree needs.
+// measure adds up the needs of the tree.
 func (p *Plan) measure(ctx context.Context) error {
-	dirBytes := make(map[id]int64)
-	err := p.tree.each(ctx, func(i id) error { p.count(i, dirBytes); return nil })
+	dirBytes := make(map[fstree.ID]int64)
+	err := p.Tree.Each(ctx, func(i fstree.ID) error { p.addNeeds(i, dirBytes); return nil })
 	for _, n := range dirBytes {
-		p.blocks += 2 * blocksOf(n) // hashed directories are half full at worst
+		p.blocks += 2 * blocksFor(n) // hashed directories are half full at worst
 	}
-	p.blocks += blocksOf(int64(len(p.Config)))
+	p.blocks += blocksFor(int64(len(p.Config)))
 	return err
 }
 
-// count adds what a node needs, its name in dirBytes.
-func (p *Plan) count(i id, dirBytes map[id]int64) {
-	t := p.tree
-	n := t.at(i)
-	if n.gone && !n.held || n.kind == kindSkipped || !t.within(p.root, i) {
+// addNeeds adds the needs of a node. The bytes of its name go to dirBytes of its
+// directory.
+func (p *Plan) addNeeds(i fstree.ID, dirBytes map[fstree.ID]int64) {
+	t := p.Tree
+	n := t.At(i)
+	if n.Gone && !n.StillLinked || n.Kind == fstree.KindSkipped || !t.Within(p.Root, i) {
 		return
 	}
-	if !n.gone {
+	if !n.Gone {
 		p.Entries++
 	}
-	if !n.gone && i != p.root {
-		dirBytes[n.parent] += int64(8+len(n.name)+3) &^ 3
+	if !n.Gone && i != p.Root {
+		dirBytes[n.Parent] += int64(8+len(n.Name)+3) &^ 3
 	}
 	switch {
-	case n.kind == kindFile:
-		p.Bytes += n.size
-		p.blocks += blocksOf(n.size)
-	case n.kind == kindSymlink && len(n.link) > inlineSymlink:
+	case n.Kind == fstree.KindFile:
+		p.Bytes += n.Size
+		p.blocks += blocksFor(n.Size)
+	case n.Kind == fstree.KindSymlink && len(n.Link) > inlineSymlink:
 		p.blocks++
-	case n.kind == kindDir:
+	case n.Kind == fstree.KindDir:
 		p.blocks++
 	}
-	if len(t.xattrs[i]) > 0 {
+	if len(t.Xattrs(i)) > 0 {
 		p.blocks++
 	}
 }
 
-func blocksOf(n int64) int64 { return (n + blockBytes - 1) / blockBytes }
+func blocksFor(bytes int64) int64 { return (bytes + blockBytes - 1) / blockBytes }
 
-// DeviceBytes is how large a device must be whose ext4 file system takes the tree: data,
-// directories, inodes (one for every 16 KiB of the device), journal, bitmaps, and a
-// margin of a hundredth. It is a multiple of 1 MiB.
+// DeviceBytes returns the size of a device whose ext4 file system can hold the tree. It
+// counts data, directories, inodes (one for every 16 KiB of the device), the journal,
+// bitmaps, and a margin of one percent. The size is a multiple of 1 MiB.
 func (p *Plan) DeviceBytes() int64 {
 	need := p.blocks * blockBytes
 	size := max(int64(p.Entries+reservedInode)*bytesPerInode, need, 16<<20)
-	for { // overhead depends on the size and the size on the overhead; it converges in a few rounds
+	for { // overhead and size depend on each other; they converge in a few rounds
 		next := max(size, need+overhead(size))
 		if next == size {
 			break
@@ -93,22 +101,22 @@ func (p *Plan) DeviceBytes() int64 {
 	return (size + mib - 1) / mib * mib
 }
 
-// PoolBytes is about how much of a thin pool the tree takes: what is written, in chunks
-// of 64 KiB, with the file system's own blocks. It is much less than DeviceBytes where
-// the files are small and many.
+// PoolBytes estimates the bytes of a thin pool that the tree takes: written data in
+// chunks of 64 KiB, and the file system's own blocks. With many small files it is much
+// less than DeviceBytes.
 func (p *Plan) PoolBytes() int64 {
 	written := p.blocks*blockBytes + int64(p.Entries)*inodeBytes
 	return written + written/20 + 8<<20
 }
 
-// overhead is what ext4 itself takes of a device.
+// overhead returns the bytes that ext4 itself takes of a device.
 func overhead(size int64) int64 {
 	inodes := size / bytesPerInode * inodeBytes
 	groups := size/groupBytes + 1
 	return inodes + journalBytes(size) + groups*4*blockBytes + size/100 + 1<<20
 }
 
-// journalBytes is the journal that mke2fs makes by default. Source: e2fsprogs,
+// journalBytes returns the size of mke2fs's default journal. Source: e2fsprogs,
 // lib/ext2fs/mkjournal.c.
 func journalBytes(size int64) int64 {
 	switch {
@@ -128,16 +136,16 @@ func journalBytes(size int64) int64 {
 	return 1 << 30
 }
 
-// stamp is what the file's metadata say; it is how a change between the passes is
-// noticed. Not promised: that a change is noticed which leaves size and times as they
-// were. The caller keeps the file from others.
+// stamp identifies the state of a file by its metadata, to notice a change between the
+// passes. Not promised: a change with the same size and times is not noticed. The caller
+// keeps others from the file.
 type stamp struct {
 	known              bool
 	size, mtime, ctime int64
 	inode              uint64
 }
 
-// stampOf is empty for a source that is no file.
+// stampOf returns the zero stamp for a source other than a file.
 func stampOf(src io.ReaderAt) stamp {
 	f, ok := src.(*os.File)
 	if !ok {
@@ -153,5 +161,3 @@ func stampOf(src io.ReaderAt) stamp {
 	}
 	return stamp{true, info.Size(), st.Mtim.Nano(), st.Ctim.Nano(), st.Ino}
 }
-
-func (s stamp) same(src io.ReaderAt) bool { return s == stampOf(src) }

@@ -1,26 +1,29 @@
 package archive
 
-import "fmt"
+import (
+	"fmt"
 
-// Policy is how the rules are applied to what real images contain and the specification
-// forbids.
+	"imagemanager.internal/internal/archive/fstree"
+)
+
+// Policy is the way to treat entries of real images that the specification forbids.
 type Policy string
 
 const (
-	// Strict is the specification to the letter. It refuses most distributions: they have
-	// absolute links and setuid programs.
+	// Strict follows the specification to the letter. It refuses most distributions, as
+	// they have absolute links and setuid programs.
 	Strict Policy = "strict"
-	// Distro takes real distributions: absolute links are rewritten to the equivalent
-	// relative ones, special bits and privileged attributes stripped, device nodes
-	// skipped, each with an Adjustment.
+	// Distro accepts real distributions. It rewrites absolute links to the equivalent
+	// relative ones, strips special bits and privileged attributes, and skips device
+	// nodes. Each change leaves an Adjustment.
 	Distro Policy = "distro"
-	// Trusted is for images of one's own: absolute links, special bits and file
-	// capabilities are kept. Whatever could reach out of the tree, or be seen differently
-	// by another reader, is refused as ever.
+	// Trusted is for your own images. It keeps absolute links, special bits and file
+	// capabilities. It still refuses what could lead out of the tree, and what another
+	// reader could understand differently.
 	Trusted Policy = "trusted"
 )
 
-// ParsePolicy reads a policy's name; an empty one means Strict.
+// ParsePolicy parses the name of a policy. The empty name stands for Strict.
 func ParsePolicy(name string) (Policy, error) {
 	switch p := Policy(name); p {
 	case "":
@@ -31,25 +34,29 @@ func ParsePolicy(name string) (Policy, error) {
 	return "", fmt.Errorf("policy %q is not %s, %s or %s", name, Strict, Distro, Trusted)
 }
 
-// Limits bound what an archive may declare. All are checked from headers, before anything
-// is written.
+// KeepsSetuid reports whether the policy keeps setuid and setgid bits, and with them file
+// capabilities. A writer needs more rights for them.
+func (p Policy) KeepsSetuid() bool { return byReason[SetuidSetgid].For(p) == Keep }
+
+// Limits bound what an archive may declare. All are checked before anything is written.
 type Limits struct {
 	ImageBytes    int64 // of the archive, and of the sum of its files
 	FileBytes     int64 // of one file
-	Entries       int   // including directories that are only implied, and entries that an upper layer hides
+	Entries       int   // including implied directories, and entries hidden by an upper layer
 	PathBytes     int   // of one path, and of a link's target
 	Depth         int   // components of a path
 	RecordBytes   int64 // of the extended headers of one entry
 	TextBytes     int64 // of all extended headers
-	XattrBytes    int64 // that the attributes of one file take in an ext4 block
+	XattrBytes    int64 // of the attributes of one file in their ext4 block
 	Layers        int   // of one image
 	TreeBytes     int64 // of all names, link targets and attributes
 	ManifestBytes int64 // of one JSON document of an image
-	DocumentBytes int64 // of all JSON documents of an image that are read
-	Descriptors   int   // things that an image's indexes and manifests name
+	DocumentBytes int64 // of all JSON documents that are read of an image
+	Descriptors   int   // in an image's indexes and manifests
 }
 
-// DefaultLimits are those of the specification (SC-2), and of ext4 where it has none.
+// DefaultLimits returns the limits of the specification (SC-2). Where it has none, they
+// are those of ext4 or bound the memory of Check.
 func DefaultLimits() Limits {
 	return Limits{
 		ImageBytes: 10 << 30, FileBytes: 1 << 30, Entries: 100_000, PathBytes: 4095, Depth: 128,
@@ -86,18 +93,18 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// budget is what has been declared so far, over all layers.
+// budget counts what has been declared, in all layers together.
 type budget struct {
 	limits  Limits
 	entries int
-	bytes   int64
-	text    int64
+	bytes   int64 // of all files
+	text    int64 // bytes of all extended headers
 }
 
 func newBudget(l Limits) *budget { return &budget{limits: l} }
 
-// entry counts one entry with the bytes of its file.
-func (b *budget) entry(size int64) error {
+// countEntry counts an entry and the bytes of its file.
+func (b *budget) countEntry(size int64) error {
 	if b.entries++; b.entries > b.limits.Entries {
 		return refuse(TooManyEntries, "more than %d entries", b.limits.Entries)
 	}
@@ -108,9 +115,9 @@ func (b *budget) entry(size int64) error {
 	return nil
 }
 
-// checkTreeText refuses a tree whose texts would take too much memory.
-func checkTreeText(t *tree, l Limits) error {
-	if t.text > l.TreeBytes {
+// checkTreeText refuses a tree if its texts take too much memory.
+func checkTreeText(t *fstree.Tree, l Limits) error {
+	if t.Text() > l.TreeBytes {
 		return refuse(TreeLimit, "names, link targets and attributes of more than %d bytes together", l.TreeBytes)
 	}
 	return nil

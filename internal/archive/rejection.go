@@ -4,25 +4,23 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"imagemanager.internal/internal/archive/fstree"
 )
 
-// shown is how many bytes of a name from the archive appear in messages.
-const shown = 256
-
-// Rejection is why an archive is refused. It is an error.
+// Rejection is the error for an archive that is not accepted. It says why.
 type Rejection struct { //nolint:errname // the word of the domain: what is returned is a rejection
 	Reason    Reason
 	Violation bool   // as in the table of rules
-	Entry     string // name of the entry, as far as it is known; at most 256 bytes
+	Entry     string // name of the entry, if it is known; at most 256 bytes
 	Index     int    // of the entry, from 0
 	Offset    int64  // of its header in the archive, in bytes
-	Detail    string // what is wrong, for people; names from the archive are quoted in it
-	Remedy    string // what can be done about it, if anything
-	More      int    // further entries that would have been refused
+	Detail    string // the fault in words; names from the archive are quoted in it
+	Remedy    string // what the sender or the operator can do, or empty
+	More      int    // number of further faults
 }
 
-// Error names the entry, the rule and the remedy. It is one line, whatever the archive
-// contains.
+// Error names the entry, the rule and the remedy. It is always one line.
 func (r *Rejection) Error() string {
 	var b strings.Builder
 	if r.Entry != "" {
@@ -41,12 +39,17 @@ func (r *Rejection) Error() string {
 	return b.String()
 }
 
-// refuse makes a rejection by a rule without an entry.
+// refuse returns a rejection by a rule. The entry is added with locate.
 func refuse(reason Reason, format string, args ...any) *Rejection {
 	return &Rejection{Reason: reason, Violation: byReason[reason].Violation, Detail: fmt.Sprintf(format, args...)}
 }
 
-// asRejection finds a rejection in an error, or nil.
+// locate sets the entry of a rejection. offset is that of its header in the archive.
+func (r *Rejection) locate(entry string, index int, offset int64) {
+	r.Entry, r.Index, r.Offset = fstree.TruncateName(entry), index, offset
+}
+
+// asRejection returns the rejection in an error, or nil.
 func asRejection(err error) *Rejection {
 	if err == nil {
 		return nil
@@ -56,15 +59,15 @@ func asRejection(err error) *Rejection {
 	return r
 }
 
-// remedies say what another policy would do.
-var remedies = map[Verdict]string{
+// remedies say what another policy would do with an entry.
+var remedies = map[Disposition]string{
 	Rewrite: "it would be rewritten to the equivalent relative link",
 	Strip:   "it would be stripped",
 	Skip:    "it would be left out",
 	Clamp:   "it would be set to the nearest possible",
 }
 
-// remedy is the advice for an entry that only a strict policy refuses.
+// remedy returns the advice for an entry that only the strict policy refuses.
 func remedy(rule Rule, p Policy) string {
 	if p != Strict || rule.Distro == Reject {
 		return ""
@@ -76,13 +79,5 @@ func remedy(rule Rule, p Policy) string {
 type Adjustment struct {
 	Entry    string // at most 256 bytes
 	Reason   Reason
-	From, To string // what it was and became; To is empty for what was left out
-}
-
-// shorten bounds a text from the archive.
-func shorten(s string) string {
-	if len(s) <= shown {
-		return s
-	}
-	return s[:shown-3] + "..."
+	From, To string // before and after; To is empty for an entry or attribute left out
 }

@@ -2,8 +2,7 @@ package archive
 
 import "slices"
 
-// Reason is the code of a rule. Codes are stable: they are metric labels, and stand in
-// journals.
+// Reason is the code of a rule. Codes are stable: metrics and journals have them.
 type Reason string
 
 // The rules' codes.
@@ -77,32 +76,32 @@ const (
 	DigestMismatch Reason = "digest_mismatch"
 )
 
-// Verdict is what becomes of an entry that a rule is about.
-type Verdict string
+// Disposition is what happens to an entry that breaks a rule.
+type Disposition string
 
-// The verdicts. Every one but Keep and Reject leaves an Adjustment.
+// The dispositions. All but Keep and Reject leave an Adjustment.
 const (
-	Reject  Verdict = "reject"
-	Keep    Verdict = "keep"
-	Rewrite Verdict = "rewrite" // an absolute link becomes the equivalent relative one
-	Strip   Verdict = "strip"   // bits or attributes are taken off
-	Skip    Verdict = "skip"    // the entry is not written; its name stays taken
-	Clamp   Verdict = "clamp"   // a time becomes the nearest that the file system can hold
+	Reject  Disposition = "reject"
+	Keep    Disposition = "keep"
+	Rewrite Disposition = "rewrite" // an absolute link becomes the equivalent relative one
+	Strip   Disposition = "strip"   // bits or attributes are removed
+	Skip    Disposition = "skip"    // the entry is not written; its name stays taken
+	Clamp   Disposition = "clamp"   // a time becomes the nearest one that the file system can hold
 )
 
 // Rule is one line of the table of rules.
 type Rule struct {
 	Reason    Reason
 	Group     string
-	When      string // what the rule is about
-	Strict    Verdict
-	Distro    Verdict
-	Trusted   Verdict
-	Violation bool // an attack, or what would be one elsewhere: a security violation where it is rejected
+	When      string // how an archive breaks the rule
+	Strict    Disposition
+	Distro    Disposition
+	Trusted   Disposition
+	Violation bool // if rejected, it is a security violation: an attack, here or on another extractor
 }
 
-// For is the rule's verdict under a policy.
-func (r Rule) For(p Policy) Verdict {
+// For returns the disposition under a policy.
+func (r Rule) For(p Policy) Disposition {
 	switch p {
 	case Distro:
 		return r.Distro
@@ -112,7 +111,8 @@ func (r Rule) For(p Policy) Verdict {
 	return r.Strict
 }
 
-// Rules is the table of all rules, for documentation; the code judges by the same table.
+// Rules returns the table of all rules, for documentation. Check judges by the same
+// table.
 func Rules() []Rule { return slices.Clone(table) }
 
 var table = slices.Concat([]Rule{
@@ -129,8 +129,8 @@ var table = slices.Concat([]Rule{
 	never("names", ParentNotDir, "an entry lies below a file"),
 	attack("names", ThroughLink, "an entry, or a hard link's target, lies below a symbolic link"),
 	never("names", Whiteout, "a whiteout in an archive without layers"),
-	attack("names", WhiteoutName, "a whiteout is no empty file, or names nothing, itself or a parent"),
-	{AufsMetadata, "names", "a name starts with .wh..wh. and is no opaque marker", Reject, Skip, Skip, false},
+	attack("names", WhiteoutName, "a whiteout is not an empty file, or names nothing, itself or a parent"),
+	{AufsMetadata, "names", "a name starts with .wh..wh. and is not the opaque marker", Reject, Skip, Skip, false},
 	{
 		OverlayMarker, "names", "a whiteout in overlayfs' manner in a layer (character device 0:0)", Reject, Skip, Skip,
 		false,
@@ -161,7 +161,9 @@ var table = slices.Concat([]Rule{
 	attack("owners", UIDRange, "an owner outside of 0..2^32-2: it would become another, perhaps root"),
 	{
 		XattrPrivileged, "attributes",
-		"attributes other than user.*: capabilities, ACLs, security.*, trusted.*, system.*, file flags (trusted keeps capabilities)", Reject, Strip, Strip, false,
+		"attributes other than user.*: capabilities, ACLs, security.*, trusted.*, system.*, file flags " +
+			"(trusted keeps capabilities)",
+		Reject, Strip, Strip, false,
 	},
 	{XattrInvalid, "attributes", "an attribute that Linux would not take", Reject, Strip, Strip, false},
 	never("attributes", XattrLimit, "attributes of a file that do not fit 4 KiB"),
@@ -193,12 +195,12 @@ var table = slices.Concat([]Rule{
 	attack("shape", DigestMismatch, "content that does not have its digest or size"),
 }, formatRules())
 
-// never is a rule without exception.
+// never returns a rule without exception.
 func never(group string, reason Reason, when string) Rule {
 	return Rule{Reason: reason, Group: group, When: when, Strict: Reject, Distro: Reject, Trusted: Reject}
 }
 
-// attack is a rule without exception that honest archives do not break.
+// attack returns a rule without exception. No honest archive breaks it.
 func attack(group string, reason Reason, when string) Rule {
 	r := never(group, reason, when)
 	r.Violation = true

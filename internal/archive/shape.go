@@ -3,30 +3,32 @@ package archive
 import (
 	"fmt"
 	"strings"
+
+	"imagemanager.internal/internal/archive/fstree"
 )
 
-// Shape is how an archive holds a root file system.
+// Shape is the way an archive holds a root file system.
 type Shape string
 
 // The shapes.
 const (
-	Bundle Shape = "bundle" // everything below rootfs/
-	Flat   Shape = "flat"   // etc, usr, var at the top, as docker export writes it
+	Bundle Shape = "bundle" // everything is below rootfs/
+	Flat   Shape = "flat"   // etc, usr and var at the top, as docker export writes them
 	Docker Shape = "docker" // docker save: manifest.json and layers
 	OCI    Shape = "oci"    // an OCI image layout
 )
 
-// recognise tells the shape from the members, whatever their order. A root file system
-// comes first: there manifest.json is a file like any other. Names alone are no proof:
-// the documents they name are read and must be what they should be.
-func recognise(t *tree) Shape {
+// detectShape detects the shape by the members, in any order. A root file system comes
+// first: there manifest.json is a file like any other. Names alone prove nothing, so the
+// documents are read later and must be valid.
+func detectShape(t *fstree.Tree) Shape {
 	isDir := func(name string) bool {
-		i, ok := t.find(rootID, []byte(name))
-		return ok && t.at(i).kind == kindDir
+		i, ok := t.Find(fstree.Root, []byte(name))
+		return ok && t.At(i).Kind == fstree.KindDir
 	}
 	isFile := func(name string) bool {
-		i, ok := t.find(rootID, []byte(name))
-		return ok && t.at(t.inode(i)).kind == kindFile
+		i, ok := t.Find(fstree.Root, []byte(name))
+		return ok && t.At(t.Inode(i)).Kind == fstree.KindFile
 	}
 	switch {
 	case isDir("rootfs"):
@@ -41,12 +43,12 @@ func recognise(t *tree) Shape {
 	return Flat
 }
 
-// maxBeside is how many names beside rootfs/ are told.
+// maxBeside is how many names beside rootfs/ a message lists.
 const maxBeside = 5
 
-// layout checks that the root file system is one: the wanted directories are there, and
-// are directories.
-func layout(t *tree, root id, shape Shape, want []string) error {
+// checkLayout refuses a tree without the wanted directories, and a bundle with anything
+// beside rootfs/.
+func checkLayout(t *fstree.Tree, root fstree.ID, shape Shape, want []string) error {
 	var missing []string
 	for _, name := range want {
 		if !hasDir(t, root, name) {
@@ -60,9 +62,9 @@ func layout(t *tree, root id, shape Shape, want []string) error {
 		return nil
 	}
 	var beside []string
-	for i := range t.children(rootID) {
+	for i := range t.Children(fstree.Root) {
 		if i != root && len(beside) < maxBeside {
-			beside = append(beside, fmt.Sprintf("%q", shorten(t.at(i).name)))
+			beside = append(beside, fmt.Sprintf("%q", fstree.TruncateName(t.At(i).Name)))
 		}
 	}
 	if len(beside) > 0 {
@@ -71,12 +73,11 @@ func layout(t *tree, root id, shape Shape, want []string) error {
 	return nil
 }
 
-// hasDir reports whether there is a directory at a path, with no symbolic link on the
-// way.
-func hasDir(t *tree, at id, path string) bool {
+// hasDir reports whether a path is a directory. It follows no symbolic link.
+func hasDir(t *fstree.Tree, at fstree.ID, path string) bool {
 	for part := range strings.SplitSeq(path, "/") {
-		next, ok := t.find(at, []byte(part))
-		if !ok || t.at(next).kind != kindDir {
+		next, ok := t.Find(at, []byte(part))
+		if !ok || t.At(next).Kind != fstree.KindDir {
 			return false
 		}
 		at = next

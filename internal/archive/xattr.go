@@ -5,59 +5,49 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"imagemanager.internal/internal/archive/fstree"
 )
 
-// Xattr is an extended attribute.
-type Xattr struct {
-	Name  string
-	Value []byte
-}
+// fileCapability is the attribute with a program's capabilities.
+const fileCapability = "security.capability"
 
-const capability = "security.capability"
-
-// xattrs judges a node's extended attributes and leaves those that the policy keeps.
-func (j *judge) xattrs(i id) {
-	list := j.tree.xattrs[i]
-	if len(list) == 0 {
+// judgeXattrs judges a node's extended attributes, and removes those that the policy
+// strips.
+func (j *judge) judgeXattrs(i fstree.ID) {
+	if len(j.tree.Xattrs(i)) == 0 {
 		return
 	}
-	kept := list[:0]
-	for _, x := range list {
-		reason, detail := j.judgeXattr(i, x)
-		if reason == "" || !j.decide(i, reason, shorten(x.Name), "", "%s", detail) {
-			kept = append(kept, x)
-		}
-	}
-	if len(kept) == 0 {
-		delete(j.tree.xattrs, i)
-		return
-	}
-	slices.SortFunc(kept, func(a, b Xattr) int { return strings.Compare(a.Name, b.Name) })
-	j.tree.xattrs[i] = kept
-	if cost := xattrCost(kept); cost > j.opts.Limits.XattrBytes {
+	j.tree.FilterXattrs(i, func(x fstree.Xattr) bool {
+		reason, detail := j.brokenXattrRule(i, x)
+		return reason == "" || !j.decide(i, reason, fstree.TruncateName(x.Name), "", "%s", detail)
+	})
+	kept := j.tree.Xattrs(i)
+	if cost := xattrCost(kept); len(kept) > 0 && cost > j.opts.Limits.XattrBytes {
 		j.decide(i, XattrLimit, "", "", "attributes take %d bytes, the limit is %d", cost, j.opts.Limits.XattrBytes)
 	}
 }
 
-// judgeXattr names the rule that an attribute breaks, if any.
-func (j *judge) judgeXattr(i id, x Xattr) (Reason, string) {
+// brokenXattrRule returns the rule that an attribute breaks, or an empty reason.
+func (j *judge) brokenXattrRule(i fstree.ID, x fstree.Xattr) (reason Reason, detail string) {
 	namespace, name, _ := strings.Cut(x.Name, ".")
-	n := j.tree.at(i)
+	n := j.tree.At(i)
 	switch {
 	case len(x.Name) > maxName || checkText([]byte(x.Name), "") != nil:
-		return XattrInvalid, fmt.Sprintf("attribute name %q", shorten(x.Name))
-	case x.Name == capability && j.opts.Policy == Trusted && n.kind == kindFile && validCapability(x.Value):
+		return XattrInvalid, fmt.Sprintf("attribute name %q", fstree.TruncateName(x.Name))
+	case x.Name == fileCapability && j.opts.Policy == Trusted && n.Kind == fstree.KindFile &&
+		validCapability(x.Value):
 		return "", ""
 	case slices.Contains([]string{"security", "trusted", "system"}, namespace):
-		return XattrPrivileged, fmt.Sprintf("the attribute %q", shorten(x.Name))
-	case namespace != "user" || name == "" || n.kind != kindFile && n.kind != kindDir:
-		return XattrInvalid, fmt.Sprintf("the attribute %q cannot be set here", shorten(x.Name))
+		return XattrPrivileged, fmt.Sprintf("the attribute %q", fstree.TruncateName(x.Name))
+	case namespace != "user" || name == "" || n.Kind != fstree.KindFile && n.Kind != fstree.KindDir:
+		return XattrInvalid, fmt.Sprintf("the attribute %q cannot be set here", fstree.TruncateName(x.Name))
 	}
 	return "", ""
 }
 
-// validCapability tells whether the kernel would take the value: revision 2 or 3 with its
-// length (linux/capability.h).
+// validCapability reports whether the kernel would accept the value: revision 2 or 3 with
+// its length (linux/capability.h).
 func validCapability(v []byte) bool {
 	if len(v) < 4 {
 		return false
@@ -71,10 +61,10 @@ func validCapability(v []byte) bool {
 	return false
 }
 
-// xattrCost is what attributes take in an ext4 attribute block, which all of a file's
-// must fit: header, entries, values, each in multiples of 4 bytes, and a terminator.
-// Source: Documentation/filesystems/ext4/attributes.rst.
-func xattrCost(list []Xattr) int64 {
+// xattrCost returns the bytes that attributes take in an ext4 attribute block: header,
+// entries and values, each in multiples of 4 bytes, and a terminator. All attributes of a
+// file must fit one block. Source: Documentation/filesystems/ext4/attributes.rst.
+func xattrCost(list []fstree.Xattr) int64 {
 	cost := 32 + 4
 	for _, x := range list {
 		cost += 16 + (len(x.Name)+3)&^3 + (len(x.Value)+3)&^3

@@ -7,7 +7,7 @@ import (
 	"runtime/debug"
 	"time"
 
-	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/archive/extract"
 )
 
 // returnTimeout is how long a stage may take to return after its context has ended.
@@ -21,7 +21,7 @@ var errStuck = errors.New("does not come back")
 func catchPanic(do func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = &archive.Panic{Value: r, Stack: debug.Stack()}
+			err = &extract.Panic{Value: r, Stack: debug.Stack()}
 		}
 	}()
 	return do()

@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/archive/extract"
 	"imagemanager.internal/internal/awserr"
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/download"
@@ -107,7 +108,7 @@ func classify(err error) (verdict, string) {
 		}
 		return reject, string(rejected.Reason)
 	}
-	var panicked *archive.Panic
+	var panicked *extract.Panic
 	if errors.As(err, &panicked) {
 		return retry, classPanic
 	}

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"syscall"
 
-	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/archive/fstree"
 	"imagemanager.internal/internal/durable"
 	"imagemanager.internal/internal/failpoint"
 	"imagemanager.internal/internal/store"
@@ -29,7 +29,7 @@ func (m *Manifests) Name(digest string) string { return strings.TrimPrefix(diges
 func (m *Manifests) path(digest string) string { return filepath.Join(m.dir, m.Name(digest)) }
 
 // Save keeps what a device should hold, before the seal is recorded.
-func (m *Manifests) Save(tree *archive.Manifest) (err error) {
+func (m *Manifests) Save(tree *fstree.Inventory) (err error) {
 	if err := os.MkdirAll(m.dir, 0o700); err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func (m *Manifests) lock(how int) (unlock func(), err error) {
 }
 
 // saveUntil saves a manifest and keeps removers out until record has recorded the seal.
-func (m *Manifests) saveUntil(tree *archive.Manifest, record func() error) error {
+func (m *Manifests) saveUntil(tree *fstree.Inventory, record func() error) error {
 	if err := os.MkdirAll(m.dir, 0o700); err != nil {
 		return err
 	}
@@ -95,13 +95,13 @@ func (m *Manifests) RemovePartial() error {
 }
 
 // load returns the manifest with the digest. A file with another digest is ErrResultLost.
-func (m *Manifests) load(digest string) (*archive.Manifest, error) {
+func (m *Manifests) load(digest string) (*fstree.Inventory, error) {
 	f, err := os.Open(m.path(digest))
 	if err != nil {
 		return nil, fmt.Errorf("%w: manifest: %w", ErrResultLost, err)
 	}
 	defer f.Close()
-	tree, err := archive.ReadSaved(f)
+	tree, err := fstree.ReadInventory(f)
 	if err != nil || tree.Digest() != digest {
 		return nil, errors.Join(fmt.Errorf("%w: manifest %s is damaged", ErrResultLost, f.Name()), err)
 	}
@@ -109,7 +109,7 @@ func (m *Manifests) load(digest string) (*archive.Manifest, error) {
 }
 
 // differences compares a tree with the manifest of its seal.
-func (m *Manifests) differences(digest string, found *archive.Manifest) []string {
+func (m *Manifests) differences(digest string, found *fstree.Inventory) []string {
 	sealed, err := m.load(digest)
 	if err != nil {
 		return []string{"the digest differs; what differs cannot be named: " + err.Error()}

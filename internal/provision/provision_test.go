@@ -15,7 +15,7 @@ import (
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
-	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/archive/fstree"
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/download"
 	"imagemanager.internal/internal/store"
@@ -103,7 +103,7 @@ func TestManifestBeforeItsSeal(t *testing.T) {
 	if left, err := ms.List(); !errors.Is(err, fs.ErrNotExist) || left != nil {
 		t.Errorf("before there is any: %q, %v", left, err)
 	}
-	written := new(archive.Manifest)
+	written := new(fstree.Inventory)
 	name := ms.Name(written.Digest())
 	listed, removed := make(chan error, 1), make(chan error, 1) // buffered: they are asked later
 	check(t, ms.saveUntil(written, func() error {

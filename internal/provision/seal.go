@@ -6,7 +6,8 @@ import (
 	"io/fs"
 	"os"
 
-	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/archive/extract"
+	"imagemanager.internal/internal/archive/fstree"
 	"imagemanager.internal/internal/store"
 )
 
@@ -21,7 +22,7 @@ const (
 )
 
 // seal saves the manifest of a filled device and records the seal.
-func (h *Host) seal(ctx context.Context, t *Task, d *store.Device, tree *store.Tree, written *archive.Manifest) error {
+func (h *Host) seal(ctx context.Context, t *Task, d *store.Device, tree *store.Tree, written *fstree.Inventory) error {
 	return h.Manifests.saveUntil(written, func() error {
 		return h.record.advance(ctx, t, d, store.DeviceSealed, tree)
 	})
@@ -39,7 +40,7 @@ func (h *Host) writeSealRecord(ctx context.Context, root *os.File, img store.Ima
 	if err != nil {
 		return err
 	}
-	return archive.WriteSeal(root, record)
+	return extract.WriteSealRecord(root, record)
 }
 
 // compareSealRecord compares the record below root with the journal, and names what
@@ -51,7 +52,7 @@ func (h *Host) compareSealRecord(ctx context.Context, root *os.File, img store.I
 	if err != nil {
 		return "", nil, err
 	}
-	record, err := archive.ReadSeal(root)
+	record, err := extract.ReadSealRecord(root)
 	if errors.Is(err, fs.ErrNotExist) {
 		return sealNone, nil, nil
 	}

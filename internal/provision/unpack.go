@@ -11,6 +11,8 @@ import (
 	"github.com/google/uuid"
 
 	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/archive/extract"
+	"imagemanager.internal/internal/archive/fstree"
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/devmapper/ext4"
 	"imagemanager.internal/internal/download"
@@ -168,13 +170,13 @@ func (h *Host) fill(ctx context.Context, t *Task, d *store.Device, src *os.File,
 
 // extract writes the tree and its seal record, durably.
 func (h *Host) extract(ctx context.Context, t *Task, d store.Device, path string, src *os.File, plan *archive.Plan,
-) (_ *archive.Manifest, _ *store.Tree, err error) {
+) (_ *fstree.Inventory, _ *store.Tree, err error) {
 	m, err := devmapper.MountDetached(path, ext4.MountBuild)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
-	written, err := archive.Extract(ctx, src, plan, m.Root(), h.record.progress(t, plan.Bytes))
+	written, err := extract.Write(ctx, src, plan, m.Root(), h.record.progress(t, plan.Bytes))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -189,7 +191,7 @@ func (h *Host) extract(ctx context.Context, t *Task, d store.Device, path string
 }
 
 // readBack compares what the device holds with what was meant to be written.
-func readBack(ctx context.Context, path string, written *archive.Manifest) error {
+func readBack(ctx context.Context, path string, written *fstree.Inventory) error {
 	found, err := readTree(ctx, path)
 	if err != nil {
 		return err

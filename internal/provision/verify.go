@@ -8,7 +8,8 @@ import (
 	"slices"
 	"syscall"
 
-	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/archive/extract"
+	"imagemanager.internal/internal/archive/fstree"
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/devmapper/ext4"
 	"imagemanager.internal/internal/store"
@@ -64,9 +65,9 @@ func (h *Host) compareWithSeal(ctx context.Context, image int64) (v Verified, er
 		return v, err
 	}
 	defer func() { err = errors.Join(err, h.pool.Deactivate(devmapper.ID(d.ID))) }()
-	var found *archive.Manifest
+	var found *fstree.Inventory
 	err = inspect(path, func(root *os.File) (err error) {
-		if found, err = archive.ReadManifest(ctx, root); err != nil {
+		if found, err = extract.ReadBack(ctx, root); err != nil {
 			return fmt.Errorf("device %d cannot be read: %w", d.ID, err)
 		}
 		var lines []string
@@ -89,9 +90,9 @@ func (h *Host) compareWithSeal(ctx context.Context, image int64) (v Verified, er
 }
 
 // readTree reads a device's whole tree.
-func readTree(ctx context.Context, path string) (found *archive.Manifest, err error) {
+func readTree(ctx context.Context, path string) (found *fstree.Inventory, err error) {
 	err = inspect(path, func(root *os.File) (err error) {
-		found, err = archive.ReadManifest(ctx, root)
+		found, err = extract.ReadBack(ctx, root)
 		return err
 	})
 	return found, err

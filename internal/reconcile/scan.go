@@ -7,7 +7,8 @@ import (
 	"io/fs"
 	"slices"
 
-	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/archive/extract"
+	"imagemanager.internal/internal/archive/fstree"
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/devmapper/ext4"
 	"imagemanager.internal/internal/download"
@@ -169,7 +170,7 @@ var (
 )
 
 // readSealed reads the seal record of a device and its tree.
-func (r *Reconciler) readSealed(ctx context.Context, c *Candidate, path string) (tree *archive.Manifest, err error) {
+func (r *Reconciler) readSealed(ctx context.Context, c *Candidate, path string) (tree *fstree.Inventory, err error) {
 	if c.fsUUID, err = devmapper.FilesystemUUID(path); err != nil {
 		return nil, err
 	}
@@ -178,7 +179,7 @@ func (r *Reconciler) readSealed(ctx context.Context, c *Candidate, path string) 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
-	record, err := archive.ReadSeal(m.Root())
+	record, err := extract.ReadSealRecord(m.Root())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errNoSealRecord
 	}
@@ -189,7 +190,7 @@ func (r *Reconciler) readSealed(ctx context.Context, c *Candidate, path string) 
 		return nil, err
 	}
 	c.sealed = true
-	return archive.ReadManifest(ctx, m.Root())
+	return extract.ReadBack(ctx, m.Root())
 }
 
 // resolve sorts the devices into images and their snapshots. Where several claim to be

@@ -15,7 +15,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
-	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/archive/extract"
+	"imagemanager.internal/internal/archive/fstree"
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/devmapper/ext4"
 	"imagemanager.internal/internal/store"
@@ -150,10 +151,10 @@ func (h *host) treeDigest(img store.Image) string {
 	f, err := os.Open(filepath.Join(h.dir(), "state", "manifests", strings.TrimPrefix(img.Tree.Digest, "sha256:")))
 	h.Check(err)
 	defer f.Close()
-	m, err := archive.ReadSaved(f)
+	m, err := fstree.ReadInventory(f)
 	h.Check(err)
 	n := len(m.Records)
-	m.Records = slices.DeleteFunc(m.Records, func(r *archive.Record) bool { return r.Path() == "image.json" })
+	m.Records = slices.DeleteFunc(m.Records, func(r *fstree.Record) bool { return r.Path() == "image.json" })
 	if n != len(m.Records)+1 {
 		h.T.Errorf("%s: %d configurations beside rootfs", img.Key, n-len(m.Records))
 	}
@@ -191,7 +192,7 @@ func (h *host) compareWithGNUTar(img store.Image, path string) {
 	root, err := os.Open(dir)
 	h.Check(err)
 	defer root.Close()
-	want, err := archive.ReadManifest(h.T.Context(), root)
+	want, err := extract.ReadBack(h.T.Context(), root)
 	h.Check(err)
 	if n := asDistro(want); n != img.Tree.Changed {
 		h.T.Errorf("GNU tar's tree has %d things that distro changes, the daemon changed %d", n, img.Tree.Changed)
@@ -201,7 +202,7 @@ func (h *host) compareWithGNUTar(img store.Image, path string) {
 	m, err := devmapper.MountDetached(snapshots[0].Path, ext4.MountInspect)
 	h.Check(err)
 	defer m.Close()
-	got, err := archive.ReadManifest(h.T.Context(), m.Root())
+	got, err := extract.ReadBack(h.T.Context(), m.Root())
 	h.Check(err)
 	if diff := want.Diff(got, 10); len(diff) > 0 || want.Digest() != got.Digest() || got.Digest() != img.Tree.Digest {
 		h.T.Errorf("GNU tar's tree differs:\n%s", strings.Join(diff, "\n"))
@@ -211,24 +212,24 @@ func (h *host) compareWithGNUTar(img store.Image, path string) {
 // asDistro changes a tree as the distro policy documents it, and counts the changes:
 // device nodes are left out, special bits and attributes of the system taken off,
 // absolute links made relative.
-func asDistro(m *archive.Manifest) (changed int) {
+func asDistro(m *fstree.Inventory) (changed int) {
 	all := len(m.Records)
-	m.Records = slices.DeleteFunc(m.Records, func(r *archive.Record) bool {
-		return !slices.Contains([]byte{archive.TypeDir, archive.TypeFile, archive.TypeSymlink}, r.Type)
+	m.Records = slices.DeleteFunc(m.Records, func(r *fstree.Record) bool {
+		return !slices.Contains([]byte{fstree.TypeDir, fstree.TypeFile, fstree.TypeSymlink}, r.Type)
 	})
 	changed = all - len(m.Records)
 	for _, r := range m.Records {
 		const setuidSetgid, sticky = 0o6000, 0o1000
-		if r.Mode&setuidSetgid != 0 || r.Type == archive.TypeFile && r.Mode&sticky != 0 {
+		if r.Mode&setuidSetgid != 0 || r.Type == fstree.TypeFile && r.Mode&sticky != 0 {
 			changed++
 			r.Mode &^= setuidSetgid
-			if r.Type == archive.TypeFile {
+			if r.Type == fstree.TypeFile {
 				r.Mode &^= sticky
 			}
 		}
 		n := len(r.Xattrs)
 		r.Xattrs = slices.DeleteFunc(r.Xattrs,
-			func(x archive.Xattr) bool { return !strings.HasPrefix(x.Name, "user.") })
+			func(x fstree.Xattr) bool { return !strings.HasPrefix(x.Name, "user.") })
 		if len(r.Xattrs) < n {
 			changed++
 		}

@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"testing"
 
-	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/archive/extract"
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/devmapper/ext4"
 	"imagemanager.internal/internal/store"
@@ -34,12 +34,12 @@ func forge(t *testing.T, snapshot string, seal store.SealRecord) {
 	if err := root.Remove("seal.json"); !errors.Is(err, os.ErrNotExist) {
 		must(err)
 	}
-	tree, err := archive.ReadManifest(t.Context(), m.Root())
+	tree, err := extract.ReadBack(t.Context(), m.Root())
 	must(err)
 	seal.Digest = tree.Digest()
 	record, err := seal.Encode()
 	must(err)
-	must(archive.WriteSeal(m.Root(), record))
+	must(extract.WriteSealRecord(m.Root(), record))
 	must(errors.Join(m.Sync(), root.Close(), m.Close()))
 }
 

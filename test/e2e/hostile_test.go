@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/archive/extract"
 	"imagemanager.internal/internal/store"
 	"imagemanager.internal/test/images"
 )
@@ -245,7 +246,7 @@ func (s *sentinel) state() string {
 	root, err := os.Open(s.dir)
 	must(err)
 	defer root.Close()
-	m, err := archive.ReadManifest(s.t.Context(), root)
+	m, err := extract.ReadBack(s.t.Context(), root)
 	must(err)
 	state := m.Digest()
 	for _, p := range []string{

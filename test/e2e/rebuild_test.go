@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/archive/extract"
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/devmapper/ext4"
 	"imagemanager.internal/internal/store"
@@ -461,7 +461,7 @@ func (h *host) editSeal(device int64, change func(*store.SealRecord)) {
 	h.Check(err)
 	m, err := devmapper.MountDetached(path, ext4.MountBuild)
 	h.Check(err)
-	record, err := archive.ReadSeal(m.Root())
+	record, err := extract.ReadSealRecord(m.Root())
 	h.Check(err)
 	root, err := os.OpenRoot("/proc/self/fd/" + mustJSON(m.Root().Fd()))
 	h.Check(err)
@@ -472,7 +472,7 @@ func (h *host) editSeal(device int64, change func(*store.SealRecord)) {
 		change(&seal)
 		record, err = seal.Encode()
 		h.Check(err)
-		h.Check(archive.WriteSeal(m.Root(), record))
+		h.Check(extract.WriteSealRecord(m.Root(), record))
 	}
 	h.Check(errors.Join(m.Sync(), root.Close(), m.Close(), pool.Deactivate(devmapper.ID(device))))
 }

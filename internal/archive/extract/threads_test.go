@@ -1,4 +1,4 @@
-package archive
+package extract
 
 import (
 	"errors"
@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/test/images"
 )
 
@@ -31,7 +32,7 @@ func TestNoThreadIsLeft(t *testing.T) {
 				dir := t.TempDir()
 				root, err := os.Open(dir)
 				check(t, err)
-				compare(t, extractBytes(t, b, Strict, root), root)
+				compare(t, extractBytes(t, b, archive.Strict, root), root)
 				check(t, root.Close())
 			}
 		})
@@ -47,8 +48,8 @@ func TestNoThreadIsLeft(t *testing.T) {
 	others.Wait()
 	threadsHave(t, before, 50)
 	threads := func() int { return entries(t, "/proc/self/task") }
-	if !eventually(func() bool { return confined(t, before) == threads() }) {
-		t.Errorf("%d of %d threads have what they had: %+v", confined(t, before), threads(), before)
+	if !eventually(func() bool { return countThreads(t, before) == threads() }) {
+		t.Errorf("%d of %d threads have what they had: %+v", countThreads(t, before), threads(), before)
 	}
 }
 
@@ -91,7 +92,7 @@ func TestMainThreadIsSpared(t *testing.T) {
 				}
 			})
 			done.Wait()
-			check(t, only(0, 0)(func() error {
+			check(t, withOnlyCapabilities(0, 0)(func() error {
 				if unix.Gettid() == unix.Getpid() {
 					t.Error("confined on the main thread")
 				}

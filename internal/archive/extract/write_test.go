@@ -1,4 +1,4 @@
-package archive
+package extract
 
 import (
 	"bytes"
@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/archive/fstree"
 	"imagemanager.internal/test/images"
 )
 
@@ -27,7 +29,7 @@ func TestSameTreeAsGNUTar(t *testing.T) {
 		}
 		t.Run(c.Group+"/"+c.Name, func(t *testing.T) {
 			defer func() { check(t, os.RemoveAll(filepath.Join(root.Name(), rootfsName))) }()
-			want := extractBytes(t, c.Bytes, Strict, root)
+			want := extractBytes(t, c.Bytes, archive.Strict, root)
 			check(t, os.RemoveAll(filepath.Join(root.Name(), rootfsName)))
 			dir := filepath.Join(root.Name(), rootfsName)
 			check(t, os.Mkdir(dir, 0o755))
@@ -39,7 +41,7 @@ func TestSameTreeAsGNUTar(t *testing.T) {
 			if err != nil {
 				t.Fatalf("tar: %v\n%s", err, out)
 			}
-			got, err := ReadManifest(t.Context(), root)
+			got, err := ReadBack(t.Context(), root)
 			check(t, err)
 			ignoreImplied(want, got)
 			if diff := want.Diff(got, 5); len(diff) > 0 {
@@ -51,9 +53,9 @@ func TestSameTreeAsGNUTar(t *testing.T) {
 
 // ignoreImplied takes times out of directories that no entry describes: GNU tar leaves
 // them as they come.
-func ignoreImplied(want, got *Manifest) {
+func ignoreImplied(want, got *fstree.Inventory) {
 	for i, r := range want.Records {
-		if r.Type == TypeDir && r.Sec == 0 && i < len(got.Records) && got.Records[i].Path() == r.Path() {
+		if r.Type == fstree.TypeDir && r.Sec == 0 && i < len(got.Records) && got.Records[i].Path() == r.Path() {
 			got.Records[i].Sec, got.Records[i].Nsec = 0, 0
 		}
 	}
@@ -72,9 +74,9 @@ func TestHostileDestination(t *testing.T) {
 			root, err := os.Open(dir)
 			check(t, err)
 			defer root.Close()
-			plan, err := judgeBytes(t, b, Strict)
+			plan, err := judgeBytes(t, b, archive.Strict)
 			check(t, err)
-			if _, err := Extract(t.Context(), bytes.NewReader(b), plan, root, nil); err == nil {
+			if _, err := Write(t.Context(), bytes.NewReader(b), plan, root, nil); err == nil {
 				t.Error("wrote through a link")
 			}
 			s.unchanged()
@@ -109,9 +111,9 @@ func TestSwappedDirectories(t *testing.T) {
 			runtime.Gosched()
 		}
 	}()
-	plan, err := judgeBytes(t, b, Strict)
+	plan, err := judgeBytes(t, b, archive.Strict)
 	check(t, err)
-	_, err = Extract(t.Context(), bytes.NewReader(b), plan, root, nil)
+	_, err = Write(t.Context(), bytes.NewReader(b), plan, root, nil)
 	stop.Store(true)
 	<-done
 	t.Logf("%d directories swapped; the extraction ended with %v", swaps.Load(), err)
@@ -126,24 +128,26 @@ func TestWriterAlone(t *testing.T) {
 	root, err := os.Open(t.TempDir())
 	check(t, err)
 	defer root.Close()
-	for name, plant := range map[string]func(*tree){
-		"name with a slash": func(t *tree) { t.insert(rootID, []byte("../../../../../../.."+s.dir+"/x"), kindFile) },
-		"name of the parent": func(t *tree) {
-			t.insert(t.insert(rootID, []byte(".."), kindDir), []byte("x"),
-				kindFile)
+	for name, plant := range map[string]func(*fstree.Tree){
+		"name with a slash": func(t *fstree.Tree) {
+			t.Insert(fstree.Root, []byte("../../../../../../.."+s.dir+"/x"), fstree.KindFile)
 		},
-		"below a link": func(t *tree) {
-			link := t.insert(rootID, []byte("l"), kindSymlink)
-			t.at(link).link = s.dir
-			d := t.insert(rootID, []byte("l"), kindDir)
-			t.insert(d, []byte("x"), kindFile)
+		"name of the parent": func(t *fstree.Tree) {
+			t.Insert(t.Insert(fstree.Root, []byte(".."), fstree.KindDir), []byte("x"),
+				fstree.KindFile)
 		},
-		"device": func(t *tree) { t.insert(rootID, []byte("null"), kindDevice) },
-		"fifo":   func(t *tree) { t.insert(rootID, []byte("pipe"), kindFIFO) },
+		"below a link": func(t *fstree.Tree) {
+			link := t.Insert(fstree.Root, []byte("l"), fstree.KindSymlink)
+			t.At(link).Link = s.dir
+			d := t.Insert(fstree.Root, []byte("l"), fstree.KindDir)
+			t.Insert(d, []byte("x"), fstree.KindFile)
+		},
+		"device": func(t *fstree.Tree) { t.Insert(fstree.Root, []byte("null"), fstree.KindDevice) },
+		"fifo":   func(t *fstree.Tree) { t.Insert(fstree.Root, []byte("pipe"), fstree.KindFIFO) },
 	} {
-		tr := newTree()
+		tr := fstree.New()
 		plant(tr)
-		if _, err := Extract(t.Context(), bytes.NewReader(nil), &Plan{tree: tr}, root, nil); err == nil {
+		if _, err := Write(t.Context(), bytes.NewReader(nil), &archive.Plan{Tree: tr}, root, nil); err == nil {
 			t.Errorf("%s: written", name)
 		}
 		check(t, os.RemoveAll(filepath.Join(root.Name(), rootfsName)))
@@ -158,20 +162,20 @@ func TestDeviceBytes(t *testing.T) {
 	long := strings.Repeat("n", 90)
 	for name, list := range map[string][]images.Entry{
 		"small":           nil,
-		"many empty":      numberedFiles(20_000, "usr/%05d"),
-		"many tiny":       withBodies(numberedFiles(5000, "usr/%05d"), 1),
-		"long names":      numberedFiles(10_000, "usr/"+long+"%05d"),
-		"many dirs":       numberedFiles(4000, "usr/%05d/x"),
-		"a few large":     withBodies(numberedFiles(12, "usr/%05d"), 3<<20+1),
-		"just over pages": withBodies(numberedFiles(3000, "usr/%05d"), 4097),
+		"many empty":      images.Numbered(20_000, "usr/%05d"),
+		"many tiny":       withBodies(images.Numbered(5000, "usr/%05d"), 1),
+		"long names":      images.Numbered(10_000, "usr/"+long+"%05d"),
+		"many dirs":       images.Numbered(4000, "usr/%05d/x"),
+		"a few large":     withBodies(images.Numbered(12, "usr/%05d"), 3<<20+1),
+		"just over pages": withBodies(images.Numbered(3000, "usr/%05d"), 4097),
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := images.Tar(images.Root(list...)...)
-			plan, err := judgeBytes(t, b, Strict)
+			plan, err := judgeBytes(t, b, archive.Strict)
 			check(t, err)
 			d := newDisk(t, plan.DeviceBytes())
 			root := d.detached(0)
-			_, err = Extract(t.Context(), bytes.NewReader(b), plan, root, nil)
+			_, err = Write(t.Context(), bytes.NewReader(b), plan, root, nil)
 			check(t, err)
 			var st unix.Statfs_t
 			check(t, unix.Fstatfs(int(root.Fd()), &st))
@@ -191,12 +195,12 @@ func withBodies(list []images.Entry, size int) []images.Entry {
 
 // Progress only grows and ends with all bytes.
 func TestProgress(t *testing.T) {
-	b := images.Tar(images.Root(withBodies(numberedFiles(20, "usr/%05d"), 100_000)...)...)
-	plan, err := judgeBytes(t, b, Strict)
+	b := images.Tar(images.Root(withBodies(images.Numbered(20, "usr/%05d"), 100_000)...)...)
+	plan, err := judgeBytes(t, b, archive.Strict)
 	check(t, err)
 	var last int64
 	root := newDisk(t, 64<<20).detached(0)
-	_, err = Extract(t.Context(), bytes.NewReader(b), plan, root, func(done int64) {
+	_, err = Write(t.Context(), bytes.NewReader(b), plan, root, func(done int64) {
 		if done < last {
 			t.Errorf("%d after %d", done, last)
 		}
@@ -212,19 +216,20 @@ func TestProgress(t *testing.T) {
 // configuration beside it.
 func TestSameTreeInEveryForm(t *testing.T) {
 	layers := images.Image{Layers: [][]byte{images.Tar(images.Root()...)}}
-	digest := func(b []byte, shape Shape) string {
+	digest := func(b []byte, shape archive.Shape) string {
 		root := openTemp(t)
-		m := extractBytes(t, b, Strict, root)
+		m := extractBytes(t, b, archive.Strict, root)
 		compare(t, m, root)
-		if plan, err := judgeBytes(t, b, Strict); err != nil || plan.Shape != shape {
+		if plan, err := judgeBytes(t, b, archive.Strict); err != nil || plan.Shape != shape {
 			t.Errorf("%v, %v", plan, err)
 		}
 		return m.Digest()
 	}
 	needRoot(t)
-	flat, bundle := digest(images.Tar(images.Root()...), Flat), digest(images.Tar(images.Bundle()...), Bundle)
-	docker, docker25, oci := digest(images.Tar(layers.Docker()...), Docker),
-		digest(images.Tar(layers.Docker25()...), Docker), digest(images.Tar(layers.OCI()...), OCI)
+	flat, bundle := digest(images.Tar(images.Root()...), archive.Flat),
+		digest(images.Tar(images.Bundle()...), archive.Bundle)
+	docker, docker25, oci := digest(images.Tar(layers.Docker()...), archive.Docker),
+		digest(images.Tar(layers.Docker25()...), archive.Docker), digest(images.Tar(layers.OCI()...), archive.OCI)
 	if flat != bundle || docker != docker25 || docker != oci || docker == flat {
 		t.Errorf("flat %s, bundle %s, docker %s, 25 %s, oci %s", flat, bundle, docker, docker25, oci)
 	}

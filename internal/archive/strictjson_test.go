@@ -8,7 +8,7 @@ import (
 
 // JSON is read strictly: what another reader could understand differently is refused, and
 // so is what would take much memory.
-func TestDocument(t *testing.T) {
+func TestStrictJSON(t *testing.T) {
 	for name, c := range map[string]struct {
 		text string
 		ok   bool
@@ -28,9 +28,20 @@ func TestDocument(t *testing.T) {
 		"cut off":              {`{"a":[1`, false},
 		"empty":                {"", false},
 	} {
-		if _, err := parseDocument(t.Context(), []byte(c.text)); (err == nil) != c.ok || err != nil && !errors.Is(err,
-			errDocument) {
+		if _, err := parseStrictJSON(t.Context(), []byte(c.text)); (err == nil) != c.ok || err != nil && !errors.Is(err,
+			errMalformedJSON) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// FuzzStrictJSON: JSON of strangers.
+func FuzzStrictJSON(f *testing.F) {
+	f.Add([]byte(`[{"Config":"x","Layers":["a","b"],"n":1.5e3,"t":true,"z":null}]`))
+	f.Add([]byte(`{"a":{"a":{"a":[[[]]]}}} `))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if _, err := parseStrictJSON(t.Context(), b); err != nil && !errors.Is(err, errMalformedJSON) {
+			t.Errorf("%v", err)
+		}
+	})
 }

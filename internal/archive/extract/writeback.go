@@ -1,4 +1,4 @@
-package archive
+package extract
 
 import (
 	"errors"
@@ -9,25 +9,25 @@ import (
 )
 
 // writeBackEvery is how many bytes of small files are written before the kernel is asked
-// to bring them to the disk.
+// to write them back.
 const writeBackEvery = 32 << 20
 
-// writeBack has the kernel write small files back while more are being made; else it
-// begins only when all are there, and the disk idles meanwhile. Its errors count: the
-// kernel reports a failed write once for an open file, so that the caller's own sync on
-// the same descriptor would not see it again. Source: Documentation/filesystems/vfs.rst,
-// "Handling errors during writeback".
+// writeBack has the kernel write small files back while more are being made. Otherwise it
+// would begin when all are made, and the disk would idle until then. Errors are kept: the
+// kernel reports a failed write once for each open file, so the caller's own sync on the
+// same descriptor would not see it. Source: Documentation/filesystems/vfs.rst, "Handling
+// errors during writeback".
 type writeBack struct {
-	fd int // of the file system
+	fd int // any descriptor of the file system
 
 	mu      sync.Mutex
 	running sync.WaitGroup
 	busy    bool
-	pending int64
+	pending int64 // bytes
 	err     error
 }
 
-// add counts a file. Large ones do not count: the kernel is quick to write those back by
+// add counts a file. Large files do not count: the kernel soon writes those back by
 // itself, and waiting for it slows them down.
 func (b *writeBack) add(size int64) {
 	if size > bufferSize {
@@ -40,14 +40,14 @@ func (b *writeBack) add(size int64) {
 	}
 	b.pending, b.busy = 0, true
 	b.running.Go(func() {
-		err := guarded(func() error { return unix.Syncfs(b.fd) })
+		err := catchPanic(func() error { return unix.Syncfs(b.fd) })
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.busy, b.err = false, errors.Join(b.err, err)
 	})
 }
 
-// wait returns when nothing is under way, with what went wrong.
+// wait returns when the kernel is done, with the errors.
 func (b *writeBack) wait() error {
 	b.running.Wait()
 	if b.err != nil {

@@ -1,4 +1,4 @@
-package archive
+package extract
 
 import (
 	"bytes"
@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/test/images"
 )
 
@@ -59,8 +60,8 @@ func ownStatus(t testing.TB) status {
 	return parseStatus(text)
 }
 
-// confined counts the process's threads that are like want.
-func confined(t testing.TB, want status) (n int) {
+// countThreads counts the process's threads that are like want.
+func countThreads(t testing.TB, want status) (n int) {
 	t.Helper()
 	tasks, err := filepath.Glob("/proc/self/task/*/status")
 	check(t, err)
@@ -98,11 +99,12 @@ func (h *hooked) ReadAt(p []byte, off int64) (int, error) {
 // names and the crew, and each has exactly what the policy takes.
 func TestWritersCapabilities(t *testing.T) {
 	root := newDisk(t, 64<<20).detached(0)
-	b := images.Tar(images.Root(withBodies(numberedFiles(20, "usr/%05d"), 10)...)...)
-	for policy, set := range map[Policy]capabilities{
-		Strict:  1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_FOWNER,
-		Distro:  1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_FOWNER,
-		Trusted: 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID | 1<<unix.CAP_SETFCAP,
+	b := images.Tar(images.Root(withBodies(images.Numbered(20, "usr/%05d"), 10)...)...)
+	const basic = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_FOWNER
+	for policy, set := range map[archive.Policy]capabilities{
+		archive.Strict:  basic,
+		archive.Distro:  basic,
+		archive.Trusted: basic | 1<<unix.CAP_FSETID | 1<<unix.CAP_SETFCAP,
 	} {
 		want := status{permitted: set, effective: set, noNewPrivs: "1"}
 		plan, err := judgeBytes(t, b, policy)
@@ -113,13 +115,13 @@ func TestWritersCapabilities(t *testing.T) {
 				t.Errorf("%s: a thread that reads the archive has %+v", policy, s)
 			}
 			once.Do(func() {
-				if !eventually(func() bool { return confined(t, want) == 1+crewSize }) {
-					t.Errorf("%s: %d threads have %+v", policy, confined(t, want), want)
+				if !eventually(func() bool { return countThreads(t, want) == 1+workerCount }) {
+					t.Errorf("%s: %d threads have %+v", policy, countThreads(t, want), want)
 				}
 			})
 		}}
 		dir := mkdirOn(t, root, string(policy))
-		_, err = Extract(t.Context(), src, plan, dir, func(int64) {
+		_, err = Write(t.Context(), src, plan, dir, func(int64) {
 			if s := ownStatus(t); s != want {
 				t.Errorf("%s: a thread that writes has %+v", policy, s)
 			}
@@ -145,7 +147,7 @@ func TestReadersCapabilities(t *testing.T) {
 	needRoot(t)
 	root := openTemp(t)
 	check(t, mkdirAt(int(root.Fd()), "d"))
-	for i := range crewSize { // one large hole for each worker
+	for i := range workerCount { // one large hole for each worker
 		f, err := os.Create(fmt.Sprintf("%s/%d", root.Name(), i))
 		check(t, err)
 		check(t, errors.Join(f.Truncate(1<<40), f.Close()))
@@ -157,12 +159,12 @@ func TestReadersCapabilities(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	var done sync.WaitGroup
 	done.Go(func() {
-		if _, err := ReadManifest(ctx, root); !errors.Is(err, errStop) {
+		if _, err := ReadBack(ctx, root); !errors.Is(err, errStop) {
 			t.Errorf("ended with %v", err)
 		}
 	})
-	if !eventually(func() bool { return confined(t, want) == 1+crewSize }) {
-		t.Errorf("%d threads have %+v", confined(t, want), want)
+	if !eventually(func() bool { return countThreads(t, want) == 1+workerCount }) {
+		t.Errorf("%d threads have %+v", countThreads(t, want), want)
 	}
 	cancel(errStop)
 	done.Wait()
@@ -185,7 +187,7 @@ func TestWritersRights(t *testing.T) {
 			unix.EPERM,
 		},
 		"capability": {
-			func() error { return unix.Setxattr(root.Name()+"/away", capability, fileCapability, 0) },
+			func() error { return unix.Setxattr(root.Name()+"/away", capabilityXattr, fileCapability, 0) },
 			unix.EPERM,
 		},
 		"mount": {
@@ -208,7 +210,7 @@ func TestWritersRights(t *testing.T) {
 			return errnoOf(e)
 		}, unix.EPERM},
 		"back again": {func() error {
-			return threadCaps{permitted: writing | 1<<unix.CAP_MKNOD, effective: writing}.set()
+			return threadCaps{permitted: writeCaps | 1<<unix.CAP_MKNOD, effective: writeCaps}.set()
 		}, unix.EPERM},
 		"owner":          {func() error { return unix.Fchownat(at, "away", 5, 6, 0) }, nil},
 		"mode":           {func() error { return unix.Fchmodat(at, "away", 0o755, 0) }, nil},
@@ -216,7 +218,7 @@ func TestWritersRights(t *testing.T) {
 		"syncfs":         {func() error { return unix.Syncfs(at) }, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := only(toWrite(Distro), 0)(c.call)
+			err := withOnlyCapabilities(extractCaps(archive.Distro), 0)(c.call)
 			if !errors.Is(err, c.want) {
 				t.Errorf("%v instead of %v", err, c.want)
 			}
@@ -231,6 +233,8 @@ func errnoOf(e syscall.Errno) error {
 	return e
 }
 
+const capabilityXattr = "security.capability"
+
 // fileCapability is cap_net_raw=ep in revision 2 (linux/capability.h).
 var fileCapability = []byte{1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
@@ -239,11 +243,11 @@ var fileCapability = []byte{1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
 func TestNothingGainedByExecution(t *testing.T) {
 	needRoot(t)
 	var out []byte
-	check(t, only(toWrite(Strict), 0)(func() (err error) {
+	check(t, withOnlyCapabilities(extractCaps(archive.Strict), 0)(func() (err error) {
 		out, err = exec.CommandContext(t.Context(), "cat", "/proc/self/status").Output()
 		return err
 	}))
-	if s := parseStatus(out); s.effective&^writing != 0 || s.permitted&^writing != 0 || s.noNewPrivs != "1" {
+	if s := parseStatus(out); s.effective&^writeCaps != 0 || s.permitted&^writeCaps != 0 || s.noNewPrivs != "1" {
 		t.Errorf("a child has %+v", s)
 	}
 }
@@ -251,7 +255,7 @@ func TestNothingGainedByExecution(t *testing.T) {
 // What a thread could hand to a program goes too: the inheritable and the ambient set.
 func TestNothingToInherit(t *testing.T) {
 	needRoot(t)
-	check(t, only(^capabilities(0), 0)(func() error {
+	check(t, withOnlyCapabilities(^capabilities(0), 0)(func() error {
 		c, err := getCaps()
 		c.inheritable = c.permitted
 		err = errors.Join(err, c.set(),
@@ -259,8 +263,8 @@ func TestNothingToInherit(t *testing.T) {
 		if s := ownStatus(t); err != nil || s.inheritable == 0 || s.ambient == 0 {
 			t.Errorf("nothing to take away: %+v, %v", s, err)
 		}
-		err = reduce(writing, 0)
-		if s := ownStatus(t); err != nil || s != (status{permitted: writing, effective: writing, noNewPrivs: "1"}) {
+		err = dropTo(writeCaps, 0)
+		if s := ownStatus(t); err != nil || s != (status{permitted: writeCaps, effective: writeCaps, noNewPrivs: "1"}) {
 			t.Errorf("left are %+v, %v", s, err)
 		}
 		return nil
@@ -270,15 +274,15 @@ func TestNothingToInherit(t *testing.T) {
 // The reserve is in effect for one call and not after it, whatever that returns.
 func TestRaised(t *testing.T) {
 	needRoot(t)
-	check(t, only(reading, listing)(func() error {
-		err := raised(listing, func() error {
-			if s := ownStatus(t); s.effective != reading|listing {
+	check(t, withOnlyCapabilities(readCaps, trustedXattrCaps)(func() error {
+		n, err := withRaised(trustedXattrCaps, func() (int, error) {
+			if s := ownStatus(t); s.effective != readCaps|trustedXattrCaps {
 				t.Errorf("within: %+v", s)
 			}
-			return errStop
+			return 7, errStop
 		})
-		if s := ownStatus(t); !errors.Is(err, errStop) || s.effective != reading {
-			t.Errorf("after it: %+v, %v", s, err)
+		if s := ownStatus(t); n != 7 || !errors.Is(err, errStop) || s.effective != readCaps {
+			t.Errorf("after it: %+v, %d, %v", s, n, err)
 		}
 		return nil
 	}))
@@ -288,43 +292,43 @@ func TestRaised(t *testing.T) {
 func TestNotConfined(t *testing.T) {
 	refuse := func(func() error) error { return errStop }
 	b := images.Tar(images.Root()...)
-	plan, err := judgeBytes(t, b, Strict)
+	plan, err := judgeBytes(t, b, archive.Strict)
 	check(t, err)
 	root := openTemp(t)
 	var calls atomic.Int64
-	refuseCrew := func(work func() error) error { // the first to ask makes the names
+	refuseWorkers := func(work func() error) error { // the first to ask makes the names
 		if calls.Add(1) > 1 {
 			return errStop
 		}
 		return work()
 	}
-	if _, err := extract(t.Context(), refuse, bytes.NewReader(b), plan, root, nil); !errors.Is(err, errStop) {
+	if _, err := writeTree(t.Context(), refuse, bytes.NewReader(b), plan, root, nil); !errors.Is(err, errStop) {
 		t.Errorf("writer: %v", err)
 	}
-	if _, err := readManifest(t.Context(), refuse, root); !errors.Is(err, errStop) {
+	if _, err := readBack(t.Context(), refuse, root); !errors.Is(err, errStop) {
 		t.Errorf("reader: %v", err)
 	}
 	if list, err := os.ReadDir(root.Name()); len(list) > 0 || err != nil {
 		t.Errorf("written anyway: %v, %v", list, err)
 	}
-	if _, err := extract(t.Context(), refuseCrew, bytes.NewReader(b), plan, root, nil); !errors.Is(err, errStop) {
-		t.Errorf("crew: %v", err)
+	if _, err := writeTree(t.Context(), refuseWorkers, bytes.NewReader(b), plan, root, nil); !errors.Is(err, errStop) {
+		t.Errorf("workers: %v", err)
 	}
-	ctx, crew := startCrew(t.Context(), refuse)
-	for range queued / 2 {
-		if err := crew.do(ctx, nil); !errors.Is(err, errStop) {
+	ctx, workers := startWorkers(t.Context(), refuse)
+	for range queueDepth / 2 {
+		if err := workers.submit(ctx, nil); !errors.Is(err, errStop) {
 			t.Errorf("a job was accepted that nobody will run: %v", err)
 		}
 	}
-	if err := crew.finish(ctx, nil); !errors.Is(err, errStop) {
-		t.Errorf("crew: %v", err)
+	if err := workers.finish(ctx, nil); !errors.Is(err, errStop) {
+		t.Errorf("workers: %v", err)
 	}
 }
 
 // Files that wait for a worker when an extraction is cancelled are not read any more.
 func TestCancelQueued(t *testing.T) {
-	b := images.Tar(images.Root(withBodies(numberedFiles(500, "usr/%05d"), 10)...)...)
-	plan, err := judgeBytes(t, b, Strict)
+	b := images.Tar(images.Root(withBodies(images.Numbered(500, "usr/%05d"), 10)...)...)
+	plan, err := judgeBytes(t, b, archive.Strict)
 	check(t, err)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	root := openTemp(t)
@@ -333,15 +337,15 @@ func TestCancelQueued(t *testing.T) {
 		reads.Add(1)
 		waiting := func() bool {
 			list, err := os.ReadDir(root.Name() + "/rootfs/usr")
-			return err == nil && len(list) > queued
+			return err == nil && len(list) > queueDepth
 		}
 		if !eventually(waiting) {
 			t.Error("no files wait")
 		}
 		cancel(errStop)
 	}}
-	_, err = Extract(ctx, src, plan, root, nil)
-	if !errors.Is(err, errStop) || reads.Load() > crewSize {
+	_, err = Write(ctx, src, plan, root, nil)
+	if !errors.Is(err, errStop) || reads.Load() > workerCount {
 		t.Errorf("%d files read, ended with %v", reads.Load(), err)
 	}
 }
@@ -358,17 +362,17 @@ func TestEveryCapabilityIsNeeded(t *testing.T) {
 		images.Entry{Name: "usr/setgid", Body: "x", Mode: 0o2755, UID: 7, GID: 8},
 		images.Entry{
 			Name: "usr/capable", Body: "x", Mode: 0o755,
-			PAX: []string{"SCHILY.xattr." + capability + "=" + string(fileCapability)},
+			PAX: []string{"SCHILY.xattr." + capabilityXattr + "=" + string(fileCapability)},
 		},
 		images.Entry{Name: "usr/closed", Type: '5', Mode: 0o100, UID: 7},
 		images.Entry{Name: "usr/closed/x", Body: "x", Mode: 0o200, UID: 7},
 	)...)
-	plan, err := judgeBytes(t, b, Trusted)
+	plan, err := judgeBytes(t, b, archive.Trusted)
 	check(t, err)
-	full := toWrite(Trusted)
+	full := extractCaps(archive.Trusted)
 	attempt := func(name string, write, read, list capabilities) error {
 		dir := mkdirOn(t, disk, name)
-		written, err := extract(t.Context(), only(write, 0), bytes.NewReader(b), plan, dir, nil)
+		written, err := writeTree(t.Context(), withOnlyCapabilities(write, 0), bytes.NewReader(b), plan, dir, nil)
 		if err != nil {
 			return err
 		}
@@ -376,7 +380,7 @@ func TestEveryCapabilityIsNeeded(t *testing.T) {
 		fd, err := openDir(int(dir.Fd()), "rootfs/usr")
 		check(t, err)
 		defer unix.Close(fd)
-		found, err := readManifest(t.Context(), only(read, list), dir)
+		found, err := readBack(t.Context(), withOnlyCapabilities(read, list), dir)
 		if err != nil {
 			return err
 		}
@@ -384,17 +388,17 @@ func TestEveryCapabilityIsNeeded(t *testing.T) {
 			return fmt.Errorf("differs: %s", strings.Join(diff, "; "))
 		}
 		check(t, unix.Fsetxattr(fd, "trusted.planted", []byte("x"), 0))
-		found, err = readManifest(t.Context(), only(read, list), dir)
+		found, err = readBack(t.Context(), withOnlyCapabilities(read, list), dir)
 		check(t, err)
 		if found.Digest() == written.Digest() {
 			return errors.New("a planted trusted attribute is not seen")
 		}
 		return nil
 	}
-	check(t, attempt("all", full, reading, listing))
+	check(t, attempt("all", full, readCaps, trustedXattrCaps))
 	for n := range 64 {
 		if one := capabilities(1) << n; full&one != 0 {
-			err := attempt(fmt.Sprint("write without ", n), full&^one, reading, listing)
+			err := attempt(fmt.Sprint("write without ", n), full&^one, readCaps, trustedXattrCaps)
 			t.Logf("write without capability %d: %v", n, err)
 			if err == nil {
 				t.Errorf("writing does not need capability %d", n)
@@ -402,8 +406,8 @@ func TestEveryCapabilityIsNeeded(t *testing.T) {
 		}
 	}
 	for name, err := range map[string]error{
-		"reading": attempt("no reading", full, 0, listing),
-		"listing": attempt("no listing", full, reading, 0),
+		"reading": attempt("no reading", full, 0, trustedXattrCaps),
+		"listing": attempt("no listing", full, readCaps, 0),
 	} {
 		t.Logf("read back without %s: %v", name, err)
 		if err == nil {
@@ -420,12 +424,12 @@ func TestWithoutPrivileges(t *testing.T) {
 			t.Fatalf("the test has %+v", s)
 		}
 		b := images.Tar(images.Root()...)
-		plan, err := judgeBytes(t, b, Strict)
+		plan, err := judgeBytes(t, b, archive.Strict)
 		check(t, err)
 		root := os.NewFile(3, "root")
-		written, err := Extract(t.Context(), bytes.NewReader(b), plan, root, nil)
+		written, err := Write(t.Context(), bytes.NewReader(b), plan, root, nil)
 		check(t, err)
-		found, err := ReadManifest(t.Context(), root)
+		found, err := ReadBack(t.Context(), root)
 		check(t, err)
 		t.Logf("written %d, read %d", len(written.Records), len(found.Records))
 		if len(found.Records) != len(written.Records) {

@@ -1,4 +1,4 @@
-package archive
+package extract
 
 import (
 	"errors"
@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/test/images"
 )
 
@@ -64,10 +65,10 @@ func TestTampering(t *testing.T) {
 			root, err := os.Open(dir)
 			check(t, err)
 			defer root.Close()
-			written := extractBytes(t, b, Strict, root)
+			written := extractBytes(t, b, archive.Strict, root)
 			compare(t, written, root)
 			check(t, c.change(filepath.Join(dir, rootfsName)))
-			found, err := ReadManifest(t.Context(), root)
+			found, err := ReadBack(t.Context(), root)
 			check(t, err)
 			if found.Digest() == written.Digest() {
 				t.Error("the digest is the same")
@@ -131,16 +132,16 @@ func copyOver(path, from string) error {
 func TestDigest(t *testing.T) {
 	b := images.Tar(images.Root()...)
 	d := newDisk(t, 64<<20)
-	first := extractBytes(t, b, Strict, d.detached(0))
+	first := extractBytes(t, b, archive.Strict, d.detached(0))
 	dir := t.TempDir()
 	root := newDisk(t, 64<<20).mount(dir)
-	second := extractBytes(t, b, Strict, root)
+	second := extractBytes(t, b, archive.Strict, root)
 	if first.Digest() != second.Digest() || !strings.HasPrefix(first.Digest(), "sha256:") || len(first.Digest()) != 71 {
 		t.Errorf("digests %s and %s", first.Digest(), second.Digest())
 	}
 	compare(t, first, root)
 	check(t, os.WriteFile(dir+"/lost+found/#12", nil, 0o600))
-	found, err := ReadManifest(t.Context(), root)
+	found, err := ReadBack(t.Context(), root)
 	check(t, err)
 	if found.Digest() == first.Digest() {
 		t.Error("what a file system check found does not count")

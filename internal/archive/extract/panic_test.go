@@ -1,4 +1,4 @@
-package archive
+package extract
 
 import (
 	"bytes"
@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/archive/fstree"
 	"imagemanager.internal/test/images"
 )
 
@@ -58,22 +60,22 @@ func TestPanicWhileWriting(t *testing.T) {
 	for name, c := range map[string]struct {
 		from     int64
 		progress func(int64)
-		damage   func(*Plan)
+		damage   func(*archive.Plan)
 		where    string
 	}{
 		"first file":         {from: 0, where: "panicking.ReadAt"},
 		"amid a large file":  {from: bufferSize + 4096, where: "panicking.ReadAt"},
 		"in the caller's":    {from: 1 << 40, progress: func(int64) { defective() }, where: "TestPanicWhileWriting"},
-		"walk over the tree": {from: 1 << 40, damage: func(p *Plan) { p.tree.chunks = nil }, where: "at("},
+		"walk over the tree": {from: 1 << 40, damage: func(p *archive.Plan) { p.Tree = &fstree.Tree{} }, where: "At("},
 	} {
 		t.Run(name, func(t *testing.T) {
-			plan, err := judgeBytes(t, b, Strict)
+			plan, err := judgeBytes(t, b, archive.Strict)
 			check(t, err)
 			if c.damage != nil {
 				c.damage(plan)
 			}
 			root := openTemp(t)
-			_, err = Extract(t.Context(), panicking{bytes.NewReader(b), c.from}, plan, root, c.progress)
+			_, err = Write(t.Context(), panicking{bytes.NewReader(b), c.from}, plan, root, c.progress)
 			isPanic(t, err, c.where)
 		})
 	}
@@ -82,21 +84,21 @@ func TestPanicWhileWriting(t *testing.T) {
 	}
 }
 
-// Every goroutine that is started here has its panic made an error, and a crew goes on
+// Every goroutine that is started here has its panic made an error, and the workers go on
 // with the other jobs.
 func TestPanicIsAnError(t *testing.T) {
-	isPanic(t, only(0, 0)(func() error { defective(); return nil }), "TestPanicIsAnError")
+	isPanic(t, withOnlyCapabilities(0, 0)(func() error { defective(); return nil }), "TestPanicIsAnError")
 	h := &hasher{hash: panickingHash{}}
 	check(t, h.add([]byte("x"), true))
 	isPanic(t, h.add([]byte("y"), true), "panickingHash.Write")
 	_, err := h.sum()
 	isPanic(t, err, "panickingHash.Write")
-	ctx, crew := startCrew(t.Context(), func(work func() error) error { return work() })
+	ctx, workers := startWorkers(t.Context(), func(work func() error) error { return work() })
 	run := 0
 	for _, job := range []func() error{func() error { defective(); return nil }, func() error { run++; return nil }} {
-		crew.jobs <- func(context.Context, *buffers) error { return job() }
+		workers.jobs <- func(context.Context, *bufferPair) error { return job() }
 	}
-	isPanic(t, crew.finish(ctx, nil), "TestPanicIsAnError")
+	isPanic(t, workers.finish(ctx, nil), "TestPanicIsAnError")
 	if run != 1 {
 		t.Error("the job behind it was not run")
 	}

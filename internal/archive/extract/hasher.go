@@ -1,4 +1,4 @@
-package archive
+package extract
 
 import (
 	"crypto/sha256"
@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// hasher takes a SHA-256 beside the reading or writing of the same bytes.
+// hasher takes the SHA-256 of data while they are read or written.
 type hasher struct {
 	hash    hash.Hash
 	running sync.WaitGroup
@@ -15,27 +15,27 @@ type hasher struct {
 
 func newHasher() *hasher { return &hasher{hash: sha256.New()} }
 
-// add hashes data after what was added before. With beside it returns at once, and the
-// data may not be changed until the next call has returned.
-func (h *hasher) add(data []byte, beside bool) error {
+// add hashes the next data. With background set it returns at once, and the data must not
+// change until the next call of a method has returned.
+func (h *hasher) add(data []byte, background bool) error {
 	h.running.Wait()
 	if h.err != nil {
 		return h.err
 	}
-	if !beside {
+	if !background {
 		h.hash.Write(data)
 		return nil
 	}
 	h.running.Go(func() {
-		h.err = guarded(func() error { _, err := h.hash.Write(data); return err })
+		h.err = catchPanic(func() error { _, err := h.hash.Write(data); return err })
 	})
 	return nil
 }
 
-// wait returns when nothing is being hashed any more.
+// wait returns when no data are being hashed.
 func (h *hasher) wait() { h.running.Wait() }
 
-// sum is the digest of all that was added.
+// sum returns the digest of all data.
 func (h *hasher) sum() ([32]byte, error) {
 	h.running.Wait()
 	if h.err != nil {

@@ -1,4 +1,4 @@
-package archive
+package fstree
 
 import (
 	"bytes"
@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// savedTree is a manifest with everything that a record can have.
-func savedTree() *Manifest {
+// savedInventory is an inventory with everything a record can have.
+func savedInventory() *Inventory {
 	root := &Record{Name: "rootfs", Type: TypeDir, Mode: 0o755, Sec: -5}
 	etc := &Record{Parent: root, Name: "etc", Type: TypeDir, Mode: 0o1777, UID: 1<<32 - 2, GID: 7, Nsec: 999_999_999}
 	sum := sha256.Sum256([]byte("x"))
@@ -21,11 +21,11 @@ func savedTree() *Manifest {
 	a.First = a
 	b := &Record{Parent: etc, Name: "b", Type: TypeFile, Mode: 0o640, Size: 1 << 29, SHA256: &sum, First: a}
 	link := &Record{Parent: root, Name: "l\xc3\xa9", Type: TypeSymlink, Mode: 0o777, Target: "etc/a"}
-	return &Manifest{Records: []*Record{root, etc, a, b, link}}
+	return &Inventory{Records: []*Record{root, etc, a, b, link}}
 }
 
-func TestSavedManifest(t *testing.T) {
-	m := savedTree()
+func TestSavedInventory(t *testing.T) {
+	m := savedInventory()
 	var out bytes.Buffer
 	n, err := m.WriteTo(&out)
 	if err != nil || n != int64(out.Len()) {
@@ -34,7 +34,7 @@ func TestSavedManifest(t *testing.T) {
 	if sum := sha256.Sum256(out.Bytes()); "sha256:"+hex.EncodeToString(sum[:]) != m.Digest() {
 		t.Error("the saved form's SHA-256 is not the digest")
 	}
-	again, err := ReadSaved(&out)
+	again, err := ReadInventory(&out)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,16 +44,16 @@ func TestSavedManifest(t *testing.T) {
 }
 
 // Any damage is an error or another digest, never a crash and never unnoticed.
-func TestSavedManifestDamaged(t *testing.T) {
-	m := savedTree()
+func TestDamagedInventory(t *testing.T) {
+	m := savedInventory()
 	var out bytes.Buffer
 	if _, err := m.WriteTo(&out); err != nil {
 		t.Fatal(err)
 	}
 	for i := range out.Len() {
 		for _, damaged := range [][]byte{out.Bytes()[:i], flipped(out.Bytes(), i)} {
-			got, err := ReadSaved(bytes.NewReader(damaged))
-			if err == nil && got.Digest() == m.Digest() || err != nil && !errors.Is(err, ErrSaved) {
+			got, err := ReadInventory(bytes.NewReader(damaged))
+			if err == nil && got.Digest() == m.Digest() || err != nil && !errors.Is(err, ErrInventory) {
 				t.Fatalf("damage at byte %d: %v", i, err)
 			}
 		}
@@ -66,14 +66,14 @@ func flipped(b []byte, i int) []byte {
 	return b
 }
 
-func FuzzReadSaved(f *testing.F) {
+func FuzzReadInventory(f *testing.F) {
 	var out bytes.Buffer
-	if _, err := savedTree().WriteTo(&out); err != nil {
+	if _, err := savedInventory().WriteTo(&out); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(out.Bytes())
 	f.Fuzz(func(t *testing.T, b []byte) {
-		m, err := ReadSaved(bytes.NewReader(b))
+		m, err := ReadInventory(bytes.NewReader(b))
 		if err != nil {
 			return
 		}
@@ -81,7 +81,7 @@ func FuzzReadSaved(f *testing.F) {
 		if _, err := m.WriteTo(&again); err != nil {
 			t.Fatal(err)
 		}
-		if second, err := ReadSaved(&again); err != nil || second.Digest() != m.Digest() {
+		if second, err := ReadInventory(&again); err != nil || second.Digest() != m.Digest() {
 			t.Errorf("accepted, and not the same when saved again: %v", err)
 		}
 	})

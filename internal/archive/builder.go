@@ -1,0 +1,225 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+
+	"imagemanager.internal/internal/archive/fstree"
+	"imagemanager.internal/internal/archive/tarball"
+)
+
+var kinds = map[byte]fstree.Kind{
+	tarball.Regular: fstree.KindFile, tarball.Directory: fstree.KindDir,
+	tarball.Symlink: fstree.KindSymlink, tarball.Hardlink: fstree.KindHardlink,
+	tarball.Char: fstree.KindDevice, tarball.Block: fstree.KindDevice, tarball.FIFO: fstree.KindFIFO,
+}
+
+// treeBuilder adds the entries of one tarball to a tree. A layer has a builder of its
+// own, for the tree of all layers.
+type treeBuilder struct {
+	tree    *fstree.Tree
+	budget  *budget
+	layer   uint8        // from 1, lowest first; 0 for an archive without layers
+	base    int64        // offset of the tarball in the archive
+	parts   [][]byte     // kept to save allocations
+	pending *pendingLink // the first one
+}
+
+func (b *treeBuilder) addEntries(ctx context.Context, src io.ReaderAt, size int64) error {
+	err := b.eachEntry(ctx, src, size, func(h *tarball.Header) error {
+		if err := b.budget.countEntry(h.Size); err != nil {
+			return b.locate(err, h)
+		}
+		if err := b.add(h); err != nil {
+			return b.locate(err, h)
+		}
+		return b.locate(checkTreeText(b.tree, b.budget.limits), h)
+	})
+	if err != nil {
+		return err
+	}
+	return b.checkPendingLinks()
+}
+
+// eachEntry calls do for the entries in order.
+func (b *treeBuilder) eachEntry(ctx context.Context, src io.ReaderAt, size int64,
+	do func(*tarball.Header) error,
+) error {
+	limits := b.budget.limits
+	r := tarball.NewReader(io.NewSectionReader(src, b.base, size), size,
+		tarball.Limits{Record: limits.RecordBytes, Total: limits.TextBytes - b.budget.text})
+	defer func() { b.budget.text += r.Text() }()
+	for n := 0; ; n++ {
+		h, err := r.Next(ctx)
+		switch {
+		case errors.Is(err, io.EOF) && n == 0 && b.layer == 0:
+			return refuse(EmptyArchive, "the archive has no entries")
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return rejectFraming(err, b.base)
+		}
+		if err := do(h); err != nil {
+			return err
+		}
+	}
+}
+
+// rejectFraming turns a defect of the tarball's headers into a rejection. Other errors it
+// returns unchanged.
+func rejectFraming(err error, base int64) error {
+	var e *tarball.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	r := refuse(Reason(e.Code), "%s", e.Detail)
+	r.locate(e.Name, e.Index, base+e.Offset)
+	return r
+}
+
+// locate adds the entry to a rejection.
+func (b *treeBuilder) locate(err error, h *tarball.Header) error {
+	if r := asRejection(err); r != nil {
+		r.locate(string(h.Name), h.Index, b.base+h.Offset)
+	}
+	return err
+}
+
+// add adds an entry to the tree. It refuses what no policy accepts. The rest is judged in
+// the finished tree.
+func (b *treeBuilder) add(h *tarball.Header) error {
+	parts, err := splitName(b.parts[:0], h.Name, b.budget.limits)
+	if err != nil {
+		return err
+	}
+	b.parts = parts
+	if len(parts) == 0 {
+		if h.Type != tarball.Directory {
+			return refuse(RootNotDir, "the root itself is not a directory here")
+		}
+		b.setAttributes(fstree.Root, h)
+		return nil
+	}
+	name := parts[len(parts)-1]
+	if b.layer > 0 && isWhiteout(name) {
+		return b.checkWhiteout(h, parts)
+	}
+	dir, err := b.makeParents(parts[:len(parts)-1])
+	if err != nil {
+		return err
+	}
+	switch h.Type {
+	case tarball.Symlink:
+		if err := checkTarget(h.Linkname, b.budget.limits); err != nil {
+			return err
+		}
+	case tarball.Hardlink:
+		return b.addHardlink(h, parts, dir)
+	}
+	i, err := b.claimName(dir, name, kinds[h.Type])
+	if err != nil {
+		return err
+	}
+	b.setAttributes(i, h)
+	return nil
+}
+
+// makeParents finds the directory of an entry. It makes missing directories, owned by
+// root and of mode 0755, as every extractor does.
+func (b *treeBuilder) makeParents(parts [][]byte) (fstree.ID, error) {
+	t, dir := b.tree, fstree.Root
+	for _, part := range parts {
+		i, ok := t.Find(dir, part)
+		if !ok {
+			if err := b.budget.countEntry(0); err != nil {
+				return 0, err
+			}
+			i = t.Insert(dir, part, fstree.KindDir)
+			t.At(i).Mode = 0o755
+		}
+		switch n := t.At(i); n.Kind {
+		case fstree.KindDir:
+			n.Layer = b.layer
+		case fstree.KindSymlink:
+			return 0, refuse(ThroughLink, "it lies below the symbolic link %q", shownPath(t, i))
+		default:
+			return 0, refuse(ParentNotDir, "it lies below %q, which is not a directory", shownPath(t, i))
+		}
+		dir = i
+	}
+	return dir, nil
+}
+
+// claimName returns the node for an entry: a new one, or a directory that is there
+// already. An entry replaces one of another kind from a lower layer. Within a tarball a
+// name may come only once.
+func (b *treeBuilder) claimName(dir fstree.ID, name []byte, k fstree.Kind) (fstree.ID, error) {
+	t := b.tree
+	i, ok := t.Find(dir, name)
+	if ok {
+		old := t.At(i)
+		switch {
+		case old.Kind == fstree.KindDir && k == fstree.KindDir:
+			return i, nil
+		case old.Layer == b.layer:
+			return 0, refuse(Duplicate, "the name is there twice")
+		}
+		t.Remove(i)
+	}
+	return t.Insert(dir, name, k), nil
+}
+
+// setAttributes copies an entry's attributes to its node. A hard link has those of its
+// target: from its own entry they would be a second way to change the target.
+func (b *treeBuilder) setAttributes(i fstree.ID, h *tarball.Header) {
+	n := b.tree.At(i)
+	n.Layer, n.Data, n.Index = b.layer, b.base+h.DataOffset, int32(h.Index)
+	if n.Kind == fstree.KindHardlink {
+		return
+	}
+	n.Mode, n.UID, n.GID, n.Size = uint16(h.Mode), uint32(h.UID), uint32(h.GID), h.Size
+	n.Sec, n.Nsec = h.ModTime.Sec, h.ModTime.Nsec
+	switch {
+	case n.Kind == fstree.KindSymlink:
+		n.Mode = 0o777
+		b.tree.SetLink(i, string(h.Linkname))
+	case b.layer > 0 && h.Type == tarball.Char && h.Device == [2]int64{}:
+		n.Kind = fstree.KindOverlay
+	}
+	b.tree.SetXattrs(i, cloneXattrs(h.Xattrs))
+}
+
+// cloneXattrs copies attributes out of the reader's buffer.
+func cloneXattrs(from []tarball.Xattr) []fstree.Xattr {
+	if len(from) == 0 {
+		return nil
+	}
+	list := make([]fstree.Xattr, 0, len(from))
+	for _, x := range from {
+		list = append(list, fstree.Xattr{Name: string(x.Name), Value: bytes.Clone(x.Value)})
+	}
+	return list
+}
+
+// lookup finds the node with a path. It follows no symbolic link.
+func lookup(t *fstree.Tree, parts [][]byte) (fstree.ID, bool, error) {
+	at := fstree.Root
+	for _, part := range parts {
+		if t.At(at).Kind == fstree.KindSymlink {
+			return 0, false, refuse(ThroughLink, "the target lies below the symbolic link %q", shownPath(t, at))
+		}
+		next, ok := t.Find(at, part)
+		if !ok {
+			return 0, false, nil
+		}
+		at = next
+	}
+	return at, true, nil
+}
+
+// shownPath returns a node's path for a message.
+func shownPath(t *fstree.Tree, i fstree.ID) string {
+	return fstree.TruncateName(t.Path(fstree.Root, i))
+}

@@ -1,0 +1,98 @@
+package extract
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/internal/archive/fstree"
+)
+
+const (
+	sealRecordName = "seal.json" // beside the tree
+	sealRecordMode = 0o600
+	maxSealRecord  = 16 << 10 // bytes
+)
+
+// ErrSealRecord is returned when a seal record has the wrong size, or its file is not as
+// WriteSealRecord makes it.
+var ErrSealRecord = errors.New("seal record is not a file as it was written")
+
+// WriteSealRecord writes a record of at most 16 KiB beside the tree below root; the
+// caller synchronises the file system. No archive can bring a seal record, as its files
+// lie below rootfs/. ReadBack leaves it out.
+func WriteSealRecord(root *os.File, record []byte) error {
+	if len(record) == 0 || len(record) > maxSealRecord {
+		return fmt.Errorf("%w: %d bytes, at most %d", ErrSealRecord, len(record), maxSealRecord)
+	}
+	in := withOnlyCapabilities(writeCaps, 0)
+	if err := in(func() error { return writeSealRecord(int(root.Fd()), record) }); err != nil {
+		return fmt.Errorf("write %s: %w", sealRecordName, err)
+	}
+	return nil
+}
+
+func writeSealRecord(root int, record []byte) error {
+	fd, err := createFile(root, sealRecordName)
+	if err != nil {
+		return err
+	}
+	n := fstree.Node{Name: sealRecordName, Mode: sealRecordMode}
+	err = writeAll(fd, record)
+	return errors.Join(err, setAttributes(fd, &n, nil), setTimes(root, sealRecordName, &n), unix.Close(fd))
+}
+
+// ReadSealRecord returns the record that WriteSealRecord wrote below root. It returns
+// fs.ErrNotExist if there is none, and ErrSealRecord for a file that WriteSealRecord
+// would not have made.
+func ReadSealRecord(root *os.File) ([]byte, error) {
+	record, err := confined(withOnlyCapabilities(readCaps, 0),
+		func() ([]byte, error) { return readSealRecord(int(root.Fd())) })
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", sealRecordName, err)
+	}
+	return record, nil
+}
+
+func readSealRecord(root int) ([]byte, error) {
+	fd, err := openFile(root, sealRecordName)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return nil, fs.ErrNotExist
+	case errors.Is(err, unix.ELOOP): // a symbolic link, not followed
+		return nil, fmt.Errorf("%w: %w", ErrSealRecord, err)
+	case err != nil:
+		return nil, err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, err
+	}
+	if !isSealRecord(&st) {
+		return nil, ErrSealRecord
+	}
+	record := make([]byte, st.Size)
+	for done := 0; done < len(record); {
+		n, err := retryInt(func() (int, error) { return unix.Pread(fd, record[done:], int64(done)) })
+		if err != nil {
+			return nil, err
+		}
+		if n == 0 {
+			return nil, io.ErrUnexpectedEOF
+		}
+		done += n
+	}
+	return record, nil
+}
+
+// isSealRecord reports whether a file is as WriteSealRecord makes it. ReadBack leaves out
+// no other file, so it cannot overlook anything.
+func isSealRecord(st *unix.Stat_t) bool {
+	return st.Mode == unix.S_IFREG|sealRecordMode && st.Nlink == 1 && st.Uid == 0 && st.Gid == 0 &&
+		st.Mtim == (unix.Timespec{}) && st.Size > 0 && st.Size <= maxSealRecord
+}

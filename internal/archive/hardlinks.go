@@ -1,0 +1,118 @@
+package archive
+
+import (
+	"bytes"
+	"slices"
+
+	"imagemanager.internal/internal/archive/fstree"
+	"imagemanager.internal/internal/archive/tarball"
+)
+
+// maxLinks is how many names a file may have in ext4 (EXT4_LINK_MAX).
+const maxLinks = 65_000
+
+// pendingLink is a hard link whose target was not found when its entry was read. The
+// archive is refused; only at its end is known whether the target comes later or is
+// missing.
+type pendingLink struct {
+	entry  string
+	index  int
+	offset int64
+	target string
+}
+
+// addHardlink adds a hard link to a directory. Its target is an earlier entry of this
+// tarball, or of a lower layer.
+func (b *treeBuilder) addHardlink(h *tarball.Header, parts [][]byte, dir fstree.ID) error {
+	target, pending, err := b.hardlinkTarget(h, parts)
+	if err != nil {
+		return err
+	}
+	i, err := b.claimName(dir, parts[len(parts)-1], fstree.KindHardlink)
+	if err != nil {
+		return err
+	}
+	b.setAttributes(i, h)
+	if pending == nil {
+		return b.linkTo(i, target)
+	}
+	b.tree.At(i).Kind = fstree.KindSkipped
+	if b.pending == nil {
+		b.pending = pending
+	}
+	return nil
+}
+
+// hardlinkTarget returns the file or symbolic link that a hard link names. Without one it
+// returns a pendingLink.
+func (b *treeBuilder) hardlinkTarget(h *tarball.Header, own [][]byte) (fstree.ID, *pendingLink, error) {
+	parts, err := splitTarget(h.Linkname, b.budget.limits)
+	if err != nil {
+		return 0, nil, err
+	}
+	if slices.EqualFunc(parts, own, bytes.Equal) {
+		return 0, nil, refuse(HardlinkSelf, "a hard link to itself")
+	}
+	target, found, err := lookup(b.tree, parts)
+	switch {
+	case err != nil:
+		return 0, nil, err
+	case !found:
+		return 0, &pendingLink{string(h.Name), h.Index, b.base + h.Offset, string(h.Linkname)}, nil
+	case b.tree.At(target).Kind == fstree.KindDir:
+		return 0, nil, refuse(HardlinkToDir, "a hard link to the directory %q",
+			fstree.TruncateName(string(h.Linkname)))
+	}
+	return b.tree.Inode(target), nil, nil
+}
+
+// splitTarget checks a hard link's target as strictly as a name.
+func splitTarget(link []byte, l Limits) ([][]byte, error) {
+	switch {
+	case len(link) == 0:
+		return nil, refuse(HardlinkMissing, "a hard link to nothing")
+	case link[0] == '/':
+		return nil, refuse(HardlinkAbsolute, "the target %q is absolute", fstree.TruncateName(string(link)))
+	}
+	parts, err := splitName(nil, link, l)
+	if r := asRejection(err); r != nil && r.Reason == DotdotName {
+		return nil, refuse(HardlinkDotdot, `the target %q has a ".." component`, fstree.TruncateName(string(link)))
+	}
+	return parts, err
+}
+
+// linkTo makes a node one more name of a file. A second name of a symbolic link becomes a
+// link of its own with the same target and is judged by itself: in another directory the
+// same target may lead elsewhere.
+func (b *treeBuilder) linkTo(i, target fstree.ID) error {
+	n, to := b.tree.At(i), b.tree.At(target)
+	if to.Kind == fstree.KindSymlink {
+		n.Kind, n.Mode, n.UID, n.GID, n.Sec, n.Nsec = fstree.KindSymlink, to.Mode, to.UID, to.GID, to.Sec, to.Nsec
+		b.tree.SetLink(i, to.Link)
+		return nil
+	}
+	n.Target = target
+	if to.Names++; to.Names > maxLinks {
+		return refuse(HardlinkLimit, "more than %d names for one file", maxLinks)
+	}
+	return nil
+}
+
+// checkPendingLinks refuses an archive in which a hard link had no target. Of several the
+// first one counts.
+func (b *treeBuilder) checkPendingLinks() error {
+	p := b.pending
+	if p == nil {
+		return nil
+	}
+	parts, err := splitTarget([]byte(p.target), b.budget.limits)
+	if err != nil {
+		return err
+	}
+	r := refuse(HardlinkMissing, "the target %q is not in the archive", fstree.TruncateName(p.target))
+	if _, found, err := lookup(b.tree, parts); err == nil && found {
+		r = refuse(HardlinkForward, "the target comes later in the archive")
+	}
+	r.locate(p.entry, p.index, p.offset)
+	return r
+}
