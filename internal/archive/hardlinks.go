@@ -11,9 +11,8 @@ import (
 // maxLinks is how many names a file may have in ext4 (EXT4_LINK_MAX).
 const maxLinks = 65_000
 
-// pendingLink is a hard link whose target was not found when its entry was read. The
-// archive is refused; only at its end is known whether the target comes later or is
-// missing.
+// pendingLink is a hard link without a target so far. The archive is refused in any case;
+// its end shows whether the target comes later or is missing.
 type pendingLink struct {
 	entry  string
 	index  int
@@ -43,7 +42,7 @@ func (b *treeBuilder) addHardlink(h *tarball.Header, parts [][]byte, dir fstree.
 	return nil
 }
 
-// hardlinkTarget returns the file or symbolic link that a hard link names. Without one it
+// hardlinkTarget returns the file or symbolic link named by a hard link. Without one it
 // returns a pendingLink.
 func (b *treeBuilder) hardlinkTarget(h *tarball.Header, own [][]byte) (fstree.ID, *pendingLink, error) {
 	parts, err := splitTarget(h.Linkname, b.budget.limits)

@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	maxFollow = 40 // symbolic links that Linux follows in one path; more are ELOOP
-	// maxSteps bounds the components that are resolved for all links of an archive. A
+	maxFollow = 40 // symbolic links in one path; for more Linux returns ELOOP
+	// maxSteps bounds the resolved components of all links of an archive together. A
 	// Debian needs about 20,000.
 	maxSteps = 8 << 20
 )
@@ -21,8 +21,8 @@ type linkWalker struct {
 	root  fstree.ID
 	steps int // of all walks
 
-	at       fstree.ID // the last directory that exists
-	missing  int       // components below it that do not exist
+	at       fstree.ID // the last existing directory
+	missing  int       // components below it, none of which exists
 	followed int       // links in this walk
 
 	todo, from, to []string // kept to save allocations
@@ -33,7 +33,7 @@ type linkWalker struct {
 func (w *linkWalker) escapes(ctx context.Context, link fstree.ID) (bool, error) {
 	n := w.tree.At(link)
 	w.at, w.missing, w.followed = n.Parent, 0, 0
-	w.todo = append(w.todo[:0], n.Link) // a stack: the rest of each path that is being followed
+	w.todo = append(w.todo[:0], n.Link) // a stack of paths, the rest of each
 	for len(w.todo) > 0 {
 		top := len(w.todo) - 1
 		component, rest, more := strings.Cut(w.todo[top], "/")
@@ -54,8 +54,8 @@ func (w *linkWalker) escapes(ctx context.Context, link fstree.ID) (bool, error) 
 }
 
 // resolveComponent takes one step along a path, and puts the target of a symbolic link on
-// the stack. It returns false if the step leads above the root. Below a component that
-// does not exist, steps are only counted, as that component may be made later.
+// the stack. It returns false if the step leads above the root. Below a missing component
+// steps are only counted, as the component may be made later.
 func (w *linkWalker) resolveComponent(component string) (inside bool) {
 	switch {
 	case component == "" || component == ".":
@@ -103,10 +103,10 @@ func (w *linkWalker) countStep(ctx context.Context) error {
 	return nil
 }
 
-// relative returns the relative target that leads from a link's directory to the same
-// place as an absolute target with root as "/". It is exact: the parents of a link are
-// directories and not links, so each ".." leads to a parent in the tree. It fails for a
-// target with "..", which may lead anywhere once links are followed.
+// relative returns a relative target for a link with an absolute one. With root as "/"
+// both lead to the same place. It is exact: the parents of a link are directories and not
+// links, so each ".." leads to a parent in the tree. It fails for a target with "..":
+// with links on the way that may lead anywhere.
 func (w *linkWalker) relative(link fstree.ID, target string) (string, bool) {
 	to, from := w.to[:0], w.from[:0]
 	defer func() { w.to, w.from = to, from }()

@@ -8,9 +8,9 @@ import (
 // maxName is the longest component in ext4 and in Linux, in bytes (NAME_MAX).
 const maxName = 255
 
-// splitName appends the components of a name to parts. It refuses names that are not
-// plain. Leading "./", doubled and trailing slashes and "." are common and dropped. The
-// root itself has no components. A backslash is a byte like any other.
+// splitName appends the components of a name to parts, and refuses hostile names. Leading
+// "./", doubled and trailing slashes and "." are common and dropped. The root itself has
+// no components. A backslash is a byte like any other.
 func splitName(parts [][]byte, name []byte, l Limits) ([][]byte, error) {
 	switch {
 	case len(name) == 0:
@@ -37,8 +37,8 @@ func splitName(parts [][]byte, name []byte, l Limits) ([][]byte, error) {
 	return parts, checkText(name, "name")
 }
 
-// checkText refuses bytes that could deceive a terminal, a log or a script. Text beyond
-// ASCII is accepted, as Debian has some.
+// checkText refuses control characters and malformed UTF-8, to protect terminals, logs
+// and scripts. It accepts text beyond ASCII, as Debian has some.
 func checkText(s []byte, what string) error {
 	for i, c := range s {
 		if c < ' ' || c == 0x7f {
@@ -51,7 +51,7 @@ func checkText(s []byte, what string) error {
 	return nil
 }
 
-// checkTarget refuses targets of symbolic links that ext4 cannot hold, or that could
+// checkTarget checks the target of a symbolic link: it must fit ext4, and must not
 // deceive a reader of a listing.
 func checkTarget(link []byte, l Limits) error {
 	switch {

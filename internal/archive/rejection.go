@@ -8,7 +8,7 @@ import (
 	"imagemanager.internal/internal/archive/fstree"
 )
 
-// Rejection is the error for an archive that is not accepted. It says why.
+// Rejection is the error for a refused archive. It says why.
 type Rejection struct { //nolint:errname // the word of the domain: what is returned is a rejection
 	Reason    Reason
 	Violation bool   // as in the table of rules
@@ -44,7 +44,7 @@ func refuse(reason Reason, format string, args ...any) *Rejection {
 	return &Rejection{Reason: reason, Violation: byReason[reason].Violation, Detail: fmt.Sprintf(format, args...)}
 }
 
-// locate sets the entry of a rejection. offset is that of its header in the archive.
+// locate sets the entry of a rejection. offset is where its header begins in the archive.
 func (r *Rejection) locate(entry string, index int, offset int64) {
 	r.Entry, r.Index, r.Offset = fstree.TruncateName(entry), index, offset
 }
@@ -67,7 +67,7 @@ var remedies = map[Disposition]string{
 	Clamp:   "it would be set to the nearest possible",
 }
 
-// remedy returns the advice for an entry that only the strict policy refuses.
+// remedy returns the advice for an entry refused by the strict policy only.
 func remedy(rule Rule, p Policy) string {
 	if p != Strict || rule.Distro == Reject {
 		return ""
@@ -75,7 +75,7 @@ func remedy(rule Rule, p Policy) string {
 	return "set IMAGE_POLICY=distro, and " + remedies[rule.Distro]
 }
 
-// Adjustment is a change that the policy made to an entry.
+// Adjustment is a change to an entry, made by the policy.
 type Adjustment struct {
 	Entry    string // at most 256 bytes
 	Reason   Reason

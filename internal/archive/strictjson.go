@@ -20,8 +20,8 @@ const (
 // takes the last of two equal keys. Then two readers may see two images.
 type object map[string]any
 
-// errMalformedJSON is returned for a document that is not as parseStrictJSON or the
-// caller expects it.
+// errMalformedJSON is returned for a document with wrong syntax or a member of a wrong
+// type.
 var errMalformedJSON = errors.New("malformed JSON")
 
 // parseStrictJSON parses one JSON value: UTF-8, without duplicate keys, with nothing
@@ -116,7 +116,7 @@ func (o object) stringAt(key string) (string, error) {
 	return "", fmt.Errorf("%w: %s is not a string", errMalformedJSON, key)
 }
 
-// intAt returns a member that is an integer of at least 0.
+// intAt returns an integer member of at least 0.
 func (o object) intAt(key string) (int64, error) {
 	v, ok := o[key].(json.Number)
 	if !ok {
@@ -140,7 +140,7 @@ func (o object) objectAt(key string) (object, error) {
 	return nil, fmt.Errorf("%w: %s is not an object", errMalformedJSON, key)
 }
 
-// stringsAt returns a member that is a list of strings. Absent and null are the empty
+// stringsAt returns a list of strings. Absent and null are the empty
 // list.
 func (o object) stringsAt(key string) ([]string, error) {
 	list, err := o.listAt(key)
@@ -157,7 +157,7 @@ func (o object) stringsAt(key string) ([]string, error) {
 	return texts, nil
 }
 
-// objectsAt returns a member that is a list of objects. Absent and null are the empty
+// objectsAt returns a list of objects. Absent and null are the empty
 // list.
 func (o object) objectsAt(key string) ([]object, error) {
 	list, err := o.listAt(key)

@@ -12,8 +12,8 @@ import (
 // fileCapability is the attribute with a program's capabilities.
 const fileCapability = "security.capability"
 
-// judgeXattrs judges a node's extended attributes, and removes those that the policy
-// strips.
+// judgeXattrs judges a node's extended attributes. It removes those stripped by the
+// policy.
 func (j *judge) judgeXattrs(i fstree.ID) {
 	if len(j.tree.Xattrs(i)) == 0 {
 		return
@@ -28,7 +28,7 @@ func (j *judge) judgeXattrs(i fstree.ID) {
 	}
 }
 
-// brokenXattrRule returns the rule that an attribute breaks, or an empty reason.
+// brokenXattrRule returns the rule broken by an attribute, or an empty reason.
 func (j *judge) brokenXattrRule(i fstree.ID, x fstree.Xattr) (reason Reason, detail string) {
 	namespace, name, _ := strings.Cut(x.Name, ".")
 	n := j.tree.At(i)
@@ -61,9 +61,9 @@ func validCapability(v []byte) bool {
 	return false
 }
 
-// xattrCost returns the bytes that attributes take in an ext4 attribute block: header,
-// entries and values, each in multiples of 4 bytes, and a terminator. All attributes of a
-// file must fit one block. Source: Documentation/filesystems/ext4/attributes.rst.
+// xattrCost returns the size of attributes in an ext4 attribute block: header, entries
+// and values, each in multiples of 4 bytes, and a terminator. All attributes of a file
+// must fit one block. Source: Documentation/filesystems/ext4/attributes.rst.
 func xattrCost(list []fstree.Xattr) int64 {
 	cost := 32 + 4
 	for _, x := range list {

@@ -126,7 +126,8 @@ func median(list []time.Duration) time.Duration {
 	return list[len(list)/2]
 }
 
-// BenchmarkWithOnlyCapabilities is what one confined thread costs, from its start to its end.
+// BenchmarkWithOnlyCapabilities is what one confined thread costs, from its start to its
+// end.
 func BenchmarkWithOnlyCapabilities(b *testing.B) {
 	for b.Loop() {
 		check(b, withOnlyCapabilities(extractCaps(archive.Strict), 0)(func() error { return nil }))

@@ -21,13 +21,13 @@ func capabilitySet(numbers ...int) (set capabilities) {
 // What threads keep, and what for. Among others MKNOD, SETUID, SYS_CHROOT, SYS_PTRACE and
 // NET_ADMIN are absent. SYS_ADMIN is in effect during single calls only.
 var (
-	// writeCaps are for any tree: owners, modes and times of files that belong to others
-	// already, and user.* attributes of files that are read-only already.
+	// writeCaps are for any tree. They set modes and times of files after their owner,
+	// and user.* attributes of read-only files.
 	writeCaps = capabilitySet(unix.CAP_CHOWN, unix.CAP_FOWNER, unix.CAP_DAC_OVERRIDE)
 	// specialBitsCaps keep setgid on files of other groups, which the kernel would strip,
 	// and set file capabilities.
 	specialBitsCaps = capabilitySet(unix.CAP_FSETID, unix.CAP_SETFCAP)
-	// readCaps open files that nobody may read, but not for writing.
+	// readCaps open any file, but not for writing.
 	readCaps = capabilitySet(unix.CAP_DAC_READ_SEARCH)
 	// trustedXattrCaps show trusted.* attributes. Without them a verification would
 	// accept a tree with an added one.

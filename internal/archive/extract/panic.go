@@ -5,8 +5,8 @@ import (
 	"runtime/debug"
 )
 
-// Panic is the panic of a goroutine that this package started, as an error: a defect that
-// one archive shows must not end the work on all others. Panics of the caller's own
+// Panic is the panic of a goroutine of this package, as an error: a defect shown by one
+// archive must not end the work on all others. Panics of the caller's own
 // goroutines are not caught.
 type Panic struct { //nolint:errname // what is returned is a panic
 	Value any    // the value of the panic

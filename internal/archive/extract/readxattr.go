@@ -10,12 +10,12 @@ import (
 	"imagemanager.internal/internal/archive/fstree"
 )
 
-// selinuxLabel is an attribute that a kernel with SELinux gives to every new file. It is
-// not of the image.
+// selinuxLabel is an attribute of every new file under a kernel with SELinux. It does not
+// belong to the image.
 const selinuxLabel = "security.selinux"
 
-// readXattrs returns a file's attributes sorted by name, including those that only an
-// administrator sees.
+// readXattrs returns a file's attributes sorted by name, including those for
+// administrators only.
 func readXattrs(fd int) ([]fstree.Xattr, error) {
 	return withRaised(trustedXattrCaps, func() ([]fstree.Xattr, error) { return listXattrs(fd) })
 }

@@ -22,12 +22,12 @@ type writer struct {
 	sums    []*[32]byte // of files, by the ID of their inode
 	workers *workerPool
 
-	early   writeBack
-	made    map[fstree.ID]fstree.ID // by inode with several names: the name that was made first
-	topDir  int                     // descriptor of rootfs/
-	mu      sync.Mutex
-	written int64
+	early  writeBack
+	made   map[fstree.ID]fstree.ID // by inode with several names: the name made first
+	topDir int                     // descriptor of rootfs/
 
+	mu       sync.Mutex // guards written, and is held while progress is called
+	written  int64
 	progress func(int64)
 }
 

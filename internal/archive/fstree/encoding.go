@@ -9,8 +9,7 @@ import (
 	"path"
 )
 
-// ErrInventory is returned when bytes are not an inventory in the form that WriteTo
-// writes.
+// ErrInventory is returned when bytes are not an inventory in the form of WriteTo.
 var ErrInventory = errors.New("not a saved manifest")
 
 const (

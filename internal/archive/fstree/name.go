@@ -1,6 +1,6 @@
 package fstree
 
-// MaxShown is the largest number of bytes of a name that appear in a message.
+// MaxShown is the largest length of a name in a message, in bytes.
 const MaxShown = 256
 
 // TruncateName shortens a text from an archive to MaxShown bytes, for use in a message.

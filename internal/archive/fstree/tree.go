@@ -54,9 +54,9 @@ func (t *Tree) At(i ID) *Node { return &t.chunks[i/chunkSize][i%chunkSize] }
 // Len is the number of nodes, hidden and skipped ones included. IDs are smaller.
 func (t *Tree) Len() int { return int(t.count) }
 
-// Text is how many bytes the texts take that were ever set: names, link targets and
-// attributes, each attribute with 64 bytes for its bookkeeping. Beside the nodes it is
-// about what the tree takes of memory.
+// Text returns the bytes of all names, link targets and attributes ever set. Each
+// attribute counts 64 bytes more for its bookkeeping. With the nodes it is about what the
+// tree takes of memory.
 func (t *Tree) Text() int64 { return t.text }
 
 func (t *Tree) grow() ID {

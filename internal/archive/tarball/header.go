@@ -13,7 +13,7 @@ const (
 	FIFO      = '6'
 )
 
-// Types of headers that say something about other entries.
+// The types of extended headers and of sparse files.
 const (
 	typePAX      = 'x'
 	typeGlobal   = 'g'
@@ -25,32 +25,32 @@ const (
 // Header is one entry with all overrides applied.
 type Header struct {
 	Index      int   // from 0
-	Offset     int64 // of the entry's first block: its extended header where it has one
+	Offset     int64 // of the entry's first block, the extended header if it has one
 	DataOffset int64
 	Type       byte
-	Mode       int64 // 0..07777, without the file type that some writers add
+	Mode       int64 // 0..07777, without the file type added by some writers
 	UID, GID   int64 // 0..2^32-2
 	Size       int64
 	ModTime    Time
 	Device     [2]int64 // major and minor number of a device
-	Name       []byte   // as it stands in the archive
+	Name       []byte   // as in the archive
 	Linkname   []byte
 	Xattrs     []Xattr // in the archive's order
 }
 
-// Xattr is an extended attribute, an access control list or file flags; Name has the
+// Xattr is an extended attribute, an access control list or file flags. Its name has the
 // prefix of Linux ("user.", "system.", ...).
 type Xattr struct {
 	Name, Value []byte
 }
 
-// Time is in seconds since 1970 and nanoseconds, 0..999999999, after that.
+// Time is a number of seconds since 1970, and 0..999999999 nanoseconds after that.
 type Time struct {
 	Sec  int64
 	Nsec int32
 }
 
-// uidLimit is where -1 would stand: the kernel takes it for "leave as it is".
+// uidLimit is -1 as a user ID. For the kernel it means: leave the owner as it is.
 const uidLimit = 1<<32 - 1
 
 const permissions = 0o7777
@@ -61,11 +61,11 @@ var fileType = map[byte]int64{
 	FIFO: 0o010000,
 }
 
-// check refuses what other readers take for something else.
+// check refuses a header if other readers understand it differently.
 func (h *Header) check() *Error {
 	var err *Error
-	// 7-Zip, Maven and old versions of Docker write the whole st_mode. Harmless where the
-	// type is the entry's own.
+	// 7-Zip, Maven and old versions of Docker write the whole st_mode. This is harmless
+	// if the type in it is the entry's own.
 	if h.Mode&^permissions == fileType[h.Type] {
 		h.Mode &= permissions
 	}
@@ -79,7 +79,7 @@ func (h *Header) check() *Error {
 	case h.Type != Regular && h.Size > 0:
 		err = defect(AmbiguousHeader, "%d bytes of data on an entry that can have none", h.Size)
 	case h.Type != Directory && bytes.HasSuffix(h.Name, []byte("/")):
-		err = defect(AmbiguousHeader, "a name with a trailing slash on an entry that is no directory")
+		err = defect(AmbiguousHeader, "a name with a trailing slash on an entry that is not a directory")
 	}
 	if err != nil {
 		err.Name = string(h.Name)
@@ -87,7 +87,7 @@ func (h *Header) check() *Error {
 	return err
 }
 
-// fields are those of one header block.
+// fields are the fields of one header block.
 type fields struct {
 	typ                  byte
 	name, prefix, link   []byte
@@ -96,7 +96,7 @@ type fields struct {
 	device               [2]int64
 }
 
-// extends tells whether the header is about another.
+// extends reports whether this is an extended header.
 func (f *fields) extends() bool {
 	return f.typ == typePAX || f.typ == typeGlobal || f.typ == typeLongName || f.typ == typeLongLink
 }
@@ -107,8 +107,8 @@ var (
 	trailerStar = []byte("tar\x00")
 )
 
-// IsHeader tells whether a block of BlockSize bytes has a correct checksum: a tar archive
-// begins with such a block, whatever the first name looks like.
+// IsHeader reports whether a block of BlockSize bytes has a correct checksum. A tar
+// archive begins with such a block, whatever its first name is.
 func IsHeader(b []byte) bool {
 	if len(b) < BlockSize {
 		return false
@@ -117,7 +117,8 @@ func IsHeader(b []byte) bool {
 	return err == nil && sum == checksum(b)
 }
 
-// checksum is the sum of the block's bytes with the checksum's own field taken as blanks.
+// checksum returns the sum of the block's bytes, with blanks for the checksum's own
+// field.
 func checksum(b []byte) int64 {
 	sum := int64(8 * ' ')
 	for i, c := range b[:BlockSize] {
@@ -128,7 +129,7 @@ func checksum(b []byte) int64 {
 	return sum
 }
 
-// decode splits a block.
+// decode splits a block into its fields.
 func (f *fields) decode(b []byte) *Error {
 	if !IsHeader(b) {
 		return defect(ParseError, "wrong header checksum")
@@ -179,7 +180,7 @@ func (f *fields) numbers(b []byte) (err *Error) {
 	return nil
 }
 
-// dialect reads what lies behind the magic.
+// dialect reads the fields after the magic, which depend on the format.
 func (f *fields) dialect(b []byte) *Error {
 	magic := b[257:265]
 	switch {
@@ -190,8 +191,8 @@ func (f *fields) dialect(b []byte) *Error {
 			return defect(AmbiguousHeader, "a name that runs into star's fields")
 		}
 	case bytes.Equal(magic, magicGNU):
-		// GNU's times stand where POSIX has its prefix: text there is a name to some
-		// readers.
+		// GNU has times in place of the POSIX prefix. Some readers take text there for a
+		// part of the name.
 		for _, raw := range [][]byte{b[345:357], b[357:369]} {
 			if _, err := number(raw); err != nil && raw[0] != 0 {
 				return defect(AmbiguousHeader, "text in place of a time")
@@ -212,7 +213,7 @@ func (f *fields) dialect(b []byte) *Error {
 	return nil
 }
 
-// cstring is what stands before the first NUL.
+// cstring returns the bytes before the first NUL.
 func cstring(b []byte) []byte {
 	if i := bytes.IndexByte(b, 0); i >= 0 {
 		return b[:i]

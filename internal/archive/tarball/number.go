@@ -8,8 +8,8 @@ import (
 
 func quoteByte(c byte) string { return fmt.Sprintf("%q", string(rune(c))) }
 
-// number reads a field: octal digits, or GNU's base-256 where the first bit is set (the
-// second is the sign).
+// number reads a field: octal digits, or base-256 of GNU tar if the first bit is set. The
+// second bit is then the sign.
 func number(b []byte) (int64, *Error) {
 	if b[0]&0x80 == 0 {
 		return octal(b)
@@ -37,7 +37,7 @@ func number(b []byte) (int64, *Error) {
 	return int64(n), nil
 }
 
-// octal reads digits between blanks and a tail of blanks and NULs. An empty field is 0.
+// octal reads digits after blanks and before blanks or NULs. An empty field is 0.
 func octal(b []byte) (int64, *Error) {
 	digits := bytes.TrimLeft(bytes.TrimRight(b, " \x00"), " ")
 	if len(digits) > 20 {
@@ -53,7 +53,7 @@ func octal(b []byte) (int64, *Error) {
 	return n, nil
 }
 
-// decimal reads digits and nothing else.
+// decimal reads a number of digits only.
 func decimal(b []byte) (int64, *Error) {
 	if len(b) == 0 || len(b) > 19 {
 		return 0, defect(ParseError, "not a decimal number: %.30q", b)
@@ -69,8 +69,8 @@ func decimal(b []byte) (int64, *Error) {
 	return n, nil
 }
 
-// timestamp reads a PAX time: an optional minus, seconds, an optional fraction, of which
-// nine digits count.
+// timestamp reads a PAX time: an optional minus, seconds, and an optional fraction. Nine
+// digits of the fraction count.
 func timestamp(b []byte) (Time, *Error) {
 	whole, fraction, dotted := bytes.Cut(b, []byte("."))
 	digits, negative := bytes.CutPrefix(whole, []byte("-"))

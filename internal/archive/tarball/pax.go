@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// extension is what extended headers say about the next entry.
+// extension holds the extended headers of the next entry.
 type extension struct {
 	offset       int64
 	text         int64 // bytes
@@ -25,15 +25,15 @@ func (e *extension) reset() {
 	*e = extension{pax: e.pax[:0], long: e.long[:0], seen: e.seen}
 }
 
-// add takes the data of one extended header. Two that could contradict each other are
-// refused: readers prefer different ones.
+// add adds the data of one extended header. It refuses two headers for the same purpose:
+// readers disagree about which one counts.
 func (e *extension) add(typ byte, data []byte) *Error {
 	switch {
 	case typ == typeGlobal:
 		if e.hasPAX || e.path != nil || e.link != nil {
 			return defect(AmbiguousHeader, "a global header between an extended header and its entry")
 		}
-		e.text = 0 // it is no part of an entry
+		e.text = 0 // it belongs to no entry
 		return checkGlobal(data)
 	case e.hasPAX, typ == typePAX && (e.path != nil || e.link != nil):
 		return defect(AmbiguousHeader, "more than one extended header for one entry")
@@ -60,8 +60,8 @@ func (e *extension) add(typ byte, data []byte) *Error {
 	return nil
 }
 
-// checkGlobal lets comments pass. Whatever would change entries is refused: Go ignores
-// it, others apply it.
+// checkGlobal accepts comments in a global header. It refuses records that would change
+// entries, as Go ignores them and others apply them.
 func checkGlobal(data []byte) *Error {
 	return eachRecord(data, func(key string, _ []byte) *Error {
 		switch {
@@ -101,10 +101,10 @@ func (e *extension) apply(h *Header) *Error {
 	return e.applySize(h)
 }
 
-// applySize accepts a size where the header has none or the same. Otherwise one reader
-// would take data for headers (CVE-2025-62518).
+// applySize accepts a size if the header has none or the same. Otherwise a reader that
+// uses the other size would take data for headers (CVE-2025-62518).
 func (e *extension) applySize(h *Header) *Error {
-	const fits = 8 << 30 // larger sizes cannot stand in the header
+	const fits = 8 << 30 // larger sizes do not fit the header
 	if e.sizeOverride < 0 {
 		return nil
 	}
@@ -150,8 +150,8 @@ func (e *extension) record(h *Header, key string, value []byte) (err *Error) {
 	return err
 }
 
-// vendor handles keys outside of POSIX; those without effect on what is extracted are
-// ignored.
+// vendor handles keys outside of POSIX. It ignores those without an effect on the
+// extracted files.
 func (e *extension) vendor(h *Header, key string, value []byte) *Error {
 	switch {
 	case strings.HasPrefix(key, "GNU.sparse."), key == "SCHILY.realsize", key == "SUN.holesdata":
@@ -180,7 +180,7 @@ func (e *extension) vendor(h *Header, key string, value []byte) *Error {
 	return nil
 }
 
-// xattr adds an attribute. bsdtar writes each in two spellings, which must agree.
+// xattr adds an attribute. bsdtar writes each one in two spellings; they must agree.
 func (h *Header) xattr(name string, value []byte) *Error {
 	for _, x := range h.Xattrs {
 		if string(x.Name) == name {
@@ -201,8 +201,7 @@ func text(value []byte) ([]byte, *Error) {
 	return value, nil
 }
 
-// eachRecord splits PAX records: "LENGTH KEY=VALUE\n", where LENGTH counts the whole
-// record.
+// eachRecord splits PAX records: "LENGTH KEY=VALUE\n". LENGTH counts the whole record.
 func eachRecord(data []byte, do func(key string, value []byte) *Error) *Error {
 	for len(data) > 0 {
 		digits, _, ok := bytes.Cut(data, []byte(" "))

@@ -1,16 +1,17 @@
-// Package tarball reads the headers of a tar archive and nothing else. Its grammar is the
-// narrow one on which GNU tar, libarchive, CPython and Go's archive/tar agree: wherever
-// one of them would see another list of entries (two extended headers for one entry, a
-// PAX size that contradicts the header's, data behind the end marker, a size on an entry
-// without data) the archive is refused, so that nothing can be shown to one reader and
-// hidden from another.
+// Package tarball reads the headers of a tar archive and nothing else.
 //
-// Understood are the old (v7), POSIX (ustar, PAX) and GNU formats. Sparse files are
-// refused by name in all their spellings. Sources: POSIX.1-2017 pax, "ustar Interchange
+// It accepts only what GNU tar, libarchive, CPython and Go's archive/tar all understand
+// in the same way. If one of them would see other entries, the archive is refused, so
+// nothing can be shown to one reader and hidden from another. Examples are two extended
+// headers for one entry, a PAX size that differs from the header's, data after the end
+// marker, and a size on an entry without data.
+//
+// The package reads the old (v7), POSIX (ustar, PAX) and GNU formats. It refuses sparse
+// files by name in all their spellings. Sources: POSIX.1-2017 pax, "ustar Interchange
 // Format" and "pax Interchange Format"; the GNU tar manual, "Basic Tar Format".
 //
-// The package knows no rules on names, no policy and no limits but those on the size of
-// extended headers.
+// It has no rules on names and no policy. Its only limits are on the size of extended
+// headers.
 package tarball
 
 import (
@@ -24,13 +25,13 @@ import (
 // BlockSize is the unit of a tar archive, in bytes.
 const BlockSize = 512
 
-// Limits bound the text that extended headers may carry.
+// Limits bound the text in extended headers.
 type Limits struct {
 	Record int64 // bytes of extended headers for one entry
 	Total  int64 // bytes of extended headers in the archive
 }
 
-// Reader walks the headers of an archive. It is for one goroutine.
+// Reader reads the headers of an archive in order. It is for one goroutine.
 type Reader struct {
 	win    window
 	size   int64
@@ -45,16 +46,18 @@ type Reader struct {
 	join  []byte // prefix + "/" + name
 }
 
-// NewReader reads the archive in the first size bytes of src. Memory is bounded by
-// limits.Record and about 64 KiB.
+// NewReader returns a reader of the archive in the first size bytes of src. It takes at
+// most limits.Record and about 64 KiB of memory.
 func NewReader(src io.ReaderAt, size int64, limits Limits) *Reader {
 	return &Reader{win: window{src: src}, size: size, limits: limits}
 }
 
-// Next returns the next entry, valid until the following call, or io.EOF behind a correct
-// end of the archive: at least two blocks of zeros, and nothing but zeros after them. It
-// ends with the cause of ctx. An *Error says what is wrong with the archive; other errors
-// are those of the source, io.ErrUnexpectedEOF where it has fewer bytes than its size.
+// Next returns the next entry. The entry is valid until the next call. After a correct
+// end of the archive (at least two blocks of zeros, and only zeros after them) Next
+// returns io.EOF.
+//
+// A defect of the archive is an *Error. Other errors are the cause of ctx and those of
+// the source. If the source has fewer bytes than its size, it is io.ErrUnexpectedEOF.
 func (r *Reader) Next(ctx context.Context) (*Header, error) {
 	for {
 		if ctx.Err() != nil {
@@ -93,8 +96,8 @@ func (r *Reader) header() ([]byte, error) {
 	return r.win.read(r.off, BlockSize, r.size)
 }
 
-// extend takes the header of a header: PAX records for the next entry or for all, or a
-// long name in GNU's manner.
+// extend reads an extended header: PAX records for the next entry or for all entries, or
+// a long name of GNU tar.
 func (r *Reader) extend(f *fields) error {
 	switch {
 	case f.size > r.limits.Record || f.size > r.limits.Total-r.text:
@@ -121,7 +124,7 @@ func (r *Reader) extend(f *fields) error {
 	return nil
 }
 
-// entry combines a header with what its extended headers override.
+// entry combines a header with its extended headers, which override its fields.
 func (r *Reader) entry(f *fields) (*Header, error) {
 	h := &r.hdr
 	*h = Header{
@@ -152,7 +155,7 @@ func (r *Reader) entry(f *fields) (*Header, error) {
 	return h, nil
 }
 
-// end checks what follows the first block of zeros.
+// end checks the archive after the first block of zeros.
 func (r *Reader) end(ctx context.Context) error {
 	if r.ext.pending() {
 		return r.fail(defect(AmbiguousHeader, "the archive ends after an extended header"))
@@ -177,7 +180,7 @@ func (r *Reader) end(ctx context.Context) error {
 	return io.EOF
 }
 
-// behind names what is not zero behind the first block of zeros.
+// behind returns the defect for data after the first block of zeros.
 func (r *Reader) behind(off int64, data []byte) *Error {
 	for i := range data {
 		if data[i] != 0 {
@@ -193,7 +196,7 @@ func (r *Reader) behind(off int64, data []byte) *Error {
 	return defect(code, "data after a block of zeros")
 }
 
-// fail adds the place to a defect.
+// fail adds the entry and its offset to a defect.
 func (r *Reader) fail(err error) error {
 	var e *Error
 	if errors.As(err, &e) {
@@ -208,7 +211,7 @@ func (r *Reader) fail(err error) error {
 // Error is a defect of the archive's framing.
 type Error struct {
 	Code   Code
-	Name   string // of the entry, as far as it is known
+	Name   string // of the entry, if it is known
 	Index  int    // of the entry, from 0
 	Offset int64  // of the header, in bytes
 	Detail string
@@ -224,14 +227,14 @@ type Code string
 // The kinds of defects.
 const (
 	ParseError       Code = "parse_error"        // not a well-formed header
-	AmbiguousHeader  Code = "ambiguous_header"   // readers would disagree on what it means
+	AmbiguousHeader  Code = "ambiguous_header"   // readers would disagree about its meaning
 	PAXGlobalPath    Code = "pax_global_path"    // a global header changes entries
 	PAXLimit         Code = "pax_limit"          // too much text in extended headers
 	NoEOFMarker      Code = "no_eof_marker"      // fewer than two blocks of zeros at the end
-	TrailingGarbage  Code = "trailing_garbage"   // something other than zeros behind the end
-	UnknownType      Code = "unknown_type"       // a type that is not understood
+	TrailingGarbage  Code = "trailing_garbage"   // something other than zeros after the end
+	UnknownType      Code = "unknown_type"       // an unknown type
 	Sparse           Code = "sparse"             // a sparse file, in any spelling
-	HardlinkWithData Code = "hardlink_with_data" // a hard link that claims to have data
+	HardlinkWithData Code = "hardlink_with_data" // a hard link with a size
 	ModeOverflow     Code = "mode_overflow"      // mode bits above 07777
 	UIDRange         Code = "uid_range"          // an owner outside of 0..2^32-2
 )
@@ -255,5 +258,5 @@ func isZero(b []byte) bool {
 	return bytes.Equal(b, zeros[:len(b)])
 }
 
-// Text is how many bytes of extended headers have been read.
+// Text returns how many bytes of extended headers have been read.
 func (r *Reader) Text() int64 { return r.text }

@@ -5,18 +5,18 @@ import (
 	"io"
 )
 
-// windowSize is how much is read at once. Headers of small files lie close together: one
-// system call brings several.
+// windowSize is how many bytes are read at once. Headers of small files lie close
+// together, so one system call reads several.
 const windowSize = 32 << 10
 
-// window is a read-only view that moves over the archive.
+// window is a buffer over a part of the archive.
 type window struct {
 	src   io.ReaderAt
 	buf   []byte
 	start int64
 }
 
-// read returns n bytes at off, valid until the next call. size is where the archive ends;
+// read returns n bytes at off, valid until the next call. size is that of the archive;
 // the caller has checked off+n against it.
 func (w *window) read(off int64, n int, size int64) ([]byte, error) {
 	if off < w.start || off+int64(n) > w.start+int64(len(w.buf)) {
