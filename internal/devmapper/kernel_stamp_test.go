@@ -108,8 +108,8 @@ func TestCreateOnDataOfAPool(t *testing.T) {
 	}
 }
 
-// A power cut anywhere in RaiseGeneration, and in the next call, leaves a pool that opens and
-// can be raised again; a torn stamp is as if it had not been written.
+// A power cut anywhere in RaiseGeneration, and in the next call, leaves a pool that opens
+// and can be raised again; a torn stamp is as if it had not been written.
 func TestRaiseGenerationCutOff(t *testing.T) {
 	steps := []string{"nothing", "announced", "raised"}
 	for i := range len(steps) * len(steps) * 2 {
@@ -140,7 +140,8 @@ func TestRaiseGenerationCutOff(t *testing.T) {
 	}
 }
 
-// raiseGenerationUntil begins RaiseGeneration and leaves it after a step, the last write torn or not.
+// raiseGenerationUntil begins RaiseGeneration and leaves it after a step, the last write
+// torn or not.
 func raiseGenerationUntil(t *testing.T, p *Pool, step string, torn bool) {
 	t.Helper()
 	s, err := p.Status()

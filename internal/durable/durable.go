@@ -1,5 +1,5 @@
-// Package durable makes names survive a power cut. fsync(2) of a file saves what is in it,
-// not its name: that is in its directory, which needs an fsync of its own. Source:
+// Package durable makes names survive a power cut. fsync(2) of a file saves what is in
+// it, not its name: that is in its directory, which needs an fsync of its own. Source:
 // fsync(2), "Description".
 package durable
 

@@ -2,10 +2,11 @@
 // what differs, and does something about it. It also rebuilds a lost journal from the
 // pool.
 //
-// reading.go reads the journal, the pool and the files, and diff.go finds the differences:
-// both change nothing. apply.go acts on them, when the program starts and nobody works on
-// images, or beside running jobs: Jobs keeps those away. scan.go reads the seal records of
-// a pool without a journal, and rebuild.go makes a new journal from them.
+// reading.go reads the journal, the pool and the files, and diff.go finds the
+// differences: both change nothing. apply.go acts on them, when the program starts and
+// nobody works on images, or beside running jobs: Jobs keeps those away. scan.go reads
+// the seal records of a pool without a journal, and rebuild.go makes a new journal from
+// them.
 package reconcile
 
 import (

@@ -80,9 +80,9 @@ func (s *Store) DevicesOf(ctx context.Context, image int64) ([]Device, error) {
 	return queryAll(ctx, s.readDB, "devices", scanDevice, devicesOf, image)
 }
 
-// SetDeviceState records one of the two steps of a device's removal, outside of any attempt.
-// It is not an event of the image. It returns ErrHandedOut for a snapshot that was handed
-// out, unless an operator removed its image.
+// SetDeviceState records one of the two steps of a device's removal, outside of any
+// attempt. It is not an event of the image. It returns ErrHandedOut for a snapshot that
+// was handed out, unless an operator removed its image.
 func (s *Store) SetDeviceState(ctx context.Context, id int64, to DeviceState) error {
 	return s.write(ctx, labelled("device::"+string(to)), func(tx *sql.Tx) error {
 		if err := checkNotHandedOut(ctx, tx, id, to); err != nil {

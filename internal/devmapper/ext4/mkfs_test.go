@@ -77,7 +77,8 @@ var mkfsHosts = map[string][2]string{
 	inode_ratio = 16384
 [fs_types]
 	ext4 = {
-		features = has_journal,extent,huge_file,flex_bg,metadata_csum,metadata_csum_seed,64bit,dir_nlink,extra_isize,orphan_file
+		features = has_journal,extent,huge_file,flex_bg,metadata_csum,metadata_csum_seed,` +
+		`64bit,dir_nlink,extra_isize,orphan_file
 	}
 `},
 	"odd": {"MKE2FS_CONFIG", `[defaults]
