@@ -21,8 +21,8 @@ func capabilitySet(numbers ...int) (set capabilities) {
 // What threads keep, and what for. Among others MKNOD, SETUID, SYS_CHROOT, SYS_PTRACE and
 // NET_ADMIN are absent. SYS_ADMIN is in effect during single calls only.
 var (
-	// writeCaps are for any tree. They set modes and times of files after their owner,
-	// and user.* attributes of read-only files.
+	// writeCaps are for any tree. They set owners. Then they set modes, times and user.*
+	// attributes, though the file belongs to another user and may be read-only.
 	writeCaps = capabilitySet(unix.CAP_CHOWN, unix.CAP_FOWNER, unix.CAP_DAC_OVERRIDE)
 	// specialBitsCaps keep setgid on files of other groups, which the kernel would strip,
 	// and set file capabilities.
