@@ -22,7 +22,7 @@ GUEST_UDEV := $(CACHE)/guest-udev
 # test/crash bring their kernel down.
 KERNEL := -alone ./test/crash ./test/e2e ./test/powercut ./test/disks ./test/soak ./internal/archive/... ./internal/devmapper/...
 # What Debian 12's kernel is asked for too: confinement, and detached mounts.
-OLDEST := -run 'Capabilit|Rights|Nothing|Raised|Confined|Cancel|Privileges|Mount' ./internal/archive/... ./internal/devmapper
+OLDEST := -run 'Capabilit|Rights|Nothing|Raised|Confined|Cancel|Privileges|Mount' ./internal/archive/... ./internal/devmapper/...
 
 .PHONY: help
 help: ## print this

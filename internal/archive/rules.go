@@ -132,7 +132,7 @@ var table = slices.Concat([]Rule{
 	attack("names", WhiteoutName, "a whiteout is not an empty file, or names nothing, itself or a parent"),
 	{AufsMetadata, "names", "a name starts with .wh..wh. and is not the opaque marker", Reject, Skip, Skip, false},
 	{
-		OverlayMarker, "names", "a whiteout in overlayfs' manner in a layer (character device 0:0)", Reject, Skip, Skip,
+		OverlayMarker, "names", "an overlayfs-style whiteout in a layer (character device 0:0)", Reject, Skip, Skip,
 		false,
 	},
 
@@ -146,7 +146,7 @@ var table = slices.Concat([]Rule{
 	attack("links", HardlinkDotdot, `a hard link's target has a component ".."`),
 	never("links", HardlinkToDir, "a hard link to a directory"),
 	never("links", HardlinkSelf, "a hard link to itself"),
-	never("links", HardlinkMissing, "a hard link to what is not in the archive"),
+	never("links", HardlinkMissing, "a hard link to a name that is not in the archive"),
 	never("links", HardlinkForward, "a hard link to a later entry"),
 	never("links", HardlinkWithData, "a hard link that declares data"),
 	never("links", HardlinkLimit, "a file with more than 65,000 names"),

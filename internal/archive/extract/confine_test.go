@@ -95,8 +95,8 @@ func (h *hooked) ReadAt(p []byte, off int64) (int, error) {
 	return h.ReaderAt.ReadAt(p, off)
 }
 
-// While a tree is written there are three threads that touch it, the one that makes the
-// names and the crew, and each has exactly what the policy takes.
+// While a tree is written three threads touch it, the one that makes the names and the
+// workers, and each has exactly the capabilities that the policy takes.
 func TestWritersCapabilities(t *testing.T) {
 	root := newDisk(t, 64<<20).detached(0)
 	b := images.Tar(images.Root(withBodies(images.Numbered(20, "usr/%05d"), 10)...)...)

@@ -54,7 +54,7 @@ func (t *Tree) At(i ID) *Node { return &t.chunks[i/chunkSize][i%chunkSize] }
 // Len is the number of nodes, hidden and skipped ones included. IDs are smaller.
 func (t *Tree) Len() int { return int(t.count) }
 
-// Text returns the bytes of all names, link targets and attributes ever set. Each
+// Text returns the bytes of all names, link targets and attributes set. Each
 // attribute counts 64 bytes more for its bookkeeping. With the nodes it is about what the
 // tree takes of memory.
 func (t *Tree) Text() int64 { return t.text }
@@ -76,8 +76,8 @@ func (t *Tree) Find(dir ID, name []byte) (ID, bool) {
 // Child is Find for a string. It returns Root if there is no such entry.
 func (t *Tree) Child(dir ID, name string) ID { return t.index[key{dir, name}] }
 
-// FreeIndex frees the memory that only Find, Child, Insert and Remove need. None of them
-// may be called afterwards.
+// FreeIndex frees the index of names. Find, Child, Insert and Remove may not be called
+// afterwards.
 func (t *Tree) FreeIndex() { t.index = nil }
 
 // Insert makes a node in a directory. The name must be free.

@@ -88,7 +88,7 @@ func TestWithin(t *testing.T) {
 	}
 }
 
-// Attributes are filtered and sorted. Text counts all texts that were ever set.
+// Attributes are filtered and sorted. Text counts the texts in the tree.
 func TestTexts(t *testing.T) {
 	tree := New()
 	i := tree.Insert(Root, []byte("1234"), KindFile)
