@@ -46,6 +46,13 @@ func (r *Recorder) Queued(img store.Image) {
 	r.LogImage(img).Info().Str("event", string(store.EventQueued)).Int64("size", img.Size).Msg("queued")
 }
 
+// removed counts a removal that is in the journal, and begins its log line. The stage is
+// that of a removed snapshot; empty for an image.
+func (r *Recorder) removed(img store.Image, st store.Stage) *zerolog.Event {
+	r.metrics.event(store.EventRemoved, st)
+	return r.LogImage(img).Info().Str("event", string(store.EventRemoved)).Str("step", string(st))
+}
+
 // Begin opens an attempt: from here on no other may write to the image. The messages are
 // the ids of those waiting for it.
 func (r *Recorder) Begin(ctx context.Context, t *Task, st store.Stage, messages ...string) error {

@@ -45,7 +45,7 @@ func (h *Host) RemoveImage(ctx context.Context, image int64, force bool) (Remove
 		}); err != nil {
 			return r, h.explainRefusal(ctx, image, err)
 		}
-		h.record.Event(&Task{Image: img}, store.EventRemoved, "").Msg("image removed")
+		h.record.removed(img, "").Msg("image removed")
 	}
 	// The devices are the last to go: once the journal has none, the removal is complete
 	// and the image may be submitted again.
@@ -93,8 +93,8 @@ func (h *Host) RemoveSnapshot(ctx context.Context, sn store.Snapshot) (Removed, 
 		}); err != nil {
 			return r, h.explainRefusal(ctx, sn.Image, err)
 		}
-		h.record.Event(&Task{Image: img}, store.EventRemoved, store.StageActivate).
-			Int64("device_id", sn.Device).Str("path", sn.Path).Msg("snapshot removed")
+		h.record.removed(img, store.StageActivate).Int64("device_id", sn.Device).Str("path", sn.Path).
+			Msg("snapshot removed")
 	}
 	return r, h.removeDevices(ctx, &r, devices)
 }
