@@ -49,7 +49,7 @@ func TestOutage(t *testing.T) {
 	}
 	fail(t, p, 2, unavailable)
 	if pause, careful := p.health.OneByOne(); !careful || pause > 15*time.Second {
-		t.Errorf("two images fail health.StreakLength: careful %t, pause %s", careful, pause)
+		t.Errorf("two images fail alike: careful %t, pause %s", careful, pause)
 	}
 	for i := range p.cfg.MaxAttempts {
 		if !p.health.Breaker.Succeeded(store.StageDownload, 3) && i == 0 {

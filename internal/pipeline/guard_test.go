@@ -109,7 +109,7 @@ func TestStuckStage(t *testing.T) {
 		synctest.Wait()
 		mu.Lock()
 		if len(undone) != 2 || len(p.jobs.byImage) != 0 || p.jobs.retryAt[1].IsZero() {
-			t.Errorf("after it came back: undone %v, %d jobs, parked %v", undone, len(p.jobs.byImage), p.jobs.retryAt)
+			t.Errorf("after it came back: undone %v, %d jobs, waiting %v", undone, len(p.jobs.byImage), p.jobs.retryAt)
 		}
 	})
 }

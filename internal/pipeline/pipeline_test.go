@@ -259,7 +259,7 @@ func TestAttemptsAreBounded(t *testing.T) {
 			want = store.StateDead
 		}
 		if img.State != want || attempt < 3 && (img.Failures != attempt || p.jobs.retryAt[img.ID].IsZero()) {
-			t.Errorf("attempt %d: %+v, want %s; parked %v", attempt, img.Progress, want, p.jobs.retryAt)
+			t.Errorf("attempt %d: %+v, want %s; waiting %v", attempt, img.Progress, want, p.jobs.retryAt)
 		}
 	}
 }

@@ -96,7 +96,7 @@ func TestListingProvesOurs(t *testing.T) {
 }
 
 // The sweep takes up images that were tried and that nobody has; those that were never
-// tried are trickle's, one at a time.
+// tried are the backlog's, one at a time.
 func TestSweep(t *testing.T) {
 	p := newPipeline(t)
 	free(p, enqueue(t, p, 2))
@@ -105,7 +105,7 @@ func TestSweep(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(p.jobs.retryAt) != 1 || p.jobs.retryAt[2].IsZero() {
-		t.Errorf("parked: %v, want the second image alone", p.jobs.retryAt)
+		t.Errorf("waiting: %v, want the second image alone", p.jobs.retryAt)
 	}
 }
 

@@ -2,12 +2,12 @@
 // archive, unpacks it into a thin device, activates a snapshot, verifies the image, and
 // removes it again. It knows no queue.
 //
-// Each step writes its intent to the journal, acts, and records the result. A step
-// cut off anywhere can be undone, and begun again. record.go is the only way into
-// the journal. download.go, unpack.go and activate.go are the three stages; each has a
-// step, its undo, and a check of the recorded result. device.go destroys
-// thin devices, manifests.go and violations.go keep files beside them, reserve.go sets
-// space aside.
+// Each step writes its intent to the journal, acts, and records the result. A step cut
+// off anywhere can be undone, and begun again. download.go, unpack.go and activate.go
+// are the three stages; each has a step, its undo, and a check of the recorded result.
+// record.go counts and logs what is written to the journal. device.go destroys thin
+// devices, manifests.go and violations.go keep files beside them, reserve.go sets space
+// aside.
 //
 // Errors are returned. What an error means for an image is decided by whoever called:
 // package pipeline.

@@ -9,8 +9,8 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// Recorder writes the journal. Every event is written, then counted, then logged in one
-// line.
+// Recorder counts and logs the events of the journal. Each is written first, then
+// counted, then logged in one line.
 type Recorder struct {
 	store   *store.Store
 	log     zerolog.Logger

@@ -218,7 +218,8 @@ func (h *Host) finishSealed(ctx context.Context, t *Task) (bool, error) {
 }
 
 // RollForward finishes an unpack cut off after the seal. The attempt begins only
-// when nothing can hold it up any more.
+// when nothing can hold it up any more. Messages that joined meanwhile are not recorded
+// with it: they come back.
 func (h *Host) RollForward(ctx context.Context, t *Task, d store.Device) error {
 	if err := h.pool.Deactivate(devmapper.ID(d.ID)); err != nil {
 		return err

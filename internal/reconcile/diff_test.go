@@ -214,9 +214,11 @@ func TestOutcomeOf(t *testing.T) {
 		before, after store.Image
 		due           time.Time
 		err           error
+		stale         bool
 		want          Outcome
 		now           bool
 	}{
+		"no longer applies":   {kind: Reactivate, before: active, after: active, stale: true},
 		"terminal":            {kind: Reactivate, before: active, after: active, want: Outcome{Whole: true}},
 		"ended, asked again":  {kind: RollBack, before: gone, after: gone},
 		"lost":                {kind: MakeAgain, before: active, after: pending, now: true},
@@ -225,7 +227,7 @@ func TestOutcomeOf(t *testing.T) {
 		"waits for its time":  {kind: RollBack, before: pending, after: pending, due: later, want: Outcome{Due: later}},
 		"failed":              {kind: Reactivate, before: active, after: active, err: provision.ErrResultLost},
 	} {
-		got := outcomeOf(Action{Kind: c.kind}, c.before, c.after, c.due, c.err)
+		got := outcomeOf(Action{Kind: c.kind}, applied{!c.stale, c.before, c.after, c.err}, c.due)
 		if c.now && (got.Whole || time.Since(got.Due).Abs() > time.Minute) || !c.now && got != c.want {
 			t.Errorf("%s: %+v", name, got)
 		}

@@ -124,16 +124,24 @@ func (r *Reconciler) applyBesideJobs(ctx context.Context, a Action) error {
 		r.record.Log(t).Warn().Str("action", string(a.Kind)).Str("what", a.What).Msg("reconcile")
 		err = r.apply(ctx, t, a)
 	}
-	r.jobs.Finish(ctx, t, outcomeOf(a, img, t.Image, due, err))
+	r.jobs.Finish(ctx, t, outcomeOf(a, applied{unchanged, img, t.Image, err}, due))
 	return err
+}
+
+// applied is what came of an action.
+type applied struct {
+	still         bool // it still applied; otherwise nothing was done
+	before, after store.Image
+	err           error
 }
 
 // outcomeOf says what becomes of the image after an action. What was lost is made again
 // now. A waiting image goes on waiting: for its time, or for its message, because another
 // host may have it now.
-func outcomeOf(a Action, before, after store.Image, due time.Time, err error) Outcome {
+func outcomeOf(a Action, r applied, due time.Time) Outcome {
+	active := r.before.State == store.StateActive && r.after.State == store.StateActive
 	switch {
-	case err == nil && before.State == store.StateActive && after.State == store.StateActive:
+	case r.still && r.err == nil && active:
 		return Outcome{Whole: true}
 	case a.Kind == MakeAgain || a.Kind == RollForward:
 		return Outcome{Due: time.Now()}

@@ -61,7 +61,7 @@ func TestHandedOutStaysActive(t *testing.T) {
 
 // A snapshot that the pool has lost is lost in the journal with the event that says so.
 // If it was the last part, the image is not active.
-func TestLose(t *testing.T) {
+func TestRecordLoss(t *testing.T) {
 	s := newStore(t)
 	ctx := t.Context()
 	img := run(t, s, object(1))

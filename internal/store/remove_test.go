@@ -100,7 +100,7 @@ func TestRemoveSnapshot(t *testing.T) {
 
 // An image that was given up, or removed, and then asked for again is taken up without a
 // message and without a restart.
-func TestUntouchedAgain(t *testing.T) {
+func TestNeverAttemptedAgain(t *testing.T) {
 	s := newStore(t)
 	ctx := t.Context()
 	img, _, err := s.Enqueue(ctx, object(1))

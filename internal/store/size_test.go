@@ -73,7 +73,7 @@ func TestLogIsBounded(t *testing.T) {
 
 // An empty log takes no space; a reader that needs it is not waited for, and its view is
 // whole.
-func TestEmptyLog(t *testing.T) {
+func TestTruncateWAL(t *testing.T) {
 	s := newStore(t)
 	if err := s.TruncateWAL(t.Context()); err != nil || logBytes(t, s) != 0 {
 		t.Errorf("%v, %d bytes", err, logBytes(t, s))
