@@ -16,7 +16,7 @@ const namespace = "imagemanager"
 // Metrics counts what the pipeline does. Labels are bounded: stages, verdicts, reason
 // codes; never keys.
 type Metrics struct {
-	jobs      *prometheus.GaugeVec
+	workers   *prometheus.GaugeVec
 	duration  *prometheus.HistogramVec
 	failures  *prometheus.CounterVec
 	messages  *prometheus.CounterVec
@@ -42,7 +42,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, labels)
 	}
 	m := &Metrics{
-		jobs:     gauge("stage_jobs", "Images in a stage now.", "stage"),
+		workers: gauge("stage_workers",
+			"Workers of a stage: idle, busy with an image, or blocked because the next stage has no room.",
+			"stage", "state"),
 		failures: counter("failures_total", "Failed attempts by verdict and reason.", "stage", "verdict", "reason"),
 		messages: counter("messages_total", "Messages received, deleted, or returned to the queue.", "result"),
 		ignores:  counter("notifications_ignored_total", "Notifications that name no image of ours.", "reason"),
@@ -63,14 +65,50 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800},
 		}, []string{"stage"}),
 	}
-	reg.MustRegister(m.jobs, m.duration, m.failures, m.messages, m.ignores, m.receive, m.settle,
+	reg.MustRegister(m.workers, m.duration, m.failures, m.messages, m.ignores, m.receive, m.settle,
 		m.margin, m.attacks, m.poolBytes, m.pending)
 	m.kept = newKept(reg)
 	m.zero()
 	return m
 }
 
-func (m *Metrics) busy(st store.Stage, by float64) { m.jobs.WithLabelValues(string(st)).Add(by) }
+// workerState is what a worker of a stage does.
+type workerState string
+
+const (
+	idle    workerState = "idle"    // waits for a job
+	busy    workerState = "busy"    // works on one
+	blocked workerState = "blocked" // has one that the next stage has no room for
+	gone    workerState = ""        // has ended
+)
+
+// worker is one worker in the gauge of its stage. It belongs to one goroutine.
+type worker struct {
+	stage store.Stage
+	state workerState
+	gauge *prometheus.GaugeVec
+}
+
+// worker adds an idle worker to a stage.
+func (m *Metrics) worker(st store.Stage) *worker {
+	w := &worker{stage: st, gauge: m.workers}
+	w.is(idle)
+	return w
+}
+
+// is moves the worker to another state. At any moment the states of a stage's workers add
+// up to their number, but for the one that moves.
+func (w *worker) is(state workerState) {
+	if state == w.state {
+		return
+	}
+	if w.state != gone {
+		w.gauge.WithLabelValues(string(w.stage), string(w.state)).Dec()
+	}
+	if w.state = state; state != gone {
+		w.gauge.WithLabelValues(string(w.stage), string(state)).Inc()
+	}
+}
 
 func (m *Metrics) took(st store.Stage, d time.Duration) {
 	m.duration.WithLabelValues(string(st)).Observe(d.Seconds())

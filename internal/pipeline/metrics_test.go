@@ -2,9 +2,12 @@ package pipeline
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -61,4 +64,58 @@ func TestCappedMessageIsLogged(t *testing.T) {
 			t.Errorf("%s is missing in %s", want, log.String())
 		}
 	}
+}
+
+// Workers that wait for the next stage are blocked, not idle: the gauge shows the
+// bottleneck, and its states add up to the cap of the stage.
+func TestWorkersAreCounted(t *testing.T) {
+	p := newPipeline(t)
+	release, entered := make(chan struct{}), make(chan struct{}, 1) // buffered: one activation at once
+	fake(p, map[store.Stage]*gauge{}, func(_ context.Context, _ *provision.Task, st store.Stage) error {
+		if st == store.StageActivate {
+			select {
+			case entered <- struct{}{}:
+			default:
+			}
+			<-release
+		}
+		return nil
+	})
+	var wg sync.WaitGroup
+	out := chain(t.Context(), p, &wg, enqueue(t, p, 20))
+	<-entered
+	want := map[string]float64{
+		"download idle": 0, "download busy": 0, "download blocked": 5, "unpack idle": 0, "unpack busy": 0,
+		"unpack blocked": 2, "activate idle": 0, "activate busy": 1, "activate blocked": 0,
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for !maps.Equal(p.workerStates(), want) && ctx.Err() == nil {
+		wait(ctx, time.Millisecond)
+	}
+	if got := p.workerStates(); !maps.Equal(got, want) {
+		t.Errorf("behind a blocked stage: %v, want %v", got, want)
+	}
+	close(release)
+	for job := range out {
+		p.finish(t.Context(), job, done)
+	}
+	wg.Wait()
+	for state, n := range p.workerStates() {
+		if n != 0 {
+			t.Errorf("%s: %g workers are left", state, n)
+		}
+	}
+}
+
+// workerStates reads the gauge of the workers.
+func (p *Pipeline) workerStates() map[string]float64 {
+	states := map[string]float64{}
+	for _, st := range p.table {
+		for _, state := range []workerState{idle, busy, blocked} {
+			n := testutil.ToFloat64(p.metrics.workers.WithLabelValues(string(st.name), string(state)))
+			states[string(st.name)+" "+string(state)] = n
+		}
+	}
+	return states
 }

@@ -10,7 +10,9 @@ import (
 // a counter without a series is not an increase, and an alert on it stays silent.
 func (m *Metrics) zero() {
 	for _, st := range []store.Stage{store.StageDownload, store.StageUnpack, store.StageActivate} {
-		m.jobs.WithLabelValues(string(st))
+		for _, state := range []workerState{idle, busy, blocked} {
+			m.workers.WithLabelValues(string(st), string(state))
+		}
 		m.duration.WithLabelValues(string(st))
 		for class, verdicts := range possible() {
 			for _, v := range verdicts {

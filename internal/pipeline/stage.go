@@ -68,9 +68,13 @@ func (p *Pipeline) start(work context.Context, running *sync.WaitGroup, st stage
 	var workers sync.WaitGroup
 	for range st.workers {
 		workers.Go(func() {
+			worker := p.metrics.worker(st.name)
+			defer worker.is(gone)
 			for job := range in {
+				worker.is(busy)
 				switch o := p.step(work, st, job); o {
 				case goesOn:
+					worker.is(blocked)
 					select {
 					case out <- job:
 					case <-work.Done():
@@ -81,6 +85,7 @@ func (p *Pipeline) start(work context.Context, running *sync.WaitGroup, st stage
 				default:
 					p.finish(work, job, o)
 				}
+				worker.is(idle)
 			}
 		})
 	}
@@ -108,8 +113,6 @@ func (p *Pipeline) step(work context.Context, st stage, job *Job) outcome {
 	}
 	ctx, end := p.jobs.lease(work, st, job)
 	defer end()
-	p.metrics.busy(st.name, 1)
-	defer p.metrics.busy(st.name, -1)
 	began := time.Now()
 	err := p.begin(ctx, job, st.name)
 	if err == nil {
