@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -33,11 +34,19 @@ func runDaemon(ctx context.Context, c *call) error {
 	surviveLog()
 	s, cfg := c.system, c.cfg
 	s.log = newLogger(cfg.LogLevel, newPatientLog(os.Stderr), stderrIsTerminal())
-	if err := s.openDaemon(ctx); err != nil {
+	if err := s.waitLock(ctx, daemonLock, lookPatience); err != nil {
 		return err
 	}
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	ready := &readiness{}
+	ready.set(func() error { return errStarting })
+	if err := s.serveAdmin(ctx, cfg.Listen, reg, ready); err != nil {
+		return err
+	}
+	if err := s.openDaemon(ctx); err != nil {
+		return err
+	}
 	p, err := s.openPipeline(ctx, reg)
 	if err != nil {
 		return err
@@ -48,12 +57,16 @@ func runDaemon(ctx context.Context, c *call) error {
 		}
 		return err
 	}
+	ready.set(func() error { return errRecovering })
 	if err := s.recoverPool(ctx, p); err != nil {
 		return fmt.Errorf("recovery: %w", err)
 	}
-	if err := s.serveAdmin(ctx, cfg.Listen, reg, p); err != nil {
-		return err
-	}
+	ready.set(func() error {
+		if ctx.Err() != nil {
+			return errStopping
+		}
+		return p.Ready()
+	})
 	s.onClose(s.changeLevelOnSIGHUP())
 	s.log.Info().Str("bucket", cfg.Bucket).Str("prefix", cfg.Prefix).Str("queue", cfg.QueueURL).
 		Str("policy", cfg.Policy).Msg("running")
@@ -86,11 +99,8 @@ func (s *system) changeLevelOnSIGHUP() func() error {
 	}
 }
 
-// openDaemon takes the state directory, the journal and the pool.
+// openDaemon takes the journal and the pool.
 func (s *system) openDaemon(ctx context.Context) error {
-	if err := s.waitLock(ctx, daemonLock, lookPatience); err != nil {
-		return err
-	}
 	if err := s.openStore(ctx); err != nil {
 		return err
 	}
@@ -110,22 +120,38 @@ func (s *system) recoverPool(ctx context.Context, p *pipeline.Pipeline) error {
 	})
 }
 
+// What /readyz says while the daemon takes no work by itself.
+var (
+	errStarting   = errors.New("starting: the database and the pool are opened")
+	errRecovering = errors.New("recovering: journal, pool and files are compared; work begins when they agree")
+	errStopping   = errors.New("stopping: running stages may finish, and nothing new is taken")
+)
+
+// readiness answers /readyz. What answers changes while the daemon starts and stops.
+type readiness struct{ check atomic.Pointer[func() error] }
+
+func (r *readiness) set(check func() error) { r.check.Store(&check) }
+
+// ServeHTTP answers 200 while work is taken, and otherwise 503 with the reason.
+func (r *readiness) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+	if err := (*r.check.Load())(); err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ok")
+}
+
 // serveAdmin answers /metrics, /healthz (the process lives) and /readyz (it takes work,
-// or why not).
-func (s *system) serveAdmin(ctx context.Context, addr string, reg *prometheus.Registry, p *pipeline.Pipeline) error {
+// or why not). It listens before anything takes time, so that a probe sees a long
+// recovery, and a bad address shows at once.
+func (s *system) serveAdmin(ctx context.Context, addr string, reg *prometheus.Registry, ready http.Handler) error {
 	if addr == "" {
 		return nil
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := p.Ready(); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ok")
-	})
+	mux.Handle("GET /readyz", ready)
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if err != nil {
 		return fmt.Errorf("LISTEN_ADDR: %w", err)

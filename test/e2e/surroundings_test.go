@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -286,5 +287,41 @@ func TestStartsBesideCommands(t *testing.T) {
 			t.Error(text)
 		}
 	}
+	h.Look()
+}
+
+// Metrics and health are there while the daemon still starts, and readiness says how far
+// it is; it also says that the daemon stops.
+func TestListensBeforeRecovery(t *testing.T) {
+	h := newHost(t)
+	h.put("images/a.tar", tarballs.RootFS("hello", 3, big(60)))
+	unlock := h.lock("pool.lock") // as a command at work on the pool
+	h.Start()
+	h.WaitFor("/readyz says that it recovers", func() bool {
+		code, text := h.GetEarly("/readyz")
+		return code == http.StatusServiceUnavailable && strings.Contains(text, "recovering")
+	})
+	if code, text := h.GetEarly("/metrics"); code != http.StatusOK || !strings.Contains(text, "imagemanager_") {
+		t.Errorf("/metrics: %d, %s", code, text)
+	}
+	if code, _ := h.GetEarly("/healthz"); code != http.StatusOK {
+		t.Errorf("/healthz: %d", code)
+	}
+	unlock()
+	h.waitResumed()
+	h.waitEvent("images/a.tar", "step unpack formatted")
+	h.Signal(syscall.SIGTERM)
+	h.WaitFor("/readyz says that it stops", func() bool {
+		code, text := h.GetEarly("/readyz")
+		return code == http.StatusServiceUnavailable && strings.Contains(text, "stopping")
+	})
+	<-h.Done()
+	if code := h.ExitCode(); code != 0 {
+		t.Errorf("after a stop: exit code %d", code)
+	}
+	h.Start()
+	h.WaitActive("images/a.tar")
+	h.WaitDrained()
+	h.Stop()
 	h.Look()
 }

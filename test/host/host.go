@@ -298,10 +298,17 @@ var address = regexp.MustCompile(`"addr":"([^"]+)"`)
 func (h *Host) Get(path string) (code int, body string) {
 	h.T.Helper()
 	h.WaitRunning()
-	addr := address.FindSubmatch(h.NewestLog())
-	if addr == nil {
-		h.Check(errors.New("the log has no address"))
-	}
+	return h.GetEarly(path)
+}
+
+// GetEarly sends an HTTP request to the daemon as soon as it listens.
+func (h *Host) GetEarly(path string) (code int, body string) {
+	h.T.Helper()
+	var addr [][]byte
+	h.WaitFor("the daemon listens", func() bool {
+		addr = address.FindSubmatch(h.NewestLog())
+		return addr != nil
+	})
 	req, err := http.NewRequestWithContext(h.T.Context(), http.MethodGet, "http://"+string(addr[1])+path, http.NoBody)
 	h.Check(err)
 	resp, err := http.DefaultClient.Do(req)
