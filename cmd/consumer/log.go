@@ -16,15 +16,19 @@ import (
 // logPatience is how long a line of the log may take to be written.
 const logPatience = time.Second
 
+// logTime is RFC 3339 with milliseconds: several events happen within one.
+const logTime = "2006-01-02T15:04:05.000Z07:00"
+
 // newLogger writes JSON for machines, and lines for people when stderr is a terminal.
 func newLogger(level string, w io.Writer, terminal bool) zerolog.Logger {
 	if terminal {
-		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly}
+		w = zerolog.ConsoleWriter{Out: w, TimeFormat: "15:04:05.000"}
 	}
 	l, err := zerolog.ParseLevel(level)
 	if err != nil { // refused by checkCommon; without it, say more rather than less
 		l = zerolog.DebugLevel
 	}
+	zerolog.TimeFieldFormat, zerolog.DurationFieldInteger = logTime, true
 	zerolog.SetGlobalLevel(l) // of the whole process: SIGHUP can change it
 	return zerolog.New(w).With().Timestamp().Logger()
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -57,5 +58,25 @@ func TestPatientLogIsSynchronous(t *testing.T) {
 		if _, err := log.Write(line); err != nil || got.Bytes()[2*i] != 'a'+i {
 			t.Fatalf("after line %d: %q, %v", i, got.String(), err)
 		}
+	}
+}
+
+// A line of the log has milliseconds, in its time and in a duration.
+func TestLogHasMilliseconds(t *testing.T) {
+	var out bytes.Buffer
+	log := newLogger("info", &out, false)
+	log.Info().Dur("took_ms", 1500*time.Microsecond).Msg("x")
+	var line struct {
+		Time string `json:"time"`
+		Took int    `json:"took_ms"`
+	}
+	if err := json.Unmarshal(out.Bytes(), &line); err != nil {
+		t.Fatalf("%v: %s", err, out.String())
+	}
+	if _, err := time.Parse(logTime, line.Time); err != nil || len(line.Time) < len("2006-01-02T15:04:05.000Z") {
+		t.Errorf("time %q: %v", line.Time, err)
+	}
+	if line.Took != 1 {
+		t.Errorf("took %d ms, want 1", line.Took)
 	}
 }

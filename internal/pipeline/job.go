@@ -277,7 +277,7 @@ func (js *jobs) replace(job *Job, img store.Image) *Job {
 	js.mu.Lock()
 	defer js.mu.Unlock()
 	left := &Job{
-		Task:  provision.Task{Image: img, Attempt: job.Attempt},
+		Task:  provision.Task{Image: img, Attempt: job.Attempt, Began: job.Began},
 		ended: make(chan struct{}), deliveries: job.deliveries, atBegin: job.atBegin,
 	}
 	js.byImage[img.ID] = left

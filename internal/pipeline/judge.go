@@ -115,7 +115,8 @@ func (p *Pipeline) weigh(t *provision.Task, j judgement, err error) judgement {
 func (p *Pipeline) recordFailure(ctx context.Context, job *Job, j judgement) outcome {
 	p.metrics.failure(job.Attempt.Stage, j)
 	log := p.record.Log(&job.Task).With().Str("event", string(store.EventFailed)).
-		Str("step", string(job.Attempt.Stage)).Str("verdict", string(j.verdict)).Str("reason", j.class).Logger()
+		Str("step", string(job.Attempt.Stage)).Str("verdict", string(j.verdict)).Str("reason", j.class).
+		Dur("took_ms", time.Since(job.Began)).Logger()
 	if j.verdict == halt || j.verdict == outage {
 		log.Error().Dur("again_in_ms", j.delay).Msg(j.text)
 		p.record.Undo(ctx, &job.Task, j.text)

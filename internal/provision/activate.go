@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/store"
@@ -47,7 +46,6 @@ func (h *Host) reactivate(ctx context.Context, t *Task) (stands bool, err error)
 
 // snapshot makes one more snapshot of the image's device.
 func (h *Host) snapshot(ctx context.Context, t *Task) error {
-	began := time.Now()
 	origin, err := h.Devices.ofImage(ctx, t.Image)
 	if err != nil {
 		return err
@@ -75,7 +73,7 @@ func (h *Host) snapshot(ctx context.Context, t *Task) error {
 	if err != nil {
 		return err
 	}
-	h.record.done(t, img, began).Int64("device_id", d.ID).Str("path", path).Msg("snapshot active")
+	h.record.done(t, img).Int64("device_id", d.ID).Str("path", path).Msg("snapshot active")
 	return nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"syscall"
-	"time"
 
 	"imagemanager.internal/internal/download"
 	"imagemanager.internal/internal/store"
@@ -15,7 +14,7 @@ func ArchiveName(image int64) string { return fmt.Sprintf("%d.tar", image) }
 
 // Download fetches the object into the archive directory.
 func (h *Host) Download(ctx context.Context, t *Task) error {
-	began, o := time.Now(), t.Image.Object
+	o := t.Image.Object
 	if err := download.ValidateKey(o.Key, h.cfg.Prefix); err != nil {
 		return err
 	}
@@ -44,7 +43,7 @@ func (h *Host) Download(ctx context.Context, t *Task) error {
 	h.mu.Lock()
 	h.fetched[img.ID] = BlobOf(blob)
 	h.mu.Unlock()
-	h.record.done(t, img, began).Int64("bytes", blob.Size).Str("sha256", blob.SHA256).Msg("downloaded")
+	h.record.done(t, img).Int64("bytes", blob.Size).Str("sha256", blob.SHA256).Msg("downloaded")
 	return nil
 }
 

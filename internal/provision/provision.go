@@ -71,6 +71,7 @@ func (c Config) Rules(key string) string {
 type Task struct {
 	Image   store.Image   // as of its last event
 	Attempt store.Attempt // fencing token of the current attempt
+	Began   time.Time     // of the current attempt
 }
 
 // Host makes images on this machine. All its methods may be called at once, for

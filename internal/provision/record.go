@@ -60,7 +60,7 @@ func (r *Recorder) Begin(ctx context.Context, t *Task, st store.Stage, messages 
 	if err != nil {
 		return err
 	}
-	t.Attempt, t.Image.Attempt, t.Image.Running = a, a.N, true
+	t.Attempt, t.Image.Attempt, t.Image.Running, t.Began = a, a.N, true, time.Now()
 	r.Event(t, store.EventBegun, st).Msgf("%s begun", st)
 	return nil
 }
@@ -78,15 +78,15 @@ func (r *Recorder) advance(ctx context.Context, t *Task, d *store.Device, to sto
 		t.Image.Tree = tree
 	}
 	r.metrics.event(store.EventStep, t.Attempt.Stage)
-	r.Log(t).Debug().Str("event", string(store.EventStep)).Str("step", string(t.Attempt.Stage)).
+	r.Log(t).Info().Str("event", string(store.EventStep)).Str("step", string(t.Attempt.Stage)).
 		Int64("device_id", d.ID).Str("device_state", string(to)).Msgf("device %s", to)
 	return nil
 }
 
 // done notes a successful end of the attempt. It left the image as given.
-func (r *Recorder) done(t *Task, img store.Image, began time.Time) *zerolog.Event {
+func (r *Recorder) done(t *Task, img store.Image) *zerolog.Event {
 	t.Image = img
-	return r.Event(t, store.EventDone, t.Attempt.Stage).Dur("took_ms", time.Since(began))
+	return r.Event(t, store.EventDone, t.Attempt.Stage).Str("verdict", "done").Dur("took_ms", time.Since(t.Began))
 }
 
 // HandOff ends an attempt because its result was there already.
@@ -113,7 +113,8 @@ func (r *Recorder) Undo(ctx context.Context, t *Task, why string) {
 		return
 	}
 	t.Image = img
-	r.Event(t, store.EventUndone, t.Attempt.Stage).Msgf("%s rolled back: %s", t.Attempt.Stage, why)
+	r.Event(t, store.EventUndone, t.Attempt.Stage).Dur("took_ms", time.Since(t.Began)).Msgf("%s rolled back: %s",
+		t.Attempt.Stage, why)
 }
 
 // Reopen takes an image back to a stage after the loss of its result.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -23,7 +22,6 @@ import (
 // judged before the pool is touched. Every step on the device is recorded before the next
 // is taken. What was written is read back through a fresh mount before the seal.
 func (h *Host) Unpack(ctx context.Context, t *Task) error {
-	began := time.Now()
 	if t.Image.Tree != nil {
 		if h.CheckUnpack(ctx, t) == nil {
 			return h.record.HandOff(ctx, t, "the device is there")
@@ -66,7 +64,7 @@ func (h *Host) Unpack(ctx context.Context, t *Task) error {
 	if err != nil {
 		return err
 	}
-	h.record.done(t, img, began).Int64("device_id", d.ID).Int("entries", tree.Entries).Int64("bytes", tree.Bytes).
+	h.record.done(t, img).Int64("device_id", d.ID).Int("entries", tree.Entries).Int64("bytes", tree.Bytes).
 		Int("changed", tree.Changed).Str("digest", tree.Digest).Msg("unpacked")
 	return nil
 }
@@ -113,14 +111,13 @@ func (h *Host) planArchive(ctx context.Context, t *Task, src *os.File) (*archive
 		return nil, fmt.Errorf("%w: it needs about %d bytes of %d: raise DEVICE_SIZE",
 			ErrTooSmall, need, h.cfg.DeviceBytes)
 	}
-	const most = 20
-	for i, a := range plan.Adjustments {
-		if i == most {
-			h.record.Log(t).Info().Int("more", plan.Adjusted-most).Msg("further entries adjusted")
-			break
-		}
-		h.record.Log(t).Info().Str("entry", a.Entry).Str("reason", string(a.Reason)).
+	for _, a := range plan.Adjustments {
+		h.record.Log(t).Debug().Str("entry", a.Entry).Str("reason", string(a.Reason)).
 			Str("from", a.From).Str("to", a.To).Msg("entry adjusted by policy")
+	}
+	if plan.Adjusted > 0 {
+		h.record.Log(t).Info().Int("entries", plan.Adjusted).Str("policy", string(plan.Policy)).
+			Msg("entries adjusted by policy; each is a line at level debug")
 	}
 	return plan, nil
 }

@@ -91,9 +91,9 @@ func (l logLine) words() string {
 	case l.Message == "progress":
 		return fmt.Sprintf("%-9s %3.0f %%  %s of %s",
 			l.Step, 100*l.Done/max(l.Total, 1), units.BytesSize(l.Done), units.BytesSize(l.Total))
-	case l.Entry != "" && l.Level == "info" && l.To == "":
+	case l.Entry != "" && l.Level == "debug" && l.To == "":
 		return fmt.Sprintf("%-9s %s: %s dropped", "policy", l.Reason, l.Entry)
-	case l.Entry != "" && l.Level == "info":
+	case l.Entry != "" && l.Level == "debug":
 		return fmt.Sprintf("%-9s %s: %s %s -> %s", "policy", l.Reason, l.Entry, l.From, l.To)
 	case l.Took > 0:
 		return fmt.Sprintf("%-9s %s in %.0f ms", l.Step, l.Message, l.Took)

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -54,4 +55,48 @@ func TestReservationIsEnough(t *testing.T) {
 		t.Errorf("set aside %d MiB, taken %d MiB", plan.PoolBytes()>>20, taken>>20)
 	}
 	h.Kill()
+}
+
+// At the default level every transition of an image is a line with the same keys, and the
+// end of an attempt says how it ended and how long it took.
+func TestTransitionsAreLogged(t *testing.T) {
+	h := newHost(t)
+	h.Start("LOG_LEVEL=info")
+	h.makeFirst()
+	h.put("images/bad.tar", []byte("not a tar archive"))
+	h.WaitEnded("images/bad.tar")
+	h.WaitDrained()
+	h.Stop()
+	states, ends := map[string]bool{}, map[string]bool{}
+	for _, text := range bytes.Split(h.Log(), []byte("\n")) {
+		var line map[string]any
+		if json.Unmarshal(text, &line) != nil || line["event"] == nil || line["event"] == "queued" {
+			continue
+		}
+		keys := []string{"image_id", "s3_key", "step", "attempt", "time", "level"}
+		switch line["event"] {
+		case "step":
+			keys = append(keys, "device_id", "device_state")
+			states[fmt.Sprint(line["device_state"])] = true
+		case "done", "failed":
+			keys = append(keys, "verdict", "took_ms")
+			ends[fmt.Sprint(line["step"], " ", line["verdict"])] = true
+		}
+		for _, key := range keys {
+			if line[key] == nil {
+				t.Errorf("%s is missing in %s", key, text)
+			}
+		}
+	}
+	for _, want := range []string{"created", "formatted", "filled", "sealed"} {
+		if !states[want] {
+			t.Errorf("no line says that a device is %s: %v", want, states)
+		}
+	}
+	for _, want := range []string{"download done", "unpack done", "activate done", "unpack rejected"} {
+		if !ends[want] {
+			t.Errorf("no line says %s: %v", want, ends)
+		}
+	}
+	h.Look()
 }
