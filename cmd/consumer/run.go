@@ -41,6 +41,7 @@ func runDaemon(ctx context.Context, c *call) error {
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	ready := &readiness{}
 	ready.set(func() error { return errStarting })
+	pipeline.RegisterReady(reg, ready.why)
 	if err := s.serveAdmin(ctx, cfg.Listen, reg, ready); err != nil {
 		return err
 	}
@@ -132,9 +133,12 @@ type readiness struct{ check atomic.Pointer[func() error] }
 
 func (r *readiness) set(check func() error) { r.check.Store(&check) }
 
+// why returns why no work is taken; nil while it is.
+func (r *readiness) why() error { return (*r.check.Load())() }
+
 // ServeHTTP answers 200 while work is taken, and otherwise 503 with the reason.
 func (r *readiness) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
-	if err := (*r.check.Load())(); err != nil {
+	if err := r.why(); err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}

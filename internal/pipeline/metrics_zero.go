@@ -25,8 +25,8 @@ func (m *Metrics) zero() {
 			m.attacks.WithLabelValues(string(r.Reason))
 		}
 	}
-	for _, result := range []string{"received", "deleted", "returned", "dead_lettered", "lost", "unsettled"} {
-		m.messages.WithLabelValues(result)
+	for _, outcome := range []string{"deleted", "returned", "dead_lettered", "unsettled"} {
+		m.settled.WithLabelValues(outcome)
 	}
 	for _, class := range awserr.Classes() {
 		m.receive.WithLabelValues(string(class))

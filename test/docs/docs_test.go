@@ -123,6 +123,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 	pipeline.NewMetrics(registered)
 	provision.NewMetrics(registered)
 	reconcile.NewMetrics(registered)
+	pipeline.RegisterReady(registered, nil)
 	if len(registered) < 10 {
 		t.Fatalf("only %d metrics: %v", len(registered), registered)
 	}

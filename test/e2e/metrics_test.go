@@ -20,11 +20,19 @@ func TestMetricsAtStart(t *testing.T) {
 	for _, m := range []string{
 		`security_violations_total{rule="dotdot_name"}`,
 		`failures_total{reason="server",stage="download",verdict="outage"}`,
-		`messages_total{result="dead_lettered"}`, `receive_errors_total{class="denied"}`,
+		`queue_messages_settled_total{outcome="dead_lettered"}`, `receive_errors_total{class="denied"}`,
 		`queue_retries_total{operation="extend"}`,
 	} {
 		if !strings.Contains(text, "imagemanager_"+m+" 0\n") {
 			t.Errorf("%s is absent until it happens once", m)
+		}
+	}
+	for _, m := range []string{
+		"ready 1", "queue_messages_lost_total 0",
+		`stage_workers{stage="unpack",state="idle"} 2`,
+	} {
+		if !strings.Contains(text, "imagemanager_"+m+"\n") {
+			t.Errorf("%s is not there", m)
 		}
 	}
 	h.Stop()

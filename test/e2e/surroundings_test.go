@@ -301,7 +301,8 @@ func TestListensBeforeRecovery(t *testing.T) {
 		code, text := h.GetEarly("/readyz")
 		return code == http.StatusServiceUnavailable && strings.Contains(text, "recovering")
 	})
-	if code, text := h.GetEarly("/metrics"); code != http.StatusOK || !strings.Contains(text, "imagemanager_") {
+	if code, text := h.GetEarly("/metrics"); code != http.StatusOK ||
+		!strings.Contains(text, "imagemanager_ready 0\n") {
 		t.Errorf("/metrics: %d, %s", code, text)
 	}
 	if code, _ := h.GetEarly("/healthz"); code != http.StatusOK {

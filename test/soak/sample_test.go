@@ -79,7 +79,7 @@ func (s *soak) addDaemon(p *sample) {
 	p.pid = s.PID()
 	p.rss, p.descriptors = metric(text, "process_resident_memory_bytes"), metric(text, "process_open_fds")
 	p.goroutines = metric(text, "go_goroutines")
-	p.poolMegabytes = int(metric(text, `imagemanager_pool_bytes{space="data",state="used"}`) / 1e6)
+	p.poolMegabytes = int(metric(text, `imagemanager_pool_data_used_bytes`) / 1e6)
 }
 
 // metric is the value of a metric, with its labels; 0 if there is none.
