@@ -231,25 +231,42 @@ func TestDeviceDoesNotAnswer(t *testing.T) {
 	h := newHost(t, "UNPACK_TIMEOUT=5s", "MAX_UNPACKS=1", "RECONCILE_INTERVAL=0")
 	h.Start()
 	h.WaitRunning()
-	h.put("images/x.tar", tarballs.RootFS("hello", 3, big(60)))
-	h.waitEvent("images/x.tar", "step unpack formatted")
-	h.Signal(syscall.SIGSTOP) // it is not to be faster
-	devices, err := h.Store.Devices(t.Context())
-	h.Check(err)
-	name := fmt.Sprintf("cim-%s-image-%d", poolName(t), devices[0].ID)
+	key, device := h.stopInUnpack()
+	name := fmt.Sprintf("cim-%s-image-%d", poolName(t), device)
 	disks.Run(t, "dmsetup", "suspend", "--nolockfs", "--noflush", name)
 	h.Signal(syscall.SIGCONT)
 	h.WaitFor("the log says that it does not come back",
 		func() bool { return strings.Contains(string(h.NewestLog()), "does not come back") })
 	good := h.makeFirst()
 	h.checkReadable(good)
-	if img := h.ImagesOf("images/x.tar")[0]; img.State != store.StatePending || img.Failures != 1 || img.Running {
+	if img := h.ImagesOf(key)[0]; img.State != store.StatePending || img.Failures != 1 || img.Running {
 		t.Errorf("the image whose device does not answer: %+v", img.Progress)
 	}
 	disks.Run(t, "dmsetup", "resume", name)
-	h.WaitActive("images/x.tar")
+	h.WaitActive(key)
 	h.WaitDrained()
 	h.Stop()
 	h.Consumer("verify", "--all")
 	h.Look()
+}
+
+// stopInUnpack uploads an image and stops the daemon while it writes the image's tree. A
+// daemon that was faster is let go on, and another image is tried.
+func (h *host) stopInUnpack() (key string, device int64) {
+	h.T.Helper()
+	for i := range 10 {
+		key = fmt.Sprintf("images/x%d.tar", i)
+		h.put(key, tarballs.RootFS(fmt.Sprint("hello", i), 3, big(60)))
+		h.waitEvent(key, "step unpack formatted")
+		h.Signal(syscall.SIGSTOP)
+		devices, err := h.Store.DevicesOf(h.T.Context(), h.ImagesOf(key)[0].ID)
+		h.Check(err)
+		if len(devices) > 0 && devices[0].State == store.DeviceFormatted {
+			return key, devices[0].ID
+		}
+		h.Signal(syscall.SIGCONT)
+		h.WaitActive(key)
+	}
+	h.T.Fatal("the daemon was faster than the test ten times")
+	return "", 0
 }
