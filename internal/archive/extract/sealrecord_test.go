@@ -30,7 +30,7 @@ func sealed(t *testing.T, b []byte, record string) (dir string, root *os.File, w
 	return dir, root, written
 }
 
-// The seal record is read as it was written and is no part of the tree: trees have the
+// The seal record is read as it was written and is not part of the tree: trees have the
 // digest that they have without one. It is written once.
 func TestSealIsBesideTheTree(t *testing.T) {
 	for _, record := range []string{"{}\n", strings.Repeat("x", maxSealRecord)} {
