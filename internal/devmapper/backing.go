@@ -72,7 +72,7 @@ func createFile(path string, size int64, enlarge func(f *os.File, size int64) er
 	return durable.SyncDir(filepath.Dir(path))
 }
 
-// reserveFile makes a file of at least so many bytes and sets all of them aside on its
+// reserveFile makes a file of at least size bytes and sets all of them aside on its
 // file system, so that a full disk takes nothing from it. Contents stay; new bytes read
 // as zeros. The file keeps its old size until everything is set aside; on an error it is
 // as it was. On a file system that copies on write, such as Btrfs, later writes may still

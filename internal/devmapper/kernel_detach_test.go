@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// activeThins makes so many thin devices, active as snapshots, and returns their paths.
+// activeThins makes n thin devices, active as snapshots, and returns their paths.
 func activeThins(t *testing.T, p *Pool, n int) (paths []string) {
 	t.Helper()
 	for i := range n {

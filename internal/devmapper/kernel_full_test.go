@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// smallDisk mounts a file system of so many bytes.
+// smallDisk mounts a tmpfs of the given size.
 func smallDisk(t *testing.T, size string) string {
 	t.Helper()
 	needDM(t)

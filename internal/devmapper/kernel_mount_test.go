@@ -104,7 +104,7 @@ func TestDetachedMount(t *testing.T) {
 	check(t, m.Sync())
 	check(t, m.Close())
 	check(t, m.Close())
-	check(t, p.ctl.Remove(p.cfg.thinUUID(1))) // at once, without patience
+	check(t, p.ctl.Remove(p.cfg.thinUUID(1))) // at once, without a retry
 	path, err := p.Activate(1, KindImage, deviceSize, true)
 	check(t, err)
 	before := digest(t, path)

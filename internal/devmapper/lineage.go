@@ -55,7 +55,7 @@ func (p *Pool) Lineage() (_ []Lineage, err error) {
 }
 
 // readLineage is Lineage for metadata with its superblock at block root, of a pool with
-// so many blocks of data. Each block belongs to the oldest device using it.
+// dataBlocks blocks. Each block belongs to the oldest device using it.
 func readLineage(r io.ReaderAt, root uint64, dataBlocks int64) ([]Lineage, error) {
 	thins, err := readThins(r, root)
 	if err != nil {

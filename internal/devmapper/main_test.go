@@ -52,8 +52,8 @@ func goroutineLeaks() []string {
 // packages' tests have at the same time are on files of other names. A loop may be there
 // for a moment after its end: udevd looks into it.
 func kernelLeaks() (leaks []string) {
-	passes := func(error) bool { return true }
-	_ = retryWhile(busyTimeout, passes, func() error {
+	always := func(error) bool { return true }
+	_ = retryWhile(busyTimeout, always, func() error {
 		if leaks = leaksNow(); len(leaks) > 0 {
 			return ErrBusy
 		}
@@ -208,7 +208,7 @@ func newImage(t testing.TB, p *Pool) string {
 	return path
 }
 
-// fill writes so many bytes that are not zero to a device or file, and syncs.
+// fill writes size bytes, none of them zero, to a device or file, and syncs.
 func fill(t testing.TB, path string, size int64) {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)

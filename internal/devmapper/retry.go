@@ -25,13 +25,13 @@ const (
 )
 
 // retryWhile calls fn until it succeeds, fails with an error that is not transient, or
-// the time is up; then its last error is returned. The pauses grow from 1 to 100 ms.
-func retryWhile(patience time.Duration, passes func(error) bool, try func() error) error {
+// the time is up, and returns its last error. The pauses grow from 1 to 100 ms.
+func retryWhile(timeout time.Duration, transient func(error) bool, fn func() error) error {
 	const longest = 100 * time.Millisecond
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(timeout)
 	for pause := time.Millisecond; ; pause = min(2*pause, longest) {
-		err := try()
-		if err == nil || !passes(err) || time.Now().After(deadline) {
+		err := fn()
+		if err == nil || !transient(err) || time.Now().After(deadline) {
 			return err
 		}
 		<-time.After(pause)

@@ -11,10 +11,10 @@ import (
 )
 
 func TestRetryWhile(t *testing.T) {
-	passes := isErrno(unix.EBUSY)
+	transient := isErrno(unix.EBUSY)
 	synctest.Test(t, func(t *testing.T) {
 		began, calls := time.Now(), 0
-		err := retryWhile(time.Second, passes, func() error {
+		err := retryWhile(time.Second, transient, func() error {
 			if calls++; calls < 5 {
 				return unix.EBUSY
 			}
@@ -25,13 +25,13 @@ func TestRetryWhile(t *testing.T) {
 		}
 		calls = 0
 		began = time.Now()
-		err = retryWhile(time.Second, passes, func() error { calls++; return unix.EBUSY })
+		err = retryWhile(time.Second, transient, func() error { calls++; return unix.EBUSY })
 		if took := time.Since(began); !errors.Is(err, unix.EBUSY) || took < time.Second ||
 			took > 1200*time.Millisecond {
 			t.Errorf("%v after %v", err, took)
 		}
 		calls = 0
-		if err := retryWhile(time.Second, passes, func() error { calls++; return unix.EIO }); !errors.Is(err,
+		if err := retryWhile(time.Second, transient, func() error { calls++; return unix.EIO }); !errors.Is(err,
 			unix.EIO) || calls != 1 {
 			t.Errorf("%v after %d calls: "+strconv.Itoa(calls), err, calls)
 		}

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// shortReader is a device that ends after so many bytes.
+// shortReader is a device that ends after size bytes.
 type shortReader struct {
 	io.ReaderAt
 	size int64

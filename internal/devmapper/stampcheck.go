@@ -31,8 +31,8 @@ func (p *Pool) checkBeforeOpen(metadata, data blockDevice, may bool) (sb superbl
 // again. ErrForeign is returned when something does not belong, ErrDamaged when the
 // metadata cannot be read.
 func (p *Pool) checkDevices(metadata blockDevice) (sb superblock, err error) {
-	passes := func(err error) bool { return errors.Is(err, errMalformed) || errors.Is(err, ErrForeign) }
-	err = retryWhile(tornTimeout, passes, func() error {
+	transient := func(err error) bool { return errors.Is(err, errMalformed) || errors.Is(err, ErrForeign) }
+	err = retryWhile(tornTimeout, transient, func() error {
 		if sb, err = checkSuperblock(p.cfg, metadata); err != nil {
 			return err
 		}

@@ -70,7 +70,7 @@ func (p *fieldParser) number(s string) uint64 {
 	return n
 }
 
-// ratio reads used/total in blocks of so many bytes.
+// ratio reads used/total, given in blocks, and returns bytes.
 func (p *fieldParser) ratio(s string, block int64) (used, total int64) {
 	a, b, ok := strings.Cut(s, "/")
 	x, y := p.number(a), p.number(b)

@@ -73,7 +73,7 @@ func (t poolTable) checkSame(metadata, data blockDevice, blockSize int64) error 
 	return nil
 }
 
-// newThinTable returns the table of a thin device of so many bytes.
+// newThinTable returns the table of a thin device of the given size.
 func newThinTable(pool string, id ID, bytes int64) dmctl.Table {
 	return dmctl.Table{Sectors: uint64(bytes / sectorSize), Target: targetThin, Params: fmt.Sprintf("%s %d", pool, id)}
 }

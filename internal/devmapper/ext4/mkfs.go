@@ -88,7 +88,7 @@ func mkfsOptions(version [3]int, uuid string, size int64) []string {
 	}
 }
 
-// journalSize returns the journal's size for a file system of so many bytes. It is
+// journalSize returns the journal's size for a file system of the given size. It is
 // mke2fs's own choice since e2fsprogs 1.45, except below 128 MiB, where it is the least
 // possible.
 func journalSize(bytes int64) string {
