@@ -223,6 +223,7 @@ func TestRemedyOfARefusal(t *testing.T) {
 	if img := h.WaitEnded("images/x.tar"); !strings.Contains(img.Reason, "IMAGE_POLICY=distro") {
 		t.Fatal(img.State, img.Reason)
 	}
+	h.WaitDrained() // a message that comes while the job ends joins it
 	h.put("images/x.tar", body)
 	h.waitLogged("handed off: nothing to do", 1)
 	h.WaitDrained()
