@@ -110,7 +110,7 @@ func (ms *messages) keepInvisible(work context.Context) {
 
 // acquire waits for one permit and takes up to most. It returns 0 when ctx has ended.
 func (ms *messages) acquire(ctx context.Context, most int) (n int) {
-	defer func() { ms.metrics.held.Add(float64(n)) }()
+	defer func() { ms.metrics.queue.held.Add(float64(n)) }()
 	select {
 	case ms.permits <- struct{}{}:
 	case <-ctx.Done():
@@ -130,7 +130,7 @@ func (ms *messages) releasePermits(n int) {
 	for range n {
 		<-ms.permits
 	}
-	ms.metrics.held.Sub(float64(n))
+	ms.metrics.queue.held.Sub(float64(n))
 }
 
 // receive polls once if work may be taken. Otherwise it waits a moment and returns none.
@@ -149,7 +149,7 @@ func (ms *messages) watch(m *queue.Message) *delivery {
 	ms.watchers.Go(func() {
 		select {
 		case <-m.Lost():
-			ms.metrics.lost.Inc()
+			ms.metrics.queue.lost.Inc()
 			ms.log.Warn().Str("message_id", m.ID).
 				Msg("message lost: its visibility time-out passed, or its receipt handle is no longer valid")
 			ms.jobs.loseMessage(d)
@@ -209,7 +209,7 @@ func (ms *messages) settle(ctx context.Context, d *delivery) {
 		ms.log.Warn().Err(err).Str("message_id", d.msg.ID).
 			Msg("message not settled; it comes back when its visibility time-out ends, and is handed off")
 	}
-	ms.metrics.settled.WithLabelValues(result).Inc()
+	ms.metrics.queue.settled.WithLabelValues(result).Inc()
 }
 
 // deadLetter moves a hopeless message to the dead-letter queue, or to the quarantine

@@ -5,8 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"imagemanager.internal/internal/awserr"
-	"imagemanager.internal/internal/queue"
+	"imagemanager.internal/internal/metric"
 	"imagemanager.internal/internal/store"
 )
 
@@ -15,25 +14,15 @@ const namespace = "imagemanager"
 // Metrics counts what the pipeline does. Labels are bounded: stages, verdicts, reason
 // codes; never keys.
 type Metrics struct {
+	queue    queueMetrics
 	workers  *prometheus.GaugeVec
 	duration *prometheus.HistogramVec
 	failures *prometheus.CounterVec
-	received prometheus.Counter
-	settled  *prometheus.CounterVec
-	lost     prometheus.Counter
-	capped   prometheus.Counter
-	held     prometheus.Gauge
 	ignores  *prometheus.CounterVec
-	receive  *prometheus.CounterVec
-	settle   *prometheus.CounterVec
-	margin   prometheus.Histogram
 	attacks  *prometheus.CounterVec
 	pool     poolMetrics
 	pending  *prometheus.GaugeVec
 	kept     kept
-
-	callFailed func(operation string, err error) // set by New, before the queue is called
-	atLimit    func(id string, end time.Time)    // so is this
 }
 
 // NewMetrics registers the pipeline's metrics.
@@ -44,32 +33,14 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
 		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, labels)
 	}
-	one := func(name, help string) prometheus.Counter {
-		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help})
-	}
 	m := &Metrics{
+		queue: newQueueMetrics(metric.Factory(reg)),
 		workers: gauge("stage_workers",
 			"Workers of a stage: idle, busy with an image, or blocked because the next stage has no room.",
 			"stage", "state"),
 		failures: counter("failures_total", "Failed attempts by verdict and reason.", "stage", "verdict", "reason"),
-		received: one("queue_messages_received_total", "Messages received."),
-		settled: counter("queue_messages_settled_total", "Messages by what became of them: "+
-			"deleted, returned to the queue, dead-lettered, or unsettled because the call failed.", "outcome"),
-		lost:   one("queue_messages_lost_total", "Messages whose lease ended before they were settled."),
-		capped: one("queue_messages_capped_total", "Messages held until SQS's limit of 12 hours."),
-		held: prometheus.NewGauge(prometheus.GaugeOpts{
-			Namespace: namespace, Name: "queue_messages_held", Help: "Messages held or being received.",
-		}),
-		ignores: counter("notifications_ignored_total", "Notifications that name no image of ours.", "reason"),
-		receive: counter("receive_errors_total", "Failed polls of the queue.", "class"),
-		settle: counter("queue_retries_total", "Entries of queue calls that failed and were tried again.",
-			"operation"),
-		margin: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Namespace: namespace, Name: "heartbeat_margin_seconds",
-			Help:    "What was left of a message's lease when it was extended.",
-			Buckets: []float64{0, 1, 2.5, 5, 10, 20, 30, 60, 300, 3600},
-		}),
-		attacks: counter("security_violations_total", "Archives refused as attacks.", "rule"),
+		ignores:  counter("notifications_ignored_total", "Notifications that name no image of ours.", "reason"),
+		attacks:  counter("security_violations_total", "Archives refused as attacks.", "rule"),
 		pending: gauge("pending_images",
 			"Pending images without a job: waiting for their next attempt, or found in nobody's hands.", "held_by"),
 		pool: newPoolMetrics(reg),
@@ -78,8 +49,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800},
 		}, []string{"stage"}),
 	}
-	reg.MustRegister(m.workers, m.duration, m.failures, m.received, m.settled, m.lost, m.capped, m.held, m.ignores,
-		m.receive, m.settle, m.margin, m.attacks, m.pending)
+	reg.MustRegister(m.workers, m.duration, m.failures, m.ignores, m.attacks, m.pending)
 	m.kept = newKept(reg)
 	m.zero()
 	return m
@@ -134,24 +104,7 @@ func (m *Metrics) failure(st store.Stage, j judgement) {
 func (m *Metrics) violation(rule string) { m.attacks.WithLabelValues(rule).Inc() }
 func (m *Metrics) ignored(reason string) { m.ignores.WithLabelValues(reason).Inc() }
 
-func (m *Metrics) pollFailed(class awserr.Class) { m.receive.WithLabelValues(string(class)).Inc() }
-
 func (m *Metrics) waiting(timer, nobody int) {
 	m.pending.WithLabelValues("timer").Set(float64(timer))
 	m.pending.WithLabelValues("nobody").Set(float64(nobody))
-}
-
-// Queue returns what the queue client reports to.
-func (m *Metrics) Queue() queue.Observer {
-	return queue.Observer{
-		Extended: func(_ string, margin time.Duration) { m.margin.Observe(margin.Seconds()) },
-		Capped: func(id string, end time.Time) {
-			m.capped.Inc()
-			m.atLimit(id, end)
-		},
-		Failed: func(operation string, entries int, err error) {
-			m.settle.WithLabelValues(operation).Add(float64(entries))
-			m.callFailed(operation, err)
-		},
-	}
 }

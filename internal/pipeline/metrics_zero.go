@@ -25,15 +25,6 @@ func (m *Metrics) zero() {
 			m.attacks.WithLabelValues(string(r.Reason))
 		}
 	}
-	for _, outcome := range []string{"deleted", "returned", "dead_lettered", "unsettled"} {
-		m.settled.WithLabelValues(outcome)
-	}
-	for _, class := range awserr.Classes() {
-		m.receive.WithLabelValues(string(class))
-	}
-	for _, operation := range []string{"delete", "release", "extend", "dead-letter"} {
-		m.settle.WithLabelValues(operation)
-	}
 	m.waiting(0, 0)
 }
 

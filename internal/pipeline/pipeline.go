@@ -130,14 +130,14 @@ func New(cfg Config, d Deps) (*Pipeline, error) {
 		MinFreeDisk: cfg.MinFreeDisk, MinFreeData: cfg.MinFreeData, MinFreeMetadata: cfg.MinFreeMetadata,
 	}, health.Deps{
 		Store: d.Store, Queue: d.Queue, Pool: d.Pool, Probe: d.Bucket.Probe, Remedy: remedy, Log: d.Log,
-		OnRecovery: p.retrySuspects, OnPoolStatus: d.Metrics.pool.set, OnPollFailed: d.Metrics.pollFailed,
+		OnRecovery: p.retrySuspects, OnPoolStatus: d.Metrics.pool.set, OnPollFailed: d.Metrics.queue.pollFailed,
 	})
 	p.messages = newMessages(cfg, d, p.health, p.jobs)
 	p.growth = &growth{
 		store: d.Store, dirs: cfg.Kept, idle: p.jobs.idle, limit: &p.health.Limit, log: d.Log, metrics: d.Metrics,
 	}
 	p.table = p.stages()
-	p.metrics.callFailed, p.metrics.atLimit = p.health.QueueCallFailed, p.health.MessageCapped
+	p.metrics.queue.callFailed, p.metrics.queue.atLimit = p.health.QueueCallFailed, p.health.MessageCapped
 	p.reconciler = d.Reconciler(jobsOfPipeline{p})
 	return p, nil
 }

@@ -20,8 +20,8 @@ func TestMetricsAtStart(t *testing.T) {
 	for _, m := range []string{
 		`security_violations_total{rule="dotdot_name"}`,
 		`failures_total{reason="server",stage="download",verdict="outage"}`,
-		`queue_messages_settled_total{outcome="dead_lettered"}`, `receive_errors_total{class="denied"}`,
-		`queue_retries_total{operation="extend"}`,
+		`queue_messages_settled_total{outcome="dead_lettered"}`, `queue_receive_failures_total{class="denied"}`,
+		`queue_call_retries_total{operation="extend"}`,
 	} {
 		if !strings.Contains(text, "imagemanager_"+m+" 0\n") {
 			t.Errorf("%s is absent until it happens once", m)
