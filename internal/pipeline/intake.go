@@ -77,7 +77,6 @@ func (p *Pipeline) intake(ctx, work context.Context, out chan<- *Job) {
 // stage.
 func (p *Pipeline) accept(ctx, work context.Context, m *queue.Message, out chan<- *Job) {
 	d := p.messages.watch(m)
-	p.metrics.queue.received.Inc()
 	if m.Malformed != nil {
 		o := p.messages.malformed(m, m.Malformed, "message is not an S3 notification")
 		p.messages.acknowledge(work, d, o)

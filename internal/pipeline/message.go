@@ -95,9 +95,11 @@ type messages struct {
 }
 
 func newMessages(cfg Config, d Deps, h *health.Monitor, js *jobs) *messages {
+	permits := cfg.Downloads + cfg.Unpacks + cfg.Activations
+	d.Metrics.queue.permits.Set(float64(permits))
 	return &messages{
 		queue: d.Queue, store: d.Store, health: h, jobs: js, log: d.Log, metrics: d.Metrics, backoff: cfg.Backoff,
-		permits: make(chan struct{}, cfg.Downloads+cfg.Unpacks+cfg.Activations),
+		permits: make(chan struct{}, permits),
 	}
 }
 
@@ -209,7 +211,7 @@ func (ms *messages) settle(ctx context.Context, d *delivery) {
 		ms.log.Warn().Err(err).Str("message_id", d.msg.ID).
 			Msg("message not settled; it comes back when its visibility time-out ends, and is handed off")
 	}
-	ms.metrics.queue.settled.WithLabelValues(result).Inc()
+	ms.metrics.queue.ended(result, time.Since(d.msg.ReceivedAt))
 }
 
 // deadLetter moves a hopeless message to the dead-letter queue, or to the quarantine

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -25,17 +26,22 @@ import (
 // a dead-letter queue, which may fail.
 type patientQueue struct {
 	roughQueue
-	bodies  map[string]string // by message id, which is the receipt handle, too
-	visible map[string]time.Time
-	takes   int // receives that brought a message
-	extends int
-	copies  []string
-	denied  error         // of SendMessage
-	empty   chan struct{} // closed when nothing is left
+	bodies   map[string]string // by message id, which is the receipt handle, too
+	visible  map[string]time.Time
+	takes    int            // receives that brought a message
+	receives map[string]int // by message
+	sent     time.Time      // all of them; zero: the queue tells neither this nor how often
+	extends  int
+	copies   []string
+	denied   error         // of SendMessage
+	empty    chan struct{} // closed when nothing is left
 }
 
 func newPatientQueue(bodies ...string) *patientQueue {
-	q := &patientQueue{bodies: map[string]string{}, visible: map[string]time.Time{}, empty: make(chan struct{})}
+	q := &patientQueue{
+		bodies: map[string]string{}, visible: map[string]time.Time{}, receives: map[string]int{},
+		empty: make(chan struct{}),
+	}
 	for i, body := range bodies {
 		q.bodies[fmt.Sprint("m", i)] = body
 	}
@@ -51,7 +57,15 @@ func (q *patientQueue) take(in *sqs.ReceiveMessageInput) []types.Message {
 		}
 		q.takes++
 		q.visible[id] = time.Now().Add(time.Duration(in.VisibilityTimeout) * time.Second)
-		return []types.Message{{MessageId: aws.String(id), ReceiptHandle: aws.String(id), Body: aws.String(body)}}
+		q.receives[id]++
+		m := types.Message{MessageId: aws.String(id), ReceiptHandle: aws.String(id), Body: aws.String(body)}
+		if !q.sent.IsZero() {
+			m.Attributes = map[string]string{
+				"ApproximateReceiveCount": strconv.Itoa(q.receives[id]),
+				"SentTimestamp":           strconv.FormatInt(q.sent.UnixMilli(), 10),
+			}
+		}
+		return []types.Message{m}
 	}
 	return nil
 }
@@ -129,7 +143,7 @@ func work(t *testing.T, p *Pipeline, q *patientQueue, do func(key string, st sto
 	t.Helper()
 	p.messages.queue = queue.New(q, queue.Config{
 		URL: "http://127.0.0.1/q", DeadLetterURL: "http://127.0.0.1/dead",
-		Wait: time.Second, Visibility: time.Minute,
+		Wait: time.Second, Visibility: time.Minute, Observer: p.metrics.Queue(),
 	})
 	fake(p, map[store.Stage]*gauge{},
 		func(_ context.Context, job *provision.Task, st store.Stage) error { return do(job.Image.Key, st) })

@@ -13,47 +13,62 @@ import (
 
 // queueMetrics count the messages, and the calls to the queue.
 type queueMetrics struct {
-	received prometheus.Counter
-	settled  *prometheus.CounterVec
-	lost     prometheus.Counter
-	capped   prometheus.Counter
+	receives *prometheus.CounterVec
+	failures *prometheus.CounterVec
+	permits  prometheus.Gauge
 	held     prometheus.Gauge
-	failures *prometheus.CounterVec // of polls
-	retries  *prometheus.CounterVec // of other calls
-	margin   prometheus.Histogram
+
+	received     prometheus.Counter
+	lag          prometheus.Histogram
+	receiveCount prometheus.Histogram
+	settled      *prometheus.CounterVec
+	duration     *prometheus.HistogramVec
+	lost         prometheus.Counter
+	capped       prometheus.Counter
+
+	extensions *prometheus.CounterVec
+	margin     prometheus.Histogram
+	retries    *prometheus.CounterVec
 
 	callFailed func(operation string, err error) // set by New, before the queue is called
 	atLimit    func(id string, end time.Time)    // so is this
 }
 
 func newQueueMetrics(f promauto.Factory) queueMetrics {
+	counter := func(name, help string) prometheus.Counter {
+		return f.NewCounter(prometheus.CounterOpts{Name: "queue_" + name, Help: help})
+	}
+	counters := func(name, help, label string) *prometheus.CounterVec {
+		return f.NewCounterVec(prometheus.CounterOpts{Name: "queue_" + name, Help: help}, []string{label})
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return f.NewGauge(prometheus.GaugeOpts{Name: "queue_" + name, Help: help})
+	}
 	m := queueMetrics{
-		received: f.NewCounter(prometheus.CounterOpts{
-			Name: "queue_messages_received_total", Help: "Messages received.",
-		}),
-		settled: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "queue_messages_settled_total",
-			Help: "Messages by what became of them: deleted, returned to the queue, dead-lettered, " +
-				"or unsettled because the call failed.",
-		}, []string{"outcome"}),
-		lost: f.NewCounter(prometheus.CounterOpts{
-			Name: "queue_messages_lost_total", Help: "Messages whose lease ended before they were settled.",
-		}),
-		capped: f.NewCounter(prometheus.CounterOpts{
-			Name: "queue_messages_capped_total", Help: "Messages held until SQS's limit of 12 hours.",
-		}),
-		held: f.NewGauge(prometheus.GaugeOpts{
-			Name: "queue_messages_held", Help: "Messages held or being received.",
-		}),
-		failures: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "queue_receive_failures_total", Help: "Failed polls of the queue.",
-		}, []string{"class"}),
-		retries: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "queue_call_retries_total", Help: "Entries of queue calls that failed and were tried again.",
-		}, []string{"operation"}),
+		receives: counters("receives_total", "Polls: with messages, empty, or failed.", "result"),
+		failures: counters("receive_failures_total", "Failed polls.", "class"),
+		permits:  gauge("permits", "Messages that may be held: one for each worker."),
+		held:     gauge("messages_held", "Messages held or being received."),
+		received: counter("messages_received_total", "Messages received."),
+		lag: f.NewHistogram(metric.Histogram("queue_message_lag_seconds",
+			"Time from a message's sending to its first receive.",
+			.1, .5, 1, 5, 15, 60, 300, 900, 3600, 21600, 86400, 345600)),
+		receiveCount: f.NewHistogram(metric.Histogram("queue_message_receives",
+			"How often a message has been received, each time it is.", 1, 2, 3, 5, 10, 20, 50, 100)),
+		settled: counters("messages_settled_total", "Messages by what became of them: deleted, "+
+			"returned to the queue, dead-lettered, or unsettled because the call failed.", "outcome"),
+		duration: f.NewHistogramVec(metric.Histogram("queue_message_duration_seconds",
+			"Time from a message's receive until it is settled.",
+			.1, .5, 2, 10, 60, 300, 1800, 7200), []string{"outcome"}),
+		lost:   counter("messages_lost_total", "Messages whose lease ended before they were settled."),
+		capped: counter("messages_capped_total", "Messages held until SQS's limit of 12 hours."),
+		extensions: counters("extensions_total",
+			"Extensions of a message's lease: granted, or failed and tried again.", "result"),
 		margin: f.NewHistogram(metric.Histogram("queue_heartbeat_margin_seconds",
 			"What was left of a message's lease when it was extended.",
-			0, 1, 2, 2.5, 5, 10, 15, 20, 25, 30, 60, 300, 3600)),
+			0, 1, 2.5, 5, 10, 15, 20, 25, 30, 60, 300, 3600)),
+		retries: counters("call_retries_total", "Entries of queue calls that failed and were tried again.",
+			"operation"),
 	}
 	m.zero()
 	return m
@@ -61,33 +76,73 @@ func newQueueMetrics(f promauto.Factory) queueMetrics {
 
 // zero makes every series with known labels beforehand, as does Metrics.zero.
 func (m *queueMetrics) zero() {
-	for _, outcome := range []string{"deleted", "returned", "dead_lettered", "unsettled"} {
-		m.settled.WithLabelValues(outcome)
+	for _, result := range []string{"messages", "empty", "failed"} {
+		m.receives.WithLabelValues(result)
 	}
 	for _, class := range awserr.Classes() {
 		m.failures.WithLabelValues(string(class))
+	}
+	for _, outcome := range []string{"deleted", "returned", "dead_lettered", "unsettled"} {
+		m.settled.WithLabelValues(outcome)
+		m.duration.WithLabelValues(outcome)
+	}
+	for _, result := range []string{"ok", "failed"} {
+		m.extensions.WithLabelValues(result)
 	}
 	for _, operation := range []string{"delete", "release", "extend", "dead-letter"} {
 		m.retries.WithLabelValues(operation)
 	}
 }
 
-func (m *queueMetrics) pollFailed(class awserr.Class) {
-	m.failures.WithLabelValues(string(class)).Inc()
-}
-
 // Queue returns what the queue client reports to.
 func (m *Metrics) Queue() queue.Observer {
 	q := &m.queue
 	return queue.Observer{
-		Extended: func(_ string, margin time.Duration) { q.margin.Observe(margin.Seconds()) },
+		Polled: q.polled,
+		Extended: func(_ string, margin time.Duration) {
+			q.extensions.WithLabelValues("ok").Inc()
+			q.margin.Observe(margin.Seconds())
+		},
 		Capped: func(id string, end time.Time) {
 			q.capped.Inc()
 			q.atLimit(id, end)
 		},
-		Failed: func(operation string, entries int, err error) {
-			q.retries.WithLabelValues(operation).Add(float64(entries))
-			q.callFailed(operation, err)
-		},
+		Failed: q.failed,
 	}
+}
+
+// polled counts a poll and its messages.
+func (m *queueMetrics) polled(msgs []*queue.Message, err error) {
+	switch {
+	case err != nil:
+		m.receives.WithLabelValues("failed").Inc()
+		m.failures.WithLabelValues(string(awserr.Classify(err))).Inc()
+	case len(msgs) == 0:
+		m.receives.WithLabelValues("empty").Inc()
+	default:
+		m.receives.WithLabelValues("messages").Inc()
+	}
+	m.received.Add(float64(len(msgs)))
+	for _, msg := range msgs {
+		m.receiveCount.Observe(float64(msg.ReceiveCount))
+		// A later receive would measure our own retries. The two clocks may differ.
+		if msg.ReceiveCount == 1 && !msg.SentAt.IsZero() {
+			m.lag.Observe(max(0, msg.ReceivedAt.Sub(msg.SentAt).Seconds()))
+		}
+	}
+}
+
+// failed counts the entries of a call that are tried again.
+func (m *queueMetrics) failed(operation string, entries int, err error) {
+	m.retries.WithLabelValues(operation).Add(float64(entries))
+	if operation == "extend" {
+		m.extensions.WithLabelValues("failed").Add(float64(entries))
+	}
+	m.callFailed(operation, err)
+}
+
+// ended counts a settled message.
+func (m *queueMetrics) ended(outcome string, took time.Duration) {
+	m.settled.WithLabelValues(outcome).Inc()
+	m.duration.WithLabelValues(outcome).Observe(took.Seconds())
 }

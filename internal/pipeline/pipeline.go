@@ -130,7 +130,7 @@ func New(cfg Config, d Deps) (*Pipeline, error) {
 		MinFreeDisk: cfg.MinFreeDisk, MinFreeData: cfg.MinFreeData, MinFreeMetadata: cfg.MinFreeMetadata,
 	}, health.Deps{
 		Store: d.Store, Queue: d.Queue, Pool: d.Pool, Probe: d.Bucket.Probe, Remedy: remedy, Log: d.Log,
-		OnRecovery: p.retrySuspects, OnPoolStatus: d.Metrics.pool.set, OnPollFailed: d.Metrics.queue.pollFailed,
+		OnRecovery: p.retrySuspects, OnPoolStatus: d.Metrics.pool.set,
 	})
 	p.messages = newMessages(cfg, d, p.health, p.jobs)
 	p.growth = &growth{

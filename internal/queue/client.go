@@ -87,6 +87,9 @@ type Config struct {
 // Observer is told what a Client does on its own, for metrics and logs. A function may be
 // nil. It must not block, and must not call the Client.
 type Observer struct {
+	// Polled is called after every poll with the messages received, which may be none, or
+	// with the error. A poll cut off by the end of its context is not reported.
+	Polled func(msgs []*Message, err error)
 	// Extended is called for every successful extension, with the time that was left of
 	// the old lease.
 	Extended func(id string, margin time.Duration)
@@ -150,6 +153,12 @@ func (c Config) fifo() bool { return strings.HasSuffix(c.URL, ".fifo") }
 
 // noRetry turns off the SDK's retries for a call.
 func noRetry(o *sqs.Options) { o.Retryer = aws.NopRetryer{} }
+
+func (c *Client) observePolled(msgs []*Message, err error) {
+	if f := c.cfg.Observer.Polled; f != nil {
+		f(msgs, err)
+	}
+}
 
 func (c *Client) observeFailed(operation string, entries int, err error) {
 	if f := c.cfg.Observer.Failed; f != nil {

@@ -14,6 +14,7 @@ type Message struct {
 	ID           string
 	ReceiveCount int       // how often anyone has received the message, this time included; approximate
 	SentAt       time.Time // by the queue's clock; zero if the queue did not say
+	ReceivedAt   time.Time // by this machine's clock: when the poll was answered
 	TraceHeader  string    // AWSTraceHeader: the X-Ray context of the sender, "" if there is none
 	Body         string
 
@@ -55,12 +56,13 @@ var systemAttributes = []types.MessageSystemAttributeName{
 
 // newMessage reads a message of SQS. A missing or unreadable attribute is not an error:
 // its value is unknown.
-func newMessage(raw types.Message) *Message {
+func newMessage(raw types.Message, received time.Time) *Message {
 	attr := func(name types.MessageSystemAttributeName) string { return raw.Attributes[string(name)] }
 	m := &Message{
 		ID:           aws.ToString(raw.MessageId),
 		ReceiveCount: 1,
 		SentAt:       milliseconds(attr(types.MessageSystemAttributeNameSentTimestamp)),
+		ReceivedAt:   received,
 		TraceHeader:  attr(types.MessageSystemAttributeNameAWSTraceHeader),
 		Body:         aws.ToString(raw.Body),
 	}

@@ -30,6 +30,15 @@ func (c *Client) Receive(ctx context.Context, n int) ([]*Message, error) {
 	if n < 1 {
 		return nil, nil
 	}
+	msgs, err := c.poll(ctx, n)
+	if err == nil || ctx.Err() == nil {
+		c.observePolled(msgs, err)
+	}
+	return msgs, err
+}
+
+// poll makes the call.
+func (c *Client) poll(ctx context.Context, n int) ([]*Message, error) {
 	poll, stop := c.pollContext(ctx)
 	defer stop()
 	asked := time.Now()
@@ -43,10 +52,11 @@ func (c *Client) Receive(ctx context.Context, n int) ([]*Message, error) {
 	if err != nil {
 		return nil, fmt.Errorf("receive: %w", err)
 	}
+	received := time.Now()
 	msgs := make([]*Message, 0, len(out.Messages))
 	for _, raw := range out.Messages {
-		m := newMessage(raw)
-		m.lease = c.leases.track(m.ID, aws.ToString(raw.ReceiptHandle), asked, time.Now())
+		m := newMessage(raw, received)
+		m.lease = c.leases.track(m.ID, aws.ToString(raw.ReceiptHandle), asked, received)
 		msgs = append(msgs, m)
 	}
 	return msgs, nil

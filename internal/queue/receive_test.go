@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -56,6 +57,7 @@ func TestReceiveMessage(t *testing.T) {
 		pass(7 * time.Second)
 		first := receive(t, c, 2)
 		if m := first[0]; m.ID != "m1" || m.ReceiveCount != 1 || !m.SentAt.Equal(sent) ||
+			!m.ReceivedAt.Equal(time.Now()) ||
 			m.TraceHeader != "Root=1-5759e988-bd862e3fe1be46a994272793" || m.Body != goodBody || m.Malformed != nil ||
 			m.Notification.Objects[0].Key != "images/a.tar" {
 			t.Errorf("%+v", m)
@@ -193,6 +195,50 @@ func TestDrainEndsWithThePoll(t *testing.T) {
 		stop()
 		pass(time.Minute)
 	})
+}
+
+// Every poll is observed once, with its messages or its error, but not one that was cut
+// off by a stop.
+func TestPollIsObserved(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		bodies []string
+		fail   error
+		stop   time.Duration // after the poll has begun; 0: never
+		want   string
+	}{
+		{"messages", []string{goodBody, goodBody}, nil, 0, "2 messages, <nil>"},
+		{"none", nil, nil, 0, "0 messages, <nil>"},
+		{"refused", nil, apiError("AccessDenied", smithy.FaultClient), 0, "0 messages, denied"},
+		{"cut off", nil, nil, time.Second, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, got := newFake(), ""
+				f.fail = func(string, string) error { return tc.fail }
+				f.put(tc.bodies...)
+				c := New(f, Config{URL: testURL, Drain: time.Second, Observer: Observer{
+					Polled: func(msgs []*Message, err error) {
+						got += fmt.Sprintf("%d messages, ", len(msgs))
+						if err == nil {
+							got += "<nil>"
+							return
+						}
+						got += string(awserr.Classify(err))
+					},
+				}})
+				ctx, stop := context.WithCancel(t.Context())
+				defer stop()
+				if tc.stop > 0 {
+					time.AfterFunc(tc.stop, stop)
+				}
+				_, _ = c.Receive(ctx, 10)
+				if got != tc.want {
+					t.Errorf("observed %q, want %q", got, tc.want)
+				}
+			})
+		})
+	}
 }
 
 // The client that the program uses fits.

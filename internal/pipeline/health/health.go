@@ -51,7 +51,6 @@ type Deps struct {
 	Remedy       func(error) string     // what an operator can do about an outage
 	OnRecovery   func()                 // called when an outage has ended
 	OnPoolStatus func(devmapper.Status) // called with every status of the pool
-	OnPollFailed func(awserr.Class)     // called for every failed poll
 	Log          zerolog.Logger
 }
 
@@ -196,7 +195,6 @@ func (m *Monitor) Polled(err error) {
 	if err == nil {
 		return
 	}
-	m.deps.OnPollFailed(class)
 	if m.Limit.Allows("receive "+string(class), time.Now()) {
 		m.log.Error().Err(err).Str("class", string(class)).Msg("cannot receive messages; trying again")
 	}

@@ -13,7 +13,6 @@ import (
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
-	"imagemanager.internal/internal/awserr"
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/download"
 	"imagemanager.internal/internal/provision"
@@ -32,7 +31,7 @@ func newMonitor(t *testing.T) *Monitor {
 	}
 	t.Cleanup(func() { st.Close() })
 	m := New(Config{Bucket: "b", Prefix: "images/"}, Deps{
-		Store: st, Log: zerolog.Nop(), OnRecovery: func() {}, OnPollFailed: func(awserr.Class) {},
+		Store: st, Log: zerolog.Nop(), OnRecovery: func() {},
 		Remedy: func(error) string { return "wait" },
 	})
 	m.Capacity = func() error { return nil }
