@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/rs/zerolog"
 
 	"imagemanager.internal/internal/failpoint"
@@ -37,8 +35,7 @@ func runDaemon(ctx context.Context, c *call) error {
 	if err := s.waitLock(ctx, daemonLock, lookPatience); err != nil {
 		return err
 	}
-	reg := prometheus.NewRegistry()
-	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	reg := newRegistry(cfg)
 	ready := &readiness{}
 	ready.set(func() error { return errStarting })
 	pipeline.RegisterReady(reg, ready.why)
@@ -153,7 +150,7 @@ func (s *system) serveAdmin(ctx context.Context, addr string, reg *prometheus.Re
 		return nil
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", metricsHandler(reg))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.Handle("GET /readyz", ready)
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)

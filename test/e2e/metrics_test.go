@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"path"
 	"strings"
 	"testing"
 
@@ -28,7 +29,8 @@ func TestMetricsAtStart(t *testing.T) {
 		}
 	}
 	for _, m := range []string{
-		"ready 1", "queue_messages_lost_total 0",
+		"ready 1", "queue_messages_lost_total 0", "queue_permits 8",
+		`config_info{bucket="` + h.Cloud.Name + `",policy="strict",queue="` + path.Base(h.Cloud.Queue) + `"} 1`,
 		`stage_workers{stage="unpack",state="idle"} 2`,
 	} {
 		if !strings.Contains(text, "imagemanager_"+m+"\n") {
