@@ -50,6 +50,8 @@ func (c config) checkRun() error {
 	p.bad(c.Wait < time.Second || c.Wait > 20*time.Second || c.Wait%time.Second != 0,
 		"SQS_WAIT %s is not 1s to 20s in whole seconds: a poll that does not wait costs a call for every look", c.Wait)
 	p.bad(c.Drain <= 0, "SQS_DRAIN %s is not positive", c.Drain)
+	p.bad(c.DepthEvery != 0 && c.DepthEvery < time.Second, "SQS_DEPTH_INTERVAL %s is neither 0 nor 1s or more",
+		c.DepthEvery)
 	p.bad(c.Visibility < 10*time.Second || c.Visibility > 12*time.Hour || c.Visibility%time.Second != 0,
 		"SQS_VISIBILITY %s is not 10s to 12h in whole seconds", c.Visibility)
 	return errors.Join(p...)

@@ -245,6 +245,8 @@ func TestCeilings(t *testing.T) {
 		{"SQS_WAIT", "2s", "1500ms"},
 		{"SQS_VISIBILITY", "12h", "12h1s"},
 		{"SQS_VISIBILITY", "10s", "10500ms"},
+		{"SQS_DEPTH_INTERVAL", "0", "-1s"},
+		{"SQS_DEPTH_INTERVAL", "1s", "999ms"},
 		{"RETRY_BACKOFF", "15m", "16m"},
 		{"POOL_MIN_FREE_DATA", "90", "NaN"},
 		{"POOL_MIN_FREE_METADATA", "0", "90.5"},

@@ -59,6 +59,7 @@ type config struct {
 	Backoff    time.Duration `envconfig:"RETRY_BACKOFF" default:"5s"`
 	Drain      time.Duration `envconfig:"SQS_DRAIN" default:"2s"`
 	DeadLetter string        `envconfig:"SQS_DEAD_LETTER_URL"`
+	DepthEvery time.Duration `envconfig:"SQS_DEPTH_INTERVAL" default:"1m"`
 	Foreign    string        `envconfig:"FOREIGN_EVENTS" default:"keep"`
 	Grace      time.Duration `envconfig:"SHUTDOWN_GRACE" default:"30s"`
 
@@ -129,7 +130,8 @@ func (c config) pipeline() pipeline.Config {
 		MaxAttempts: c.MaxAttempts, MaxCutOffs: c.MaxCutOffs, Unclaimed: 2 * c.Visibility, Backoff: c.Backoff,
 		Grace:       c.Grace,
 		KeepForeign: c.Foreign == "keep", BackfillAtStart: c.BackfillAtStart, BackfillEvery: c.BackfillEvery,
-		StateDir: c.StateDir, MinFreeDisk: int64(c.MinFreeDisk), ReconcileEvery: c.ReconcileEvery,
+		DepthEvery: c.DepthEvery,
+		StateDir:   c.StateDir, MinFreeDisk: int64(c.MinFreeDisk), ReconcileEvery: c.ReconcileEvery,
 		MinFreeData: c.MinFreeData / 100, MinFreeMetadata: c.MinFreeMetadata / 100,
 		Kept: map[string]string{
 			"archives":  filepath.Join(c.StateDir, "blobs"),

@@ -29,6 +29,7 @@ func (p *Pipeline) source(ctx, work context.Context, running *sync.WaitGroup) <-
 	senders.Go(func() { p.reconcileLoop(ctx) })
 	senders.Go(func() { p.health.Watch(ctx) })
 	senders.Go(func() { p.growth.watch(ctx) })
+	senders.Go(func() { p.depths.watch(ctx) })
 	running.Go(func() {
 		senders.Wait()
 		close(out)

@@ -13,6 +13,7 @@ import (
 
 // queueMetrics count the messages, and the calls to the queue.
 type queueMetrics struct {
+	depth    *prometheus.GaugeVec
 	receives *prometheus.CounterVec
 	failures *prometheus.CounterVec
 	permits  prometheus.Gauge
@@ -45,6 +46,9 @@ func newQueueMetrics(f promauto.Factory) queueMetrics {
 		return f.NewGauge(prometheus.GaugeOpts{Name: "queue_" + name, Help: help})
 	}
 	m := queueMetrics{
+		depth: f.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "queue_depth_messages", Help: "Messages of the queue and of the dead-letter queue, estimated by SQS.",
+		}, []string{"queue", "state"}),
 		receives: counters("receives_total", "Polls: with messages, empty, or failed.", "result"),
 		failures: counters("receive_failures_total", "Failed polls.", "class"),
 		permits:  gauge("permits", "Messages that may be held: one for each worker."),

@@ -16,6 +16,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"imagemanager.internal/internal/awserr"
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/download"
 	"imagemanager.internal/internal/pipeline/health"
@@ -53,6 +54,7 @@ type Config struct {
 	KeepForeign     bool          // events about another bucket or prefix are dead-lettered, not dropped
 	BackfillAtStart bool          // compare the bucket with the journal when Run starts
 	BackfillEvery   time.Duration // interval between later comparisons; 0 disables them
+	DepthEvery      time.Duration // interval between questions for the queues' depths; 0 disables them
 }
 
 func (c Config) check() error {
@@ -111,6 +113,7 @@ type Pipeline struct {
 	messages  *messages
 	health    *health.Monitor
 	growth    *growth
+	depths    *depths
 	submitter *Submitter
 }
 
@@ -135,6 +138,10 @@ func New(cfg Config, d Deps) (*Pipeline, error) {
 	p.messages = newMessages(cfg, d, p.health, p.jobs)
 	p.growth = &growth{
 		store: d.Store, dirs: cfg.Kept, idle: p.jobs.idle, limit: &p.health.Limit, log: d.Log, metrics: d.Metrics,
+	}
+	p.depths = &depths{
+		queue: d.Queue, every: cfg.DepthEvery, gauge: d.Metrics.queue.depth, log: d.Log,
+		failing: map[string]awserr.Class{},
 	}
 	p.table = p.stages()
 	p.metrics.queue.callFailed, p.metrics.queue.atLimit = p.health.QueueCallFailed, p.health.MessageCapped

@@ -73,7 +73,7 @@ func TestDeadLetterQueueMissing(t *testing.T) {
 		Op: "GetQueueAttributes", Target: path.Base(dlq), Status: http.StatusForbidden,
 		Code: "AccessDenied",
 	})
-	h.Start("SQS_DEAD_LETTER_URL=" + dlq)
+	h.Start("SQS_DEAD_LETTER_URL="+dlq, "SQS_DEPTH_INTERVAL=0")
 	h.WaitDrained()
 	if log := string(h.NewestLog()); !strings.Contains(log, "sqs:GetQueueAttributes") || h.countQuarantined() != 0 {
 		t.Errorf("%d in quarantine, the log has no warning: %t",

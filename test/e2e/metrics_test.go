@@ -37,6 +37,10 @@ func TestMetricsAtStart(t *testing.T) {
 			t.Errorf("%s is not there", m)
 		}
 	}
+	h.WaitFor("the depth of the queue", func() bool {
+		_, text := h.Get("/metrics")
+		return strings.Contains(text, `imagemanager_queue_depth_messages{queue="main",state="visible"} 0`)
+	})
 	h.Stop()
 }
 
