@@ -12,14 +12,17 @@ import (
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/smithy-go/middleware"
 
 	"imagemanager.internal/internal/awserr"
 	"imagemanager.internal/internal/plainbody"
 )
 
-// clients makes the AWS clients. A custom endpoint of S3, wherever it was set, is
-// addressed path-style: virtual hosts of localhost do not resolve.
-func (s *system) clients(ctx context.Context) (*s3.Client, *sqs.Client, error) {
+// clients makes the AWS clients, with the options. A custom endpoint of S3, wherever it
+// was set, is addressed path-style: virtual hosts of localhost do not resolve.
+func (s *system) clients(ctx context.Context, options ...func(*middleware.Stack) error) (*s3.Client, *sqs.Client,
+	error,
+) {
 	web := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
 		t.MaxIdleConnsPerHost = 32
 		t.ResponseHeaderTimeout = s.cfg.Wait + 15*time.Second
@@ -30,6 +33,7 @@ func (s *system) clients(ctx context.Context) (*s3.Client, *sqs.Client, error) {
 	}
 	ac.HTTPClient = plainbody.Client{Doer: ac.HTTPClient}
 	ac.Credentials = credentials{ac.Credentials}
+	ac.APIOptions = append(ac.APIOptions, options...)
 	s3c := s3.NewFromConfig(ac, func(o *s3.Options) {
 		if e := s.cfg.endpointS3(); e != "" {
 			o.BaseEndpoint = &e

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
+	"imagemanager.internal/internal/awsmetrics"
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/download"
 	"imagemanager.internal/internal/pipeline"
@@ -109,7 +110,7 @@ func poolConfig(row store.Pool) devmapper.Config {
 
 // openPipeline wires the pipeline to this machine, to the queue and to the bucket.
 func (s *system) openPipeline(ctx context.Context, reg prometheus.Registerer) (*pipeline.Pipeline, error) {
-	s3c, sqsc, err := s.clients(ctx)
+	s3c, sqsc, err := s.clients(ctx, awsmetrics.New(reg).Instrument)
 	if err != nil {
 		return nil, err
 	}

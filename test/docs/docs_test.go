@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/awsmetrics"
 	"imagemanager.internal/internal/metric"
 	"imagemanager.internal/internal/pipeline"
 	"imagemanager.internal/internal/provision"
@@ -125,6 +126,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 	provision.NewMetrics(registered)
 	reconcile.NewMetrics(registered)
 	pipeline.RegisterReady(registered, nil)
+	awsmetrics.New(registered)
 	metric.RegisterInfo(registered, "", "", "")
 	if len(registered) < 10 {
 		t.Fatalf("only %d metrics: %v", len(registered), registered)

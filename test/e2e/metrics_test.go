@@ -23,6 +23,7 @@ func TestMetricsAtStart(t *testing.T) {
 		`failures_total{reason="server",stage="download",verdict="outage"}`,
 		`queue_messages_settled_total{outcome="dead_lettered"}`, `queue_receive_failures_total{class="denied"}`,
 		`queue_call_retries_total{operation="extend"}`,
+		`aws_client_calls_total{operation="SendMessage",result="throttled",service="SQS"}`,
 	} {
 		if !strings.Contains(text, "imagemanager_"+m+" 0\n") {
 			t.Errorf("%s is absent until it happens once", m)
@@ -39,7 +40,8 @@ func TestMetricsAtStart(t *testing.T) {
 	}
 	h.WaitFor("the depth of the queue", func() bool {
 		_, text := h.Get("/metrics")
-		return strings.Contains(text, `imagemanager_queue_depth_messages{queue="main",state="visible"} 0`)
+		return strings.Contains(text, `imagemanager_queue_depth_messages{queue="main",state="visible"} 0`) &&
+			strings.Contains(text, `calls_total{operation="GetQueueAttributes",result="ok",service="SQS"} 1`)
 	})
 	h.Stop()
 }
