@@ -83,7 +83,7 @@ func (m *Metrics) measure(ctx context.Context, in middleware.InitializeInput, ne
 	began := time.Now()
 	out, metadata, err = next.HandleInitialize(ctx, in)
 	service, operation := middleware.GetServiceID(ctx), middleware.GetOperationName(ctx)
-	m.duration.WithLabelValues(service, operation).Observe(time.Since(began).Seconds())
+	metric.Observe(ctx, m.duration.WithLabelValues(service, operation), time.Since(began).Seconds())
 	m.calls.WithLabelValues(service, operation, result(err)).Inc()
 	if attempts, made := retry.GetAttemptResults(metadata); made {
 		m.attempts.WithLabelValues(service, operation).Add(float64(len(attempts.Results)))

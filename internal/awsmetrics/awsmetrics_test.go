@@ -17,6 +17,8 @@ import (
 	"github.com/aws/smithy-go/middleware"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	dto "github.com/prometheus/client_model/go"
+	"go.opentelemetry.io/otel/trace"
 
 	"imagemanager.internal/internal/download"
 	"imagemanager.internal/internal/queue"
@@ -124,6 +126,28 @@ func TestCanceledCall(t *testing.T) {
 	if n := c.count(canceled); n != 1 {
 		t.Errorf("%g canceled calls", n)
 	}
+}
+
+// The trace of a call is the exemplar of its time.
+func TestTraceIsExemplar(t *testing.T) {
+	c := newCloud(t)
+	ctx := trace.ContextWithSpanContext(t.Context(), trace.NewSpanContext(trace.SpanContextConfig{
+		TraceID: trace.TraceID{1}, SpanID: trace.SpanID{1}, TraceFlags: trace.FlagsSampled,
+	}))
+	if err := c.attributes(ctx); err != nil {
+		t.Fatal(err)
+	}
+	var m dto.Metric
+	histogram := c.metrics.duration.WithLabelValues("SQS", "GetQueueAttributes").(prometheus.Histogram)
+	if err := histogram.Write(&m); err != nil {
+		t.Fatal(err)
+	}
+	for _, bucket := range m.GetHistogram().GetBucket() {
+		if label := bucket.GetExemplar().GetLabel(); len(label) == 1 && label[0].GetName() == "trace_id" {
+			return
+		}
+	}
+	t.Errorf("no exemplar: %v", m.GetHistogram())
 }
 
 // A missing object is an error of the client. The clients of S3 are measured, too.

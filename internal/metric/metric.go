@@ -1,5 +1,5 @@
-// Package metric has what the metrics of all packages share: their prefix, and the shape
-// of their histograms.
+// Package metric has what the metrics of all packages share: their prefix, the shape of
+// their histograms, and what ties them to traces.
 package metric
 
 import (

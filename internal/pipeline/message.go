@@ -211,7 +211,7 @@ func (ms *messages) settle(ctx context.Context, d *delivery) {
 		ms.log.Warn().Err(err).Str("message_id", d.msg.ID).
 			Msg("message not settled; it comes back when its visibility time-out ends, and is handed off")
 	}
-	ms.metrics.queue.ended(result, time.Since(d.msg.ReceivedAt))
+	ms.metrics.queue.ended(ctx, result, time.Since(d.msg.ReceivedAt))
 }
 
 // deadLetter moves a hopeless message to the dead-letter queue, or to the quarantine

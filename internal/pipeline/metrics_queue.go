@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"context"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -146,7 +147,7 @@ func (m *queueMetrics) failed(operation string, entries int, err error) {
 }
 
 // ended counts a settled message.
-func (m *queueMetrics) ended(outcome string, took time.Duration) {
+func (m *queueMetrics) ended(ctx context.Context, outcome string, took time.Duration) {
 	m.settled.WithLabelValues(outcome).Inc()
-	m.duration.WithLabelValues(outcome).Observe(took.Seconds())
+	metric.Observe(ctx, m.duration.WithLabelValues(outcome), took.Seconds())
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+	"go.opentelemetry.io/otel/trace"
 
 	"imagemanager.internal/internal/metric"
 	"imagemanager.internal/internal/queue"
@@ -178,5 +179,22 @@ func TestPermitsAreShown(t *testing.T) {
 	newMessages(testConfig(), Deps{Metrics: NewMetrics(reg)}, nil, nil)
 	if n := series(t, reg)["imagemanager_queue_permits"]; n != 8 {
 		t.Errorf("%g permits for 5, 2 and 1 workers", n)
+	}
+}
+
+// The trace of a message is the exemplar of its time.
+func TestMessageTraceIsExemplar(t *testing.T) {
+	p := newPipeline(t)
+	ctx := trace.ContextWithSpanContext(t.Context(), trace.NewSpanContext(trace.SpanContextConfig{
+		TraceID: trace.TraceID{1}, SpanID: trace.SpanID{1}, TraceFlags: trace.FlagsSampled,
+	}))
+	p.metrics.queue.ended(ctx, "deleted", time.Second)
+	var m dto.Metric
+	if err := p.metrics.queue.duration.WithLabelValues("deleted").(prometheus.Histogram).Write(&m); err != nil {
+		t.Fatal(err)
+	}
+	bucket := m.GetHistogram().GetBucket()[2] // up to 2 s
+	if label := bucket.GetExemplar().GetLabel(); len(label) != 1 || label[0].GetName() != "trace_id" {
+		t.Errorf("the exemplar is %v", label)
 	}
 }
