@@ -115,17 +115,21 @@ func (p *Pipeline) accept(ctx, work context.Context, m *queue.Message, out chan<
 	p.messages.acknowledge(work, d, end)
 }
 
-// reasonDirectory is the reason for a key with a slash at its end: consoles make folders
-// so.
-const reasonDirectory = "directory_marker"
+// The reasons for ignoring what a message names, beside those of package queue.
+const (
+	reasonMalformed     = "malformed"
+	reasonForeignBucket = "foreign_bucket"
+	reasonForeignPrefix = "foreign_prefix"
+	reasonDirectory     = "directory_marker" // a slash at the end of the key: consoles make folders so
+)
 
 // foreign returns the reason why an object is not one of ours; empty if it is.
 func (c Config) foreign(o queue.Object) string {
 	switch {
 	case o.Bucket != c.Bucket:
-		return "foreign_bucket"
+		return reasonForeignBucket
 	case !strings.HasPrefix(o.Key, c.Prefix):
-		return "foreign_prefix"
+		return reasonForeignPrefix
 	case strings.HasSuffix(o.Key, "/"):
 		return reasonDirectory
 	}

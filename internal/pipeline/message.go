@@ -164,13 +164,13 @@ func (ms *messages) watch(m *queue.Message) *delivery {
 // malformed logs and counts what cannot be read. Its message is dead-lettered.
 func (ms *messages) malformed(m *queue.Message, err error, text string) outcome {
 	ms.log.Error().Err(err).Str("message_id", m.ID).Int("receive_count", m.ReceiveCount).Msg(text)
-	ms.metrics.ignored("malformed")
+	ms.metrics.queue.ignored.WithLabelValues(reasonMalformed).Inc()
 	return outcome{verdict: dead, reason: err.Error(), attempts: m.ReceiveCount}
 }
 
 // ignore counts what a message names and we do not take, and begins its log line.
 func (ms *messages) ignore(m *queue.Message, reason string) *zerolog.Event {
-	ms.metrics.ignored(reason)
+	ms.metrics.queue.ignored.WithLabelValues(reason).Inc()
 	return ms.log.Info().Str("message_id", m.ID).Str("reason", reason)
 }
 

@@ -18,7 +18,6 @@ type Metrics struct {
 	workers  *prometheus.GaugeVec
 	duration *prometheus.HistogramVec
 	failures *prometheus.CounterVec
-	ignores  *prometheus.CounterVec
 	attacks  *prometheus.CounterVec
 	pool     poolMetrics
 	pending  *prometheus.GaugeVec
@@ -39,7 +38,6 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			"Workers of a stage: idle, busy with an image, or blocked because the next stage has no room.",
 			"stage", "state"),
 		failures: counter("failures_total", "Failed attempts by verdict and reason.", "stage", "verdict", "reason"),
-		ignores:  counter("notifications_ignored_total", "Notifications that name no image of ours.", "reason"),
 		attacks:  counter("security_violations_total", "Archives refused as attacks.", "rule"),
 		pending: gauge("pending_images",
 			"Pending images without a job: waiting for their next attempt, or found in nobody's hands.", "held_by"),
@@ -49,7 +47,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800},
 		}, []string{"stage"}),
 	}
-	reg.MustRegister(m.workers, m.duration, m.failures, m.ignores, m.attacks, m.pending)
+	reg.MustRegister(m.workers, m.duration, m.failures, m.attacks, m.pending)
 	m.kept = newKept(reg)
 	m.zero()
 	return m
@@ -102,7 +100,6 @@ func (m *Metrics) failure(st store.Stage, j judgement) {
 }
 
 func (m *Metrics) violation(rule string) { m.attacks.WithLabelValues(rule).Inc() }
-func (m *Metrics) ignored(reason string) { m.ignores.WithLabelValues(reason).Inc() }
 
 func (m *Metrics) waiting(timer, nobody int) {
 	m.pending.WithLabelValues("timer").Set(float64(timer))

@@ -21,6 +21,7 @@ type queueMetrics struct {
 	held     prometheus.Gauge
 
 	received     prometheus.Counter
+	ignored      *prometheus.CounterVec
 	lag          prometheus.Histogram
 	receiveCount prometheus.Histogram
 	settled      *prometheus.CounterVec
@@ -55,6 +56,9 @@ func newQueueMetrics(f promauto.Factory) queueMetrics {
 		permits:  gauge("permits", "Messages that may be held: one for each worker."),
 		held:     gauge("messages_held", "Messages held or being received."),
 		received: counter("messages_received_total", "Messages received."),
+		ignored: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "notifications_ignored_total", Help: "Notifications that name no image of ours.",
+		}, []string{"reason"}),
 		lag: f.NewHistogram(metric.Histogram("queue_message_lag_seconds",
 			"Time from a message's sending to its first receive.",
 			.1, .5, 1, 5, 15, 60, 300, 900, 3600, 21600, 86400, 345600)),
@@ -90,6 +94,10 @@ func (m *queueMetrics) zero() {
 	for _, outcome := range []string{"deleted", "returned", "dead_lettered", "unsettled"} {
 		m.settled.WithLabelValues(outcome)
 		m.duration.WithLabelValues(outcome)
+	}
+	for _, reason := range append(queue.Reasons(), reasonMalformed, reasonForeignBucket, reasonForeignPrefix,
+		reasonDirectory) {
+		m.ignored.WithLabelValues(reason)
 	}
 	for _, result := range []string{"ok", "failed"} {
 		m.extensions.WithLabelValues(result)

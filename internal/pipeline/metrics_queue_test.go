@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	dto "github.com/prometheus/client_model/go"
 	"go.opentelemetry.io/otel/trace"
 
@@ -170,6 +172,32 @@ func TestFailedCallsAreCounted(t *testing.T) {
 	o.Failed("delete", 2, errors.New("refused"))
 	sameSeries(t, reg, map[string]float64{
 		"call_retries_total extend": 3, "extensions_total failed": 3, "call_retries_total delete": 2,
+	})
+}
+
+// Whatever is ignored, its counter was there before: with 0.
+func TestIgnoredNotifications(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, ours := newPipeline(t), notified("images/a.tar")
+		reg := observe(p)
+		before := testutil.CollectAndCount(p.metrics.queue.ignored)
+		q := newPatientQueue(ours, notified("images/"), notified("other/a.tar"), "{", `{"Records":[]}`,
+			strings.Replace(ours, `"name":"b"`, `"name":"c"`, 1),
+			strings.Replace(ours, "Created:Put", "Removed:Delete", 1),
+			strings.Replace(ours, "[{", `[{"eventSource":"aws:ses",`, 1), `{"Event":"s3:TestEvent","Bucket":"b"}`,
+			`{"Type":"SubscriptionConfirmation","TopicArn":"t"}`)
+		if !work(t, p, q, func(string, store.Stage) error { return nil }) {
+			t.Fatal("messages are left")
+		}
+		counted := 0
+		for name := range series(t, reg) {
+			if strings.Contains(name, "notifications_ignored_total") {
+				counted++
+			}
+		}
+		if counted != 9 || before != 9 {
+			t.Errorf("%d series before, %d have counted, of 9", before, counted)
+		}
 	})
 }
 

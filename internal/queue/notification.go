@@ -21,6 +21,11 @@ const (
 	ReasonSNSControl = "sns_control" // about an SNS subscription, not a notification
 )
 
+// Reasons returns all of them.
+func Reasons() []string {
+	return []string{ReasonTestEvent, ReasonNotCreated, ReasonNotS3, ReasonEmpty, ReasonSNSControl}
+}
+
 // Object is one "object created" record.
 type Object struct {
 	Bucket    string

@@ -22,7 +22,7 @@ func TestMetricsAtStart(t *testing.T) {
 		`security_violations_total{rule="dotdot_name"}`,
 		`failures_total{reason="server",stage="download",verdict="outage"}`,
 		`queue_messages_settled_total{outcome="dead_lettered"}`, `queue_receive_failures_total{class="denied"}`,
-		`queue_call_retries_total{operation="extend"}`,
+		`queue_call_retries_total{operation="extend"}`, `notifications_ignored_total{reason="foreign_bucket"}`,
 		`aws_client_calls_total{operation="SendMessage",result="throttled",service="SQS"}`,
 	} {
 		if !strings.Contains(text, "imagemanager_"+m+" 0\n") {
