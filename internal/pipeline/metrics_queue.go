@@ -16,7 +16,7 @@ import (
 type queueMetrics struct {
 	depth    *prometheus.GaugeVec
 	receives *prometheus.CounterVec
-	failures *prometheus.CounterVec
+	failures *prometheus.CounterVec // of receives
 	permits  prometheus.Gauge
 	held     prometheus.Gauge
 
@@ -31,7 +31,7 @@ type queueMetrics struct {
 
 	extensions *prometheus.CounterVec
 	margin     prometheus.Histogram
-	retries    *prometheus.CounterVec
+	retries    *prometheus.CounterVec // of entries of other calls
 
 	callFailed func(operation string, err error) // set by New, before the queue is called
 	atLimit    func(id string, end time.Time)    // so is this
@@ -39,23 +39,23 @@ type queueMetrics struct {
 
 func newQueueMetrics(f promauto.Factory) queueMetrics {
 	counter := func(name, help string) prometheus.Counter {
-		return f.NewCounter(prometheus.CounterOpts{Name: "queue_" + name, Help: help})
+		return f.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
 	counters := func(name, help, label string) *prometheus.CounterVec {
-		return f.NewCounterVec(prometheus.CounterOpts{Name: "queue_" + name, Help: help}, []string{label})
+		return f.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
 	}
 	gauge := func(name, help string) prometheus.Gauge {
-		return f.NewGauge(prometheus.GaugeOpts{Name: "queue_" + name, Help: help})
+		return f.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
 	}
 	m := queueMetrics{
 		depth: f.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "queue_depth_messages", Help: "Messages of the queue and of the dead-letter queue, estimated by SQS.",
 		}, []string{"queue", "state"}),
-		receives: counters("receives_total", "Polls: with messages, empty, or failed.", "result"),
-		failures: counters("receive_failures_total", "Failed polls.", "class"),
-		permits:  gauge("permits", "Messages that may be held: one for each worker."),
-		held:     gauge("messages_held", "Messages held or being received."),
-		received: counter("messages_received_total", "Messages received."),
+		receives: counters("queue_receives_total", "Polls: with messages, empty, or failed.", "result"),
+		failures: counters("queue_receive_failures_total", "Failed polls.", "class"),
+		permits:  gauge("queue_permits", "Messages that may be held: one for each worker."),
+		held:     gauge("queue_messages_held", "Messages held or being received."),
+		received: counter("queue_messages_received_total", "Messages received."),
 		ignored: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "notifications_ignored_total", Help: "Notifications that name no image of ours.",
 		}, []string{"reason"}),
@@ -64,19 +64,19 @@ func newQueueMetrics(f promauto.Factory) queueMetrics {
 			.1, .5, 1, 5, 15, 60, 300, 900, 3600, 21600, 86400, 345600)),
 		receiveCount: f.NewHistogram(metric.Histogram("queue_message_receives",
 			"How often a message has been received, each time it is.", 1, 2, 3, 5, 10, 20, 50, 100)),
-		settled: counters("messages_settled_total", "Messages by what became of them: deleted, "+
+		settled: counters("queue_messages_settled_total", "Messages by what became of them: deleted, "+
 			"returned to the queue, dead-lettered, or unsettled because the call failed.", "outcome"),
 		duration: f.NewHistogramVec(metric.Histogram("queue_message_duration_seconds",
 			"Time from a message's receive until it is settled.",
 			.1, .5, 2, 10, 60, 300, 1800, 7200), []string{"outcome"}),
-		lost:   counter("messages_lost_total", "Messages whose lease ended before they were settled."),
-		capped: counter("messages_capped_total", "Messages held until SQS's limit of 12 hours."),
-		extensions: counters("extensions_total",
+		lost:   counter("queue_messages_lost_total", "Messages whose lease ended before they were settled."),
+		capped: counter("queue_messages_capped_total", "Messages held until SQS's limit of 12 hours."),
+		extensions: counters("queue_extensions_total",
 			"Extensions of a message's lease: granted, or failed and tried again.", "result"),
 		margin: f.NewHistogram(metric.Histogram("queue_heartbeat_margin_seconds",
 			"What was left of a message's lease when it was extended.",
 			0, 1, 2.5, 5, 10, 15, 20, 25, 30, 60, 300, 3600)),
-		retries: counters("call_retries_total", "Entries of queue calls that failed and were tried again.",
+		retries: counters("queue_call_retries_total", "Entries of queue calls that failed and were tried again.",
 			"operation"),
 	}
 	m.zero()
