@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -20,14 +21,14 @@ import (
 type deepQueue struct {
 	roughQueue
 	asked  map[string]int // by URL
-	denied map[string]bool
+	denied []string       // URLs, after a first answer
 }
 
 func (q *deepQueue) GetQueueAttributes(_ context.Context, in *sqs.GetQueueAttributesInput,
 	_ ...func(*sqs.Options),
 ) (*sqs.GetQueueAttributesOutput, error) {
 	q.asked[*in.QueueUrl]++
-	if q.denied[*in.QueueUrl] {
+	if q.asked[*in.QueueUrl] > 1 && slices.Contains(q.denied, *in.QueueUrl) {
 		return nil, &smithy.GenericAPIError{Code: "AccessDenied", Fault: smithy.FaultClient}
 	}
 	return &sqs.GetQueueAttributesOutput{Attributes: map[string]string{
@@ -71,14 +72,9 @@ func TestDepth(t *testing.T) {
 				var log bytes.Buffer
 				p := newLoggingPipeline(t, zerolog.New(&log))
 				reg := observe(p)
-				q := &deepQueue{asked: map[string]int{}, denied: map[string]bool{}}
+				q := &deepQueue{asked: map[string]int{}, denied: tc.denied}
 				p.depths.queue = queue.New(q, queue.Config{URL: mainURL, DeadLetterURL: tc.dead})
 				p.depths.every, p.depths.gauge = tc.every, p.metrics.queue.depth
-				time.AfterFunc(90*time.Second, func() {
-					for _, url := range tc.denied {
-						q.denied[url] = true
-					}
-				})
 				ctx, stop := context.WithTimeout(t.Context(), 9*time.Minute+time.Second)
 				defer stop()
 				p.depths.watch(ctx)
