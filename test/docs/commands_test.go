@@ -1,0 +1,61 @@
+package docs
+
+import (
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var (
+	commandName = regexp.MustCompile("`consumer\\s+([^`]+)`")
+	word        = regexp.MustCompile(`^[a-z]+$`)
+	flagName    = regexp.MustCompile(`^--([a-z-]+)`)
+)
+
+// Commands and flags that a page tells somebody to type exist: at three in the morning
+// nobody guesses what was meant.
+func TestCommandsExist(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "consumer")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./cmd/consumer")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	seen := map[string]bool{}
+	for page, text := range pages(t) {
+		for _, m := range commandName.FindAllStringSubmatch(text, -1) {
+			typed := strings.Join(strings.Fields(m[1]), " ")
+			if !seen[typed] {
+				seen[typed] = true
+				checkCommand(t, page, program, strings.Fields(typed))
+			}
+		}
+	}
+	if len(seen) < 20 {
+		t.Errorf("only %d commands found: this test does not see them", len(seen))
+	}
+}
+
+// checkCommand fails unless the help of the command has all its flags. Its name is one
+// word or two.
+func checkCommand(t *testing.T, page, program string, typed []string) {
+	t.Helper()
+	name := slices.Clone(typed[:min(2, len(typed))])
+	for len(name) > 0 && !word.MatchString(name[len(name)-1]) {
+		name = name[:len(name)-1]
+	}
+	help, err := exec.CommandContext(t.Context(), program, append(name, "--help")...).CombinedOutput()
+	if err != nil || !strings.Contains(string(help), strings.Join(append([]string{"consumer"}, name...), " ")) {
+		t.Errorf("%s: there is no command %q: %v", page, name, err)
+		return
+	}
+	for _, arg := range typed {
+		flag := flagName.FindStringSubmatch(arg)
+		if flag != nil && flag[1] != "help" && !regexp.MustCompile(`(?m)-`+flag[1]+`\b`).Match(help) {
+			t.Errorf("%s: %q has no flag %s", page, name, arg)
+		}
+	}
+}
