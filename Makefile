@@ -18,6 +18,10 @@ export CIM_UML_CACHE ?= $(CACHE)/guest-kernels
 DM := CIM_REQUIRE_DM=1 CONSUMER_BIN=$(CURDIR)/bin/consumer-failpoint
 # udevd and lvm2 for a guest, unpacked.
 GUEST_UDEV := $(CACHE)/guest-udev
+# Prometheus and promtool. They are not installed: the package would start a daemon.
+PROMETHEUS := $(CACHE)/prometheus
+# The module of dashboards and alerts. ./... does not reach into it.
+OBSERVE := deploy/observe
 # Packages whose tests need a real thin pool, or root in a kernel of their own. Those of
 # test/crash bring their kernel down.
 KERNEL := -alone ./test/crash ./test/e2e ./test/powercut ./test/disks ./test/soak ./internal/archive/... ./internal/devmapper/...
@@ -39,6 +43,15 @@ setup: ## install the Debian packages that building and running the program take
 .PHONY: setup-test
 setup-test: setup ## install what tests and demo take besides (root)
 	@./test/setup/setup.sh user-mode-linux mmdebstrap debian-archive-keyring patchelf awscli shellcheck curl git
+
+.PHONY: observe
+observe: ## make dashboards, alerts and runbooks again (RUNBOOKS=https://... for the address in alerts)
+	cd $(OBSERVE) && go run . $(if $(RUNBOOKS),-runbooks "$(RUNBOOKS)")
+
+$(PROMETHEUS): | setup-test
+	@rm -rf $@.part && mkdir -p $@.part
+	mmdebstrap --quiet --variant=extract --include=prometheus --aptopt='Acquire::Check-Valid-Until "false"' bookworm $@.part/root
+	@mv $@.part/root/usr/bin/prom* $@.part && rm -rf $@.part/root && mv $@.part $@
 
 .PHONY: build
 build: setup ## build bin/consumer
@@ -74,8 +87,9 @@ test: build-test ## all tests: unit, conformance, end to end, user-mode-linux
 	@echo "all tests passed"
 
 .PHONY: test-host
-test-host: setup-test ## the tests that any machine can run, with the race detector
+test-host: setup-test $(PROMETHEUS) ## the tests that any machine can run, with the race detector
 	CIM_REQUIRE_TOOLS=1 go test -race ./...
+	cd $(OBSERVE) && go test ./...
 
 .PHONY: test-uml
 test-uml: build-test ## the tests that need a real thin pool, in user-mode-linux (natively where root has dm-thin)
@@ -117,6 +131,7 @@ test-debian: build-test $(CACHE)/debian-minbase.tar $(CACHE)/debian-python3-gcc.
 .PHONY: lint
 lint: $(GOLANGCI) $(DEADCODE) ## golangci-lint and deadcode, pinned
 	$(GOLANGCI) run ./...
+	cd $(OBSERVE) && $(GOLANGCI) run ./...
 	@for tags in '' failpoint; do \
 		dead=$$($(DEADCODE) -tags="$$tags" ./cmd/...); \
 		test -z "$$dead" || { echo "$$dead" >&2; exit 1; }; \

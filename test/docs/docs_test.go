@@ -240,7 +240,7 @@ func TestVariablesOfTests(t *testing.T) {
 }
 
 var (
-	pathName = regexp.MustCompile("`((?:internal|cmd|test|localstack|docs)/[A-Za-z0-9_./-]+)`")
+	pathName = regexp.MustCompile("`((?:internal|cmd|test|localstack|deploy|docs)/[A-Za-z0-9_./-]+)`")
 	testName = regexp.MustCompile("`(Test[A-Z][A-Za-z0-9]*)`")
 	linkName = regexp.MustCompile(`\]\(([^):#]*)(?:#([^)]+))?\)`)
 )
@@ -302,7 +302,7 @@ func headings(text string) map[string]bool {
 func allTests(t *testing.T) map[string]bool {
 	t.Helper()
 	declared, all := regexp.MustCompile(`(?m)^func (Test[A-Z]\w*)\(`), map[string]bool{}
-	for _, top := range []string{"cmd", "internal", "test"} {
+	for _, top := range []string{"cmd", "deploy", "internal", "test"} {
 		err := filepath.WalkDir(filepath.Join(root, top), func(path string, _ fs.DirEntry, err error) error {
 			if err != nil || !strings.HasSuffix(path, "_test.go") {
 				return err
