@@ -9,6 +9,9 @@ import (
 	"os"
 	"strings"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/store"
 )
 
@@ -82,7 +85,10 @@ func openSystem(ctx context.Context, cfg config, open openJournal) (*system, err
 	if err != nil {
 		return nil, err
 	}
-	s := &system{cfg: cfg, store: st, log: newLogger(cfg.LogLevel, os.Stderr, stderrIsTerminal())}
+	s := &system{
+		cfg: cfg, store: st, log: newLogger(cfg.LogLevel, os.Stderr, stderrIsTerminal()),
+		metrics: provision.NewMetrics(prometheus.NewRegistry()), // nobody reads those of a command
+	}
 	if st != nil {
 		s.onClose(st.Close)
 	}

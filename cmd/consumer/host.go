@@ -28,7 +28,10 @@ type local struct {
 // downloads nothing.
 func (s *system) openLocal(ctx context.Context, api download.API, reg prometheus.Registerer) (*local, error) {
 	archives, err := download.New(api,
-		download.Config{Dir: filepath.Join(s.cfg.StateDir, "blobs"), MaxBytes: int64(s.cfg.MaxImage)})
+		download.Config{
+			Dir: filepath.Join(s.cfg.StateDir, "blobs"), MaxBytes: int64(s.cfg.MaxImage),
+			Observer: s.metrics.Download(),
+		})
 	if err != nil {
 		return nil, err
 	}
@@ -38,7 +41,7 @@ func (s *system) openLocal(ctx context.Context, api download.API, reg prometheus
 	}
 	cfg := s.cfg.provision()
 	cfg.PoolDir = poolDir
-	record := provision.NewRecorder(s.store, s.log, provision.NewMetrics(reg))
+	record := provision.NewRecorder(s.store, s.log, s.metrics)
 	host := provision.New(cfg, record, archives, s.pool)
 	metrics := reconcile.NewMetrics(reg)
 	return &local{

@@ -1,16 +1,26 @@
 package main
 
 import (
+	"bytes"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 
+	"imagemanager.internal/internal/awsmetrics"
 	"imagemanager.internal/internal/metric"
+	"imagemanager.internal/internal/pipeline"
+	"imagemanager.internal/internal/provision"
+	"imagemanager.internal/internal/reconcile"
+	"imagemanager.internal/internal/store"
 )
 
 // scrape answers one scrape of a registry with one histogram.
@@ -71,4 +81,87 @@ func TestScrapeAsProtobuf(t *testing.T) {
 			return
 		}
 	}
+}
+
+// everyMetric returns a registry as that of a daemon just after its start.
+func everyMetric(t *testing.T) *prometheus.Registry {
+	t.Helper()
+	s, err := store.Open(t.Context(), databasePath(t.TempDir()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	reg := newRegistry(config{Policy: "strict", Bucket: "demo", QueueURL: someQueue})
+	provision.NewMetrics(reg)
+	pipeline.NewMetrics(reg, s)
+	pipeline.RegisterReady(reg, func() error { return nil })
+	reconcile.NewMetrics(reg)
+	awsmetrics.New(reg)
+	metricsHandler(reg)
+	return reg
+}
+
+// The first event of a counter without a series is no increase to Prometheus. So every
+// series with known labels is there before anything has happened.
+func TestEverySeriesIsThereFromTheStart(t *testing.T) {
+	families, err := everyMetric(t).Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	gathered := map[string]bool{}
+	for _, f := range families {
+		gathered[f.GetName()] = true
+	}
+	later := map[string]bool{ // what is configured, or was looked at
+		"imagemanager_queue_depth_messages": true, "imagemanager_stage_capacity": true,
+		"imagemanager_disk_free_bytes": true, "imagemanager_disk_reserve_bytes": true,
+		"imagemanager_database_rows": true, "imagemanager_kept_bytes": true, "imagemanager_kept_files": true,
+	}
+	page, err := os.ReadFile("../../docs/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := regexp.MustCompile("(?m)^\\| `imagemanager_.*?\\|").FindAllString(string(page), -1)
+	if len(names) < 30 {
+		t.Fatalf("only %d rows of metrics are found", len(names))
+	}
+	for _, row := range names {
+		for _, name := range regexp.MustCompile(`imagemanager_\w+`).FindAllString(row, -1) {
+			if !gathered[name] && !later[name] {
+				t.Errorf("%s has no series before its first event", name)
+			}
+		}
+	}
+}
+
+// A metric's name, its help and its type are what Prometheus recommends.
+func TestPromtoolHasNoComplaint(t *testing.T) {
+	var text bytes.Buffer
+	families, err := everyMetric(t).Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if _, err := expfmt.MetricFamilyToText(&text, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := exec.CommandContext(t.Context(), promtool(t), "check", "metrics")
+	check.Stdin = &text
+	if out, err := check.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("promtool check metrics: %v\n%s", err, out)
+	}
+}
+
+// promtool returns the path of Debian's promtool, which `make setup-test` fetches, or of
+// the machine's own.
+func promtool(t *testing.T) string {
+	t.Helper()
+	program := "../../.cache/prometheus/promtool"
+	if _, err := os.Stat(program); err != nil {
+		if program, err = exec.LookPath("promtool"); err != nil {
+			t.Fatal("promtool is missing: make setup-test")
+		}
+	}
+	return program
 }

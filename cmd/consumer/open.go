@@ -14,6 +14,7 @@ import (
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/download"
 	"imagemanager.internal/internal/pipeline"
+	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/queue"
 	"imagemanager.internal/internal/store"
 )
@@ -31,6 +32,8 @@ type system struct {
 	log   zerolog.Logger
 	store *store.Store
 	pool  *devmapper.Pool
+
+	metrics *provision.Metrics // of this machine's work; openSystem makes them
 
 	undo []func() error
 }
@@ -56,7 +59,7 @@ func (s *system) openStore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.store = st
+	s.store, st.Observe = st, s.metrics.Transaction
 	s.onClose(st.Close)
 	return nil
 }
@@ -75,7 +78,9 @@ func (s *system) openPool(ctx context.Context) error {
 	case row.State != "ready":
 		return fmt.Errorf("the pool was not finished: %w", errNoPool)
 	}
-	pool, err := devmapper.Open(ctx, poolConfig(row))
+	cfg := poolConfig(row)
+	cfg.Observe = s.metrics.Ioctl
+	pool, err := devmapper.Open(ctx, cfg)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, devmapper.ErrNoSuperblock) {
 		return fmt.Errorf("%w: %w", errPoolLost, err)
 	}
@@ -121,7 +126,7 @@ func (s *system) openPipeline(ctx context.Context, reg prometheus.Registerer) (*
 	}
 	cfg := s.cfg.pipeline()
 	cfg.Disks = l.disks
-	metrics := pipeline.NewMetrics(reg)
+	metrics := pipeline.NewMetrics(reg, s.store)
 	return pipeline.New(cfg, pipeline.Deps{
 		Store:      s.store,
 		Queue:      queue.New(sqsc, s.cfg.queue(metrics.Queue())),

@@ -17,6 +17,7 @@ import (
 
 	"imagemanager.internal/internal/failpoint"
 	"imagemanager.internal/internal/pipeline"
+	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/queue"
 )
 
@@ -36,6 +37,7 @@ func runDaemon(ctx context.Context, c *call) error {
 		return err
 	}
 	reg := newRegistry(cfg)
+	s.metrics = provision.NewMetrics(reg)
 	ready := &readiness{}
 	ready.set(func() error { return errStarting })
 	pipeline.RegisterReady(reg, ready.why)

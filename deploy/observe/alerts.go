@@ -355,7 +355,7 @@ var upkeepAlerts = []alert{
 		name: "DatabaseSlow", severity: warning, pending: 15 * time.Minute,
 		expr: `histogram_quantile(0.99, rate(imagemanager_store_transaction_duration_seconds_bucket[15m]))` +
 			` > 0.1`,
-		summary: "{{ $labels.instance }}: one in a hundred {{ $labels.operation }} transactions takes {{ $value | " +
+		summary: "{{ $labels.instance }}: one in a hundred transactions takes {{ $value | " +
 			"humanizeDuration }}",
 		meaning: "SQLite should take less than 100 ms. Every step of every image waits for it.",
 		look: []string{

@@ -258,16 +258,16 @@ var ruleCases = map[string]struct{ fires, silent moment }{
 		moment{
 			"35m",
 			map[string]string{
-				ours("store_transaction_duration_seconds_bucket", `operation="write"`, `le="0.1"`):  "0+9x35",
-				ours("store_transaction_duration_seconds_bucket", `operation="write"`, `le="0.5"`):  "0+10x35",
-				ours("store_transaction_duration_seconds_bucket", `operation="write"`, `le="+Inf"`): "0+10x35",
+				ours("store_transaction_duration_seconds_bucket", `le="0.1"`):  "0+9x35",
+				ours("store_transaction_duration_seconds_bucket", `le="0.5"`):  "0+10x35",
+				ours("store_transaction_duration_seconds_bucket", `le="+Inf"`): "0+10x35",
 			},
-			says("a: one in a hundred write transactions takes 460ms", "operation", "write"),
+			says("a: one in a hundred transactions takes 460ms"),
 		},
 		moment{"35m", map[string]string{
-			ours("store_transaction_duration_seconds_bucket", `operation="write"`, `le="0.1"`):  "0+10x35",
-			ours("store_transaction_duration_seconds_bucket", `operation="write"`, `le="0.5"`):  "0+10x35",
-			ours("store_transaction_duration_seconds_bucket", `operation="write"`, `le="+Inf"`): "0+10x35",
+			ours("store_transaction_duration_seconds_bucket", `le="0.1"`):  "0+10x35",
+			ours("store_transaction_duration_seconds_bucket", `le="0.5"`):  "0+10x35",
+			ours("store_transaction_duration_seconds_bucket", `le="+Inf"`): "0+10x35",
 		}, nil},
 	},
 }

@@ -147,8 +147,8 @@ var poolRow = row{"Pool and disk", []panel{
 
 var runtimeRow = row{"Runtime", []panel{
 	{title: "Database transactions, p99", unit: "s", limit: 0.1, queries: one(
-		quantile(0.99, "operation", `store_transaction_duration_seconds_bucket`),
-		"{{operation}}")},
+		quantile(0.99, "instance", `store_transaction_duration_seconds_bucket`),
+		"{{instance}}")},
 	{title: "AWS calls but long polls, p99", unit: "s", queries: one(
 		quantile(0.99, "service, operation", `aws_client_call_duration_seconds_bucket{operation!="ReceiveMessage"}`),
 		"{{service}} {{operation}}")},

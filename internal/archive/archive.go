@@ -113,7 +113,7 @@ func (c *checker) check(ctx context.Context, size int64) (*Plan, error) {
 
 // judgeTree judges a finished tree below root and plans its extraction.
 func (c *checker) judgeTree(ctx context.Context, t *fstree.Tree, root fstree.ID, shape Shape) (*Plan, error) {
-	j := &judge{tree: t, root: root, opts: c.opts}
+	j := &judge{tree: t, root: root, opts: c.opts, adjustedBy: map[Reason]int{}}
 	if err := j.judgeAll(ctx); err != nil {
 		return nil, err
 	}
@@ -123,8 +123,9 @@ func (c *checker) judgeTree(ctx context.Context, t *fstree.Tree, root fstree.ID,
 	t.FreeIndex()
 	collectGarbage(t.Len()) // the replaced targets of a hundred thousand links are many MiB
 	plan := &Plan{
-		Shape: shape, Policy: c.opts.Policy, Adjusted: j.adjusted, Adjustments: j.adjustments,
-		Tree: t, Root: root,
+		Shape: shape, Policy: c.opts.Policy, Adjusted: j.adjusted, AdjustedBy: j.adjustedBy,
+		Adjustments: j.adjustments,
+		Tree:        t, Root: root,
 	}
 	if err := plan.measure(ctx); err != nil {
 		return nil, err

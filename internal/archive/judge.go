@@ -33,6 +33,7 @@ type judge struct {
 	root        fstree.ID
 	opts        Options
 	adjusted    int
+	adjustedBy  map[Reason]int
 	adjustments []Adjustment
 	worst       *Rejection
 	refused     int
@@ -74,6 +75,7 @@ func (j *judge) decide(i fstree.ID, reason Reason, from, to, format string, args
 		j.reject(i, rule, format, args...)
 		return false
 	}
+	j.adjustedBy[reason]++
 	if j.adjusted++; j.adjusted > maxAdjustments {
 		return true
 	}

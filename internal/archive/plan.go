@@ -14,12 +14,13 @@ import (
 type Plan struct {
 	Shape       Shape
 	Policy      Policy
-	Entries     int          // names to be written, the root included
-	Bytes       int64        // of all files together, each file counted once
-	Layers      int          // of the image; 0 for a bundle or a plain root file system
-	Adjusted    int          // number of changes that the policy made
-	Adjustments []Adjustment // the first 2,000 of them, in the archive's order
-	Config      []byte       // the image's configuration (JSON), kept as /image.json; nil without layers
+	Entries     int            // names to be written, the root included
+	Bytes       int64          // of all files together, each file counted once
+	Layers      int            // of the image; 0 for a bundle or a plain root file system
+	Adjusted    int            // number of changes that the policy made
+	AdjustedBy  map[Reason]int // the same, by rule
+	Adjustments []Adjustment   // the first 2,000 of them, in the archive's order
+	Config      []byte         // the image's configuration (JSON), kept as /image.json; nil without layers
 
 	Tree *fstree.Tree // every node below Root is to be written, except skipped and gone ones
 	Root fstree.ID    // of the root file system in the tree

@@ -111,6 +111,16 @@ func (r Rule) For(p Policy) Disposition {
 	return r.Strict
 }
 
+// Adjusts reports whether a policy changes entries for this rule and accepts them.
+func (r Rule) Adjusts() bool {
+	for _, p := range []Policy{Strict, Distro, Trusted} {
+		if d := r.For(p); d != Keep && d != Reject {
+			return true
+		}
+	}
+	return false
+}
+
 // Rules returns the table of all rules, for documentation. Check judges by the same
 // table.
 func Rules() []Rule { return slices.Clone(table) }

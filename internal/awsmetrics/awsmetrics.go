@@ -51,7 +51,7 @@ func New(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		duration: f.NewHistogramVec(metric.Histogram("aws_client_call_duration_seconds",
 			"Time of a call until its answer or its last failure; bodies of objects are read later.",
-			.005, .01, .05, .1, .25, .5, 1, 2.5, 5, 20), []string{"service", "operation"}),
+			.01, .05, .25, 1, 5, 20), []string{"service", "operation"}),
 		calls: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "aws_client_calls_total", Help: "Calls by how they ended.",
 		}, []string{"service", "operation", "result"}),

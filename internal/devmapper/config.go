@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -32,7 +33,13 @@ type Config struct {
 	BlockSize int64  // bytes: a multiple of 64 KiB up to 1 GiB, fixed for the pool's life
 
 	Generation uint64 // the last one known, see RaiseGeneration: Open refuses an older pool
+
+	// Observe is called after each ioctl of the pool with one of Commands; it may be nil.
+	Observe func(command string, took time.Duration)
 }
+
+// Commands returns the names of the device-mapper's ioctls that a pool uses.
+func Commands() []string { return dmctl.Commands() }
 
 func (c Config) check() error {
 	var errs []error

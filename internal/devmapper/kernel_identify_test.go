@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"reflect"
 	"testing"
 
 	"github.com/google/uuid"
@@ -20,7 +21,7 @@ func TestIdentify(t *testing.T) {
 	where := Config{Name: cfg.Name, Data: cfg.Data, Metadata: cfg.Metadata}
 	identify := func(want bool) {
 		t.Helper()
-		if got, active, err := Identify(where); err != nil || got != cfg || active != want {
+		if got, active, err := Identify(where); err != nil || !reflect.DeepEqual(got, cfg) || active != want {
 			t.Errorf("%+v, active %t, %v; want %+v, active %t", got, active, err, cfg, want)
 		}
 	}
@@ -38,7 +39,7 @@ func TestIdentify(t *testing.T) {
 	}
 	told := where
 	told.UUID = cfg.UUID
-	if got, _, err := Identify(told); err != nil || got != cfg {
+	if got, _, err := Identify(told); err != nil || !reflect.DeepEqual(got, cfg) {
 		t.Errorf("told: %+v, %v", got, err)
 	}
 	wantThins(t, opened(t, cfg), 1)

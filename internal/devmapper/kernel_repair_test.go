@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -219,7 +220,7 @@ func TestRepairDamagedMetadata(t *testing.T) {
 			}
 			check(t, checkOffline(t, cfg))
 			if got, _, err := Identify(Config{Name: cfg.Name, Data: cfg.Data, Metadata: cfg.Metadata}); err != nil ||
-				got != cfg {
+				!reflect.DeepEqual(got, cfg) {
 				t.Errorf("%+v, %v: the metadata are not marked", got, err)
 			}
 			q := opened(t, cfg)

@@ -111,6 +111,7 @@ func withDevices(cfg Config, open func(p *Pool, metadata, data blockDevice) erro
 	if err != nil {
 		return nil, err
 	}
+	ctl.Observe = cfg.Observe
 	p := &Pool{cfg: cfg, ctl: ctl}
 	metadata, data, err := attachPair(cfg)
 	if err == nil {

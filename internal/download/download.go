@@ -65,6 +65,8 @@ type Config struct {
 	// before the first retry after a broken connection; doubled each time; 0 means
 	// DefaultPause
 	Pause time.Duration
+
+	Observer Observer
 }
 
 // Object is the object to fetch, as notified.
@@ -127,7 +129,7 @@ func New(api API, cfg Config) (*Downloader, error) {
 	if err := durable.SyncDir(filepath.Dir(dir)); err != nil {
 		return nil, fmt.Errorf("blob directory: %w", err)
 	}
-	return &Downloader{api: api, cfg: cfg}, nil
+	return &Downloader{api: observedAPI{api, cfg.Observer}, cfg: cfg}, nil
 }
 
 // Fetch downloads the object to the file name in the directory and returns it when it is
@@ -165,7 +167,9 @@ func (d *Downloader) Fetch(ctx context.Context, name string, obj Object, onProgr
 	ctx, wd, stop := watchStall(ctx, d.cfg.StallTimeout)
 	defer stop()
 	blob, err = d.fetch(ctx, wd, name, obj, onProgress)
-	return blob, withCause(ctx, err)
+	err = withCause(ctx, err)
+	d.cfg.Observer.ended(err)
+	return blob, err
 }
 
 // fetch is Fetch under a watchdog.
@@ -209,7 +213,10 @@ func (d *Downloader) fetchWhole(ctx context.Context, wd *watchdog, path string, 
 	if err != nil {
 		return Blob{}, err
 	}
-	b := body{r: out.Body, watchdog: wd, total: total, limit: d.cfg.MaxBytes, onProgress: onProgress}
+	b := body{
+		r: out.Body, watchdog: wd, total: total, limit: d.cfg.MaxBytes, onProgress: onProgress,
+		received: d.cfg.Observer.received,
+	}
 	blob, err := spool(ctx, path+tempSuffix, b, getChecksum(out))
 	if err != nil {
 		return Blob{}, err
@@ -228,6 +235,7 @@ func (d *Downloader) fetchParts(ctx context.Context, wd *watchdog, path string, 
 	}
 	defer p.close()
 	conns, resumed := d.cfg.Connections, p.offset
+	d.cfg.Observer.resumed(resumed)
 	w := window{
 		d: d, watchdog: wd, part: p, size: d.cfg.Part, length: 2 * int64(conns) * d.cfg.Part, conns: conns,
 		written: map[int64]int64{},

@@ -27,6 +27,7 @@ type body struct {
 	total      int64 // expected; 0 if not known
 	limit      int64
 	onProgress func(done, total int64)
+	received   func(bytes int)
 	unchecked  bool // nobody compares a checksum of these bytes while they are read
 }
 
@@ -88,6 +89,7 @@ func (b body) copyTo(ctx context.Context, w io.Writer) error {
 		n, err := b.r.Read(buf)
 		b.watchdog.disarm()
 		done += int64(n)
+		b.received(n)
 		switch {
 		case b.total > 0 && done > b.total:
 			return fmt.Errorf("%w: more than the %d bytes promised came", ErrCorrupt, b.total)

@@ -234,7 +234,10 @@ func (w *window) requestSpan(ctx context.Context, s span, onWrite func(n int)) e
 	if err := checkRangeAnswer(out, s, id); err != nil {
 		return err
 	}
-	b := body{r: out.Body, watchdog: w.watchdog, total: s.end - s.start, limit: s.end - s.start, unchecked: true}
+	b := body{
+		r: out.Body, watchdog: w.watchdog, total: s.end - s.start, limit: s.end - s.start, unchecked: true,
+		received: w.d.cfg.Observer.received,
+	}
 	return b.copyTo(ctx, countingWriter{io.NewOffsetWriter(w.part.file, s.start), onWrite})
 }
 

@@ -13,7 +13,12 @@ const prefix = "imagemanager_"
 // Factory makes metrics, adds the program's prefix to their names, and registers them.
 // Registering a name twice panics: it is a fault of the program.
 func Factory(reg prometheus.Registerer) promauto.Factory {
-	return promauto.With(prometheus.WrapRegistererWithPrefix(prefix, reg))
+	return promauto.With(Registerer(reg))
+}
+
+// Registerer adds the program's prefix to the names of what it registers.
+func Registerer(reg prometheus.Registerer) prometheus.Registerer {
+	return prometheus.WrapRegistererWithPrefix(prefix, reg)
 }
 
 // Histogram describes a histogram for a Factory. A scraper gets the buckets, whose upper

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/rs/zerolog"
 
 	"imagemanager.internal/internal/pipeline/health"
@@ -27,18 +28,15 @@ type kept struct {
 	rows, bytes, files *prometheus.GaugeVec
 }
 
-func newKept(reg prometheus.Registerer) kept {
+func newKept(f promauto.Factory) kept {
 	gauge := func(name, help, label string) *prometheus.GaugeVec {
-		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help},
-			[]string{label})
+		return f.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, []string{label})
 	}
-	k := kept{
+	return kept{
 		rows:  gauge("database_rows", "Rows of the tables that only grow, and of the quarantine.", "table"),
 		bytes: gauge("kept_bytes", "Bytes in the state directory.", "what"),
 		files: gauge("kept_files", "Files in the state directory.", "what"),
 	}
-	reg.MustRegister(k.rows, k.bytes, k.files)
-	return k
 }
 
 // growth measures what grows, and empties the database's log while there is nothing to

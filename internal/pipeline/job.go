@@ -306,6 +306,7 @@ func (p *Pipeline) finish(work context.Context, job *Job, o outcome) {
 		}
 	}
 	waiting, atBegin := p.jobs.end(job, o.verdict, retryAt)
+	p.metrics.stage.jobEnded(o.verdict)
 	if s := job.Image.State; s == store.StateActive || s.Refused() {
 		p.health.Breaker.Forget(job.Image.ID)
 		p.host.Forget(job.Image.ID)

@@ -26,6 +26,8 @@ type judgement struct {
 	fetched int64       // bytes newly on disk, of a failed download
 	doubt   store.State // retry: an end, not believed until the next attempt finds the same
 
+	exhausted bool // dead: a retry, had there been attempts left
+
 	rejection *archive.Rejection // violation: which entry
 	stack     []byte             // of a panic
 }
@@ -72,7 +74,7 @@ func (p *Pipeline) judge(t *provision.Task, err error) judgement {
 		failures = 0
 	}
 	if failures >= p.cfg.MaxAttempts {
-		j.verdict = dead
+		j.verdict, j.exhausted = dead, true
 	}
 	j.delay = backoff(p.cfg.Backoff, failures)
 	return j
@@ -113,7 +115,7 @@ func (p *Pipeline) weigh(t *provision.Task, j judgement, err error) judgement {
 // recordFailure records the verdict on a failed attempt. Without a record the
 // verdict does not hold: the message comes back.
 func (p *Pipeline) recordFailure(ctx context.Context, job *Job, j judgement) outcome {
-	p.metrics.failure(job.Attempt.Stage, j)
+	p.metrics.stage.failure(job.Attempt.Stage, j)
 	log := p.record.Log(&job.Task).With().Str("event", string(store.EventFailed)).
 		Str("step", string(job.Attempt.Stage)).Str("verdict", string(j.verdict)).Str("reason", j.class).
 		Dur("took_ms", time.Since(job.Began)).Logger()

@@ -1,102 +1,58 @@
 package pipeline
 
 import (
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
 
+	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/metric"
 	"imagemanager.internal/internal/store"
 )
 
-const namespace = "imagemanager"
-
-// Metrics counts what the pipeline does. Labels are bounded: stages, verdicts, reason
-// codes; never keys.
+// Metrics count what the pipeline does. Labels are bounded: stages, verdicts, reason
+// codes; never keys. Every series with known labels is there from the start.
 type Metrics struct {
-	queue    queueMetrics
-	workers  *prometheus.GaugeVec
-	duration *prometheus.HistogramVec
-	failures *prometheus.CounterVec
-	attacks  *prometheus.CounterVec
-	pool     poolMetrics
-	pending  *prometheus.GaugeVec
-	kept     kept
+	queue   queueMetrics
+	stage   stageMetrics
+	pool    poolMetrics
+	disk    diskMetrics
+	kept    kept
+	attacks *prometheus.CounterVec
+	pending *prometheus.GaugeVec
 }
 
-// NewMetrics registers the pipeline's metrics.
-func NewMetrics(reg prometheus.Registerer) *Metrics {
-	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, labels)
-	}
-	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
-		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, labels)
-	}
+// NewMetrics registers the pipeline's metrics, and the counts of a journal.
+func NewMetrics(reg prometheus.Registerer, s *store.Store) *Metrics {
+	f := metric.Factory(reg)
 	m := &Metrics{
-		queue: newQueueMetrics(metric.Factory(reg)),
-		workers: gauge("stage_workers",
-			"Workers of a stage: idle, busy with an image, or blocked because the next stage has no room.",
-			"stage", "state"),
-		failures: counter("failures_total", "Failed attempts by verdict and reason.", "stage", "verdict", "reason"),
-		attacks:  counter("security_violations_total", "Archives refused as attacks.", "rule"),
-		pending: gauge("pending_images",
-			"Pending images without a job: waiting for their next attempt, or found in nobody's hands.", "held_by"),
-		pool: newPoolMetrics(reg),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Namespace: namespace, Name: "stage_duration_seconds", Help: "Time of a stage that was done.",
-			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800},
-		}, []string{"stage"}),
+		queue: newQueueMetrics(f),
+		stage: newStageMetrics(f),
+		pool:  newPoolMetrics(f),
+		disk:  newDiskMetrics(f),
+		kept:  newKept(f),
+		attacks: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "security_violations_total", Help: "Archives refused as attacks.",
+		}, []string{"rule"}),
+		pending: f.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "pending_images",
+			Help: "Pending images without a job: waiting for their next attempt, or found in nobody's hands.",
+		}, []string{"held_by"}),
 	}
-	reg.MustRegister(m.workers, m.duration, m.failures, m.attacks, m.pending)
-	m.kept = newKept(reg)
-	m.zero()
+	for _, r := range archive.Rules() {
+		if r.Violation {
+			m.attacks.WithLabelValues(string(r.Reason))
+		}
+	}
+	m.waiting(0, 0)
+	registerCounts(reg, s)
 	return m
 }
 
-// workerState is what a worker of a stage does.
-type workerState string
-
-const (
-	idle    workerState = "idle"    // waits for a job
-	busy    workerState = "busy"    // works on one
-	blocked workerState = "blocked" // has one that the next stage has no room for
-	gone    workerState = ""        // has ended
-)
-
-// worker is one worker in the gauge of its stage. It belongs to one goroutine.
-type worker struct {
-	stage store.Stage
-	state workerState
-	gauge *prometheus.GaugeVec
-}
-
-// worker adds an idle worker to a stage.
-func (m *Metrics) worker(st store.Stage) *worker {
-	w := &worker{stage: st, gauge: m.workers}
-	w.is(idle)
-	return w
-}
-
-// is moves the worker to another state. At any moment the states of a stage's workers add
-// up to their number, but for the one that moves.
-func (w *worker) is(state workerState) {
-	if state == w.state {
-		return
+// describe sets the gauges of what is configured.
+func (m *Metrics) describe(cfg Config, table []stage) {
+	for _, st := range table {
+		m.stage.capacity.WithLabelValues(string(st.name)).Set(float64(st.workers))
 	}
-	if w.state != gone {
-		w.gauge.WithLabelValues(string(w.stage), string(w.state)).Dec()
-	}
-	if w.state = state; state != gone {
-		w.gauge.WithLabelValues(string(w.stage), string(state)).Inc()
-	}
-}
-
-func (m *Metrics) took(st store.Stage, d time.Duration) {
-	m.duration.WithLabelValues(string(st)).Observe(d.Seconds())
-}
-
-func (m *Metrics) failure(st store.Stage, j judgement) {
-	m.failures.WithLabelValues(string(st), string(j.verdict), j.class).Inc()
+	m.pool.setReserves(cfg.MinFreeData, cfg.MinFreeMetadata)
 }
 
 func (m *Metrics) violation(rule string) { m.attacks.WithLabelValues(rule).Inc() }

@@ -68,7 +68,7 @@ func newQueueMetrics(f promauto.Factory) queueMetrics {
 			"returned to the queue, dead-lettered, or unsettled because the call failed.", "outcome"),
 		duration: f.NewHistogramVec(metric.Histogram("queue_message_duration_seconds",
 			"Time from a message's receive until it is settled.",
-			.1, .5, 2, 10, 60, 300, 1800, 7200), []string{"outcome"}),
+			.5, 5, 60, 600, 7200), []string{"outcome"}),
 		lost:   counter("queue_messages_lost_total", "Messages whose lease ended before they were settled."),
 		capped: counter("queue_messages_capped_total", "Messages held until SQS's limit of 12 hours."),
 		extensions: counters("queue_extensions_total",

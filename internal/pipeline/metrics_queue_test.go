@@ -204,7 +204,7 @@ func TestIgnoredNotifications(t *testing.T) {
 // A message is held by one permit of as many as there are workers.
 func TestPermitsAreShown(t *testing.T) {
 	reg := prometheus.NewRegistry()
-	newMessages(testConfig(), Deps{Metrics: NewMetrics(reg)}, nil, nil)
+	newMessages(testConfig(), Deps{Metrics: NewMetrics(reg, newPipeline(t).store)}, nil, nil)
 	if n := series(t, reg)["imagemanager_queue_permits"]; n != 8 {
 		t.Errorf("%g permits for 5, 2 and 1 workers", n)
 	}
@@ -221,7 +221,7 @@ func TestMessageTraceIsExemplar(t *testing.T) {
 	if err := p.metrics.queue.duration.WithLabelValues("deleted").(prometheus.Histogram).Write(&m); err != nil {
 		t.Fatal(err)
 	}
-	bucket := m.GetHistogram().GetBucket()[2] // up to 2 s
+	bucket := m.GetHistogram().GetBucket()[1] // up to 5 s
 	if label := bucket.GetExemplar().GetLabel(); len(label) != 1 || label[0].GetName() != "trace_id" {
 		t.Errorf("the exemplar is %v", label)
 	}

@@ -16,20 +16,19 @@ import (
 	"github.com/rs/zerolog"
 
 	"imagemanager.internal/internal/archive"
-	"imagemanager.internal/internal/download"
 	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/store"
 )
 
 // Whatever a failure comes to, its counter was there before it: with 0.
 func TestCountersBeforeTheyCount(t *testing.T) {
-	m := NewMetrics(prometheus.NewRegistry())
-	before := testutil.CollectAndCount(m.failures) + testutil.CollectAndCount(m.attacks)
+	m := NewMetrics(prometheus.NewRegistry(), nil)
+	before := testutil.CollectAndCount(m.stage.failures) + testutil.CollectAndCount(m.attacks)
 	if before == 0 {
 		t.Fatal("no counters")
 	}
 	p := newPipeline(t)
-	errs := []error{errors.New("never seen"), download.ErrGone, &archive.Rejection{Reason: archive.Layout}}
+	errs := []error{errors.New("never seen")}
 	for _, c := range classes {
 		errs = append(errs, fmt.Errorf("wrapped: %w", c.target))
 	}
@@ -38,18 +37,22 @@ func TestCountersBeforeTheyCount(t *testing.T) {
 	}
 	for _, st := range []store.Stage{store.StageDownload, store.StageUnpack, store.StageActivate} {
 		for _, err := range errs {
+			var refused *archive.Rejection
+			if errors.As(err, &refused) && st != store.StageUnpack || !comesFrom(st, errors.Unwrap(err)) {
+				continue
+			}
 			for failures := range p.cfg.MaxAttempts {
 				job := &Job{Task: provision.Task{Attempt: store.Attempt{Stage: st}}}
 				job.Image.Failures = failures
 				j := p.judge(&job.Task, err)
-				m.failure(st, j)
+				m.stage.failure(st, j)
 				if j.verdict == violation {
 					m.violation(j.class)
 				}
 			}
 		}
 	}
-	if after := testutil.CollectAndCount(m.failures) + testutil.CollectAndCount(m.attacks); after != before {
+	if after := testutil.CollectAndCount(m.stage.failures) + testutil.CollectAndCount(m.attacks); after != before {
 		t.Errorf("%d series, %d of them only once they counted", after, after-before)
 	}
 }
@@ -113,7 +116,7 @@ func (p *Pipeline) workerStates() map[string]float64 {
 	states := map[string]float64{}
 	for _, st := range p.table {
 		for _, state := range []workerState{idle, busy, blocked} {
-			n := testutil.ToFloat64(p.metrics.workers.WithLabelValues(string(st.name), string(state)))
+			n := testutil.ToFloat64(p.metrics.stage.workers.WithLabelValues(string(st.name), string(state)))
 			states[string(st.name)+" "+string(state)] = n
 		}
 	}

@@ -71,6 +71,15 @@ func (c Config) check() error {
 	return errors.Join(errs...)
 }
 
+// contentOf names what a directory to watch holds: the name of a directory would be an
+// unbounded label.
+func (c Config) contentOf(dir string) string {
+	if dir == c.StateDir {
+		return "state"
+	}
+	return "pool"
+}
+
 // suspect reports whether the image may have killed the processes at work on it.
 func (c Config) suspect(img store.Image) bool {
 	return img.State == store.StatePending && img.CutOffs >= c.MaxCutOffs
@@ -134,6 +143,7 @@ func New(cfg Config, d Deps) (*Pipeline, error) {
 	}, health.Deps{
 		Store: d.Store, Queue: d.Queue, Pool: d.Pool, Probe: d.Bucket.Probe, Remedy: remedy, Log: d.Log,
 		OnRecovery: p.retrySuspects, OnPoolStatus: d.Metrics.pool.set,
+		OnDisk: func(dir string, free, reserve int64) { d.Metrics.disk.set(cfg.contentOf(dir), free, reserve) },
 	})
 	p.messages = newMessages(cfg, d, p.health, p.jobs)
 	p.growth = &growth{
@@ -144,6 +154,7 @@ func New(cfg Config, d Deps) (*Pipeline, error) {
 		failing: map[string]awserr.Class{},
 	}
 	p.table = p.stages()
+	p.metrics.describe(cfg, p.table)
 	p.metrics.queue.callFailed, p.metrics.queue.atLimit = p.health.QueueCallFailed, p.health.MessageCapped
 	p.reconciler = d.Reconciler(jobsOfPipeline{p})
 	return p, nil

@@ -64,7 +64,7 @@ func newPipelineOn(t *testing.T, log zerolog.Logger, bucket *download.Bucket) *P
 	host := provision.New(hostConfig, record, down, nil)
 	p, err := New(testConfig(), Deps{
 		Store: st, Bucket: bucket, Host: host, Recorder: record, Rules: hostConfig.Rules, Log: log,
-		Metrics: NewMetrics(reg),
+		Metrics: NewMetrics(reg, st),
 		Reconciler: func(jobs reconcile.Jobs) *reconcile.Reconciler {
 			return reconcile.New(reconcile.Deps{
 				Store: st, Archives: down, Host: host, Recorder: record,

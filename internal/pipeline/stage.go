@@ -68,7 +68,7 @@ func (p *Pipeline) start(work context.Context, running *sync.WaitGroup, st stage
 	var workers sync.WaitGroup
 	for range st.workers {
 		workers.Go(func() {
-			worker := p.metrics.worker(st.name)
+			worker := p.metrics.stage.worker(st.name)
 			defer worker.is(gone)
 			for job := range in {
 				worker.is(busy)
@@ -122,10 +122,13 @@ func (p *Pipeline) step(work context.Context, st stage, job *Job) outcome {
 		job.stuckErr = err
 		return stuck
 	}
+	took := time.Since(began)
 	if err != nil {
-		return p.failed(work, st, job, withCause(ctx, err))
+		o, attempt := p.failed(work, st, job, withCause(ctx, err))
+		p.metrics.stage.took(ctx, st.name, attempt, took)
+		return o
 	}
-	p.metrics.took(st.name, time.Since(began))
+	p.metrics.stage.took(ctx, st.name, attemptDone, took)
 	if p.health.Breaker.Succeeded(st.name, job.Image.ID) {
 		p.log.Info().Str("step", string(st.name)).Msg("succeeds again")
 		p.retrySuspects()
@@ -136,7 +139,7 @@ func (p *Pipeline) step(work context.Context, st stage, job *Job) outcome {
 // failed judges the attempt, rolls it back, and records the verdict. It judges first,
 // because a roll-back may give back the very space the image lacked through no fault of
 // its own. The roll-back runs to its end even while stopping.
-func (p *Pipeline) failed(work context.Context, st stage, job *Job, err error) outcome {
+func (p *Pipeline) failed(work context.Context, st stage, job *Job, err error) (outcome, attemptOutcome) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(work), undoTimeout)
 	defer cancel()
 	stopped := stopReason(work, err)
@@ -153,7 +156,7 @@ func (p *Pipeline) failed(work context.Context, st stage, job *Job, err error) o
 	}
 	if stopped != "" {
 		p.record.Undo(ctx, &job.Task, stopped)
-		return returned
+		return returned, attemptUndone
 	}
 	if j.verdict == superseded {
 		if err := p.submitter.submitNewest(ctx, job.Image); err != nil {
@@ -164,7 +167,7 @@ func (p *Pipeline) failed(work context.Context, st stage, job *Job, err error) o
 	if job.Image.State.Refused() {
 		p.host.Discard(ctx, &job.Task)
 	}
-	return o
+	return o, attemptFailed
 }
 
 // stopReason says why an attempt ended without a verdict: SQS gave its message to another

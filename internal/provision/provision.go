@@ -101,7 +101,7 @@ func New(cfg Config, r *Recorder, archives *download.Downloader, pool *devmapper
 		pool:      pool,
 		log:       r.log,
 		record:    r,
-		space:     newReservations(pool, cfg.MinFreeDisk),
+		space:     newReservations(pool, cfg.MinFreeDisk, r.metrics.setReserved),
 		Devices:   &Devices{store: r.store, pool: pool, log: r.log},
 		Manifests: &Manifests{dir: cfg.ManifestDir, store: r.store},
 		fetched:   map[int64]store.Blob{},

@@ -156,7 +156,7 @@ func TestReservations(t *testing.T) {
 	dir := t.TempDir()
 	_, free, err := FreeUnder(dir)
 	check(t, err)
-	r := newReservations(nil, 0)
+	r := newReservations(nil, 0, func(int64) {})
 	r.capacity = func() (devmapper.Status, error) {
 		return devmapper.Status{TotalData: 100, TotalMetadata: 1 << 20}, nil
 	}

@@ -16,14 +16,18 @@ type reservations struct {
 	capacity    func() (devmapper.Status, error) // of the pool
 	minFreeDisk int64                            // bytes to leave free on every file system
 
+	onChange func(pool int64) // with the reserved bytes of the pool; mu is held
+
 	mu    sync.Mutex
 	tasks int
 	pool  int64            // bytes of the pool's data
 	disks map[uint64]int64 // bytes, by the file system's device number
 }
 
-func newReservations(pool *devmapper.Pool, minFreeDisk int64) *reservations {
-	return &reservations{capacity: pool.Status, minFreeDisk: minFreeDisk, disks: map[uint64]int64{}}
+func newReservations(pool *devmapper.Pool, minFreeDisk int64, onChange func(pool int64)) *reservations {
+	return &reservations{
+		capacity: pool.Status, minFreeDisk: minFreeDisk, onChange: onChange, disks: map[uint64]int64{},
+	}
 }
 
 // need is what one task is going to write: to the pool, and to the file system of a
@@ -81,6 +85,7 @@ func (r *reservations) add(tasks int, pool int64, dev uint64, disk int64) {
 	r.tasks += tasks
 	r.pool += pool
 	r.disks[dev] += disk
+	r.onChange(r.pool)
 }
 
 // poolShort says why the pool has no room, data or metadata.

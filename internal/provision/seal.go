@@ -22,7 +22,10 @@ const (
 )
 
 // seal saves the manifest of a filled device and records the seal.
-func (h *Host) seal(ctx context.Context, t *Task, d *store.Device, tree *store.Tree, written *fstree.Inventory) error {
+func (h *Host) seal(ctx context.Context, t *Task, d *store.Device, tree *store.Tree, written *fstree.Inventory,
+) (err error) {
+	ctx, end := h.record.step(ctx, stepSeal)
+	defer func() { end(err) }()
 	return h.Manifests.saveUntil(written, func() error {
 		return h.record.advance(ctx, t, d, store.DeviceSealed, tree)
 	})

@@ -44,7 +44,7 @@ func (h *Host) Unpack(ctx context.Context, t *Task) error {
 	if err != nil {
 		return err
 	}
-	release, err := h.space.reserve(ctx, need{pool: plan.PoolBytes(), dir: h.cfg.PoolDir, disk: plan.PoolBytes()})
+	release, err := h.reserveFor(ctx, plan)
 	if err != nil {
 		return err
 	}
@@ -64,6 +64,7 @@ func (h *Host) Unpack(ctx context.Context, t *Task) error {
 	if err != nil {
 		return err
 	}
+	h.record.metrics.bytes.WithLabelValues(string(store.StageUnpack)).Add(float64(tree.Bytes))
 	h.record.done(t, img).Int64("device_id", d.ID).Int("entries", tree.Entries).Int64("bytes", tree.Bytes).
 		Int("changed", tree.Changed).Str("digest", tree.Digest).Msg("unpacked")
 	return nil
@@ -73,7 +74,9 @@ func (h *Host) Unpack(ctx context.Context, t *Task) error {
 // this process hashed while it wrote them are trusted, unless the archive is refused: rot
 // on a disk must not condemn an upload. A changed archive is removed, and the next
 // attempt downloads it again.
-func (h *Host) judgeArchive(ctx context.Context, t *Task, src *os.File) (*archive.Plan, error) {
+func (h *Host) judgeArchive(ctx context.Context, t *Task, src *os.File) (plan *archive.Plan, err error) {
+	ctx, end := h.record.step(ctx, stepJudge)
+	defer func() { end(err) }()
 	b := *t.Image.Blob
 	verified := !h.hashedHere(t.Image.ID, b)
 	if verified {
@@ -81,7 +84,7 @@ func (h *Host) judgeArchive(ctx context.Context, t *Task, src *os.File) (*archiv
 			return nil, err
 		}
 	}
-	plan, err := h.planArchive(ctx, t, src)
+	plan, err = h.planArchive(ctx, t, src)
 	var refused *archive.Rejection
 	if errors.As(err, &refused) && !verified {
 		if err := h.verifyArchive(ctx, t.Image.ID, b); err != nil {
@@ -115,6 +118,7 @@ func (h *Host) planArchive(ctx context.Context, t *Task, src *os.File) (*archive
 		h.record.Log(t).Debug().Str("entry", a.Entry).Str("reason", string(a.Reason)).
 			Str("from", a.From).Str("to", a.To).Msg("entry adjusted by policy")
 	}
+	h.record.metrics.judged(plan)
 	if plan.Adjusted > 0 {
 		h.record.Log(t).Info().Int("entries", plan.Adjusted).Str("policy", string(plan.Policy)).
 			Msg("entries adjusted by policy; each is a line at level debug")
@@ -122,9 +126,18 @@ func (h *Host) planArchive(ctx context.Context, t *Task, src *os.File) (*archive
 	return plan, nil
 }
 
+// reserveFor sets aside the space that the planned tree will take.
+func (h *Host) reserveFor(ctx context.Context, plan *archive.Plan) (release func(), err error) {
+	ctx, end := h.record.step(ctx, stepReserve)
+	defer func() { end(err) }()
+	return h.space.reserve(ctx, need{pool: plan.PoolBytes(), dir: h.cfg.PoolDir, disk: plan.PoolBytes()})
+}
+
 // makeDevice makes an active thin device with an empty file system.
-func (h *Host) makeDevice(ctx context.Context, t *Task) (store.Device, error) {
-	d, err := h.store.Reserve(ctx, t.Attempt,
+func (h *Host) makeDevice(ctx context.Context, t *Task) (d store.Device, err error) {
+	ctx, end := h.record.step(ctx, stepMkfs)
+	defer func() { end(err) }()
+	d, err = h.store.Reserve(ctx, t.Attempt,
 		store.Device{Kind: store.DeviceKindImage, Bytes: h.cfg.DeviceBytes, FSUUID: uuid.NewString()})
 	if err != nil {
 		return d, err
@@ -159,7 +172,7 @@ func (h *Host) fill(ctx context.Context, t *Task, d *store.Device, src *os.File,
 	if err := h.record.advance(ctx, t, d, store.DeviceFilled, nil); err != nil {
 		return nil, err
 	}
-	if err := readBack(ctx, path, written); err != nil {
+	if err := readBack(ctx, h.record, path, written); err != nil {
 		return nil, err
 	}
 	return tree, h.seal(ctx, t, d, tree, written)
@@ -173,7 +186,9 @@ func (h *Host) extract(ctx context.Context, t *Task, d store.Device, path string
 		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
-	written, err := extract.Write(ctx, src, plan, m.Root(), h.record.progress(t, plan.Bytes))
+	stepCtx, end := h.record.step(ctx, stepExtract)
+	written, err := extract.Write(stepCtx, src, plan, m.Root(), h.record.progress(t, plan.Bytes))
+	end(err)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -184,11 +199,16 @@ func (h *Host) extract(ctx context.Context, t *Task, d store.Device, path string
 	if err := h.writeSealRecord(ctx, m.Root(), t.Image, d, tree); err != nil {
 		return nil, nil, err
 	}
-	return written, tree, m.Sync()
+	_, end = h.record.step(ctx, stepSync)
+	err = m.Sync()
+	end(err)
+	return written, tree, err
 }
 
 // readBack compares what the device holds with what was meant to be written.
-func readBack(ctx context.Context, path string, written *fstree.Inventory) error {
+func readBack(ctx context.Context, r *Recorder, path string, written *fstree.Inventory) (err error) {
+	ctx, end := r.step(ctx, stepReadBack)
+	defer func() { end(err) }()
 	found, err := readTree(ctx, path)
 	if err != nil {
 		return err

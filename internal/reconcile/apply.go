@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/provision"
@@ -90,6 +91,7 @@ func (rc *Recovered) add(a Action) {
 // whole.
 func (r *Reconciler) Recover(ctx context.Context) (Recovered, error) {
 	var rc Recovered
+	began := time.Now()
 	if err := r.pool.ResumeSuspended(); err != nil { // readers of a suspended device cannot even be killed
 		rc.Problems = append(rc.Problems, problemOf(Action{Kind: Resume, What: "suspended devices"}, err))
 	}
@@ -108,7 +110,8 @@ func (r *Reconciler) Recover(ctx context.Context) (Recovered, error) {
 		}
 		rc.add(a)
 	}
-	r.metrics.problems.Set(float64(len(rc.Problems)))
+	r.metrics.ended(began, len(rc.Problems))
+	r.metrics.recovery.Set(time.Since(began).Seconds())
 	r.logRecovered(rc)
 	if err := r.countLeftovers(ctx, diff, true); err != nil { // it only measures
 		r.log.Warn().Err(err).Msg("what is left over cannot be counted")
@@ -128,8 +131,16 @@ func (r *Reconciler) logRecovered(rc Recovered) {
 	line.Interface("recovered", rc).Msg(text)
 }
 
-// apply carries out one action. It may find its work done already.
+// apply carries out one action and counts it. It may find its work done already.
 func (r *Reconciler) apply(ctx context.Context, t *provision.Task, a Action) error {
+	err := r.carryOut(ctx, t, a)
+	if err == nil {
+		r.metrics.did(a.Kind)
+	}
+	return err
+}
+
+func (r *Reconciler) carryOut(ctx context.Context, t *provision.Task, a Action) error {
 	id := devmapper.ID(a.device.ID)
 	switch a.Kind {
 	case RollBack:

@@ -31,6 +31,14 @@ const (
 	Resume      ActionKind = "resume"       // a device is suspended; before anything is compared
 )
 
+// actionKinds are all of them.
+var actionKinds = []ActionKind{
+	RollBack, RollForward, MakeAgain, Reactivate, Deactivate, RemoveFile, Report, Resume,
+}
+
+// label is the kind as a label of metrics.
+func (k ActionKind) label() string { return strings.ReplaceAll(string(k), " ", "_") }
+
 // Action is one difference, and what is done about it.
 type Action struct {
 	Kind   ActionKind `json:"do"`

@@ -79,6 +79,7 @@ func New(d Deps) *Reconciler {
 // whatever changed since it looked. The caller keeps other commands out of the pool. It
 // returns how many images it did not look at because somebody worked on them.
 func (r *Reconciler) Reconcile(ctx context.Context) (inHand int, err error) {
+	began := time.Now()
 	diff, err := r.Diff(ctx, false)
 	if err != nil {
 		return 0, err
@@ -89,7 +90,7 @@ func (r *Reconciler) Reconcile(ctx context.Context) (inHand int, err error) {
 			problems = append(problems, problemOf(a, err))
 		}
 	}
-	r.metrics.problems.Set(float64(len(problems)))
+	r.metrics.ended(began, len(problems))
 	errs := []error{r.countLeftovers(ctx, diff, false)}
 	for _, pr := range problems {
 		errs = append(errs, pr.err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -32,6 +33,11 @@ const (
 	DeviceGone      DeviceState = "gone"      // the pool no longer has it
 )
 
+// livingStates are the states of devices that the pool has or may have.
+var livingStates = []DeviceState{
+	DeviceReserved, DeviceCreated, DeviceFormatted, DeviceFilled, DeviceSealed, DeviceReady, DeviceDeleting,
+}
+
 // Verified reports whether a device in this state holds a tree that was read back and
 // found right.
 func (s DeviceState) Verified() bool { return s == DeviceSealed || s == DeviceReady }
@@ -57,6 +63,8 @@ const (
 	devicesOf      = `SELECT ` + deviceColumns + ` FROM devices WHERE state <> 'gone' AND image_id = ? ORDER BY id`
 	deviceInsert   = `INSERT INTO devices (id, image_id, kind, state, origin, bytes, fs_uuid, updated_at)
 		VALUES (nullif(?, 0), ?, ?, ?, nullif(?, 0), ?, ?, ?)`
+	deviceCounts = `SELECT kind, state, count(*) FROM devices WHERE state <> 'gone' GROUP BY kind, state`
+
 	deviceUpdate = `UPDATE devices SET state = ?, updated_at = ? WHERE id = ?`
 
 	keptCounts = `SELECT count(*) FILTER (WHERE kind = 'image' AND id = ?), count(*) FILTER (WHERE kind = 'snapshot')
@@ -78,6 +86,36 @@ func (s *Store) Devices(ctx context.Context) ([]Device, error) {
 // DeviceGone.
 func (s *Store) DevicesOf(ctx context.Context, image int64) ([]Device, error) {
 	return queryAll(ctx, s.readDB, "devices", scanDevice, devicesOf, image)
+}
+
+// DeviceCount is how many devices of a kind are in a state.
+type DeviceCount struct {
+	Kind  DeviceKind
+	State DeviceState
+	N     int
+}
+
+// CountDevices counts the devices, except those in DeviceGone. There is a count for every
+// kind and state, also if it is 0. It reads an index, and no rows.
+func (s *Store) CountDevices(ctx context.Context) ([]DeviceCount, error) {
+	found, err := queryAll(ctx, s.readDB, "counts of devices", scanDeviceCount, deviceCounts)
+	if err != nil {
+		return nil, err
+	}
+	for _, kind := range []DeviceKind{DeviceKindImage, DeviceKindSnapshot} {
+		for _, state := range livingStates {
+			same := func(c DeviceCount) bool { return c.Kind == kind && c.State == state }
+			if !slices.ContainsFunc(found, same) {
+				found = append(found, DeviceCount{Kind: kind, State: state})
+			}
+		}
+	}
+	return found, nil
+}
+
+func scanDeviceCount(row scanner) (c DeviceCount, err error) {
+	err = row.Scan(&c.Kind, &c.State, &c.N)
+	return c, err
 }
 
 // SetDeviceState records one of the two steps of a device's removal, outside of any

@@ -114,6 +114,14 @@ func (s *Store) TreeInUse(ctx context.Context, digest string) (bool, error) {
 	return used, nil
 }
 
+// States returns every state that an image can have.
+func States() []State {
+	return []State{
+		StatePending, StateActive, StateRejected, StateViolation, StateSuperseded, StateVanished, StateDead,
+		StateRemoved,
+	}
+}
+
 // Counts returns how many images are in each state.
 func (s *Store) Counts(ctx context.Context) (map[State]int, error) {
 	rows, err := s.readDB.QueryContext(ctx, imageCounts)

@@ -17,6 +17,7 @@ func (a Attempt) event(kind EventKind, at time.Time, d Detail) Event {
 // and another after it. label names both. It is called after fn, because fn may complete
 // the event to be named.
 func (s *Store) write(ctx context.Context, label func() string, fn func(*sql.Tx) error) error {
+	began := time.Now()
 	err := s.inTx(ctx, func(tx *sql.Tx) error {
 		if err := fn(tx); err != nil {
 			return err
@@ -24,6 +25,9 @@ func (s *Store) write(ctx context.Context, label func() string, fn func(*sql.Tx)
 		failpoint.Here("before", label())
 		return nil
 	})
+	if s.Observe != nil {
+		s.Observe(time.Since(began), err)
+	}
 	if err == nil {
 		failpoint.Here("after", label())
 	}

@@ -49,6 +49,10 @@ type Store struct {
 	writeDB *sql.DB
 	path    string
 	now     func() time.Time
+
+	// Observe is called after each write transaction with the time it took, waiting for
+	// the lock included, and its error. It may be nil, and is set before the first use.
+	Observe func(took time.Duration, err error)
 }
 
 // Open opens or creates the database at path and migrates it to the newest schema. It

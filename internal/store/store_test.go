@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -495,5 +496,27 @@ func TestBeginsAnew(t *testing.T) {
 			t.Errorf("%s, asked for again: %+v", end, got.Progress)
 		}
 		folds(t, s, img.ID)
+	}
+}
+
+// Every write transaction is told to the observer, a refused one with its error.
+func TestObserveTransactions(t *testing.T) {
+	s := newStore(t)
+	var ends []error
+	s.Observe = func(took time.Duration, err error) {
+		if took <= 0 {
+			t.Errorf("took %s", took)
+		}
+		ends = append(ends, err)
+	}
+	img, _, err := s.Enqueue(t.Context(), Object{Bucket: "b", Key: "k", ETag: "e"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Begin(t.Context(), img.ID+1, StageDownload); err == nil {
+		t.Fatal("an attempt at no image")
+	}
+	if len(ends) != 2 || ends[0] != nil || !errors.Is(ends[1], ErrNotFound) {
+		t.Errorf("transactions ended with %v", ends)
 	}
 }

@@ -122,7 +122,7 @@ var metricName = regexp.MustCompile(`\bimagemanager_[a-z_]+`)
 // Operators find every metric on the page, and no page names one that does not exist.
 func TestMetricsAreDocumented(t *testing.T) {
 	registered := names{}
-	pipeline.NewMetrics(registered)
+	pipeline.NewMetrics(registered, nil)
 	provision.NewMetrics(registered)
 	reconcile.NewMetrics(registered)
 	pipeline.RegisterReady(registered, nil)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -20,7 +21,7 @@ func TestMetricsAtStart(t *testing.T) {
 	_, text := h.Get("/metrics")
 	for _, m := range []string{
 		`security_violations_total{rule="dotdot_name"}`,
-		`failures_total{reason="server",stage="download",verdict="outage"}`,
+		`stage_failures_total{reason="server",stage="download",verdict="outage"}`,
 		`queue_messages_settled_total{outcome="dead_lettered"}`, `queue_receive_failures_total{class="denied"}`,
 		`queue_call_retries_total{operation="extend"}`, `notifications_ignored_total{reason="foreign_bucket"}`,
 		`aws_client_calls_total{operation="SendMessage",result="throttled",service="SQS"}`,
@@ -43,8 +44,80 @@ func TestMetricsAtStart(t *testing.T) {
 		return strings.Contains(text, `imagemanager_queue_depth_messages{queue="main",state="visible"} `) &&
 			strings.Contains(text, `calls_total{operation="GetQueueAttributes",result="ok",service="SQS"} 1`)
 	})
+	series := 0
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(line, "#") {
+			series++
+		}
+	}
+	if t.Logf("%d series at rest", series); series > mostSeries {
+		t.Errorf("%d series at rest, at most %d are paid for", series, mostSeries)
+	}
 	h.Stop()
 }
+
+// One image leaves its traces in the metrics of every layer.
+func TestMetricsOfAnImage(t *testing.T) {
+	h := newHost(t)
+	h.Start()
+	h.makeFirst()
+	h.WaitDrained()
+	_, text := h.Get("/metrics")
+	for _, step := range []string{"judge", "reserve", "mkfs", "extract", "sync", "readback", "seal"} {
+		h.wantSample(text, `unpack_step_duration_seconds_count{step="`+step+`"}`, 1)
+	}
+	for sample, want := range map[string]float64{
+		`stage_duration_seconds_count{outcome="done",stage="activate"}`: 1,
+		`jobs_total{outcome="done"}`:                                    1,
+		`images{state="active"}`:                                        1,
+		`devices{kind="image",state="ready"}`:                           1,
+		`devices{kind="snapshot",state="ready"}`:                        1,
+		`image_entries_count`:                                           1,
+		`pool_mode{mode="read_write"}`:                                  1,
+		`pool_mode{mode="read_only"}`:                                   0,
+		`pool_needs_check`:                                              0,
+		`pool_reserved_bytes`:                                           0,
+		`download_requests_total{result="failed"}`:                      0,
+		`stage_capacity{stage="download"}`:                              5,
+	} {
+		h.wantSample(text, sample, want)
+	}
+	for _, sample := range []string{
+		`dm_ioctl_duration_seconds_count{command="target_msg"}`,
+		`dm_ioctl_duration_seconds_count{command="table_load"}`,
+		`store_transaction_duration_seconds_count`, `stage_bytes_total{stage="download"}`,
+		`stage_bytes_total{stage="unpack"}`, `download_requests_total{result="ok"}`,
+		`disk_free_bytes{path="state"}`, `disk_reserve_bytes{path="state"}`, `pool_data_reserve_ratio`,
+		`recovery_duration_seconds`, `reconcile_duration_seconds_count`, `reconcile_last_success_timestamp_seconds`,
+	} {
+		if n, found := sampleOf(text, sample); !found || n <= 0 {
+			t.Errorf("%s is %g, found %t; want more than 0", sample, n, found)
+		}
+	}
+	h.Stop()
+}
+
+// sampleOf returns the value of a sample of ours in a scrape.
+func sampleOf(text, sample string) (value float64, found bool) {
+	for line := range strings.Lines(text) {
+		if rest, is := strings.CutPrefix(line, "imagemanager_"+sample+" "); is {
+			value, err := strconv.ParseFloat(strings.TrimSpace(rest), 64)
+			return value, err == nil
+		}
+	}
+	return 0, false
+}
+
+func (h *host) wantSample(text, sample string, want float64) {
+	h.T.Helper()
+	if n, found := sampleOf(text, sample); !found || n != want {
+		h.T.Errorf("%s is %g, found %t; want %g", sample, n, found, want)
+	}
+}
+
+// mostSeries is how many series one daemon may have at rest: a scraper keeps and pays for
+// each.
+const mostSeries = 900
 
 // An image of 40,000 empty files takes no more of the pool than is set aside for it, but
 // for one part in ten.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -26,6 +27,10 @@ const quietUdev = (0x2 | 0x4 | 0x8 | 0x40) << 16
 type Control struct {
 	f      *os.File
 	kindOf func(uuid string) string
+
+	// Observe is called after each ioctl with its name in Commands. It may be nil, and is
+	// set before the first call.
+	Observe func(command string, took time.Duration)
 }
 
 // Open opens the device-mapper. kindOf classifies devices by UUID, to name the failpoints
@@ -35,7 +40,7 @@ func Open(kindOf func(uuid string) string) (*Control, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Control{f, kindOf}, nil
+	return &Control{f: f, kindOf: kindOf}, nil
 }
 
 // Close closes the handle; devices stay as they are.

@@ -2,6 +2,9 @@ package dmctl
 
 import (
 	"bytes"
+	"maps"
+	"slices"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +28,22 @@ type request struct {
 	payload    []byte
 }
 
+// commands names the ioctls in use, as linux/dm-ioctl.h does.
+var commands = map[uint]string{
+	unix.DM_DEV_CREATE:         "dev_create",
+	unix.DM_DEV_REMOVE:         "dev_remove",
+	unix.DM_DEV_STATUS:         "dev_status",
+	unix.DM_DEV_SUSPEND:        "dev_suspend", // resumes as well
+	unix.DM_GET_TARGET_VERSION: "get_target_version",
+	unix.DM_LIST_DEVICES:       "list_devices",
+	unix.DM_TABLE_LOAD:         "table_load",
+	unix.DM_TABLE_STATUS:       "table_status",
+	unix.DM_TARGET_MSG:         "target_msg",
+}
+
+// Commands returns the names of the ioctls in use.
+func Commands() []string { return slices.Sorted(maps.Values(commands)) }
+
 // call makes one ioctl. The answer's data is a copy. The error is the bare errno.
 func (c *Control) call(cmd uint, r request) (Device, []byte, error) {
 	for space := minAnswer; ; space *= 2 {
@@ -32,7 +51,12 @@ func (c *Control) call(cmd uint, r request) (Device, []byte, error) {
 		if err != nil {
 			return Device{}, nil, err
 		}
-		if err := c.ioctl(cmd, unsafe.Pointer(&buf[0])); err != nil {
+		began := time.Now()
+		err = c.ioctl(cmd, unsafe.Pointer(&buf[0]))
+		if c.Observe != nil {
+			c.Observe(commands[cmd], time.Since(began))
+		}
+		if err != nil {
 			return Device{}, nil, err
 		}
 		d, data, full := unpack(buf)

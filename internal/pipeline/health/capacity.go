@@ -37,6 +37,7 @@ func (m *Monitor) diskCapacity() error {
 		if err != nil {
 			return fmt.Errorf("%w: %w", provision.ErrDiskLow, err)
 		}
+		m.deps.OnDisk(dir, free, least)
 		if free < least {
 			return fmt.Errorf("%w: %d MiB are free under %s, %d MiB are the reserve (STATE_MIN_FREE): "+
 				"make room there, or enlarge it", provision.ErrDiskLow, free>>20, dir, least>>20)

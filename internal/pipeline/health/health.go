@@ -48,9 +48,10 @@ type Deps struct {
 	Pool  *devmapper.Pool
 	Probe func(context.Context) error // asks S3 for the bucket as such
 
-	Remedy       func(error) string     // what an operator can do about an outage
-	OnRecovery   func()                 // called when an outage has ended
-	OnPoolStatus func(devmapper.Status) // called with every status of the pool
+	Remedy       func(error) string                    // what an operator can do about an outage
+	OnRecovery   func()                                // called when an outage has ended
+	OnPoolStatus func(devmapper.Status)                // called with every status of the pool
+	OnDisk       func(dir string, free, reserve int64) // called with every look at a disk; bytes
 	Log          zerolog.Logger
 }
 

@@ -60,7 +60,7 @@ func TestDiskCapacity(t *testing.T) {
 		t.Fatal(err)
 	}
 	for reserve, fits := range map[int64]bool{0: true, free / 2: true, 2 * free: false} {
-		m := New(Config{Disks: []string{dir}, MinFreeDisk: reserve}, Deps{})
+		m := New(Config{Disks: []string{dir}, MinFreeDisk: reserve}, Deps{OnDisk: func(string, int64, int64) {}})
 		if err := m.diskCapacity(); (err == nil) != fits || err != nil && !errors.Is(err, provision.ErrDiskLow) {
 			t.Errorf("%d of %d bytes must be free: %v", reserve, free, err)
 		}

@@ -35,6 +35,8 @@ CREATE TABLE images (
 ) STRICT;
 
 CREATE INDEX images_pending ON images (id) WHERE state = 'pending';
+-- Every scrape of the metrics counts by state, without reading the rows.
+CREATE INDEX images_state ON images (state);
 
 CREATE TABLE events (
 	seq       INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -66,6 +68,7 @@ CREATE TABLE devices (
 ) STRICT;
 
 CREATE INDEX devices_image ON devices (image_id);
+CREATE INDEX devices_state ON devices (kind, state) WHERE state <> 'gone';
 CREATE UNIQUE INDEX devices_one_image ON devices (image_id)
 	WHERE kind = 'image' AND state IN ('sealed', 'ready');
 

@@ -1,0 +1,31 @@
+package provision
+
+import (
+	"context"
+	"time"
+)
+
+// unpackStep is a part of an unpack that takes time of its own.
+type unpackStep string
+
+// The steps, in the order in which an unpack takes them.
+const (
+	stepJudge    unpackStep = "judge"    // decide on every entry of the archive
+	stepReserve  unpackStep = "reserve"  // wait for space in the pool and on the disk
+	stepMkfs     unpackStep = "mkfs"     // make the thin device and its file system
+	stepExtract  unpackStep = "extract"  // write the tree
+	stepSync     unpackStep = "sync"     // wait until the tree is on the device
+	stepReadBack unpackStep = "readback" // read the tree from the device and compare it
+	stepSeal     unpackStep = "seal"     // keep the manifest, and record the seal
+)
+
+var unpackSteps = []unpackStep{
+	stepJudge, stepReserve, stepMkfs, stepExtract, stepSync, stepReadBack, stepSeal,
+}
+
+// step begins a step. The returned function ends it: with the error that it came to, or
+// nil.
+func (r *Recorder) step(ctx context.Context, name unpackStep) (context.Context, func(error)) {
+	began := time.Now()
+	return ctx, func(error) { r.metrics.stepTook(name, time.Since(began)) }
+}
