@@ -51,6 +51,9 @@ func detail(e store.Event) string {
 	if o := e.Detail.Object; o != nil {
 		add("s3://%s/%s version %s", o.Bucket, strings.Trim(quoted(o.Key), `"`), o.Version())
 	}
+	if e.Detail.TraceID != "" {
+		add("trace %s", e.Detail.TraceID)
+	}
 	if b := e.Detail.Blob; b != nil {
 		add("%s, sha256 %s", units.BytesSize(float64(b.Size)), short(b.SHA256))
 	}

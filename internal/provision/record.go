@@ -22,9 +22,9 @@ func NewRecorder(s *store.Store, log zerolog.Logger, m *Metrics) *Recorder {
 	return &Recorder{store: s, log: log, metrics: m}
 }
 
-// LogImage returns a logger that names the image in its lines.
+// LogImage returns a logger that names the image and its trace in its lines.
 func (r *Recorder) LogImage(img store.Image) *zerolog.Logger {
-	l := r.log.With().Int64("image_id", img.ID).Str("s3_key", img.Key).Logger()
+	l := r.log.With().Int64("image_id", img.ID).Str("s3_key", img.Key).Str("trace_id", img.TraceID).Logger()
 	return &l
 }
 

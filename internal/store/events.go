@@ -52,6 +52,7 @@ type Event struct {
 // Detail holds what an event changed. Each kind of event sets only its own parts.
 type Detail struct {
 	Object   *Object   `json:"object,omitempty"`
+	TraceID  string    `json:"trace_id,omitempty"` // queued: see Image
 	Blob     *Blob     `json:"blob,omitempty"`
 	Device   *Device   `json:"device,omitempty"`
 	Tree     *Tree     `json:"tree,omitempty"`

@@ -15,12 +15,13 @@ type Image struct {
 	ID int64 `json:"id"`
 	Object
 	Progress
+	TraceID   string    `json:"trace_id"` // of all work on the image: 32 hex digits, as in W3C Trace Context
 	CreatedAt time.Time `json:"created_at"`
 	UpdatedAt time.Time `json:"updated_at"`
 }
 
 const (
-	imageColumns = `id, bucket, key, version_id, etag, sequencer, size, created_at,
+	imageColumns = `id, bucket, key, version_id, etag, sequencer, size, trace_id, created_at,
 		state, stage, running, attempt, failures, reason, cut_offs, doubt, rules, blob, tree, updated_at`
 	imageSelect   = `SELECT ` + imageColumns + ` FROM images`
 	imageByID     = imageSelect + ` WHERE id = ?`
@@ -41,9 +42,9 @@ const (
 	treeInUse        = `SELECT EXISTS (SELECT 1 FROM images
 		WHERE state IN ('pending', 'active') AND json_extract(tree, '$.digest') = ?)`
 	imageCounts = `SELECT state, count(*) FROM images GROUP BY state`
-	imageInsert = `INSERT INTO images (id, bucket, key, version, version_id, etag, sequencer, size, created_at,
-		state, stage, running, attempt, failures, reason, updated_at)
-		VALUES (nullif(?, 0), ?, ?, ?, ?, ?, ?, ?, ?, 'pending', 'download', 0, 0, 0, '', ?)`
+	imageInsert = `INSERT INTO images (id, bucket, key, version, version_id, etag, sequencer, size, trace_id,
+		created_at, state, stage, running, attempt, failures, reason, updated_at)
+		VALUES (nullif(?, 0), ?, ?, ?, ?, ?, ?, ?, ?, ?, 'pending', 'download', 0, 0, 0, '', ?)`
 	imageUpdate = `UPDATE images SET state = ?, stage = ?, running = ?, attempt = ?, failures = ?, reason = ?,
 		cut_offs = ?, doubt = ?, rules = ?, blob = ?, tree = ?, updated_at = ? WHERE id = ?`
 )
@@ -159,8 +160,8 @@ func scanImage(row scanner) (Image, error) {
 		created, updated int64
 		blob, tree       sql.NullString
 	)
-	err := row.Scan(&img.ID, &img.Bucket, &img.Key, &img.VersionID, &img.ETag, &img.Sequencer, &img.Size, &created,
-		&img.State, &img.Stage, &img.Running, &img.Attempt, &img.Failures, &img.Reason,
+	err := row.Scan(&img.ID, &img.Bucket, &img.Key, &img.VersionID, &img.ETag, &img.Sequencer, &img.Size,
+		&img.TraceID, &created, &img.State, &img.Stage, &img.Running, &img.Attempt, &img.Failures, &img.Reason,
 		&img.CutOffs, &img.Doubt, &img.Rules, &blob, &tree, &updated)
 	if err != nil {
 		return img, fmt.Errorf("read image: %w", err)
@@ -184,7 +185,7 @@ func scanImage(row scanner) (Image, error) {
 func insertImage(ctx context.Context, tx *sql.Tx, img Image) (int64, error) {
 	o := img.Object
 	res, err := tx.ExecContext(ctx, imageInsert, img.ID, o.Bucket, o.Key, o.Version(), o.VersionID, o.ETag,
-		o.Sequencer, o.Size, img.CreatedAt.UnixNano(), img.UpdatedAt.UnixNano())
+		o.Sequencer, o.Size, img.TraceID, img.CreatedAt.UnixNano(), img.UpdatedAt.UnixNano())
 	if err != nil {
 		return 0, fmt.Errorf("insert image: %w", err)
 	}

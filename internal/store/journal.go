@@ -16,14 +16,14 @@ func (s *Store) Enqueue(ctx context.Context, o Object) (img Image, created bool,
 	if err == nil || !errors.Is(err, ErrNotFound) {
 		return img, false, err
 	}
-	e := Event{At: s.now(), Kind: EventQueued, Detail: Detail{Object: &o}}
+	e := Event{At: s.now(), Kind: EventQueued, Detail: Detail{Object: &o, TraceID: newTraceID()}}
 	err = s.write(ctx, e.label, func(tx *sql.Tx) error {
 		img, err = findImage(ctx, tx, o)
 		if !errors.Is(err, ErrNotFound) { // another connection was faster
 			return err
 		}
 		now := s.now()
-		e.Image, err = insertImage(ctx, tx, Image{Object: o, CreatedAt: now, UpdatedAt: now})
+		e.Image, err = insertImage(ctx, tx, Image{Object: o, TraceID: e.Detail.TraceID, CreatedAt: now, UpdatedAt: now})
 		if err != nil {
 			return err
 		}

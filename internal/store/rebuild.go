@@ -66,12 +66,17 @@ func (s *Store) Rebuild(ctx context.Context, p Pool, images []RebuiltImage, inUs
 // rebuildImage inserts one image: first the rows that exist before their events, then
 // every event, at the present time.
 func rebuildImage(ctx context.Context, tx *sql.Tx, r RebuiltImage, now time.Time) error {
-	img := Image{ID: r.Seal.Image, Object: r.Seal.Object(), CreatedAt: r.Seal.CreatedAt, UpdatedAt: now}
+	img := Image{
+		ID: r.Seal.Image, Object: r.Seal.Object(), TraceID: newTraceID(), CreatedAt: r.Seal.CreatedAt, UpdatedAt: now,
+	}
 	if _, err := insertImage(ctx, tx, img); err != nil {
 		return err
 	}
 	for _, e := range r.events(now) {
 		e.Reason = rebuiltReason
+		if e.Kind == EventQueued {
+			e.Detail.TraceID = img.TraceID
+		}
 		if d := e.Detail.Device; d != nil && d.State == DeviceReserved {
 			if _, err := insertDevice(ctx, tx, *d, now); err != nil {
 				return err

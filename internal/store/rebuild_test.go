@@ -53,6 +53,7 @@ func TestRebuild(t *testing.T) {
 			t.Errorf("image %+v, want %+v", img, want)
 		}
 		events := must[[]Event](t)(s.History(ctx, img.ID))
+		checkTraceID(t, img, events[0])
 		for n := range events {
 			if _, err := Fold(Progress{}, events[:n]...); err != nil {
 				t.Fatalf("prefix %d: %v", n, err)

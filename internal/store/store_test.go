@@ -126,6 +126,7 @@ func TestWholeLife(t *testing.T) {
 		sn[0].Key != img.Key {
 		t.Errorf("snapshots: %+v", sn)
 	}
+	checkTraceID(t, img, must[[]Event](t)(s.History(ctx, img.ID))[0])
 	again, created, err := s.Enqueue(ctx, img.Object)
 	if err != nil || created || again.ID != img.ID {
 		t.Errorf("second Enqueue: %d, created %t, %v", again.ID, created, err)

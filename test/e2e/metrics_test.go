@@ -162,7 +162,7 @@ func TestTransitionsAreLogged(t *testing.T) {
 		if json.Unmarshal(text, &line) != nil || line["event"] == nil || line["event"] == "queued" {
 			continue
 		}
-		keys := []string{"image_id", "s3_key", "step", "attempt", "time", "level"}
+		keys := []string{"image_id", "s3_key", "trace_id", "step", "attempt", "time", "level"}
 		switch line["event"] {
 		case "step":
 			keys = append(keys, "device_id", "device_state")

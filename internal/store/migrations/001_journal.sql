@@ -10,6 +10,7 @@ CREATE TABLE images (
 	etag        TEXT    NOT NULL,
 	sequencer   TEXT    NOT NULL,
 	size        INTEGER NOT NULL CHECK (size >= 0), -- bytes as notified, 0 unknown
+	trace_id    TEXT    NOT NULL CHECK (trace_id <> ''), -- 32 hex digits
 	created_at  INTEGER NOT NULL,
 
 	-- The columns from here on are the fold of the image's events.
