@@ -95,6 +95,7 @@ func everyMetric(t *testing.T) *prometheus.Registry {
 	provision.NewMetrics(reg)
 	pipeline.NewMetrics(reg, s)
 	pipeline.RegisterReady(reg, func() error { return nil })
+	pipeline.RegisterConditions(reg, newReadiness().reasons)
 	reconcile.NewMetrics(reg)
 	awsmetrics.New(reg)
 	metricsHandler(reg)

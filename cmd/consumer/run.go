@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 
 	"imagemanager.internal/internal/failpoint"
 	"imagemanager.internal/internal/pipeline"
+	"imagemanager.internal/internal/pipeline/health"
 	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/queue"
 )
@@ -38,9 +38,9 @@ func runDaemon(ctx context.Context, c *call) error {
 	}
 	reg := newRegistry(cfg)
 	s.metrics = provision.NewMetrics(reg)
-	ready := &readiness{}
-	ready.set(func() error { return errStarting })
+	ready := newReadiness()
 	pipeline.RegisterReady(reg, ready.why)
+	pipeline.RegisterConditions(reg, ready.reasons)
 	if err := s.serveAdmin(ctx, cfg.Listen, reg, ready); err != nil {
 		return err
 	}
@@ -57,15 +57,16 @@ func runDaemon(ctx context.Context, c *call) error {
 		}
 		return err
 	}
-	ready.set(func() error { return errRecovering })
+	ready.is(health.Recovering, errRecovering)
 	if err := s.recoverPool(ctx, p); err != nil {
 		return fmt.Errorf("recovery: %w", err)
 	}
-	ready.set(func() error {
+	ready.follow(func() health.Reasons {
+		why := p.Reasons()
 		if ctx.Err() != nil {
-			return errStopping
+			why[health.Stopping] = errStopping
 		}
-		return p.Ready()
+		return why
 	})
 	s.onClose(s.changeLevelOnSIGHUP())
 	s.log.Info().Str("bucket", cfg.Bucket).Str("prefix", cfg.Prefix).Str("queue", cfg.QueueURL).
@@ -118,30 +119,6 @@ func (s *system) recoverPool(ctx context.Context, p *pipeline.Pipeline) error {
 		_, err := p.Recover(ctx)
 		return err
 	})
-}
-
-// What /readyz says while the daemon takes no work by itself.
-var (
-	errStarting   = errors.New("starting: the database and the pool are opened")
-	errRecovering = errors.New("recovering: journal, pool and files are compared; work begins when they agree")
-	errStopping   = errors.New("stopping: running stages may finish, and nothing new is taken")
-)
-
-// readiness answers /readyz. What answers changes while the daemon starts and stops.
-type readiness struct{ check atomic.Pointer[func() error] }
-
-func (r *readiness) set(check func() error) { r.check.Store(&check) }
-
-// why returns why no work is taken; nil while it is.
-func (r *readiness) why() error { return (*r.check.Load())() }
-
-// ServeHTTP answers 200 while work is taken, and otherwise 503 with the reason.
-func (r *readiness) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
-	if err := r.why(); err != nil {
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
-		return
-	}
-	fmt.Fprintln(w, "ok")
 }
 
 // serveAdmin answers /metrics, /healthz (the process lives) and /readyz (it takes work,

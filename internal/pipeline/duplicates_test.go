@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
+	"imagemanager.internal/internal/pipeline/health"
 	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/queue"
 	"imagemanager.internal/internal/store"
@@ -65,7 +66,7 @@ func TestDuplicatePath(t *testing.T) {
 		n = v
 	}
 	p := newPipeline(t)
-	p.health.Capacity = func() error { return nil }
+	p.health.Capacity = func() health.Reasons { return nil }
 	fake(p, map[store.Stage]*gauge{}, func(context.Context, *provision.Task, store.Stage) error { return nil })
 	img := enqueue(t, p, 1)[0].Image
 	for i := range p.table {

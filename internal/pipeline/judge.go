@@ -50,7 +50,7 @@ func (p *Pipeline) judge(t *provision.Task, err error) judgement {
 	switch v {
 	case halt:
 		j.delay = backoff(p.cfg.Backoff, 1)
-		if p.health.Capacity() == nil {
+		if p.health.Capacity().Err() == nil {
 			j.verdict = retry
 		}
 	case vanished, superseded:

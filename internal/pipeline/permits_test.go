@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
+	"imagemanager.internal/internal/pipeline/health"
 	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/queue"
 	"imagemanager.internal/internal/store"
@@ -119,7 +120,7 @@ func TestPermitsAreConserved(t *testing.T) {
 
 func conserved(t *testing.T, seed uint64) {
 	p := newPipeline(t)
-	p.health.Capacity = func() error { return nil }
+	p.health.Capacity = func() health.Reasons { return nil }
 	ctx, stop := context.WithCancel(t.Context())
 	q := &roughQueue{
 		t: t, cap: cap(p.messages.permits), total: 200, done: stop, r: rand.New(rand.NewPCG(seed, 2)),

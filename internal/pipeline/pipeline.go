@@ -141,7 +141,8 @@ func New(cfg Config, d Deps) (*Pipeline, error) {
 		Bucket: cfg.Bucket, Prefix: cfg.Prefix, StateDir: cfg.StateDir, Disks: cfg.Disks,
 		MinFreeDisk: cfg.MinFreeDisk, MinFreeData: cfg.MinFreeData, MinFreeMetadata: cfg.MinFreeMetadata,
 	}, health.Deps{
-		Store: d.Store, Queue: d.Queue, Pool: d.Pool, Probe: d.Bucket.Probe, Remedy: remedy, Log: d.Log,
+		Store: d.Store, Settling: d.Queue.Trouble, PoolStatus: d.Pool.Status, Probe: d.Bucket.Probe,
+		Remedy: remedy, Log: d.Log,
 		OnRecovery: p.retrySuspects, OnPoolStatus: d.Metrics.pool.set,
 		OnDisk: func(dir string, free, reserve int64) { d.Metrics.disk.set(cfg.contentOf(dir), free, reserve) },
 	})
@@ -163,9 +164,8 @@ func New(cfg Config, d Deps) (*Pipeline, error) {
 // retrySuspects takes up the images that failed for what may have been an outage.
 func (p *Pipeline) retrySuspects() { p.jobs.hasten(p.health.Breaker.Suspects) }
 
-// Ready returns nil if the pipeline takes work. The error says why it does not, and what
-// to do. It is cheap.
-func (p *Pipeline) Ready() error { return p.health.Ready() }
+// Reasons returns why the pipeline takes no work, and what to do. It is cheap.
+func (p *Pipeline) Reasons() health.Reasons { return p.health.Reasons() }
 
 // Recover brings journal, pool and files into agreement. Nothing else may use the pool
 // meanwhile. See reconcile.Reconciler.

@@ -19,6 +19,7 @@ import (
 	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/download"
+	"imagemanager.internal/internal/pipeline/health"
 	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/reconcile"
 	"imagemanager.internal/internal/store"
@@ -75,7 +76,7 @@ func newPipelineOn(t *testing.T, log zerolog.Logger, bucket *download.Bucket) *P
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.health.Capacity = func() error { return nil }
+	p.health.Capacity = func() health.Reasons { return nil }
 	return p
 }
 
@@ -299,7 +300,7 @@ func TestHalt(t *testing.T) {
 		}
 		return p.recordFailure(t.Context(), job, p.judge(&job.Task, fmt.Errorf("write: %w", syscall.ENOSPC)))
 	}
-	p.health.Capacity = func() error { return provision.ErrDiskLow }
+	p.health.Capacity = func() health.Reasons { return health.Reasons{health.DiskLow: provision.ErrDiskLow} }
 	for range 2 * p.cfg.MaxAttempts {
 		if o := fail(); o.verdict != retry || o.delay <= 0 {
 			t.Fatalf("%+v, want the message to come back later", o)
@@ -308,7 +309,7 @@ func TestHalt(t *testing.T) {
 	if job.Image.Failures != 0 || job.Image.Running || job.Image.State != store.StatePending {
 		t.Errorf("after halts: %+v", job.Image.Progress)
 	}
-	p.health.Capacity = func() error { return nil }
+	p.health.Capacity = func() health.Reasons { return nil }
 	for i := range p.cfg.MaxAttempts {
 		if o := fail(); (o.verdict == dead) != (i == p.cfg.MaxAttempts-1) {
 			t.Errorf("failure %d: %+v", i+1, o)
@@ -319,15 +320,15 @@ func TestHalt(t *testing.T) {
 // A database that cannot be written stops intake until a write succeeds, and says so.
 func TestUnwritableDatabase(t *testing.T) {
 	p := newPipeline(t)
-	p.health.Capacity = func() error { return p.health.JournalError() }
+	p.health.Capacity = func() health.Reasons { return health.Reasons{health.Database: p.health.JournalError()} }
 	p.judge(&provision.Task{}, fmt.Errorf("commit: %w", sqlite3.Error{Code: sqlite3.ErrFull}))
-	if p.health.AcceptingWork() || p.Ready() == nil {
+	if p.health.AcceptingWork() || p.Reasons().Err() == nil {
 		t.Fatal("work is taken although the database cannot be written")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { p.health.Watch(ctx) })
-	for p.Ready() != nil && t.Context().Err() == nil {
+	for p.Reasons().Err() != nil && t.Context().Err() == nil {
 		wait(t.Context(), time.Millisecond)
 	}
 	cancel()

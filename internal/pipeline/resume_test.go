@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"imagemanager.internal/internal/download"
+	"imagemanager.internal/internal/pipeline/health"
 	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/queue"
 	"imagemanager.internal/internal/store"
@@ -90,7 +91,7 @@ func TestListingProvesOurs(t *testing.T) {
 	p := newPipeline(t)
 	enqueue(t, p, 1)
 	hand(t, p, queue.Object{Bucket: "other", Key: "images/x", ETag: "e"})
-	if err := p.Ready(); err != nil {
+	if err := p.Reasons().Err(); err != nil {
 		t.Error(err)
 	}
 }
@@ -118,7 +119,7 @@ func TestTrickleHeedsPauses(t *testing.T) {
 	wg.Go(func() {
 		for job := range out {
 			sent++
-			p.health.Capacity = func() error { return provision.ErrDiskLow }
+			p.health.Capacity = func() health.Reasons { return health.Reasons{health.DiskLow: provision.ErrDiskLow} }
 			p.finish(t.Context(), job, done)
 		}
 	})

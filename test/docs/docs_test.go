@@ -126,6 +126,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 	provision.NewMetrics(registered)
 	reconcile.NewMetrics(registered)
 	pipeline.RegisterReady(registered, nil)
+	pipeline.RegisterConditions(registered, nil)
 	awsmetrics.New(registered)
 	metric.RegisterInfo(registered, "", "", "")
 	if len(registered) < 10 {

@@ -11,22 +11,37 @@ import (
 // even the smallest image gets through, and the failure would be counted as its own.
 const leastFreeDisk = 1 << 20
 
-// checkCapacity returns what the machine lacks for any work, and what to do about it.
-func (m *Monitor) checkCapacity() error {
-	if err := m.JournalError(); err != nil {
-		return fmt.Errorf("%w: %w: see to the disk under %s; work goes on by itself once a write succeeds",
-			errDatabase, err, m.cfg.StateDir)
+// checkCapacity looks at all that work needs. It looks at the rest even if something is
+// amiss: metrics tell of each, and an operator may have to see to several.
+func (m *Monitor) checkCapacity() Reasons {
+	lacks := Reasons{
+		Database: m.checkDatabase(), PoolForeign: m.checkProof(), DiskLow: m.diskCapacity(), Settle: m.checkSettling(),
 	}
-	if err := m.poolProof(); err != nil {
-		return fmt.Errorf("the pool does not prove itself any more, and the next start would refuse it: %w", err)
+	s, err := m.deps.PoolStatus()
+	if err != nil {
+		lacks[PoolGone] = fmt.Errorf("thin pool does not answer: %w", err)
+		return lacks
 	}
-	if err := m.diskCapacity(); err != nil {
-		return err
+	m.deps.OnPoolStatus(s)
+	lacks[PoolReadOnly], lacks[PoolLow] = provision.CheckWritable(s), m.poolCapacity(s)
+	return lacks
+}
+
+func (m *Monitor) checkDatabase() error {
+	err := m.JournalError()
+	if err == nil {
+		return nil
 	}
-	if err := m.checkSettling(); err != nil {
-		return err
+	return fmt.Errorf("%w: %w: see to the disk under %s; work goes on by itself once a write succeeds",
+		errDatabase, err, m.cfg.StateDir)
+}
+
+func (m *Monitor) checkProof() error {
+	err := m.poolProof()
+	if err == nil {
+		return nil
 	}
-	return m.poolCapacity()
+	return fmt.Errorf("the pool does not prove itself any more, and the next start would refuse it: %w", err)
 }
 
 // diskCapacity checks the reserve of the file systems with our files.
@@ -46,16 +61,9 @@ func (m *Monitor) diskCapacity() error {
 	return nil
 }
 
-// poolCapacity checks whether the pool takes changes, and its reserves.
-func (m *Monitor) poolCapacity() error {
-	s, err := m.deps.Pool.Status()
-	if err != nil {
-		return fmt.Errorf("thin pool does not answer: %w", err)
-	}
-	m.deps.OnPoolStatus(s)
-	if err := provision.CheckWritable(s); err != nil {
-		return err
-	}
+// poolCapacity checks the reserves of the pool. One that has failed has no sizes, and
+// nothing is said of its reserves.
+func (m *Monitor) poolCapacity(s devmapper.Status) error {
 	freeData := 1 - float64(s.UsedData)/float64(s.TotalData)
 	freeMetadata := 1 - float64(s.UsedMetadata)/float64(s.TotalMetadata)
 	switch {

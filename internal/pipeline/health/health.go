@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -17,7 +18,6 @@ import (
 
 	"imagemanager.internal/internal/awserr"
 	"imagemanager.internal/internal/devmapper"
-	"imagemanager.internal/internal/queue"
 	"imagemanager.internal/internal/store"
 )
 
@@ -43,10 +43,10 @@ type Config struct {
 
 // Deps are what a Monitor looks at, and whom it tells.
 type Deps struct {
-	Store *store.Store
-	Queue *queue.Client
-	Pool  *devmapper.Pool
-	Probe func(context.Context) error // asks S3 for the bucket as such
+	Store      *store.Store
+	Settling   func() (call string, err error)  // of queue.Client: what keeps messages from being settled
+	PoolStatus func() (devmapper.Status, error) // asks the kernel
+	Probe      func(context.Context) error      // asks S3 for the bucket as such
 
 	Remedy       func(error) string                    // what an operator can do about an outage
 	OnRecovery   func()                                // called when an outage has ended
@@ -61,16 +61,17 @@ type Monitor struct {
 	deps Deps
 	log  zerolog.Logger
 
-	Capacity func() error // nil if the machine is fit for new work; the error says what to do
+	Capacity func() Reasons // what the machine lacks for new work
 	Breaker  Breaker
 	Limit    LogLimit
 
 	mu      sync.Mutex
-	paused  error // why intake takes nothing, nil if it does
-	journal error // of the last write to the database, if it cannot be written
-	polling error // of the last poll
-	proof   error // why the pool's parts do not belong together, as of the last reconcile
-	alone   int64 // the image on trial without others; 0 for none
+	lacks   Reasons // what the machine lacked at the last look
+	paused  bool    // intake takes nothing
+	journal error   // of the last write to the database, if it cannot be written
+	polling error   // of the last poll
+	proof   error   // why the pool's parts do not belong together, as of the last reconcile
+	alone   int64   // the image on trial without others; 0 for none
 	foreign foreign
 }
 
@@ -81,17 +82,26 @@ func New(cfg Config, d Deps) *Monitor {
 	return m
 }
 
-// Ready returns why work is not taken, and what to do; nil if it is.
-func (m *Monitor) Ready() error {
-	outage := m.Breaker.outage()
+// Reasons returns why work is not taken, as of the last look at the machine. It is cheap.
+func (m *Monitor) Reasons() Reasons {
+	why := m.pausing()
+	why[Outage] = m.Breaker.outage()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, err := range []error{m.paused, m.polling, outage, m.foreign.why()} {
-		if err != nil {
-			return err
-		}
+	why[Receive], why[ForeignEvents] = m.polling, m.foreign.why()
+	return why
+}
+
+// pausing returns why intake takes nothing, as of the last look at the machine.
+func (m *Monitor) pausing() Reasons {
+	why := Reasons{Bucket: m.Breaker.BucketDown()}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	maps.Copy(why, m.lacks)
+	if m.alone != 0 {
+		why[Alone] = fmt.Errorf("image %d, at which processes died, is tried alone", m.alone)
 	}
-	return nil
+	return why
 }
 
 // Watch looks once a second whether the machine is fit for work.
@@ -117,16 +127,14 @@ func (m *Monitor) Watch(ctx context.Context) {
 // writable and have their reserves, and the bucket must answer. While it may not,
 // messages stay in the queue.
 func (m *Monitor) AcceptingWork() bool {
-	why := m.Capacity()
-	if why == nil {
-		why = m.Breaker.BucketDown()
-	}
-	if id := m.Alone(); why == nil && id != 0 {
-		why = fmt.Errorf("image %d, at which processes died, is tried alone", id)
-	}
+	lacks := m.Capacity()
 	m.mu.Lock()
-	changed := (m.paused == nil) != (why == nil)
-	m.paused = why
+	m.lacks = lacks
+	m.mu.Unlock()
+	why := m.pausing().Err()
+	m.mu.Lock()
+	changed := m.paused != (why != nil)
+	m.paused = why != nil
 	m.mu.Unlock()
 	switch {
 	case !changed:
@@ -226,7 +234,7 @@ func (m *Monitor) MessageCapped(id string, end time.Time) {
 // checkSettling returns why no message can be held or settled, and what to do; nil if
 // they can.
 func (m *Monitor) checkSettling() error {
-	call, err := m.deps.Queue.Trouble()
+	call, err := m.deps.Settling()
 	if err == nil {
 		return nil
 	}

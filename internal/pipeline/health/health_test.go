@@ -31,10 +31,10 @@ func newMonitor(t *testing.T) *Monitor {
 	}
 	t.Cleanup(func() { st.Close() })
 	m := New(Config{Bucket: "b", Prefix: "images/"}, Deps{
-		Store: st, Log: zerolog.Nop(), OnRecovery: func() {},
+		Store: st, Log: zerolog.Nop(), OnRecovery: func() {}, OnDisk: func(string, int64, int64) {},
 		Remedy: func(error) string { return "wait" },
 	})
-	m.Capacity = func() error { return nil }
+	m.Capacity = func() Reasons { return nil }
 	return m
 }
 
@@ -42,11 +42,11 @@ func newMonitor(t *testing.T) *Monitor {
 func TestPolled(t *testing.T) {
 	m := newMonitor(t)
 	m.Polled(errors.New("refused"))
-	if m.Ready() == nil {
+	if m.Reasons().Err() == nil {
 		t.Error("polls fail, and all is said to be well")
 	}
 	m.Polled(nil)
-	if err := m.Ready(); err != nil {
+	if err := m.Reasons().Err(); err != nil {
 		t.Error(err)
 	}
 }
@@ -81,7 +81,7 @@ func TestOutageOfTheBucket(t *testing.T) {
 			}
 			return download.ErrNoBucket
 		}
-		if err := m.LookAtBucket(t.Context()); err == nil || m.AcceptingWork() || m.Ready() == nil {
+		if err := m.LookAtBucket(t.Context()); err == nil || m.AcceptingWork() || m.Reasons().Err() == nil {
 			t.Fatal("work is taken although the bucket does not answer")
 		}
 		ctx, cancel := context.WithCancel(t.Context())
@@ -92,8 +92,8 @@ func TestOutageOfTheBucket(t *testing.T) {
 		}
 		well.Store(true)
 		time.Sleep(2 * longestTrial) //nolint:forbidigo // of the bubble's clock
-		if !m.AcceptingWork() || m.Ready() != nil {
-			t.Error(m.Ready())
+		if !m.AcceptingWork() || m.Reasons().Err() != nil {
+			t.Error(m.Reasons().Err())
 		}
 		cancel()
 		synctest.Wait()
@@ -105,7 +105,7 @@ func TestOutageOfTheBucket(t *testing.T) {
 func TestPoolDoesNotProveItself(t *testing.T) {
 	m := newMonitor(t)
 	m.PoolProved(fmt.Errorf("%w: the data are another's", devmapper.ErrForeign))
-	if err := m.checkCapacity(); !errors.Is(err, devmapper.ErrForeign) {
+	if err := m.checkProof(); !errors.Is(err, devmapper.ErrForeign) {
 		t.Errorf("%v", err)
 	}
 	for _, passing := range []error{nil, devmapper.ErrReadOnly} { // has a condition of its own
@@ -124,7 +124,7 @@ func TestForeignUntilProved(t *testing.T) {
 		held := func() int { return 0 }
 		o := queue.Object{Bucket: "other", Key: "images/x.tar"}
 		all, first := m.NoteForeign(o)
-		if !all || m.Ready() == nil {
+		if !all || m.Reasons().Err() == nil {
 			t.Fatal("the first foreign message is taken for what it is")
 		}
 		for range 30 {
@@ -138,8 +138,8 @@ func TestForeignUntilProved(t *testing.T) {
 		}
 		m.NoteOurs()
 		all, _ = m.NoteForeign(o)
-		if all || m.Ready() != nil || m.AwaitTrial(t.Context(), held) {
-			t.Error("one was ours, and foreign ones are held up still", m.Ready())
+		if all || m.Reasons().Err() != nil || m.AwaitTrial(t.Context(), held) {
+			t.Error("one was ours, and foreign ones are held up still", m.Reasons().Err())
 		}
 	})
 }
