@@ -46,7 +46,8 @@ func (c config) checkRun() error {
 	p = append(p, c.checkBucket()...)
 	p = append(p, c.checkQueues()...)
 	p = append(p, c.checkPlaces()...)
-	p = append(p, checkListen(c.Listen)...)
+	p = append(p, checkAddress("LISTEN_ADDR", c.Listen)...)
+	p = append(p, checkAddress("DEBUG_ADDR", c.Debug)...)
 	p.bad(c.Wait < time.Second || c.Wait > 20*time.Second || c.Wait%time.Second != 0,
 		"SQS_WAIT %s is not 1s to 20s in whole seconds: a poll that does not wait costs a call for every look", c.Wait)
 	p.bad(c.Drain <= 0, "SQS_DRAIN %s is not positive", c.Drain)
@@ -134,8 +135,8 @@ func (c config) checkPolicies() []error {
 	return p
 }
 
-// checkListen accepts what net.Listen takes; an empty address disables it.
-func checkListen(addr string) []error {
+// checkAddress accepts what net.Listen takes. Nothing listens on an empty address.
+func checkAddress(name, addr string) []error {
 	if addr == "" {
 		return nil
 	}
@@ -144,14 +145,14 @@ func checkListen(addr string) []error {
 	_, numErr := strconv.ParseUint(port, 10, 16)
 	switch {
 	case strings.Contains(addr, "://"):
-		p.bad(true, "LISTEN_ADDR %q is a URL: write host and port alone, such as 127.0.0.1:9090", addr)
+		p.bad(true, "%s %q is a URL: write host and port alone, such as 127.0.0.1:9090", name, addr)
 	case err != nil:
-		p.bad(true, "LISTEN_ADDR %q is not host:port: write 127.0.0.1:9090, [::1]:9090, or :9090 for every address",
-			addr)
+		p.bad(true, "%s %q is not host:port: write 127.0.0.1:9090, [::1]:9090, or :9090 for every address",
+			name, addr)
 	case numErr != nil:
-		p.bad(true, "LISTEN_ADDR %q has no port from 0 to 65535: write 127.0.0.1:9090", addr)
+		p.bad(true, "%s %q has no port from 0 to 65535: write 127.0.0.1:9090", name, addr)
 	case strings.ContainsAny(host, " /\t"):
-		p.bad(true, "LISTEN_ADDR %q has a blank or a slash in its host: write 127.0.0.1:9090", addr)
+		p.bad(true, "%s %q has a blank or a slash in its host: write 127.0.0.1:9090", name, addr)
 	}
 	return p
 }

@@ -215,13 +215,17 @@ func TestPlaceSlips(t *testing.T) {
 			taken(t, name, "us-east-1", "http://localhost:4566", "https://s3.example.com/base", "http://[::1]:4566/")
 		})
 	}
-	refusals{
-		{"9090", "host:port"}, {"http://127.0.0.1:9090", "URL"}, {"127.0.0.1", "host:port"}, {
-			"127.0.0.1:99999",
-			"65535",
-		}, {"::1:9090", "[::1]:9090"}, {"a b:1", "blank"},
-	}.check(t, "LISTEN_ADDR", nil)
-	taken(t, "LISTEN_ADDR", "us-east-1", "", ":9090", "127.0.0.1:0", "[::1]:9090", "host.example:80")
+	for _, name := range []string{"LISTEN_ADDR", "DEBUG_ADDR"} {
+		refusals{
+			{"9090", "host:port"},
+			{"http://127.0.0.1:9090", "URL"},
+			{"127.0.0.1", "host:port"},
+			{"127.0.0.1:99999", "65535"},
+			{"::1:9090", "[::1]:9090"},
+			{"a b:1", "blank"},
+		}.check(t, name, nil)
+		taken(t, name, "us-east-1", "", ":9090", "127.0.0.1:0", "[::1]:9090", "host.example:80")
+	}
 	refusals{{"~/state", "whole path"}}.check(t, "STATE_DIR", nil)
 }
 

@@ -35,6 +35,7 @@ type config struct {
 
 	StateDir string `envconfig:"STATE_DIR" default:"/var/lib/consumer"`
 	Listen   string `envconfig:"LISTEN_ADDR" default:"127.0.0.1:9090"`
+	Debug    string `envconfig:"DEBUG_ADDR"`
 	LogLevel string `envconfig:"LOG_LEVEL" default:"info"`
 
 	Policy      string            `envconfig:"IMAGE_POLICY" default:"strict"`

@@ -4,14 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
 	"imagemanager.internal/internal/failpoint"
@@ -41,7 +37,7 @@ func runDaemon(ctx context.Context, c *call) error {
 	ready := newReadiness()
 	pipeline.RegisterReady(reg, ready.why)
 	pipeline.RegisterConditions(reg, ready.reasons)
-	if err := s.serveAdmin(ctx, cfg.Listen, reg, ready); err != nil {
+	if err := s.serveAdmin(ctx, adminPages(reg, ready)); err != nil {
 		return err
 	}
 	if err := s.openDaemon(ctx); err != nil {
@@ -119,36 +115,4 @@ func (s *system) recoverPool(ctx context.Context, p *pipeline.Pipeline) error {
 		_, err := p.Recover(ctx)
 		return err
 	})
-}
-
-// serveAdmin answers /metrics, /healthz (the process lives) and /readyz (it takes work,
-// or why not). It listens before anything takes time, so that a probe sees a long
-// recovery, and a bad address shows at once.
-func (s *system) serveAdmin(ctx context.Context, addr string, reg *prometheus.Registry, ready http.Handler) error {
-	if addr == "" {
-		return nil
-	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", metricsHandler(reg))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.Handle("GET /readyz", ready)
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
-	if err != nil {
-		return fmt.Errorf("LISTEN_ADDR: %w", err)
-	}
-	srv := &http.Server{
-		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
-		WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute, // no answer takes as long; scrapers come every minute
-	}
-	served := make(chan error, 1) // buffered: the goroutine ends even when nobody asks
-	go func() { served <- srv.Serve(l) }()
-	s.onClose(func() error {
-		err := srv.Close()
-		if e := <-served; !errors.Is(e, http.ErrServerClosed) {
-			err = errors.Join(err, e)
-		}
-		return err
-	})
-	s.log.Info().Str("addr", l.Addr().String()).Msg("serving metrics and health")
-	return nil
 }
