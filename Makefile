@@ -92,7 +92,7 @@ test-host: setup-test $(PROMETHEUS) ## the tests that any machine can run, with 
 	cd $(OBSERVE) && go test ./...
 
 .PHONY: test-uml
-test-uml: build-test ## the tests that need a real thin pool, in user-mode-linux (natively where root has dm-thin)
+test-uml: build-test $(PROMETHEUS) ## the tests that need a real thin pool, in user-mode-linux (natively where root has dm-thin)
 	$(DM) bin/uml-test -skip '^TestDebianImages$$|Udevd' $(KERNEL)
 	$(DM) CIM_UML_KERNEL=6.1 bin/uml-test -skip Udevd $(OLDEST)
 	@$(MAKE) --no-print-directory test-udev

@@ -301,15 +301,21 @@ func (h *Host) Get(path string) (code int, body string) {
 	return h.GetEarly(path)
 }
 
-// GetEarly sends an HTTP request to the daemon as soon as it listens.
-func (h *Host) GetEarly(path string) (code int, body string) {
+// Address is where the daemon listens; it waits until it does.
+func (h *Host) Address() string {
 	h.T.Helper()
 	var addr [][]byte
 	h.WaitFor("the daemon listens", func() bool {
 		addr = address.FindSubmatch(h.NewestLog())
 		return addr != nil
 	})
-	req, err := http.NewRequestWithContext(h.T.Context(), http.MethodGet, "http://"+string(addr[1])+path, http.NoBody)
+	return string(addr[1])
+}
+
+// GetEarly sends an HTTP request to the daemon as soon as it listens.
+func (h *Host) GetEarly(path string) (code int, body string) {
+	h.T.Helper()
+	req, err := http.NewRequestWithContext(h.T.Context(), http.MethodGet, "http://"+h.Address()+path, http.NoBody)
 	h.Check(err)
 	resp, err := http.DefaultClient.Do(req)
 	h.Check(err)
