@@ -48,6 +48,14 @@ setup-test: setup ## install what tests and demo take besides (root)
 observe: ## make dashboards, alerts and runbooks again (RUNBOOKS=https://... for the address in alerts)
 	cd $(OBSERVE) && go run . $(if $(RUNBOOKS),-runbooks "$(RUNBOOKS)")
 
+.PHONY: pictures
+pictures: build-test $(PROMETHEUS) ## record a live run in user-mode-linux, and draw it into docs/dashboard.svg
+	@mkdir -p bin/recording
+	go test -c -o bin/e2e.test ./test/e2e
+	cd test/e2e && $(DM) CIM_UML_WRITABLE=$(CURDIR)/bin/recording CIM_RECORD=$(CURDIR)/bin/recording/run.json \
+		$(UML) -- $(CURDIR)/bin/e2e.test -test.run '^TestDashboardOfALiveRun$$'
+	cd $(OBSERVE) && go run . -recording $(CURDIR)/bin/recording/run.json
+
 $(PROMETHEUS): | setup-test
 	@rm -rf $@.part && mkdir -p $@.part
 	mmdebstrap --quiet --variant=extract --include=prometheus --aptopt='Acquire::Check-Valid-Until "false"' bookworm $@.part/root

@@ -20,10 +20,16 @@ func main() {
 	root := flag.String("root", filepath.Join("..", ".."), "top of the repository")
 	runbooks := flag.String("runbooks", "docs/runbooks.md", "address of the runbooks in alerts")
 	specification := flag.String("specification", "", "take the schemas of resources from this db.json.gz, and end")
+	run := flag.String("recording", "", "keep the drawn part of this recording, before anything is made")
 	flag.Parse()
 	err := func() error {
 		if *specification != "" {
 			return extract(*root, *specification)
+		}
+		if *run != "" {
+			if err := keep(*root, *run); err != nil {
+				return err
+			}
 		}
 		return write(*root, *runbooks)
 	}()
@@ -41,9 +47,11 @@ type output struct {
 
 const directory = "deploy/observe/"
 
-// outputs are all files but the schemas. Runbooks is the address of docs/runbooks.md.
-func outputs(runbooks string) []output {
+// outputs are all files but the schemas and the recording. Runbooks is the address of
+// docs/runbooks.md.
+func outputs(root, runbooks string) []output {
 	return []output{
+		{"docs/dashboard.svg", func() ([]byte, error) { return picture(root) }},
 		{"docs/runbooks.md", func() ([]byte, error) { return runbookPage(), nil }},
 		{directory + "grafana.json", grafana},
 		{directory + "panels.json", func() ([]byte, error) { return indented(panelList()) }},
@@ -55,7 +63,7 @@ func outputs(runbooks string) []output {
 }
 
 func write(root, runbooks string) error {
-	for _, o := range outputs(runbooks) {
+	for _, o := range outputs(root, runbooks) {
 		text, err := o.make()
 		if err != nil {
 			return err

@@ -61,9 +61,9 @@ func newQueueMetrics(f promauto.Factory) queueMetrics {
 		}, []string{"reason"}),
 		lag: f.NewHistogram(metric.Histogram("queue_message_lag_seconds",
 			"Time from a message's sending to its first receive.",
-			.1, .5, 1, 5, 15, 60, 300, 900, 3600, 21600, 86400, 345600)),
+			.1, 1, 5, 15, 60, 300, 900, 3600, 21600, 345600)),
 		receiveCount: f.NewHistogram(metric.Histogram("queue_message_receives",
-			"How often a message has been received, each time it is.", 1, 2, 3, 5, 10, 20, 50, 100)),
+			"How often a message has been received, each time it is.", 1, 3, 10, 100)),
 		settled: counters("queue_messages_settled_total", "Messages by what became of them: deleted, "+
 			"returned to the queue, dead-lettered, or unsettled because the call failed.", "outcome"),
 		duration: f.NewHistogramVec(metric.Histogram("queue_message_duration_seconds",
@@ -75,7 +75,7 @@ func newQueueMetrics(f promauto.Factory) queueMetrics {
 			"Extensions of a message's lease: granted, or failed and tried again.", "result"),
 		margin: f.NewHistogram(metric.Histogram("queue_heartbeat_margin_seconds",
 			"What was left of a message's lease when it was extended.",
-			0, 1, 2.5, 5, 10, 15, 20, 25, 30, 60, 300, 3600)),
+			0, 1, 5, 10, 15, 20, 25, 30, 60, 3600)),
 		retries: counters("queue_call_retries_total", "Entries of queue calls that failed and were tried again.",
 			"operation"),
 	}

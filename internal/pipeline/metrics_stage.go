@@ -38,9 +38,9 @@ func newStageMetrics(f promauto.Factory) stageMetrics {
 		// histogram are fine, and cost nothing.
 		duration: f.NewHistogramVec(metric.Histogram("stage_duration_seconds",
 			"Time of an attempt at a stage, without the roll-back.",
-			.01, .1, 1, 10, 60, 600), []string{"stage", "outcome"}),
+			.01, .05, .25, 1, 5, 30, 300), []string{"stage", "outcome"}),
 		wait: f.NewHistogramVec(metric.Histogram("stage_wait_seconds",
-			"Time that a job of a stage waited until the next stage had room.", .1, 1, 10, 60),
+			"Time that a job of a stage waited until the next stage had room.", 1, 60),
 			[]string{"stage"}),
 		failures: counters("stage_failures_total", "Failed attempts.", "stage", "verdict", "reason"),
 		jobs:     counters("jobs_total", "Jobs by how they ended.", "outcome"),

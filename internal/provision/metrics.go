@@ -87,7 +87,7 @@ func (m *Metrics) addHistograms(f promauto.Factory) {
 	m.store = storeMetrics{
 		took: f.NewHistogram(metric.Histogram("store_transaction_duration_seconds",
 			"Time of a write transaction of the database, until it is on disk.",
-			.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5)),
+			.001, .0025, .005, .01, .025, .05, .1, .25, 1, 5)),
 		busy: f.NewCounter(prometheus.CounterOpts{
 			Name: "store_busy_total", Help: "Write transactions that failed because another process held the lock.",
 		}),

@@ -28,20 +28,19 @@ type request struct {
 	payload    []byte
 }
 
-// commands names the ioctls in use, as linux/dm-ioctl.h does.
+// commands names the ioctls that a pool makes, as linux/dm-ioctl.h does.
 var commands = map[uint]string{
-	unix.DM_DEV_CREATE:         "dev_create",
-	unix.DM_DEV_REMOVE:         "dev_remove",
-	unix.DM_DEV_STATUS:         "dev_status",
-	unix.DM_DEV_SUSPEND:        "dev_suspend", // resumes as well
-	unix.DM_GET_TARGET_VERSION: "get_target_version",
-	unix.DM_LIST_DEVICES:       "list_devices",
-	unix.DM_TABLE_LOAD:         "table_load",
-	unix.DM_TABLE_STATUS:       "table_status",
-	unix.DM_TARGET_MSG:         "target_msg",
+	unix.DM_DEV_CREATE:   "dev_create",
+	unix.DM_DEV_REMOVE:   "dev_remove",
+	unix.DM_DEV_STATUS:   "dev_status",
+	unix.DM_DEV_SUSPEND:  "dev_suspend", // resumes as well
+	unix.DM_LIST_DEVICES: "list_devices",
+	unix.DM_TABLE_LOAD:   "table_load",
+	unix.DM_TABLE_STATUS: "table_status",
+	unix.DM_TARGET_MSG:   "target_msg",
 }
 
-// Commands returns the names of the ioctls in use.
+// Commands returns the names of the ioctls that a pool makes.
 func Commands() []string { return slices.Sorted(maps.Values(commands)) }
 
 // call makes one ioctl. The answer's data is a copy. The error is the bare errno.
