@@ -21,15 +21,13 @@ type page struct {
 }
 
 // adminPages returns what the daemon tells of itself.
-func adminPages(reg *prometheus.Registry, ready http.Handler) []page {
+func adminPages(reg *prometheus.Registry, ready *readiness) []page {
 	return []page{
 		{"/metrics", "metrics for Prometheus", metricsHandler(reg)},
-		{"/healthz", "whether the process lives", http.HandlerFunc(alive)},
+		{"/healthz", "whether the daemon lives; if not, start it again", http.HandlerFunc(ready.alive)},
 		{"/readyz?verbose", "whether work is taken, and what keeps it from being taken", ready},
 	}
 }
-
-func alive(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }
 
 // profilePages returns Go's profiles. Whoever can ask for them can slow the process down,
 // and look into it.

@@ -18,32 +18,63 @@ var (
 	errStopping   = errors.New("stopping: running stages may finish, and nothing new is taken")
 )
 
+// source is what tells how the daemon is.
+type source interface {
+	Reasons() health.Reasons // why no work is taken
+	Stuck() error            // why it must be started again
+}
+
+// only is a source of one reason, while the pipeline has nothing to tell.
+type only struct {
+	name health.Name
+	why  error
+}
+
+func (o only) Reasons() health.Reasons { return health.Reasons{o.name: o.why} }
+func (o only) Stuck() error            { return nil }
+
+// working is the source while the pipeline works.
+type working struct {
+	*health.Monitor
+	stopped func() error // nil until the daemon is to stop
+}
+
+func (w working) Reasons() health.Reasons {
+	why := w.Monitor.Reasons()
+	if w.stopped() != nil {
+		why[health.Stopping] = errStopping
+	}
+	return why
+}
+
 // readiness knows why no work is taken, from the start of the daemon to its end. Whom it
 // asks changes on the way.
-type readiness struct {
-	ask atomic.Pointer[func() health.Reasons]
-}
+type readiness struct{ ask atomic.Pointer[source] }
 
 // newReadiness returns that of a daemon that starts.
 func newReadiness() *readiness {
 	r := &readiness{}
-	r.is(health.Starting, errStarting)
+	r.follow(only{health.Starting, errStarting})
 	return r
 }
 
-// is makes one condition the only one that is active.
-func (r *readiness) is(name health.Name, why error) {
-	r.follow(func() health.Reasons { return health.Reasons{name: why} })
-}
-
 // follow asks somebody else from now on.
-func (r *readiness) follow(ask func() health.Reasons) { r.ask.Store(&ask) }
+func (r *readiness) follow(s source) { r.ask.Store(&s) }
 
 // reasons returns why no work is taken.
-func (r *readiness) reasons() health.Reasons { return (*r.ask.Load())() }
+func (r *readiness) reasons() health.Reasons { return (*r.ask.Load()).Reasons() }
 
 // why returns the first reason; nil while work is taken.
 func (r *readiness) why() error { return r.reasons().Err() }
+
+// alive answers 200, or 503 with the reason if the daemon must be started again.
+func (r *readiness) alive(w http.ResponseWriter, _ *http.Request) {
+	if err := (*r.ask.Load()).Stuck(); err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ok")
+}
 
 // ServeHTTP answers 200 while work is taken, and otherwise 503 with the reason. With
 // ?verbose it answers a line for each condition, in the form of Kubernetes.

@@ -22,20 +22,50 @@ func ask(t *testing.T, h http.Handler, target string) *httptest.ResponseRecorder
 	return w
 }
 
-// troubled is a daemon with two troubles; one has a text of two lines.
-func troubled() *readiness {
+// fixed is a daemon that stays as it is.
+type fixed struct {
+	reasons health.Reasons
+	stuck   error
+}
+
+func (f fixed) Reasons() health.Reasons { return f.reasons }
+func (f fixed) Stuck() error            { return f.stuck }
+
+// following returns the readiness of a daemon.
+func following(f fixed) *readiness {
 	r := newReadiness()
-	r.follow(func() health.Reasons {
-		return health.Reasons{
-			health.PoolLow: errors.New("pool is low"), health.DiskLow: errors.New("disk is low:\nmake room"),
-		}
-	})
+	r.follow(f)
 	return r
 }
 
+// troubled is a daemon with two troubles; one has a text of two lines.
+func troubled() *readiness {
+	return following(fixed{reasons: health.Reasons{
+		health.PoolLow: errors.New("pool is low"), health.DiskLow: errors.New("disk is low:\nmake room"),
+	}})
+}
+
+// A daemon that must be started again says so; one in trouble lives.
+func TestHealthz(t *testing.T) {
+	stuck := following(fixed{stuck: errors.New("stuck: a loop")})
+	for name, c := range map[string]struct {
+		daemon *readiness
+		code   int
+		text   string
+	}{
+		"it starts": {newReadiness(), http.StatusOK, "ok\n"},
+		"troubled":  {troubled(), http.StatusOK, "ok\n"},
+		"stuck":     {stuck, http.StatusServiceUnavailable, "stuck: a loop\n"},
+	} {
+		w := ask(t, adminHandler(adminPages(prometheus.NewRegistry(), c.daemon)), "/healthz")
+		if w.Code != c.code || w.Body.String() != c.text {
+			t.Errorf("%s: %d %q, want %d %q", name, w.Code, w.Body, c.code, c.text)
+		}
+	}
+}
+
 func TestReadyz(t *testing.T) {
-	well := newReadiness()
-	well.follow(func() health.Reasons { return nil })
+	well := following(fixed{})
 	for name, c := range map[string]struct {
 		daemon *readiness
 		code   int

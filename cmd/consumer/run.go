@@ -53,17 +53,11 @@ func runDaemon(ctx context.Context, c *call) error {
 		}
 		return err
 	}
-	ready.is(health.Recovering, errRecovering)
+	ready.follow(only{health.Recovering, errRecovering})
 	if err := s.recoverPool(ctx, p); err != nil {
 		return fmt.Errorf("recovery: %w", err)
 	}
-	ready.follow(func() health.Reasons {
-		why := p.Reasons()
-		if ctx.Err() != nil {
-			why[health.Stopping] = errStopping
-		}
-		return why
-	})
+	ready.follow(working{p.Health(), ctx.Err})
 	s.onClose(s.changeLevelOnSIGHUP())
 	s.log.Info().Str("bucket", cfg.Bucket).Str("prefix", cfg.Prefix).Str("queue", cfg.QueueURL).
 		Str("policy", cfg.Policy).Msg("running")

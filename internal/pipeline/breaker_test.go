@@ -41,7 +41,7 @@ func TestOutage(t *testing.T) {
 			t.Fatalf("counted although nothing succeeds: %+v", img.Progress)
 		}
 	}
-	if p.Reasons().Err() == nil {
+	if p.health.Reasons().Err() == nil {
 		t.Error("20 failures in a row, and all is said to be well")
 	}
 	if _, careful := p.health.OneByOne(); careful {
@@ -55,8 +55,8 @@ func TestOutage(t *testing.T) {
 		if !p.health.Breaker.Succeeded(store.StageDownload, 3) && i == 0 {
 			t.Error("a success does not end it")
 		}
-		if p.Reasons().Err() != nil {
-			t.Error(p.Reasons().Err())
+		if p.health.Reasons().Err() != nil {
+			t.Error(p.health.Reasons().Err())
 		}
 		img := fail(t, p, 1, unavailable)
 		if want := i + 1; img.Failures != want {
@@ -77,7 +77,7 @@ func TestDeniedObjects(t *testing.T) {
 			t.Errorf("image %d denied: counted %t, want %t", id, counted, want)
 		}
 	}
-	if err := p.Reasons().Err(); !errors.Is(err, download.ErrDenied) {
+	if err := p.health.Reasons().Err(); !errors.Is(err, download.ErrDenied) {
 		t.Error(err)
 	}
 }
@@ -91,12 +91,12 @@ func TestNoOutage(t *testing.T) {
 	for range p.cfg.MaxAttempts {
 		img = fail(t, p, 1, denied)
 	}
-	if p.Reasons().Err() == nil || img.State != store.StateDead {
-		t.Fatalf("%v, %+v", p.Reasons().Err(), img.Progress)
+	if p.health.Reasons().Err() == nil || img.State != store.StateDead {
+		t.Fatalf("%v, %+v", p.health.Reasons().Err(), img.Progress)
 	}
 	job := &Job{Task: provision.Task{Image: img}, ended: make(chan struct{})}
 	p.finish(t.Context(), job, outcome{verdict: dead})
-	if err := p.Reasons().Err(); err != nil {
+	if err := p.health.Reasons().Err(); err != nil {
 		t.Errorf("the one image that failed has ended: %v", err)
 	}
 	for range 10 {
@@ -104,7 +104,7 @@ func TestNoOutage(t *testing.T) {
 			t.Fatalf("a device that somebody holds: %+v", img.Progress)
 		}
 	}
-	if err := p.Reasons().Err(); err != nil {
+	if err := p.health.Reasons().Err(); err != nil {
 		t.Errorf("one device that somebody holds: %v", err)
 	}
 }

@@ -28,6 +28,7 @@ func (p *Pipeline) source(ctx, work context.Context, running *sync.WaitGroup) <-
 	senders.Go(func() { p.backfillLoop(ctx) })
 	senders.Go(func() { p.reconcileLoop(ctx) })
 	senders.Go(func() { p.health.Watch(ctx) })
+	senders.Go(func() { p.health.Beat(ctx, func() { p.jobs.idle() }) })
 	senders.Go(func() { p.growth.watch(ctx) })
 	senders.Go(func() { p.depths.watch(ctx) })
 	running.Go(func() {

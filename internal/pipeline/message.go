@@ -141,6 +141,8 @@ func (ms *messages) receive(ctx context.Context, n int) ([]*queue.Message, error
 		wait(ctx, time.Second)
 		return nil, nil
 	}
+	ms.health.Pulse.Promise(health.Polling, ms.queue.PollTimeout())
+	defer ms.health.Pulse.Rest(health.Polling)
 	return ms.queue.Receive(ctx, n)
 }
 

@@ -164,8 +164,8 @@ func New(cfg Config, d Deps) (*Pipeline, error) {
 // retrySuspects takes up the images that failed for what may have been an outage.
 func (p *Pipeline) retrySuspects() { p.jobs.hasten(p.health.Breaker.Suspects) }
 
-// Reasons returns why the pipeline takes no work, and what to do. It is cheap.
-func (p *Pipeline) Reasons() health.Reasons { return p.health.Reasons() }
+// Health returns what knows whether work is taken, and why not.
+func (p *Pipeline) Health() *health.Monitor { return p.health }
 
 // Recover brings journal, pool and files into agreement. Nothing else may use the pool
 // meanwhile. See reconcile.Reconciler.

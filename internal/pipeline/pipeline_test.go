@@ -322,13 +322,13 @@ func TestUnwritableDatabase(t *testing.T) {
 	p := newPipeline(t)
 	p.health.Capacity = func() health.Reasons { return health.Reasons{health.Database: p.health.JournalError()} }
 	p.judge(&provision.Task{}, fmt.Errorf("commit: %w", sqlite3.Error{Code: sqlite3.ErrFull}))
-	if p.health.AcceptingWork() || p.Reasons().Err() == nil {
+	if p.health.AcceptingWork() || p.health.Reasons().Err() == nil {
 		t.Fatal("work is taken although the database cannot be written")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { p.health.Watch(ctx) })
-	for p.Reasons().Err() != nil && t.Context().Err() == nil {
+	for p.health.Reasons().Err() != nil && t.Context().Err() == nil {
 		wait(t.Context(), time.Millisecond)
 	}
 	cancel()

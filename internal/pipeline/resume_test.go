@@ -91,7 +91,7 @@ func TestListingProvesOurs(t *testing.T) {
 	p := newPipeline(t)
 	enqueue(t, p, 1)
 	hand(t, p, queue.Object{Bucket: "other", Key: "images/x", ETag: "e"})
-	if err := p.Reasons().Err(); err != nil {
+	if err := p.health.Reasons().Err(); err != nil {
 		t.Error(err)
 	}
 }

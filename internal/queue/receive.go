@@ -62,10 +62,13 @@ func (c *Client) poll(ctx context.Context, n int) ([]*Message, error) {
 	return msgs, nil
 }
 
+// PollTimeout is how long a poll takes at most.
+func (c *Client) PollTimeout() time.Duration { return c.cfg.Wait + c.cfg.Slack }
+
 // pollContext returns the context of a poll. It has its own deadline, and ends
 // Config.Drain after ctx at the latest.
 func (c *Client) pollContext(ctx context.Context) (context.Context, context.CancelFunc) {
-	poll, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.cfg.Wait+c.cfg.Slack)
+	poll, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.PollTimeout())
 	release := context.AfterFunc(ctx, func() {
 		timer := time.AfterFunc(c.cfg.Drain, cancel)
 		context.AfterFunc(poll, func() { timer.Stop() })

@@ -8,6 +8,7 @@ const (
 	Starting      Name = "starting"       // database and pool are opened
 	Recovering    Name = "recovering"     // journal, pool and files are compared
 	Stopping      Name = "stopping"       // running stages may finish
+	Stuck         Name = "stuck"          // a loop of the daemon is not heard of
 	Database      Name = "database"       // it cannot be written
 	PoolForeign   Name = "pool_foreign"   // the pool's parts do not belong together
 	DiskLow       Name = "disk_low"       // a file system has less than its reserve
@@ -23,7 +24,7 @@ const (
 )
 
 var names = []Name{
-	Starting, Recovering, Stopping, Database, PoolForeign, DiskLow, Settle, PoolGone, PoolReadOnly, PoolLow,
+	Starting, Recovering, Stopping, Stuck, Database, PoolForeign, DiskLow, Settle, PoolGone, PoolReadOnly, PoolLow,
 	Bucket, Alone, Receive, Outage, ForeignEvents,
 }
 

@@ -63,6 +63,7 @@ type Monitor struct {
 
 	Capacity func() Reasons // what the machine lacks for new work
 	Breaker  Breaker
+	Pulse    *Pulse
 	Limit    LogLimit
 
 	mu      sync.Mutex
@@ -77,13 +78,34 @@ type Monitor struct {
 
 // New returns a Monitor.
 func New(cfg Config, d Deps) *Monitor {
-	m := &Monitor{cfg: cfg, deps: d, log: d.Log, Breaker: Breaker{remedy: d.Remedy}}
+	m := &Monitor{cfg: cfg, deps: d, log: d.Log, Breaker: Breaker{remedy: d.Remedy}, Pulse: newPulse()}
 	m.Capacity = m.checkCapacity
 	return m
 }
 
 // Reasons returns why work is not taken, as of the last look at the machine. It is cheap.
+// While the daemon is stuck that is the only reason: the others may be behind a lock that
+// nobody frees.
 func (m *Monitor) Reasons() Reasons {
+	if err := m.Pulse.Stuck(); err != nil {
+		return Reasons{Stuck: err}
+	}
+	return m.reasons()
+}
+
+// Stuck returns why the daemon must be started again; nil if it lives. It takes no lock.
+func (m *Monitor) Stuck() error { return m.Pulse.Stuck() }
+
+// Beat proves once a second, until ctx ends, that the locks are free which every job
+// needs: those of the Monitor, and those that touch takes.
+func (m *Monitor) Beat(ctx context.Context, touch func()) {
+	m.Pulse.beat(ctx, func() {
+		m.reasons()
+		touch()
+	})
+}
+
+func (m *Monitor) reasons() Reasons {
 	why := m.pausing()
 	why[Outage] = m.Breaker.outage()
 	m.mu.Lock()
