@@ -44,19 +44,27 @@ func (m *Monitor) checkProof() error {
 	return fmt.Errorf("the pool does not prove itself any more, and the next start would refuse it: %w", err)
 }
 
-// diskCapacity checks the reserve of the file systems with our files.
-func (m *Monitor) diskCapacity() error {
-	least := max(m.cfg.MinFreeDisk, leastFreeDisk)
+// diskCapacity checks the reserve of every file system with our files, and returns the
+// first error.
+func (m *Monitor) diskCapacity() (first error) {
 	for _, dir := range m.cfg.Disks {
-		_, free, err := provision.FreeUnder(dir)
-		if err != nil {
-			return fmt.Errorf("%w: %w", provision.ErrDiskLow, err)
+		if err := m.checkDisk(dir); first == nil {
+			first = err
 		}
-		m.deps.OnDisk(dir, free, least)
-		if free < least {
-			return fmt.Errorf("%w: %d MiB are free under %s, %d MiB are the reserve (STATE_MIN_FREE): "+
-				"make room there, or enlarge it", provision.ErrDiskLow, free>>20, dir, least>>20)
-		}
+	}
+	return first
+}
+
+func (m *Monitor) checkDisk(dir string) error {
+	least := max(m.cfg.MinFreeDisk, leastFreeDisk)
+	_, free, err := provision.FreeUnder(dir)
+	if err != nil {
+		return fmt.Errorf("%w: %w", provision.ErrDiskLow, err)
+	}
+	m.deps.OnDisk(dir, free, least)
+	if free < least {
+		return fmt.Errorf("%w: %d MiB are free under %s, %d MiB are the reserve (STATE_MIN_FREE): "+
+			"make room there, or enlarge it", provision.ErrDiskLow, free>>20, dir, least>>20)
 	}
 	return nil
 }

@@ -8,11 +8,13 @@ import (
 	"imagemanager.internal/internal/devmapper"
 )
 
-// One trouble hides no other: each is found, and the pool's gauges are of now.
+// One trouble hides no other: each is found, and the gauges of pool and disks are of now.
 func TestAllIsLookedAt(t *testing.T) {
 	m := newMonitor(t)
 	m.Capacity = m.checkCapacity
-	m.cfg.Disks, m.cfg.MinFreeDisk, m.cfg.MinFreeData = []string{t.TempDir()}, 1<<62, 0.1
+	m.cfg.Disks, m.cfg.MinFreeDisk, m.cfg.MinFreeData = []string{t.TempDir(), t.TempDir()}, 1<<62, 0.1
+	disks := 0
+	m.deps.OnDisk = func(string, int64, int64) { disks++ }
 	m.deps.Settling = func() (string, error) { return "DeleteMessage", errors.New("denied") }
 	m.deps.PoolStatus = func() (devmapper.Status, error) {
 		return devmapper.Status{Mode: devmapper.ModeReadOnly, UsedData: 99, TotalData: 100, TotalMetadata: 1}, nil
@@ -24,8 +26,8 @@ func TestAllIsLookedAt(t *testing.T) {
 	if m.AcceptingWork() {
 		t.Fatal("work is taken")
 	}
-	if seen.UsedData != 99 {
-		t.Error("the pool's gauges are stale while something else is amiss")
+	if seen.UsedData != 99 || disks != 2 {
+		t.Error("gauges are stale while something else is amiss")
 	}
 	want := []Name{Database, PoolForeign, DiskLow, Settle, PoolReadOnly, PoolLow}
 	for _, c := range m.Reasons().Conditions() {
