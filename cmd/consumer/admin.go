@@ -21,11 +21,12 @@ type page struct {
 }
 
 // adminPages returns what the daemon tells of itself.
-func adminPages(reg *prometheus.Registry, ready *readiness) []page {
+func adminPages(cfg config, reg *prometheus.Registry, ready *readiness) []page {
 	return []page{
 		{"/metrics", "metrics for Prometheus", metricsHandler(reg)},
 		{"/healthz", "whether the daemon lives; if not, start it again", http.HandlerFunc(ready.alive)},
 		{"/readyz?verbose", "whether work is taken, and what keeps it from being taken", ready},
+		{"/status", "what the daemon does, as JSON", &statusPage{cfg: cfg, started: time.Now(), ready: ready}},
 	}
 }
 

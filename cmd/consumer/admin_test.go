@@ -17,7 +17,7 @@ import (
 )
 
 // somePages are those of a daemon that starts.
-func somePages() []page { return adminPages(prometheus.NewRegistry(), newReadiness()) }
+func somePages() []page { return adminPages(config{}, prometheus.NewRegistry(), newReadiness()) }
 
 // Every link of the index leads somewhere, and nothing else does.
 func TestIndex(t *testing.T) {

@@ -84,7 +84,7 @@ func loadConfig(fs *flag.FlagSet, args []string) (config, error) {
 	fs.StringVar(&c.Region, "region", c.Region, "AWS region (AWS_REGION)")
 	fs.StringVar(&c.StateDir, "state-dir", c.StateDir, "database, archives, and the pool's files (STATE_DIR)")
 	fs.StringVar(&c.Policy, "policy", c.Policy, "strict, distro or trusted (IMAGE_POLICY)")
-	fs.StringVar(&c.Listen, "listen", c.Listen, "address of /metrics, /healthz, /readyz (LISTEN_ADDR)")
+	fs.StringVar(&c.Listen, "listen", c.Listen, "address of /metrics, /healthz, /readyz, /status (LISTEN_ADDR)")
 	fs.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error (LOG_LEVEL)")
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {

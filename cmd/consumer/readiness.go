@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"imagemanager.internal/internal/pipeline"
 	"imagemanager.internal/internal/pipeline/health"
 )
 
@@ -22,6 +24,8 @@ var (
 type source interface {
 	Reasons() health.Reasons // why no work is taken
 	Stuck() error            // why it must be started again
+
+	Status(context.Context) *pipeline.Status // nil before the pipeline works
 }
 
 // only is a source of one reason, while the pipeline has nothing to tell.
@@ -33,14 +37,18 @@ type only struct {
 func (o only) Reasons() health.Reasons { return health.Reasons{o.name: o.why} }
 func (o only) Stuck() error            { return nil }
 
+func (o only) Status(context.Context) *pipeline.Status { return nil }
+
 // working is the source while the pipeline works.
 type working struct {
-	*health.Monitor
+	*pipeline.Pipeline
 	stopped func() error // nil until the daemon is to stop
 }
 
+func (w working) Stuck() error { return w.Health().Stuck() }
+
 func (w working) Reasons() health.Reasons {
-	why := w.Monitor.Reasons()
+	why := w.Health().Reasons()
 	if w.stopped() != nil {
 		why[health.Stopping] = errStopping
 	}
@@ -63,6 +71,9 @@ func (r *readiness) follow(s source) { r.ask.Store(&s) }
 
 // reasons returns why no work is taken.
 func (r *readiness) reasons() health.Reasons { return (*r.ask.Load()).Reasons() }
+
+// status returns what the pipeline does; nil before it works.
+func (r *readiness) status(ctx context.Context) *pipeline.Status { return (*r.ask.Load()).Status(ctx) }
 
 // why returns the first reason; nil while work is taken.
 func (r *readiness) why() error { return r.reasons().Err() }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -26,10 +27,13 @@ func ask(t *testing.T, h http.Handler, target string) *httptest.ResponseRecorder
 type fixed struct {
 	reasons health.Reasons
 	stuck   error
+	status  *pipeline.Status
 }
 
 func (f fixed) Reasons() health.Reasons { return f.reasons }
 func (f fixed) Stuck() error            { return f.stuck }
+
+func (f fixed) Status(context.Context) *pipeline.Status { return f.status }
 
 // following returns the readiness of a daemon.
 func following(f fixed) *readiness {
@@ -57,7 +61,7 @@ func TestHealthz(t *testing.T) {
 		"troubled":  {troubled(), http.StatusOK, "ok\n"},
 		"stuck":     {stuck, http.StatusServiceUnavailable, "stuck: a loop\n"},
 	} {
-		w := ask(t, adminHandler(adminPages(prometheus.NewRegistry(), c.daemon)), "/healthz")
+		w := ask(t, adminHandler(adminPages(config{}, prometheus.NewRegistry(), c.daemon)), "/healthz")
 		if w.Code != c.code || w.Body.String() != c.text {
 			t.Errorf("%s: %d %q, want %d %q", name, w.Code, w.Body, c.code, c.text)
 		}

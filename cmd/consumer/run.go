@@ -37,7 +37,7 @@ func runDaemon(ctx context.Context, c *call) error {
 	ready := newReadiness()
 	pipeline.RegisterReady(reg, ready.why)
 	pipeline.RegisterConditions(reg, ready.reasons)
-	if err := s.serveAdmin(ctx, adminPages(reg, ready)); err != nil {
+	if err := s.serveAdmin(ctx, adminPages(cfg, reg, ready)); err != nil {
 		return err
 	}
 	if err := s.openDaemon(ctx); err != nil {
@@ -57,7 +57,7 @@ func runDaemon(ctx context.Context, c *call) error {
 	if err := s.recoverPool(ctx, p); err != nil {
 		return fmt.Errorf("recovery: %w", err)
 	}
-	ready.follow(working{p.Health(), ctx.Err})
+	ready.follow(working{p, ctx.Err})
 	s.onClose(s.changeLevelOnSIGHUP())
 	s.log.Info().Str("bucket", cfg.Bucket).Str("prefix", cfg.Prefix).Str("queue", cfg.QueueURL).
 		Str("policy", cfg.Policy).Msg("running")

@@ -13,16 +13,16 @@ import (
 // is, and which instance: by policy, bucket and queue.
 func RegisterInfo(reg prometheus.Registerer, policy, bucket, queue string) {
 	reg.MustRegister(version.NewCollector(strings.TrimSuffix(prefix, "_"),
-		version.WithExtraConstLabels(prometheus.Labels{"version": programVersion()})))
+		version.WithExtraConstLabels(prometheus.Labels{"version": Version()})))
 	Factory(reg).NewGauge(prometheus.GaugeOpts{
 		Name: "config_info", Help: "The settings that identify this instance.",
 		ConstLabels: prometheus.Labels{"policy": policy, "bucket": bucket, "queue": queue},
 	}).Set(1)
 }
 
-// programVersion is what the linker set, with
+// Version is that of the program: what the linker set, with
 // -X github.com/prometheus/common/version.Version=…, or else the version of the module.
-func programVersion() string {
+func Version() string {
 	if build.Version != "" {
 		return build.Version
 	}

@@ -189,6 +189,7 @@ func (p *Pipeline) dispatch(ctx, work context.Context, job *Job, out chan<- *Job
 		p.finish(work, job, o)
 		return
 	}
+	p.jobs.moved(job, "", jobWaiting)
 	select {
 	case out <- job:
 	case <-ctx.Done():

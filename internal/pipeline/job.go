@@ -24,9 +24,10 @@ type Job struct {
 	stuckErr error        // why it was given up
 
 	// Guarded by jobs.mu.
-	deliveries []*delivery             // messages waiting for this image
-	atBegin    int                     // how many of them there were when the attempt began
-	stuck      bool                    // its stage does not come back
+	deliveries []*delivery // messages waiting for this image
+	atBegin    int         // how many of them there were when the attempt began
+	stuck      bool        // its stage does not come back
+	place      place
 	cancel     context.CancelCauseFunc // of the attempt that runs
 }
 
@@ -59,7 +60,11 @@ func (js *jobs) take(image int64, d *delivery) (job *Job, fresh bool) {
 	defer js.mu.Unlock()
 	job, found := js.byImage[image]
 	if !found {
-		job = &Job{Task: provision.Task{Image: store.Image{ID: image}}, ended: make(chan struct{})}
+		progress := &provision.Progress{}
+		job = &Job{
+			Task:  provision.Task{Image: store.Image{ID: image}, Progress: progress},
+			ended: make(chan struct{}), place: place{state: jobWaiting, since: time.Now(), progress: progress},
+		}
 		js.byImage[image] = job
 		delete(js.retryAt, image)
 	}
@@ -227,6 +232,7 @@ func (p *Pipeline) begin(ctx context.Context, job *Job, st store.Stage) error {
 		return err
 	}
 	p.jobs.noteBegin(job)
+	p.jobs.moved(job, st, jobWorking)
 	return nil
 }
 
@@ -278,8 +284,9 @@ func (js *jobs) replace(job *Job, img store.Image) *Job {
 	defer js.mu.Unlock()
 	left := &Job{
 		Task:  provision.Task{Image: img, Attempt: job.Attempt, Began: job.Began},
-		ended: make(chan struct{}), deliveries: job.deliveries, atBegin: job.atBegin,
+		ended: make(chan struct{}), deliveries: job.deliveries, atBegin: job.atBegin, place: job.place,
 	}
+	left.place.state, left.place.since = jobStuck, time.Now()
 	js.byImage[img.ID] = left
 	return left
 }

@@ -113,6 +113,7 @@ type Pipeline struct {
 	host       *provision.Host
 	record     *provision.Recorder
 	reconciler *reconcile.Reconciler
+	reconciled lastReconcile
 	rules      func(key string) string
 	exclusive  func() (func() error, error)
 	log        zerolog.Logger
@@ -170,7 +171,10 @@ func (p *Pipeline) Health() *health.Monitor { return p.health }
 // Recover brings journal, pool and files into agreement. Nothing else may use the pool
 // meanwhile. See reconcile.Reconciler.
 func (p *Pipeline) Recover(ctx context.Context) (reconcile.Recovered, error) {
-	return p.reconciler.Recover(ctx)
+	began := time.Now()
+	done, err := p.reconciler.Recover(ctx)
+	p.reconciled.ended(began, errors.Join(err, done.Err()))
+	return done, err
 }
 
 // ProbeDeadLetter refuses an unfit dead-letter queue: an error in the configuration must

@@ -33,7 +33,9 @@ func (p *Pipeline) reconcileOnce(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, release()) }()
 	left, err := p.reconciler.Reconcile(ctx)
-	if err := errors.Join(err, p.raiseGeneration(ctx)); err != nil {
+	err = errors.Join(err, p.raiseGeneration(ctx))
+	p.reconciled.ended(began, err)
+	if err != nil {
 		return err
 	}
 	p.log.Debug().Dur("took_ms", time.Since(began)).Int("in_hand", left).Msg("journal, pool and files agree")

@@ -72,9 +72,11 @@ func (p *Pipeline) start(work context.Context, running *sync.WaitGroup, st stage
 			defer worker.is(gone)
 			for job := range in {
 				worker.is(busy)
+				p.jobs.moved(job, st.name, jobWorking)
 				switch o := p.step(work, st, job); o {
 				case goesOn:
 					worker.is(blocked)
+					p.jobs.moved(job, st.name, jobBlocked)
 					select {
 					case out <- job:
 					case <-work.Done():

@@ -72,6 +72,8 @@ type Task struct {
 	Image   store.Image   // as of its last event
 	Attempt store.Attempt // fencing token of the current attempt
 	Began   time.Time     // of the current attempt
+
+	Progress *Progress // of the current attempt; nil if nobody asks for it
 }
 
 // Host makes images on this machine. All its methods may be called at once, for

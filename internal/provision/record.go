@@ -61,6 +61,7 @@ func (r *Recorder) Begin(ctx context.Context, t *Task, st store.Stage, messages 
 		return err
 	}
 	t.Attempt, t.Image.Attempt, t.Image.Running, t.Began = a, a.N, true, time.Now()
+	t.Progress.set(0, 0)
 	r.Event(t, store.EventBegun, st).Msgf("%s begun", st)
 	return nil
 }
@@ -140,10 +141,13 @@ func (r *Recorder) LoseDevice(ctx context.Context, t *Task, d store.Device, why 
 	return nil
 }
 
-// progress returns a callback. It logs how far a stage has come, at most once a second.
+// progress returns a callback. It notes how far a stage has come, and logs it at most
+// once a second.
 func (r *Recorder) progress(t *Task, total int64) func(done int64) {
 	last := time.Now()
+	t.Progress.set(0, total)
 	return func(done int64) {
+		t.Progress.set(done, total)
 		if time.Since(last) < time.Second {
 			return
 		}

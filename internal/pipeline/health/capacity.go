@@ -22,6 +22,7 @@ func (m *Monitor) checkCapacity() Reasons {
 		lacks[PoolGone] = fmt.Errorf("thin pool does not answer: %w", err)
 		return lacks
 	}
+	m.notePool(s)
 	m.deps.OnPoolStatus(s)
 	lacks[PoolReadOnly], lacks[PoolLow] = provision.CheckWritable(s), m.poolCapacity(s)
 	return lacks

@@ -67,12 +67,13 @@ type Monitor struct {
 	Limit    LogLimit
 
 	mu      sync.Mutex
-	lacks   Reasons // what the machine lacked at the last look
-	paused  bool    // intake takes nothing
-	journal error   // of the last write to the database, if it cannot be written
-	polling error   // of the last poll
-	proof   error   // why the pool's parts do not belong together, as of the last reconcile
-	alone   int64   // the image on trial without others; 0 for none
+	lacks   Reasons           // what the machine lacked at the last look
+	paused  bool              // intake takes nothing
+	pool    *devmapper.Status // at the last look; nil before the first
+	journal error             // of the last write to the database, if it cannot be written
+	polling error             // of the last poll
+	proof   error             // why the pool's parts do not belong together, as of the last reconcile
+	alone   int64             // the image on trial without others; 0 for none
 	foreign foreign
 }
 
@@ -91,6 +92,19 @@ func (m *Monitor) Reasons() Reasons {
 		return Reasons{Stuck: err}
 	}
 	return m.reasons()
+}
+
+// Pool returns the status of the pool at the last look; nil before the first.
+func (m *Monitor) Pool() *devmapper.Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.pool
+}
+
+func (m *Monitor) notePool(s devmapper.Status) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.pool = &s
 }
 
 // Stuck returns why the daemon must be started again; nil if it lives. It takes no lock.
