@@ -67,6 +67,9 @@ func (c config) checkCommon() []error {
 	p = append(p, c.checkPolicies()...)
 	p.bad(!slices.Contains([]string{"debug", "info", "warn", "error"}, strings.ToLower(c.LogLevel)),
 		"LOG_LEVEL %q is not debug, info, warn or error", c.LogLevel)
+	p.bad(!slices.Contains([]string{"", formatJSON, formatConsole}, strings.ToLower(c.LogFormat)),
+		"LOG_FORMAT %q is not json or console; without it the log is for people on a terminal, and JSON elsewhere",
+		c.LogFormat)
 	p.bad(c.MaxAttempts < 1, "MAX_ATTEMPTS %d is below 1", c.MaxAttempts)
 	p.bad(c.MaxCutOffs < 1, "MAX_CUT_OFFS %d is below 1", c.MaxCutOffs)
 	p.bad(c.Foreign != "keep" && c.Foreign != "drop", "FOREIGN_EVENTS %q is not keep or drop", c.Foreign)

@@ -255,6 +255,7 @@ func TestCeilings(t *testing.T) {
 		{"POOL_MIN_FREE_DATA", "90", "NaN"},
 		{"POOL_MIN_FREE_METADATA", "0", "90.5"},
 		{"LOG_LEVEL", "WARN", "fatal"},
+		{"LOG_FORMAT", "Console", "text"},
 		{"STATE_MIN_FREE", "0", "-1GiB"},
 		{"VIOLATIONS_SIZE", "1TiB", "99999999PiB"},
 	} {

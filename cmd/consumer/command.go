@@ -86,7 +86,7 @@ func openSystem(ctx context.Context, cfg config, open openJournal) (*system, err
 		return nil, err
 	}
 	s := &system{
-		cfg: cfg, store: st, log: newLogger(cfg.LogLevel, os.Stderr, stderrIsTerminal()),
+		cfg: cfg, store: st, log: newLogger(cfg.LogLevel, cfg.LogFormat, os.Stderr, stderrIsTerminal()),
 		metrics: provision.NewMetrics(prometheus.NewRegistry()), // nobody reads those of a command
 	}
 	if st != nil {

@@ -33,10 +33,11 @@ type config struct {
 	EndpointS3  string `envconfig:"AWS_ENDPOINT_URL_S3"`
 	EndpointSQS string `envconfig:"AWS_ENDPOINT_URL_SQS"`
 
-	StateDir string `envconfig:"STATE_DIR" default:"/var/lib/consumer"`
-	Listen   string `envconfig:"LISTEN_ADDR" default:"127.0.0.1:9090"`
-	Debug    string `envconfig:"DEBUG_ADDR"`
-	LogLevel string `envconfig:"LOG_LEVEL" default:"info"`
+	StateDir  string `envconfig:"STATE_DIR" default:"/var/lib/consumer"`
+	Listen    string `envconfig:"LISTEN_ADDR" default:"127.0.0.1:9090"`
+	Debug     string `envconfig:"DEBUG_ADDR"`
+	LogLevel  string `envconfig:"LOG_LEVEL" default:"info"`
+	LogFormat string `envconfig:"LOG_FORMAT"`
 
 	Policy      string            `envconfig:"IMAGE_POLICY" default:"strict"`
 	Policies    map[string]string `envconfig:"IMAGE_POLICIES"`

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -19,10 +20,17 @@ const logPatience = time.Second
 // logTime is RFC 3339 with milliseconds: several events happen within one.
 const logTime = "2006-01-02T15:04:05.000Z07:00"
 
-// newLogger writes JSON for machines, and lines for people when stderr is a terminal.
-func newLogger(level string, w io.Writer, terminal bool) zerolog.Logger {
-	if terminal {
-		w = zerolog.ConsoleWriter{Out: w, TimeFormat: "15:04:05.000"}
+// The forms of the log. Without one it is for people if they read it on a terminal.
+const (
+	formatJSON    = "json"
+	formatConsole = "console"
+)
+
+// newLogger writes JSON for machines, or lines for people; colours are for a terminal.
+func newLogger(level, format string, w io.Writer, terminal bool) zerolog.Logger {
+	format = strings.ToLower(format)
+	if format == formatConsole || format == "" && terminal {
+		w = zerolog.ConsoleWriter{Out: w, TimeFormat: "15:04:05.000", NoColor: !terminal}
 	}
 	l, err := zerolog.ParseLevel(level)
 	if err != nil { // refused by checkCommon; without it, say more rather than less

@@ -64,7 +64,7 @@ func TestPatientLogIsSynchronous(t *testing.T) {
 // A line of the log has milliseconds, in its time and in a duration.
 func TestLogHasMilliseconds(t *testing.T) {
 	var out bytes.Buffer
-	log := newLogger("info", &out, false)
+	log := newLogger("info", "", &out, false)
 	log.Info().Dur("took_ms", 1500*time.Microsecond).Msg("x")
 	var line struct {
 		Time string `json:"time"`
@@ -78,5 +78,34 @@ func TestLogHasMilliseconds(t *testing.T) {
 	}
 	if line.Took != 1 {
 		t.Errorf("took %d ms, want 1", line.Took)
+	}
+}
+
+// JSON for machines, and lines for people: on a terminal, or wherever asked for. Colours
+// are for a terminal alone.
+func TestLogFormat(t *testing.T) {
+	t.Setenv("NO_COLOR", "") // the console's writer heeds it
+	for _, c := range []struct {
+		format   string
+		terminal bool
+		json     bool
+	}{
+		{"", false, true},
+		{"", true, false},
+		{"json", true, true},
+		{"JSON", true, true},
+		{"console", false, false},
+		{"Console", true, false},
+	} {
+		var out bytes.Buffer
+		log := newLogger("info", c.format, &out, c.terminal)
+		log.Info().Str("s3_key", "k").Msg("downloaded")
+		text := out.String()
+		if json.Valid(out.Bytes()) != c.json || !strings.Contains(text, "downloaded") {
+			t.Errorf("%+v: %s", c, text)
+		}
+		if colours := strings.Contains(text, "\x1b["); colours != (c.terminal && !c.json) {
+			t.Errorf("%+v: colours: %t", c, colours)
+		}
 	}
 }

@@ -28,7 +28,7 @@ func runCommand() command {
 func runDaemon(ctx context.Context, c *call) error {
 	surviveLog()
 	s, cfg := c.system, c.cfg
-	s.log = newLogger(cfg.LogLevel, newPatientLog(os.Stderr), stderrIsTerminal())
+	s.log = newLogger(cfg.LogLevel, cfg.LogFormat, newPatientLog(os.Stderr), stderrIsTerminal())
 	if err := s.waitLock(ctx, daemonLock, lookPatience); err != nil {
 		return err
 	}
