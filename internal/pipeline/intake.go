@@ -12,9 +12,6 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// longestStuck is how long a message is returned for if its image is stuck in a stage.
-const longestStuck = 15 * time.Minute
-
 // source feeds the first stage: from the queue, and from the journal. It also
 // starts the work beside the stages.
 func (p *Pipeline) source(ctx, work context.Context, running *sync.WaitGroup) <-chan *Job {
@@ -162,8 +159,9 @@ func (p *Pipeline) acceptObject(ctx, work context.Context, d *delivery, o queue.
 	}
 	job, fresh := p.jobs.take(img.ID, d)
 	switch {
-	case job == nil:
-		p.messages.acknowledge(work, d, outcome{verdict: retry, delay: longestStuck})
+	case job == nil: // it is stuck in a stage, perhaps for ever, perhaps for seconds
+		delay := backoff(p.cfg.Backoff, d.msg.ReceiveCount)
+		p.messages.acknowledge(work, d, outcome{verdict: retry, delay: delay})
 	case fresh:
 		p.dispatch(ctx, work, job, out)
 	default:

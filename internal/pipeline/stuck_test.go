@@ -11,6 +11,7 @@ import (
 
 	"imagemanager.internal/internal/pipeline/health"
 	"imagemanager.internal/internal/queue"
+	"imagemanager.internal/internal/store"
 )
 
 // deafQueue does not heed the end of a poll.
@@ -53,5 +54,50 @@ func TestStuckPoll(t *testing.T) {
 		stop()
 		close(end)
 		synctest.Wait()
+	})
+}
+
+// The message of an image whose stage does not come back is asked about more and more
+// seldom. When the stage comes back after all, the message is not hidden for long.
+func TestMessageOfAStuckImage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, q := newPipeline(t), newPatientQueue(notified("images/a.tar"))
+		q.sent = time.Now()
+		const silence = 20 * time.Minute
+		first := true
+		emptied := work(t, p, q, func(_ string, st store.Stage) error {
+			if st == store.StageUnpack && first {
+				first = false
+				time.Sleep(silence) //nolint:forbidigo // of the bubble's clock: a system call does not come back
+				return errors.New("too late")
+			}
+			return nil
+		})
+		if took := time.Since(q.sent); !emptied || took > 2*silence {
+			t.Errorf("emptied %t, after %s", emptied, took)
+		}
+		if q.takes > 20 {
+			t.Errorf("received %d times", q.takes)
+		}
+	})
+}
+
+// A stage that comes back soon finds its message back soon.
+func TestMessageOfAnImageThatWasStuck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, q := newPipeline(t), newPatientQueue(notified("images/a.tar"))
+		q.sent = time.Now()
+		first := true
+		work(t, p, q, func(_ string, st store.Stage) error {
+			if st == store.StageUnpack && first {
+				first = false
+				time.Sleep(80 * time.Second) //nolint:forbidigo // of the bubble's clock: ten seconds too long
+				return errors.New("too late")
+			}
+			return nil
+		})
+		if took := time.Since(q.sent); took > 3*time.Minute {
+			t.Errorf("the message was settled after %s", took)
+		}
 	})
 }

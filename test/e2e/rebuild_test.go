@@ -40,6 +40,7 @@ func (h *host) journal() (j journal) {
 	h.Check(err)
 	for i := range j.images {
 		j.images[i].UpdatedAt, j.images[i].Attempt = j.images[i].CreatedAt, 0
+		j.images[i].TraceID = "" // lost with the database: a rebuilt image gets a new one
 	}
 	for i := range j.devices {
 		j.devices[i].UpdatedAt = j.images[0].CreatedAt
