@@ -12,6 +12,7 @@ import (
 	"github.com/docker/go-units"
 
 	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/tracing"
 )
 
 // The caps and time-outs of the specification (SC-2): configurable downwards.
@@ -48,6 +49,9 @@ func (c config) checkRun() error {
 	p = append(p, c.checkPlaces()...)
 	p = append(p, checkAddress("LISTEN_ADDR", c.Listen)...)
 	p = append(p, checkAddress("DEBUG_ADDR", c.Debug)...)
+	if _, err := tracing.ReadConfig(); err != nil {
+		p = append(p, err)
+	}
 	p.bad(c.Wait < time.Second || c.Wait > 20*time.Second || c.Wait%time.Second != 0,
 		"SQS_WAIT %s is not 1s to 20s in whole seconds: a poll that does not wait costs a call for every look", c.Wait)
 	p.bad(c.Drain <= 0, "SQS_DRAIN %s is not positive", c.Drain)

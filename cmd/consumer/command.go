@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/store"
@@ -88,6 +89,7 @@ func openSystem(ctx context.Context, cfg config, open openJournal) (*system, err
 	s := &system{
 		cfg: cfg, store: st, log: newLogger(cfg.LogLevel, cfg.LogFormat, os.Stderr, stderrIsTerminal()),
 		metrics: provision.NewMetrics(prometheus.NewRegistry()), // nobody reads those of a command
+		traces:  noop.NewTracerProvider(),
 	}
 	if st != nil {
 		s.onClose(st.Close)

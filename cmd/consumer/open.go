@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+	"go.opentelemetry.io/otel/trace"
 
 	"imagemanager.internal/internal/awsmetrics"
 	"imagemanager.internal/internal/devmapper"
@@ -33,7 +34,8 @@ type system struct {
 	store *store.Store
 	pool  *devmapper.Pool
 
-	metrics *provision.Metrics // of this machine's work; openSystem makes them
+	metrics *provision.Metrics   // of this machine's work; openSystem makes them
+	traces  trace.TracerProvider // where spans begin; nowhere but in the daemon
 
 	undo []func() error
 }
@@ -138,6 +140,7 @@ func (s *system) openPipeline(ctx context.Context, reg prometheus.Registerer) (*
 		Rules:      s.cfg.provision().Rules,
 		Log:        s.log,
 		Metrics:    metrics,
+		Traces:     s.traces,
 		Exclusive:  s.exclusive,
 	})
 }

@@ -32,6 +32,9 @@ func runDaemon(ctx context.Context, c *call) error {
 	if err := s.waitLock(ctx, daemonLock, lookPatience); err != nil {
 		return err
 	}
+	if err := s.startTraces(ctx); err != nil {
+		return err
+	}
 	reg := newRegistry(cfg)
 	s.metrics = provision.NewMetrics(reg)
 	ready := newReadiness()

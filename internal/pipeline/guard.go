@@ -71,6 +71,7 @@ func (p *Pipeline) abandonStuck(work context.Context, st stage, job *Job) {
 	for _, d := range p.jobs.markStuck(left) {
 		p.messages.acknowledge(work, d, o)
 	}
+	left.trace.end(o.verdict)
 	close(job.ended) // nobody waits for what does not come back
 	go func() {
 		err := <-late

@@ -179,6 +179,7 @@ func (p *Pipeline) dispatch(ctx, work context.Context, job *Job, out chan<- *Job
 		return
 	}
 	job.Image = img
+	p.traces.beginJob(work, job)
 	if p.cfg.suspect(img) && p.health.Alone() != img.ID {
 		p.finish(work, job, outcome{verdict: retry, delay: backoff(p.cfg.Backoff, img.CutOffs)})
 		return

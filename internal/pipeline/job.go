@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 
 	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/store"
@@ -19,6 +21,7 @@ type Job struct {
 	provision.Task
 
 	ended chan struct{} // closed when the job has ended
+	trace jobTrace
 
 	late     <-chan error // of a stage that does not come back: delivers its error should it ever
 	stuckErr error        // why it was given up
@@ -73,6 +76,7 @@ func (js *jobs) take(image int64, d *delivery) (job *Job, fresh bool) {
 	}
 	if d != nil {
 		job.deliveries = append(job.deliveries, d)
+		job.trace.join(d)
 	}
 	return job, !found
 }
@@ -231,6 +235,7 @@ func (p *Pipeline) begin(ctx context.Context, job *Job, st store.Stage) error {
 	if err := p.record.Begin(ctx, &job.Task, st, p.jobs.messageIDs(job)...); err != nil {
 		return err
 	}
+	trace.SpanFromContext(ctx).SetAttributes(attribute.Int64("image.attempt", job.Attempt.N))
 	p.jobs.noteBegin(job)
 	p.jobs.moved(job, st, jobWorking)
 	return nil
@@ -285,6 +290,7 @@ func (js *jobs) replace(job *Job, img store.Image) *Job {
 	left := &Job{
 		Task:  provision.Task{Image: img, Attempt: job.Attempt, Began: job.Began},
 		ended: make(chan struct{}), deliveries: job.deliveries, atBegin: job.atBegin, place: job.place,
+		trace: jobTrace{job: job.trace.job},
 	}
 	left.place.state, left.place.since = jobStuck, time.Now()
 	js.byImage[img.ID] = left
@@ -314,6 +320,7 @@ func (p *Pipeline) finish(work context.Context, job *Job, o outcome) {
 	}
 	waiting, atBegin := p.jobs.end(job, o.verdict, retryAt)
 	p.metrics.stage.jobEnded(o.verdict)
+	job.trace.end(o.verdict)
 	if s := job.Image.State; s == store.StateActive || s.Refused() {
 		p.health.Breaker.Forget(job.Image.ID)
 		p.host.Forget(job.Image.ID)

@@ -115,6 +115,7 @@ func (p *Pipeline) weigh(t *provision.Task, j judgement, err error) judgement {
 // recordFailure records the verdict on a failed attempt. Without a record the
 // verdict does not hold: the message comes back.
 func (p *Pipeline) recordFailure(ctx context.Context, job *Job, j judgement) outcome {
+	job.trace.failed(j)
 	p.metrics.stage.failure(job.Attempt.Stage, j)
 	log := p.record.Log(&job.Task).With().Str("event", string(store.EventFailed)).
 		Str("step", string(job.Attempt.Stage)).Str("verdict", string(j.verdict)).Str("reason", j.class).

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"go.opentelemetry.io/otel/trace"
 
 	"imagemanager.internal/internal/awserr"
 	"imagemanager.internal/internal/failpoint"
@@ -54,12 +55,14 @@ func (o outcome) rank() int {
 // when the last has ended.
 type delivery struct {
 	msg     *queue.Message
-	settled chan struct{} // closed when settled
-	lost    bool          // guarded by jobs.mu
+	settled chan struct{}     // closed when settled
+	lost    bool              // guarded by jobs.mu
+	polled  trace.SpanContext // the poll that brought it
 
 	mu    sync.Mutex
-	open  int     // running jobs, plus one while intake still adds
-	worst outcome // of the highest rank so far
+	open  int          // running jobs, plus one while intake still adds
+	worst outcome      // of the highest rank so far
+	jobs  []trace.Link // that it waited for, or waits for
 }
 
 // add counts one more job.
@@ -89,6 +92,8 @@ type messages struct {
 	log     zerolog.Logger
 	metrics *Metrics
 	backoff time.Duration
+	tracer  trace.Tracer
+	polled  trace.SpanContext // of the newest poll that brought messages; intake's own
 
 	permits  chan struct{}  // one for each message held; buffered: its length is the number held
 	watchers sync.WaitGroup // one goroutine for each message held
@@ -99,7 +104,7 @@ func newMessages(cfg Config, d Deps, h *health.Monitor, js *jobs) *messages {
 	d.Metrics.queue.permits.Set(float64(permits))
 	return &messages{
 		queue: d.Queue, store: d.Store, health: h, jobs: js, log: d.Log, metrics: d.Metrics, backoff: cfg.Backoff,
-		permits: make(chan struct{}, permits),
+		tracer: d.tracer(), permits: make(chan struct{}, permits),
 	}
 }
 
@@ -143,13 +148,16 @@ func (ms *messages) receive(ctx context.Context, n int) ([]*queue.Message, error
 	}
 	ms.health.Pulse.Promise(health.Polling, ms.queue.PollTimeout())
 	defer ms.health.Pulse.Rest(health.Polling)
-	return ms.queue.Receive(ctx, n)
+	began := time.Now()
+	msgs, err := ms.queue.Receive(ctx, n)
+	ms.traceReceived(ctx, began, msgs)
+	return msgs, err
 }
 
 // watch starts to watch a message. The delivery is held open until intake has counted
 // every record.
 func (ms *messages) watch(m *queue.Message) *delivery {
-	d := &delivery{msg: m, open: 1, settled: make(chan struct{})}
+	d := &delivery{msg: m, open: 1, settled: make(chan struct{}), polled: ms.polled}
 	ms.watchers.Go(func() {
 		select {
 		case <-m.Lost():
@@ -196,6 +204,7 @@ func (ms *messages) acknowledge(ctx context.Context, d *delivery, o outcome) {
 // when every image it names is terminal, on disk. However it ends, its lease is not
 // extended any more: the permit is free, and nothing else counts what is held.
 func (ms *messages) settle(ctx context.Context, d *delivery) {
+	ctx, end := ms.traceSettle(ctx, d)
 	var err error
 	result := "deleted"
 	switch d.worst.verdict {
@@ -213,7 +222,8 @@ func (ms *messages) settle(ctx context.Context, d *delivery) {
 		ms.log.Warn().Err(err).Str("message_id", d.msg.ID).
 			Msg("message not settled; it comes back when its visibility time-out ends, and is handed off")
 	}
-	ms.metrics.queue.ended(ctx, result, time.Since(d.msg.ReceivedAt))
+	end(result, err)
+	ms.metrics.queue.ended(d.inJob(ctx), result, time.Since(d.msg.ReceivedAt))
 }
 
 // deadLetter moves a hopeless message to the dead-letter queue, or to the quarantine

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"imagemanager.internal/internal/awserr"
 	"imagemanager.internal/internal/devmapper"
@@ -23,6 +25,7 @@ import (
 	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/queue"
 	"imagemanager.internal/internal/reconcile"
+	"imagemanager.internal/internal/span"
 	"imagemanager.internal/internal/store"
 )
 
@@ -97,10 +100,18 @@ type Deps struct {
 	Rules      func(key string) string                    // of provision.Config
 	Log        zerolog.Logger
 	Metrics    *Metrics
+	Traces     trace.TracerProvider // where spans begin; nil for nowhere
 
 	// Exclusive keeps other commands out of the pool until the function returned is
 	// called. Its error names the command at work.
 	Exclusive func() (func() error, error)
+}
+
+func (d Deps) tracer() trace.Tracer {
+	if d.Traces == nil {
+		return noop.Tracer{}
+	}
+	return d.Traces.Tracer(span.Scope)
 }
 
 // Pipeline is one consumer. Make it with New, then Recover, then Run.
@@ -124,6 +135,7 @@ type Pipeline struct {
 	health    *health.Monitor
 	growth    *growth
 	depths    *depths
+	traces    *traces
 	submitter *Submitter
 }
 
@@ -155,6 +167,7 @@ func New(cfg Config, d Deps) (*Pipeline, error) {
 		queue: d.Queue, every: cfg.DepthEvery, gauge: d.Metrics.queue.depth, log: d.Log,
 		failing: map[string]awserr.Class{},
 	}
+	p.traces = &traces{tracer: d.tracer(), jobs: p.jobs, store: d.Store}
 	p.table = p.stages()
 	p.metrics.describe(cfg, p.table)
 	p.metrics.queue.callFailed, p.metrics.queue.atLimit = p.health.QueueCallFailed, p.health.MessageCapped
@@ -171,6 +184,9 @@ func (p *Pipeline) Health() *health.Monitor { return p.health }
 // Recover brings journal, pool and files into agreement. Nothing else may use the pool
 // meanwhile. See reconcile.Reconciler.
 func (p *Pipeline) Recover(ctx context.Context) (reconcile.Recovered, error) {
+	if err := p.traces.interrupted(ctx); err != nil {
+		p.log.Warn().Err(err).Msg("the journal does not say which attempts were cut off")
+	}
 	began := time.Now()
 	done, err := p.reconciler.Recover(ctx)
 	p.reconciled.ended(began, errors.Join(err, done.Err()))

@@ -97,6 +97,7 @@ func (p *Pipeline) tryAlone(ctx, work context.Context, img store.Image, out chan
 
 // giveUp ends an image after the process died once more.
 func (p *Pipeline) giveUp(work context.Context, job *Job) {
+	p.traces.beginJob(work, job)
 	if err := p.begin(work, job, job.Image.Stage); err != nil {
 		p.finish(work, job, p.putOff(work, job, err))
 		return

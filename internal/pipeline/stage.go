@@ -115,6 +115,8 @@ func (p *Pipeline) step(work context.Context, st stage, job *Job) outcome {
 	}
 	ctx, end := p.jobs.lease(work, st, job)
 	defer end()
+	ctx, ended := p.traces.beginAttempt(ctx, st, job)
+	defer ended()
 	began := time.Now()
 	err := p.begin(ctx, job, st.name)
 	if err == nil {

@@ -5,7 +5,11 @@ import (
 	"errors"
 	"fmt"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
 	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/span"
 	"imagemanager.internal/internal/store"
 )
 
@@ -69,10 +73,13 @@ func (h *Host) snapshot(ctx context.Context, t *Task) error {
 	if err != nil {
 		return err
 	}
+	_, committed := span.Start(ctx, spanCommit)
 	img, err := h.store.FinishActivate(ctx, t.Attempt, d, path)
+	committed(err)
 	if err != nil {
 		return err
 	}
+	trace.SpanFromContext(ctx).SetAttributes(attribute.Int64("device.id", d.ID), attribute.String("device.path", path))
 	h.record.done(t, img).Int64("device_id", d.ID).Str("path", path).Msg("snapshot active")
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"syscall"
 
 	"imagemanager.internal/internal/download"
+	"imagemanager.internal/internal/span"
 	"imagemanager.internal/internal/store"
 )
 
@@ -36,7 +37,9 @@ func (h *Host) Download(ctx context.Context, t *Task) error {
 	if err != nil {
 		return err
 	}
+	_, committed := span.Start(ctx, spanCommit)
 	img, err := h.store.FinishDownload(ctx, t.Attempt, BlobOf(blob))
+	committed(err)
 	if err != nil {
 		return err
 	}

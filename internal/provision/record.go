@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"go.opentelemetry.io/otel/trace"
 
 	"imagemanager.internal/internal/store"
 )
@@ -30,8 +31,12 @@ func (r *Recorder) LogImage(img store.Image) *zerolog.Logger {
 
 // Log returns a logger for the image and the attempt.
 func (r *Recorder) Log(t *Task) *zerolog.Logger {
-	l := r.LogImage(t.Image).With().Int64("attempt", t.Attempt.N).Logger()
-	return &l
+	l := r.LogImage(t.Image).With().Int64("attempt", t.Attempt.N)
+	if t.SpanID != "" {
+		l = l.Str("span_id", t.SpanID)
+	}
+	log := l.Logger()
+	return &log
 }
 
 // Event counts a recorded event, and begins its log line.
@@ -97,6 +102,7 @@ func (r *Recorder) HandOff(ctx context.Context, t *Task, why string) error {
 		return err
 	}
 	t.Image = img
+	trace.SpanFromContext(ctx).AddEvent("handed off")
 	r.metrics.HandedOff("stage")
 	r.Event(t, store.EventDone, t.Attempt.Stage).Msgf("%s handed off: %s", t.Attempt.Stage, why)
 	return nil

@@ -3,6 +3,8 @@ package provision
 import (
 	"context"
 	"time"
+
+	"imagemanager.internal/internal/span"
 )
 
 // unpackStep is a part of an unpack that takes time of its own.
@@ -23,9 +25,16 @@ var unpackSteps = []unpackStep{
 	stepJudge, stepReserve, stepMkfs, stepExtract, stepSync, stepReadBack, stepSeal,
 }
 
+// spanCommit names the last step of every stage: the durable record of its result.
+const spanCommit = "commit"
+
 // step begins a step. The returned function ends it: with the error that it came to, or
 // nil.
 func (r *Recorder) step(ctx context.Context, name unpackStep) (context.Context, func(error)) {
 	began := time.Now()
-	return ctx, func(error) { r.metrics.stepTook(name, time.Since(began)) }
+	ctx, end := span.Start(ctx, string(name))
+	return ctx, func(err error) {
+		r.metrics.stepTook(name, time.Since(began))
+		end(err)
+	}
 }

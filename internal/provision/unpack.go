@@ -15,6 +15,7 @@ import (
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/devmapper/ext4"
 	"imagemanager.internal/internal/download"
+	"imagemanager.internal/internal/span"
 	"imagemanager.internal/internal/store"
 )
 
@@ -60,7 +61,9 @@ func (h *Host) Unpack(ctx context.Context, t *Task) error {
 	if err := h.pool.Deactivate(devmapper.ID(d.ID)); err != nil {
 		return err
 	}
+	_, committed := span.Start(ctx, spanCommit)
 	img, err := h.store.FinishUnpack(ctx, t.Attempt, d)
+	committed(err)
 	if err != nil {
 		return err
 	}
@@ -252,7 +255,9 @@ func (h *Host) makeReady(ctx context.Context, t *Task, d store.Device) error {
 	if err := h.pool.Deactivate(devmapper.ID(d.ID)); err != nil {
 		return err
 	}
+	_, committed := span.Start(ctx, spanCommit)
 	img, err := h.store.FinishUnpack(ctx, t.Attempt, d)
+	committed(err)
 	if err != nil {
 		return err
 	}
