@@ -15,6 +15,7 @@ import (
 	"github.com/aws/smithy-go/middleware"
 
 	"imagemanager.internal/internal/awserr"
+	"imagemanager.internal/internal/awstrace"
 	"imagemanager.internal/internal/plainbody"
 )
 
@@ -39,8 +40,11 @@ func (s *system) clients(ctx context.Context, options ...func(*middleware.Stack)
 			o.BaseEndpoint = &e
 		}
 		o.UsePathStyle = o.BaseEndpoint != nil
+		o.TracerProvider = awstrace.New(s.traces)
 	})
-	return s3c, sqs.NewFromConfig(ac, s.cfg.placeSQS), nil
+	return s3c, sqs.NewFromConfig(ac, s.cfg.placeSQS, func(o *sqs.Options) {
+		o.TracerProvider = awstrace.New(s.traces)
+	}), nil
 }
 
 // placeSQS sends requests to the configured endpoint, or without one to the queue's own

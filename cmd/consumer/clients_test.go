@@ -19,6 +19,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/rs/zerolog"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"imagemanager.internal/internal/awserr"
 	"imagemanager.internal/internal/download"
@@ -32,7 +33,7 @@ func connected(t *testing.T, env map[string]string) (config, *s3.Client, *sqs.Cl
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &system{cfg: cfg, log: zerolog.Nop()}
+	s := &system{cfg: cfg, log: zerolog.Nop(), traces: noop.NewTracerProvider()}
 	s3c, sqsc, err := s.clients(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -172,7 +173,7 @@ func TestNoProfile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _, err = (&system{cfg: cfg, log: zerolog.Nop()}).clients(t.Context())
+	_, _, err = (&system{cfg: cfg, log: zerolog.Nop(), traces: noop.NewTracerProvider()}).clients(t.Context())
 	if code := report(err, io.Discard); code != 2 {
 		t.Errorf("exit code %d: %v", code, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"syscall"
 
+	"imagemanager.internal/internal/awstrace"
 	"imagemanager.internal/internal/download"
 	"imagemanager.internal/internal/span"
 	"imagemanager.internal/internal/store"
@@ -25,6 +26,8 @@ func (h *Host) Download(ctx context.Context, t *Task) error {
 		return err
 	}
 	defer release()
+	ctx, summed := awstrace.Summed(ctx)
+	defer summed()
 	var report func(int64)
 	blob, err := h.archives.Fetch(ctx, ArchiveName(t.Image.ID), download.Object{
 		Bucket: o.Bucket, Key: o.Key, VersionID: o.VersionID, ETag: o.ETag, Size: o.Size,
