@@ -58,7 +58,7 @@ func text(v *commonpb.AnyValue) string {
 
 // Tree shows a trace as text. Each span has a line below its parent's, in the order of
 // their begin and then of their arrival, with the attributes named, its events, and
-// whether it failed.
+// whether it failed. Spans whose parent never came are left out.
 func (c *Collector) Tree(trace string, attributes ...string) string {
 	below := map[string][]Span{}
 	for _, s := range c.Spans("") {
