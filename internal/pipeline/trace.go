@@ -111,6 +111,9 @@ func (t *jobTrace) failed(j judgement) {
 			continue
 		}
 		s.SetAttributes(attribute.String("image.verdict", string(j.verdict)), attribute.String("image.reason", j.class))
+		if j.fetched > 0 {
+			s.SetAttributes(attribute.Int64("image.fetched_bytes", j.fetched))
+		}
 		span.Fail(s, j.text)
 	}
 }

@@ -33,6 +33,7 @@ func (ms *messages) traceReceived(ctx context.Context, began time.Time, msgs []*
 // link ties a job to the poll and to the sender of its message. jobs.mu is held.
 func (d *delivery) link(job trace.Span) {
 	id := []attribute.KeyValue{semconv.MessagingMessageID(d.msg.ID)}
+	job.SetAttributes(id...)
 	for _, sc := range []trace.SpanContext{d.polled, sender(d.msg.TraceHeader)} {
 		if sc.IsValid() {
 			job.AddLink(trace.Link{SpanContext: sc, Attributes: id})

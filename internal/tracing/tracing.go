@@ -44,13 +44,16 @@ func Start(ctx context.Context, c Config, version string, log zerolog.Logger) (t
 		sdktrace.WithSampler(recordAll{c.sampler}),
 		sdktrace.WithSpanProcessor(keepFailures(sdktrace.NewBatchSpanProcessor(exporter))),
 	)
-	return p, func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTime)
-		defer cancel()
-		if err := p.Shutdown(ctx); err != nil {
-			r.Handle(err)
-		}
-	}, nil
+	return p, func() { r.stop(context.WithoutCancel(ctx), p) }, nil
+}
+
+// stop sends the last spans.
+func (r *reporter) stop(ctx context.Context, p *sdktrace.TracerProvider) {
+	ctx, cancel := context.WithTimeout(ctx, flushTime)
+	defer cancel()
+	if err := p.Shutdown(ctx); err != nil {
+		r.Handle(err)
+	}
 }
 
 // newExporter returns an exporter. It reads more variables by itself: endpoint, headers,

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -188,4 +189,30 @@ func TestNoCollector(t *testing.T) {
 	if n := strings.Count(got, "traces are not exported"); n != 2 || !strings.Contains(got, "refused") {
 		t.Errorf("%d warnings, want one a minute:\n%s", n, got)
 	}
+}
+
+// silent is a collector that takes spans and never answers.
+type silent struct{}
+
+func (silent) ExportSpans(ctx context.Context, _ []sdktrace.ReadOnlySpan) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (silent) Shutdown(context.Context) error { return nil }
+
+// A collector that does not answer holds the end of the program up for two seconds.
+func TestSilentCollector(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var text bytes.Buffer
+		r := newReporter(zerolog.New(&text), time.Now)
+		p := sdktrace.NewTracerProvider(sdktrace.WithBatcher(silent{}))
+		job(p, trace.TraceID{1}, false)
+		began := time.Now()
+		r.stop(t.Context(), p)
+		if took := time.Since(began); took != flushTime || !strings.Contains(text.String(), "deadline exceeded") {
+			t.Errorf("it took %s, and says %s", took, text.String())
+		}
+		time.Sleep(time.Minute) //nolint:forbidigo // the clock is the test's; the export gives up meanwhile
+	})
 }
