@@ -28,7 +28,7 @@ type judgement struct {
 
 	exhausted bool // dead: a retry, had there been attempts left
 
-	rejection *archive.Rejection // violation: which entry
+	rejection *archive.Rejection // of a refused archive: which entry
 	stack     []byte             // of a panic
 }
 
@@ -145,8 +145,8 @@ func (p *Pipeline) recordFailure(ctx context.Context, job *Job, j judgement) out
 	return outcome{verdict: j.verdict, delay: j.delay, reason: j.text, attempts: img.Failures}
 }
 
-// logFailure writes the log line of a recorded verdict. For a violation
-// it names the rule, the entry, and its place in the archive.
+// logFailure writes the log line of a recorded verdict. For a refused archive it names
+// the rule, the entry, and its place in the archive.
 func (p *Pipeline) logFailure(log *zerolog.Logger, j judgement, img store.Image) {
 	switch j.verdict {
 	case retry:
@@ -156,17 +156,23 @@ func (p *Pipeline) logFailure(log *zerolog.Logger, j judgement, img store.Image)
 		log.Warn().Dur("again_in_ms", j.delay).Msg(j.text)
 	case violation:
 		p.metrics.violation(j.class)
-		line := log.Error().Str("security_violation", j.class)
-		if r := j.rejection; r != nil {
-			line = line.Str("entry", r.Entry).Int("entry_index", r.Index).Int64("offset", r.Offset).Int("more", r.More)
-		}
+		line := j.place(log.Error().Str("security_violation", j.class))
 		if img.Blob != nil {
 			line = line.Str("sha256", img.Blob.SHA256)
 		}
 		line.Msg(j.text)
 	default:
-		log.Error().Msg(j.text)
+		j.place(log.Error()).Msg(j.text)
 	}
+}
+
+// place adds the place of what an archive is refused for.
+func (j judgement) place(line *zerolog.Event) *zerolog.Event {
+	r := j.rejection
+	if r == nil {
+		return line
+	}
+	return line.Str("entry", r.Entry).Int("entry_index", r.Index).Int64("offset", r.Offset).Int("more", r.More)
 }
 
 // backoff returns the delay before the next attempt. It doubles from base with every

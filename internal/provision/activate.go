@@ -54,7 +54,7 @@ func (h *Host) snapshot(ctx context.Context, t *Task) error {
 	if err != nil {
 		return err
 	}
-	d, err := h.store.Reserve(ctx, t.Attempt, store.Device{
+	d, err := h.record.reserve(ctx, t, store.Device{
 		Kind: store.DeviceKindSnapshot, Bytes: origin.Bytes, Origin: origin.ID, FSUUID: origin.FSUUID,
 	})
 	if err != nil {
@@ -80,7 +80,7 @@ func (h *Host) snapshot(ctx context.Context, t *Task) error {
 		return err
 	}
 	trace.SpanFromContext(ctx).SetAttributes(attribute.Int64("device.id", d.ID), attribute.String("device.path", path))
-	h.record.done(t, img).Int64("device_id", d.ID).Str("path", path).Msg("snapshot active")
+	h.record.done(t, img).Str("path", path).Msg("snapshot active")
 	return nil
 }
 

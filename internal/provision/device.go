@@ -91,7 +91,12 @@ func (dv *Devices) Destroy(ctx context.Context, d store.Device) error {
 	if err := dv.pool.Delete(id); err != nil && !errors.Is(err, devmapper.ErrNotFound) {
 		return err
 	}
-	return dv.store.SetDeviceState(ctx, d.ID, store.DeviceGone)
+	if err := dv.store.SetDeviceState(ctx, d.ID, store.DeviceGone); err != nil {
+		return err
+	}
+	dv.log.Info().Int64("image_id", d.Image).Int64("device_id", d.ID).Str("device_state", string(store.DeviceGone)).
+		Msg("device removed")
+	return nil
 }
 
 // discard gives a device's space back to the pool, and to the file system under it.

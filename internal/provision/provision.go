@@ -72,6 +72,7 @@ type Task struct {
 	Image   store.Image   // as of its last event
 	Attempt store.Attempt // fencing token of the current attempt
 	Began   time.Time     // of the current attempt
+	Device  int64         // of the current attempt, once its id is taken; otherwise 0
 	SpanID  string        // of the current attempt, in hex; empty if it is not recorded
 
 	Progress *Progress // of the current attempt; nil if nobody asks for it

@@ -1,6 +1,7 @@
 package provision
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -180,5 +181,39 @@ func TestReservations(t *testing.T) {
 	}
 	if _, err := r.reserve(t.Context(), need{dir: dir, disk: 2 * free}); !errors.Is(err, ErrDiskLow) {
 		t.Errorf("more than the disk has: %v", err)
+	}
+}
+
+// From the moment an attempt has a device, its lines name it. The next attempt begins
+// without one.
+func TestLogNamesTheDevice(t *testing.T) {
+	h := newHost(t)
+	var log bytes.Buffer
+	h.record.log = zerolog.New(&log)
+	task := enqueue(t, h)
+	ctx := t.Context()
+	check(t, h.record.Begin(ctx, task, store.StageDownload))
+	_, err := h.store.FinishDownload(ctx, task.Attempt, store.Blob{Path: "p"})
+	check(t, err)
+	check(t, h.record.Begin(ctx, task, store.StageUnpack))
+	d, err := h.record.reserve(ctx, task, store.Device{Kind: store.DeviceKindImage, Bytes: 1})
+	check(t, err)
+	named := fmt.Sprintf(`"device_id":%d`, d.ID)
+	for _, want := range []string{`"device_state":"reserved"`, named} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("%s is missing in %s", want, &log)
+		}
+	}
+	log.Reset()
+	h.record.Log(task).Warn().Msg("it fails")
+	if strings.Count(log.String(), named) != 1 {
+		t.Errorf("the device is missing, or there twice: %s", &log)
+	}
+	h.record.Undo(ctx, task, "stopped")
+	check(t, h.record.Begin(ctx, task, store.StageUnpack))
+	log.Reset()
+	h.record.Log(task).Warn().Msg("it fails")
+	if strings.Contains(log.String(), "device_id") {
+		t.Errorf("the device is another attempt's: %s", &log)
 	}
 }

@@ -29,9 +29,12 @@ func (r *Recorder) LogImage(img store.Image) *zerolog.Logger {
 	return &l
 }
 
-// Log returns a logger for the image and the attempt.
+// Log returns a logger for the image, the attempt and its device.
 func (r *Recorder) Log(t *Task) *zerolog.Logger {
 	l := r.LogImage(t.Image).With().Int64("attempt", t.Attempt.N)
+	if t.Device != 0 {
+		l = l.Int64("device_id", t.Device)
+	}
 	if t.SpanID != "" {
 		l = l.Str("span_id", t.SpanID)
 	}
@@ -66,9 +69,28 @@ func (r *Recorder) Begin(ctx context.Context, t *Task, st store.Stage, messages 
 		return err
 	}
 	t.Attempt, t.Image.Attempt, t.Image.Running, t.Began = a, a.N, true, time.Now()
+	t.Device = 0
 	t.Progress.set(0, 0)
 	r.Event(t, store.EventBegun, st).Msgf("%s begun", st)
 	return nil
+}
+
+// reserve takes the id of a new device for the attempt.
+func (r *Recorder) reserve(ctx context.Context, t *Task, d store.Device) (store.Device, error) {
+	d, err := r.store.Reserve(ctx, t.Attempt, d)
+	if err != nil {
+		return d, err
+	}
+	t.Device = d.ID
+	r.stepped(t, d)
+	return d, nil
+}
+
+// stepped counts and logs a device's new state.
+func (r *Recorder) stepped(t *Task, d store.Device) {
+	on := *t
+	on.Device = d.ID // a lost one is not the attempt's own
+	r.Event(&on, store.EventStep, t.Attempt.Stage).Str("device_state", string(d.State)).Msgf("device %s", d.State)
 }
 
 // advance records a device's next state, and with the seal its tree.
@@ -83,9 +105,7 @@ func (r *Recorder) advance(ctx context.Context, t *Task, d *store.Device, to sto
 	if tree != nil {
 		t.Image.Tree = tree
 	}
-	r.metrics.event(store.EventStep, t.Attempt.Stage)
-	r.Log(t).Info().Str("event", string(store.EventStep)).Str("step", string(t.Attempt.Stage)).
-		Int64("device_id", d.ID).Str("device_state", string(to)).Msgf("device %s", to)
+	r.stepped(t, next)
 	return nil
 }
 
@@ -142,7 +162,8 @@ func (r *Recorder) LoseDevice(ctx context.Context, t *Task, d store.Device, why 
 		return err
 	}
 	t.Image = img
-	r.Event(t, store.EventReopened, img.Stage).Int64("device_id", d.ID).Str("kind", string(d.Kind)).
+	t.Device = d.ID
+	r.Event(t, store.EventReopened, img.Stage).Str("kind", string(d.Kind)).
 		Msgf("%s is made again: %s", img.Stage, img.Reason)
 	return nil
 }

@@ -68,7 +68,7 @@ func (h *Host) Unpack(ctx context.Context, t *Task) error {
 		return err
 	}
 	h.record.metrics.bytes.WithLabelValues(string(store.StageUnpack)).Add(float64(tree.Bytes))
-	h.record.done(t, img).Int64("device_id", d.ID).Int("entries", tree.Entries).Int64("bytes", tree.Bytes).
+	h.record.done(t, img).Int("entries", tree.Entries).Int64("bytes", tree.Bytes).
 		Int("changed", tree.Changed).Str("digest", tree.Digest).Msg("unpacked")
 	return nil
 }
@@ -140,7 +140,7 @@ func (h *Host) reserveFor(ctx context.Context, plan *archive.Plan) (release func
 func (h *Host) makeDevice(ctx context.Context, t *Task) (d store.Device, err error) {
 	ctx, end := h.record.step(ctx, stepMkfs)
 	defer func() { end(err) }()
-	d, err = h.store.Reserve(ctx, t.Attempt,
+	d, err = h.record.reserve(ctx, t,
 		store.Device{Kind: store.DeviceKindImage, Bytes: h.cfg.DeviceBytes, FSUUID: uuid.NewString()})
 	if err != nil {
 		return d, err
@@ -262,8 +262,8 @@ func (h *Host) makeReady(ctx context.Context, t *Task, d store.Device) error {
 		return err
 	}
 	t.Image = img
-	h.record.Event(t, store.EventDone, store.StageUnpack).Int64("device_id", d.ID).
-		Msg("unpack finished: its device was sealed")
+	t.Device = d.ID
+	h.record.Event(t, store.EventDone, store.StageUnpack).Msg("unpack finished: its device was sealed")
 	return nil
 }
 

@@ -170,6 +170,9 @@ func TestTransitionsAreLogged(t *testing.T) {
 		case "done", "failed":
 			keys = append(keys, "verdict", "took_ms")
 			ends[fmt.Sprint(line["step"], " ", line["verdict"])] = true
+			if line["verdict"] == "done" && line["step"] != "download" {
+				keys = append(keys, "device_id")
+			}
 		}
 		for _, key := range keys {
 			if line[key] == nil {
@@ -177,7 +180,7 @@ func TestTransitionsAreLogged(t *testing.T) {
 			}
 		}
 	}
-	for _, want := range []string{"created", "formatted", "filled", "sealed"} {
+	for _, want := range []string{"reserved", "created", "formatted", "filled", "sealed"} {
 		if !states[want] {
 			t.Errorf("no line says that a device is %s: %v", want, states)
 		}
