@@ -126,7 +126,8 @@ func TestLinks(t *testing.T) {
 				t.Errorf("%s is %q, want %q", key, got, want)
 			}
 		}
-		if job[0].Attributes["aws.s3.key"] != "images/a.tar" || job[0].Attributes["messaging.message.id"] != "m0" || job[0].Kind != "CONSUMER" ||
+		if job[0].Attributes["aws.s3.key"] != "images/a.tar" || job[0].Attributes["messaging.message.id"] != "m0" ||
+			job[0].Kind != "CONSUMER" ||
 			received[0].Attributes["messaging.batch.message_count"] != "1" {
 			t.Errorf("%+v\n%+v", job[0], received[0])
 		}
