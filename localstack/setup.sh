@@ -27,6 +27,7 @@ option                environment          default     meaning
 --tries N             SETUP_TRIES          12          how often to offer S3 the notification: a new queue policy needs up to a
 --pause SECONDS       SETUP_PAUSE          5           minute to be seen, and S3 refuses until then
 --replace-policy                                       overwrite a queue policy that has statements of others
+--check                                                make nothing; succeed if queue and notification are there already
 --dry-run                                              print the calls of a first run as a shell script; make none
 --help                                                 this
 
@@ -63,6 +64,7 @@ tries=${SETUP_TRIES:-12}
 pause=${SETUP_PAUSE:-5}
 aws_cli=${AWS_CLI:-aws}
 replace_policy=
+check_only=
 dry_run=
 
 # The names by which a later run knows its own among the statements and configurations of others.
@@ -99,6 +101,7 @@ parse() {
 			usage
 			exit 0
 			;;
+		--check) check_only=1 ;;
 		--dry-run) dry_run=1 ;;
 		--replace-policy) replace_policy=1 ;;
 		--*=*) set_option "${1%%=*}" "${1#*=}" || : ;;
@@ -159,6 +162,7 @@ check() {
 	[ -z "$endpoint" ] || matches "$endpoint" 'https?://[^/?#[:space:]]+/?' ||
 		problem "--endpoint-url '$endpoint' is not an http:// or https:// address without a path"
 	[ -z "$account" ] || matches "$account" '[0-9]{12}' || problem "--account '$account' is not twelve digits"
+	[ -z "$check_only" ] || [ -z "$dry_run" ] || problem "--check and --dry-run exclude each other"
 	[ -z "$problems" ] || {
 		printf '%s' "$problems" >&2
 		say "setup: --help lists the options"
@@ -337,6 +341,16 @@ combined() { call s3api get-bucket-notification-configuration --bucket "$bucket"
 
 offer() { call s3api put-bucket-notification-configuration --bucket "$bucket" --notification-configuration "$1"; }
 
+# look asks any server of S3 and SQS what the last steps of a run leave behind.
+look() {
+	call sqs get-queue-url --queue-name "$queue" >/dev/null
+	there=$(stored)
+	case $there in
+	*:"$queue") ;;
+	*) die "bucket $bucket does not announce to queue $queue: run this without --check (the notification's queue is '$there')" ;;
+	esac
+}
+
 settings() {
 	printf 'S3_BUCKET=%s\nS3_PREFIX=%s\nSQS_QUEUE_URL=%s\nSQS_DEAD_LETTER_URL=%s\nAWS_REGION=%s\n' \
 		"$bucket" "$prefix" "$queue_url" "$dlq_url" "$region"
@@ -352,6 +366,10 @@ if [ -z "$dry_run" ] && ! command -v "$aws_cli" >/dev/null; then
 	die "$aws_cli is not installed: Debian's package is awscli; or name the program in AWS_CLI"
 fi
 if [ -n "$dry_run" ] && [ -z "$account" ]; then say "ACCOUNT_ID stands for your account; --account fills it in"; fi
+if [ -n "$check_only" ]; then
+	look
+	exit
+fi
 made make_bucket
 made make_queue "$dlq"
 made configure_dlq

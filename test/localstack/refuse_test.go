@@ -117,6 +117,7 @@ func TestArguments(t *testing.T) {
 		"long queue":      {[]string{"--queue", long}, nil, []string{"--queue '" + long, "--dlq '" + long}},
 		"fifo":            {[]string{"--queue", "q.fifo"}, nil, []string{"FIFO"}},
 		"dlq is queue":    {[]string{"--queue", "q", "--dlq", "q"}, nil, []string{"the queue itself"}},
+		"two modes":       {[]string{"--check", "--dry-run"}, nil, []string{"--check and --dry-run"}},
 		"numbers": {
 			[]string{
 				"--max-receives", "1001", "--visibility", "-1", "--retention", "59", "--tries", "0", "--pause",

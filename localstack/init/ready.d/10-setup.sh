@@ -1,6 +1,6 @@
 #!/bin/sh
-# LocalStack runs this when its services are ready. setup.sh lies two directories up, here as in the container: the compose file
-# mounts it so. LocalStack takes any credentials; real ones have no business there.
+# The emulator runs this when its services are ready. setup.sh lies two directories up, here as in the container: the compose file
+# mounts it so. The emulator takes any credentials; real ones have no business there.
 set -eu
 export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test
 unset AWS_PROFILE AWS_SESSION_TOKEN
