@@ -42,7 +42,7 @@ setup: ## install the Debian packages that building and running the program take
 
 .PHONY: setup-test
 setup-test: setup ## install what tests and demo take besides (root)
-	@./test/setup/setup.sh user-mode-linux mmdebstrap debian-archive-keyring patchelf awscli shellcheck curl git
+	@./test/setup/setup.sh user-mode-linux mmdebstrap debian-archive-keyring patchelf awscli shellcheck yamllint curl git
 
 .PHONY: observe
 observe: ## make dashboards, alerts and runbooks again (RUNBOOKS=https://... for the address in alerts)

@@ -16,6 +16,15 @@ func TestShellcheck(t *testing.T) {
 	}
 }
 
+// Every YAML file of the repository passes yamllint.
+func TestYAML(t *testing.T) {
+	args := append([]string{"--strict", "--config-file", filepath.Join(root, ".yamllint.yml")},
+		files(t, "*.yml", "*.yaml")...)
+	if got := execute(t, nil, tool(t, "yamllint", "yamllint"), args...); got.code != 0 {
+		t.Error(got.out + got.errs)
+	}
+}
+
 // files are the paths of the repository's files that match, ignored ones left out.
 func files(t *testing.T, patterns ...string) []string {
 	t.Helper()
