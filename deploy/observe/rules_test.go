@@ -27,6 +27,7 @@ func TestPrometheusTakesTheFiles(t *testing.T) {
 	promtool(t, "check", "rules", "--lint-fatal", "prometheus-rules.yml")
 	promtool(t, "check", "config", "--lint-fatal", "prometheus.yml")
 	promtool(t, "check", "config", filepath.Join("cloudwatch", "scrape.yml"))
+	promtool(t, "check", "config", "--syntax-only", filepath.Join(top, "localstack", "observe", "prometheus.yml"))
 }
 
 // Debian's Prometheus is older than the parser used here: it must know all functions that

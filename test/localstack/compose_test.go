@@ -25,6 +25,8 @@ type project struct {
 type service struct {
 	Image       string
 	Build       any
+	Profiles    []string
+	Command     []string
 	Environment map[string]string
 	Ports       []string
 	Volumes     []string
@@ -43,7 +45,7 @@ func compose(t *testing.T) project {
 	t.Helper()
 	var p project
 	decodeYAML(t, variable.ReplaceAllString(read(t, composePath), "$1"), &p)
-	if len(p.Services) < 3 {
+	if len(p.Services) < 6 {
 		t.Fatalf("%d services only: this test does not see them", len(p.Services))
 	}
 	return p
@@ -146,6 +148,10 @@ func TestComposeAddresses(t *testing.T) {
 			t.Errorf("%s is %s: not the emulator's", name, value)
 		}
 	}
+	m := regexp.MustCompile(`OTLP_ENDPOINT=http://([a-z]+):4318`).FindStringSubmatch(read(t, composePath))
+	if m == nil || p.Services[m[1]].Image == "" {
+		t.Errorf("the head of the file sends traces to %q", m)
+	}
 }
 
 func TestComposeDaemon(t *testing.T) {
@@ -229,5 +235,5 @@ func TestComposeConfig(t *testing.T) {
 		t.Skip("docker compose is not installed (Docker's package docker-compose-plugin); " +
 			"the other tests read the file themselves")
 	}
-	succeed(t, nil, "docker", "compose", "-f", composePath, "config", "--quiet")
+	succeed(t, nil, "docker", "compose", "-f", composePath, "--profile", "observe", "config", "--quiet")
 }
