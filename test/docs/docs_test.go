@@ -187,10 +187,20 @@ var kernelFlag = regexp.MustCompile("^(O|RESOLVE|GLIBC)_")
 // composeVariable is one that the compose file puts in from the environment.
 var composeVariable = regexp.MustCompile(`\$\{([A-Z_0-9]+):?-`)
 
-// Every setting that a page mentions exists, as one of the program or of the compose
-// file.
+// tracesVariable is one that the program reads itself; exporterVariable is one that it
+// leaves to OpenTelemetry.
+var (
+	tracesVariable   = regexp.MustCompile(`= "(OTEL_[A-Z_]+)"`)
+	exporterVariable = regexp.MustCompile("^OTEL_(SERVICE_NAME$|EXPORTER_OTLP_|BSP_)")
+)
+
+// Every setting that a page mentions exists: as one of the program, of its traces, or of
+// the compose file.
 func TestSettingsExist(t *testing.T) {
 	known, mentioned := settings(t), 0
+	for _, m := range tracesVariable.FindAllStringSubmatch(read(t, "internal/tracing/config.go"), -1) {
+		known[m[1]] = true
+	}
 	text, err := os.ReadFile(filepath.Join(root, "localstack", "docker-compose.yml"))
 	if err != nil {
 		t.Fatal(err)
@@ -201,7 +211,9 @@ func TestSettingsExist(t *testing.T) {
 	for page, text := range pages(t) {
 		for _, m := range settingName.FindAllStringSubmatch(text, -1) {
 			mentioned++
-			if !known[m[1]] && !kernelFlag.MatchString(m[1]) && !testVariable.MatchString(m[1]) {
+			isOther := func(names *regexp.Regexp) bool { return names.MatchString(m[1]) }
+			others := []*regexp.Regexp{kernelFlag, testVariable, exporterVariable}
+			if !known[m[1]] && !slices.ContainsFunc(others, isOther) {
 				t.Errorf("%s mentions %s, which is not a setting", page, m[1])
 			}
 		}
