@@ -13,10 +13,10 @@ import (
 // A slow link: no attempt has the time for the whole object, but each gets further.
 // Progress does not count as a failure, and the image is made.
 func TestSlowButSteadyDownload(t *testing.T) {
-	h := newHost(t, "DOWNLOAD_TIMEOUT=8s", "MAX_ATTEMPTS=3", "DEVICE_SIZE=512MiB")
+	h := newHost(t, "DOWNLOAD_TIMEOUT=8s", "MAX_ATTEMPTS=2")
 	h.emulator().Fault(emulator.Fault{Op: "GetObject", Rate: 2_000_000})
 	h.Start()
-	h.put("images/a.tar", tarballs.RootFS("hello", 3, big(200)))
+	h.put("images/a.tar", tarballs.RootFS("hello", 3, big(80)))
 	h.WaitLonger(2*time.Minute, "images/a.tar ends", func() bool {
 		images := h.ImagesOf("images/a.tar")
 		return len(images) > 0 && images[0].State != store.StatePending
