@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -35,6 +36,15 @@ func Attach(t testing.TB, path string) (device string) {
 	device = strings.TrimSpace(Run(t, "losetup", "--find", "--show", path))
 	t.Cleanup(func() { Run(t, "losetup", "--detach", device) })
 	return device
+}
+
+// WriteThrough makes a device end each flush at once, like one without a cache.
+func WriteThrough(t testing.TB, device string) {
+	t.Helper()
+	setting := filepath.Join("/sys/block", filepath.Base(device), "queue/write_cache")
+	if err := os.WriteFile(setting, []byte("write through"), 0); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Map makes /dev/mapper/NAME with a table of one line, beginning at sector 0.

@@ -15,6 +15,7 @@
 package powercut
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -50,12 +51,13 @@ func TestPowerCut(t *testing.T) {
 	mnt := filepath.Join(dir, "mnt")
 	check(t, os.Mkdir(mnt, 0o700))
 	began := time.Now()
-	logFile := filepath.Join(dir, "log.img")
-	if !t.Run("workload", func(t *testing.T) { workload(t, mnt, filepath.Join(dir, "disk.img"), logFile) }) {
+	logFile, diskFile := filepath.Join(dir, "log.img"), filepath.Join(dir, "disk.img")
+	if !t.Run("workload", func(t *testing.T) { workload(t, mnt, diskFile, logFile) }) {
 		return
 	}
 	f, log := openLog(t, logFile)
 	report(t, log, time.Since(began))
+	checkComplete(t, log, f, diskFile)
 	seed := number(t, "CIM_POWERCUT_SEED", rand.Uint64N(1e6))
 	chosen := cuts(log, int(number(t, "CIM_POWERCUT_STATES", defaultStates)), seed)
 	t.Logf("%d states, seed %d", len(chosen), seed)
@@ -101,8 +103,13 @@ func report(t *testing.T, log []entry, took time.Duration) {
 
 // workload is what the host does until its power fails, all of it logged.
 func workload(t *testing.T, mnt, disk, log string) {
+	device := disks.Loop(t, disk, diskSize)
+	// The log has the writes of a flush where that has ended. A flush with FUA would take
+	// the loop device two flushes, so a later one could end first, and the log would have
+	// writes in an order in which no disk saw them.
+	disks.WriteThrough(t, device)
 	logged := disks.Map(t, logName, fmt.Sprintf("0 %d log-writes %s %s",
-		diskSize/disks.Sector, disks.Loop(t, disk, diskSize), disks.Loop(t, log, logSize)))
+		diskSize/disks.Sector, device, disks.Loop(t, log, logSize)))
 	h := newHost(t, mnt, logged, dataSize, func(state string) {
 		disks.Run(t, "mkfs.ext4", "-q", "-E", "nodiscard,assume_storage_prezeroed=1", state)
 		writeMark(t, markStart)
@@ -125,6 +132,40 @@ func workload(t *testing.T, mnt, disk, log string) {
 	h.Start()
 	h.waitImages(images()...)
 	h.Stop()
+}
+
+// checkComplete checks that the log, replayed to its end, makes the disk that the host
+// has. If not, no state before the end can be trusted, and a fault that one shows is not
+// the daemon's.
+func checkComplete(t *testing.T, log []entry, from *os.File, path string) {
+	t.Helper()
+	replayed := filepath.Join(t.TempDir(), "disk.img")
+	rebuild(t, log, from, cut{at: len(log), mode: "none"}, replayed)
+	has, err := os.Open(path)
+	check(t, err)
+	defer has.Close()
+	gets, err := os.Open(replayed)
+	check(t, err)
+	defer gets.Close()
+	a, b := make([]byte, tearsAt), make([]byte, tearsAt)
+	for at := int64(0); at < diskSize; at += tearsAt {
+		_, err := has.ReadAt(a, at)
+		check(t, err)
+		_, err = gets.ReadAt(b, at)
+		check(t, err)
+		if bytes.Equal(a, b) {
+			continue
+		}
+		t.Errorf("4 KiB at %d of the disk are not what the log makes of them: %.16x, not %.16x", at, a, b)
+		for i, e := range log {
+			if e.offset < at+tearsAt && at < e.offset+e.size && !e.is(mark) {
+				t.Logf("entry %d: %d bytes at %d, flags %d", i, e.size, e.offset, e.flags)
+			}
+		}
+	}
+	if t.Failed() {
+		t.FailNow()
+	}
 }
 
 // rebuild makes the disk of a state.
