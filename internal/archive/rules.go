@@ -168,7 +168,7 @@ var table = slices.Concat([]Rule{
 	{SetuidSetgid, "modes", "setuid or setgid, on files and directories", Reject, Strip, Keep, false},
 	{SpecialBits, "modes", "sticky on a file", Reject, Strip, Strip, false},
 	never("modes", ModeOverflow, "mode bits above 07777 that are not the entry's own file type"),
-	attack("owners", UIDRange, "an owner outside of 0..2^32-2: it would become another, perhaps root"),
+	attack("owners", UIDRange, "an owner outside of 0..2^32-2, in any spelling: it would become another, perhaps root"),
 	{
 		XattrPrivileged, "attributes",
 		"attributes other than user.*: capabilities, ACLs, security.*, trusted.*, system.*, file flags " +

@@ -73,7 +73,7 @@ func (h *Header) check() *Error {
 	case h.Mode&^permissions != 0:
 		err = defect(ModeOverflow, "mode %#o", h.Mode)
 	case h.UID < 0 || h.GID < 0 || h.UID >= uidLimit || h.GID >= uidLimit:
-		err = defect(UIDRange, "owner %d:%d; a wrapped number would be another user, perhaps root", h.UID, h.GID)
+		err = badOwner("%d:%d", h.UID, h.GID)
 	case h.Type == Hardlink && h.Size > 0:
 		err = defect(HardlinkWithData, "a hard link with %d bytes of data", h.Size)
 	case h.Type != Regular && h.Size > 0:
@@ -160,21 +160,24 @@ func (f *fields) knownType() *Error {
 
 func (f *fields) numbers(b []byte) (err *Error) {
 	for _, n := range []struct {
-		what string
-		raw  []byte
-		to   *int64
+		what     string
+		raw      []byte
+		to       *int64
+		negative Code // of the defect if the number is negative; empty if it may be
 	}{
-		{"mode", b[100:108], &f.mode},
-		{"owner", b[108:116], &f.uid},
-		{"group", b[116:124], &f.gid},
-		{"size", b[124:136], &f.size},
-		{"time", b[136:148], &f.mtime.Sec},
+		{"mode", b[100:108], &f.mode, ParseError},
+		{"owner", b[108:116], &f.uid, UIDRange},
+		{"group", b[116:124], &f.gid, UIDRange},
+		{"size", b[124:136], &f.size, ParseError},
+		{"time", b[136:148], &f.mtime.Sec, ""},
 	} {
-		if *n.to, err = number(n.raw); err != nil {
+		switch *n.to, err = number(n.raw); {
+		case n.negative == UIDRange && signed(n.raw):
+			return defect(UIDRange, "negative %s: %q", n.what, cstring(n.raw))
+		case err != nil:
 			return defect(err.Code, "%s: %s", n.what, err.Detail)
-		}
-		if *n.to < 0 && n.to != &f.mtime.Sec {
-			return defect(ParseError, "negative %s", n.what)
+		case *n.to < 0 && n.negative != "":
+			return defect(n.negative, "negative %s: %d", n.what, *n.to)
 		}
 	}
 	return nil

@@ -53,6 +53,10 @@ func octal(b []byte) (int64, *Error) {
 	return n, nil
 }
 
+// signed reports whether a field begins with a minus. It is no octal number, but CPython
+// reads one, and GNU tar a number of its first versions.
+func signed(b []byte) bool { return bytes.HasPrefix(bytes.TrimLeft(b, " "), []byte("-")) }
+
 // decimal reads a number of digits only.
 func decimal(b []byte) (int64, *Error) {
 	if len(b) == 0 || len(b) > 19 {
@@ -67,6 +71,22 @@ func decimal(b []byte) (int64, *Error) {
 		n = n*10 + d
 	}
 	return n, nil
+}
+
+// owner reads a user or group ID of a PAX record.
+func owner(b []byte) (int64, *Error) {
+	n, err := decimal(b)
+	digits := bytes.TrimPrefix(b, []byte("-"))
+	if err != nil && len(digits) > 0 && len(bytes.Trim(digits, "0123456789")) == 0 {
+		return 0, badOwner("%.30s", b)
+	}
+	return n, err
+}
+
+// badOwner returns the defect for an owner that no Linux system has. To the kernel -1
+// means: leave the owner as it is.
+func badOwner(format string, args ...any) *Error {
+	return defect(UIDRange, "owner "+format+"; a wrapped number would be another user, perhaps root", args...)
 }
 
 // timestamp reads a PAX time: an optional minus, seconds, and an optional fraction. Nine

@@ -25,9 +25,9 @@ func (e *extension) reset() {
 	*e = extension{pax: e.pax[:0], long: e.long[:0], seen: e.seen}
 }
 
-// add adds the data of one extended header. It refuses two headers for the same purpose:
-// readers disagree about which one counts.
-func (e *extension) add(typ byte, data []byte) *Error {
+// add adds the data of one extended header; tail is the rest of its last block. It
+// refuses two headers for the same purpose: readers disagree about which one counts.
+func (e *extension) add(typ byte, data, tail []byte) *Error {
 	switch {
 	case typ == typeGlobal:
 		if e.hasPAX || e.path != nil || e.link != nil {
@@ -43,15 +43,25 @@ func (e *extension) add(typ byte, data []byte) *Error {
 	case typ == typeLongName && e.path != nil, typ == typeLongLink && e.link != nil:
 		return defect(AmbiguousHeader, "two long names for one entry")
 	}
+	return e.addLong(typ, data, tail)
+}
+
+// addLong adds a long name of GNU tar. GNU tar and CPython read it up to the first NUL,
+// be that in the tail; libarchive and Go read no more than the declared size, and others
+// read all of it. Only zeros after the text leave no choice.
+func (e *extension) addLong(typ byte, data, tail []byte) *Error {
 	text := cstring(data)
-	if !isZero(data[len(text):]) {
-		return defect(ParseError, "a NUL within a long name")
+	switch {
+	case len(text) == 0:
+		return defect(AmbiguousHeader, "an empty long name")
+	case !isZero(data[len(text):]):
+		return defect(AmbiguousHeader, "a long name of %d bytes with text after a NUL, at %d", len(data), len(text))
+	case !isZero(tail):
+		return defect(AmbiguousHeader, "a long name with text after its %d bytes", len(data))
 	}
 	start := len(e.long)
 	e.long = append(e.long, text...)
-	if text = e.long[start:len(e.long):len(e.long)]; len(text) == 0 {
-		return defect(AmbiguousHeader, "an empty long name")
-	}
+	text = e.long[start:len(e.long):len(e.long)]
 	if typ == typeLongName {
 		e.path = text
 	} else {
@@ -135,9 +145,9 @@ func (e *extension) record(h *Header, key string, value []byte) (err *Error) {
 	case "size":
 		e.sizeOverride, err = decimal(value)
 	case "uid":
-		h.UID, err = decimal(value)
+		h.UID, err = owner(value)
 	case "gid":
-		h.GID, err = decimal(value)
+		h.GID, err = owner(value)
 	case "mtime":
 		h.ModTime, err = timestamp(value)
 	case "atime", "ctime":

@@ -102,10 +102,10 @@ func (r *Reader) extend(f *fields) error {
 	switch {
 	case f.size > r.limits.Record || f.size > r.limits.Total-r.text:
 		return r.fail(defect(PAXLimit, "extended headers of %d bytes exceed the limit", f.size))
-	case f.size > r.size-r.off-BlockSize:
+	case padded(f.size) > r.size-r.off-BlockSize:
 		return r.fail(defect(ParseError, "truncated extended header"))
 	}
-	data, err := r.win.read(r.off+BlockSize, int(f.size), r.size)
+	data, err := r.win.read(r.off+BlockSize, int(padded(f.size)), r.size)
 	if err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func (r *Reader) extend(f *fields) error {
 	if r.ext.text > r.limits.Record {
 		return r.fail(defect(PAXLimit, "extended headers of %d bytes for one entry exceed the limit", r.ext.text))
 	}
-	if err := r.ext.add(f.typ, data); err != nil {
+	if err := r.ext.add(f.typ, data[:f.size], data[f.size:]); err != nil {
 		return r.fail(err)
 	}
 	r.off += BlockSize + padded(f.size)
