@@ -40,7 +40,7 @@ func Cases() []Case {
 		{name: "modes", list: modeCases()},
 		{name: "types", list: typeCases()},
 		{name: "xattrs", list: xattrCases()},
-		{name: "framing", list: framingCases()},
+		{name: "framing", list: slices.Concat(framingCases(), directoryCases())},
 		{name: "pax", list: slices.Concat(paxCases(), brokenPAXCases())},
 		{name: "formats", list: formatCases()},
 		{name: "shape", list: shapeCases()},

@@ -59,7 +59,7 @@ func many(n int) []Entry {
 	return list
 }
 
-// v7 takes the magic away: the oldest format.
+// v7 takes the magic away, as in the oldest format. It leaves the types, as GNU tar does.
 func v7(list ...Entry) []Entry { return edit(list, func(b []byte) { clear(b[257:]) }) }
 
 func gnu(list ...Entry) []Entry {

@@ -38,7 +38,7 @@ func TestSameTreeAsGNUTar(t *testing.T) {
 				"--delay-directory-restore", "--directory", dir)
 			cmd.Stdin = bytes.NewReader(c.Bytes)
 			out, err := cmd.CombinedOutput()
-			if err != nil {
+			if err != nil && !bytes.Contains(out, []byte("invalid mtime=\n")) { // it complains and goes on
 				t.Fatalf("tar: %v\n%s", err, out)
 			}
 			got, err := ReadBack(t.Context(), root)

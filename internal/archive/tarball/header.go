@@ -61,8 +61,9 @@ var fileType = map[byte]int64{
 	FIFO: 0o010000,
 }
 
-// check refuses a header if other readers understand it differently.
-func (h *Header) check() *Error {
+// check refuses a header if other readers understand it differently. An old directory is
+// one by its header's name alone.
+func (h *Header) check(oldDirectory bool) *Error {
 	var err *Error
 	// 7-Zip, Maven and old versions of Docker write the whole st_mode. This is harmless
 	// if the type in it is the entry's own.
@@ -78,8 +79,10 @@ func (h *Header) check() *Error {
 		err = defect(HardlinkWithData, "a hard link with %d bytes of data", h.Size)
 	case h.Type != Regular && h.Size > 0:
 		err = defect(AmbiguousHeader, "%d bytes of data on an entry that can have none", h.Size)
-	case h.Type != Directory && bytes.HasSuffix(h.Name, []byte("/")):
+	case h.Type != Directory && endsInSlash(h.Name):
 		err = defect(AmbiguousHeader, "a name with a trailing slash on an entry that is not a directory")
+	case oldDirectory && !endsInSlash(h.Name):
+		err = defect(AmbiguousHeader, "a directory by the name in its header, a file by that in the extended header")
 	}
 	if err != nil {
 		err.Name = string(h.Name)
@@ -94,6 +97,7 @@ type fields struct {
 	mode, uid, gid, size int64
 	mtime                Time
 	device               [2]int64
+	oldDirectory         bool // the v7 format has no type for one: the name ends in a slash
 }
 
 // extends reports whether this is an extended header.
@@ -135,9 +139,7 @@ func (f *fields) decode(b []byte) *Error {
 		return defect(ParseError, "wrong header checksum")
 	}
 	*f = fields{name: cstring(b[:100]), link: cstring(b[157:257]), typ: b[156]}
-	if f.typ == 0 {
-		f.typ = Regular
-	}
+	f.oldType()
 	if err := f.knownType(); err != nil {
 		return err
 	}
@@ -145,8 +147,24 @@ func (f *fields) decode(b []byte) *Error {
 		err.Name = string(f.name)
 		return err
 	}
+	if f.typ == Directory && !f.oldDirectory {
+		f.size = 0 // by POSIX it is the space to reserve for names; no data follow
+	}
 	return f.dialect(b)
 }
+
+// oldType translates the only type for files and directories in the v7 format.
+func (f *fields) oldType() {
+	switch {
+	case f.typ != 0:
+	case endsInSlash(f.name):
+		f.typ, f.oldDirectory = Directory, true
+	default:
+		f.typ = Regular
+	}
+}
+
+func endsInSlash(name []byte) bool { return bytes.HasSuffix(name, []byte("/")) }
 
 func (f *fields) knownType() *Error {
 	switch {

@@ -17,12 +17,13 @@ type extension struct {
 	long         []byte // storage of path and link
 	seen         map[string]bool
 	sizeOverride int64
+	globalTime   *Time // of all entries from here on, if a global header has one
 }
 
 func (e *extension) pending() bool { return e.hasPAX || e.path != nil || e.link != nil }
 
 func (e *extension) reset() {
-	*e = extension{pax: e.pax[:0], long: e.long[:0], seen: e.seen}
+	*e = extension{pax: e.pax[:0], long: e.long[:0], seen: e.seen, globalTime: e.globalTime}
 }
 
 // add adds the data of one extended header; tail is the rest of its last block. It
@@ -34,7 +35,7 @@ func (e *extension) add(typ byte, data, tail []byte) *Error {
 			return defect(AmbiguousHeader, "a global header between an extended header and its entry")
 		}
 		e.text = 0 // it belongs to no entry
-		return checkGlobal(data)
+		return e.addGlobal(data)
 	case e.hasPAX, typ == typePAX && (e.path != nil || e.link != nil):
 		return defect(AmbiguousHeader, "more than one extended header for one entry")
 	case typ == typePAX:
@@ -70,12 +71,14 @@ func (e *extension) addLong(typ byte, data, tail []byte) *Error {
 	return nil
 }
 
-// checkGlobal accepts comments in a global header. It refuses records that would change
-// entries, as Go ignores them and others apply them.
-func checkGlobal(data []byte) *Error {
-	return eachRecord(data, func(key string, _ []byte) *Error {
+// addGlobal reads a global header. It refuses records that would change more than times,
+// as libarchive and Go ignore them and others apply them.
+func (e *extension) addGlobal(data []byte) *Error {
+	return eachRecord(data, func(key string, value []byte) *Error {
 		switch {
-		case key == "path", key == "linkpath", key == "size", key == "uid", key == "gid", key == "mtime",
+		case key == "mtime":
+			return e.setGlobalTime(value)
+		case key == "path", key == "linkpath", key == "size", key == "uid", key == "gid",
 			key == "SCHILY.fflags", key == "SCHILY.filetype", key == "SCHILY.realsize",
 			strings.HasPrefix(key, "SCHILY.xattr."), strings.HasPrefix(key, "SCHILY.acl."),
 			strings.HasPrefix(key, "LIBARCHIVE.xattr."), strings.HasPrefix(key, "GNU.sparse."),
@@ -86,8 +89,23 @@ func checkGlobal(data []byte) *Error {
 	})
 }
 
+// setGlobalTime sets the time of the entries that follow. Without a value it takes the
+// time back.
+func (e *extension) setGlobalTime(value []byte) *Error {
+	if len(value) == 0 {
+		e.globalTime = nil
+		return nil
+	}
+	t, err := timestamp(value)
+	e.globalTime = &t
+	return err
+}
+
 // apply overrides fields of the header.
 func (e *extension) apply(h *Header) *Error {
+	if e.globalTime != nil {
+		h.ModTime = *e.globalTime
+	}
 	if e.path != nil {
 		h.Name = e.path
 	}
@@ -131,10 +149,12 @@ func (e *extension) record(h *Header, key string, value []byte) (err *Error) {
 		return defect(AmbiguousHeader, "two records for %.60q", key)
 	}
 	e.seen[key] = true
-	switch key {
-	case "path", "linkpath", "size", "uid", "gid", "mtime":
-		if len(value) == 0 {
+	if len(value) == 0 {
+		switch key {
+		case "path", "linkpath", "size", "uid", "gid": // to some readers nothing, or 0
 			return defect(AmbiguousHeader, "an empty record for %q", key)
+		case "mtime", "atime", "ctime":
+			return nil
 		}
 	}
 	switch key {

@@ -4,7 +4,11 @@
 // in the same way. If one of them would see other entries, the archive is refused, so
 // nothing can be shown to one reader and hidden from another. Examples are two extended
 // headers for one entry, a PAX size that differs from the header's, data after the end
-// marker, and a size on an entry without data.
+// marker, and a size on a symbolic link.
+//
+// Times are the exception, as readers disagree about harmless archives. A time in a
+// global header counts, as in POSIX, GNU tar and CPython. A time without a value does
+// not, as in GNU tar and Go.
 //
 // The package reads the old (v7), POSIX (ustar, PAX) and GNU formats. It refuses sparse
 // files by name in all their spellings. Sources: POSIX.1-2017 pax, "ustar Interchange
@@ -138,11 +142,11 @@ func (r *Reader) entry(f *fields) (*Header, error) {
 	}
 	if r.ext.pending() {
 		h.Offset = r.ext.offset
-		if err := r.ext.apply(h); err != nil {
-			return nil, r.fail(err)
-		}
 	}
-	if err := h.check(); err != nil {
+	if err := r.ext.apply(h); err != nil {
+		return nil, r.fail(err)
+	}
+	if err := h.check(f.oldDirectory); err != nil {
 		return nil, r.fail(err)
 	}
 	if h.Size > r.size-h.DataOffset {
@@ -228,7 +232,7 @@ type Code string
 const (
 	ParseError       Code = "parse_error"        // not a well-formed header
 	AmbiguousHeader  Code = "ambiguous_header"   // readers would disagree about its meaning
-	PAXGlobalPath    Code = "pax_global_path"    // a global header changes entries
+	PAXGlobalPath    Code = "pax_global_path"    // a global header changes more than times
 	PAXLimit         Code = "pax_limit"          // too much text in extended headers
 	NoEOFMarker      Code = "no_eof_marker"      // fewer than two blocks of zeros at the end
 	TrailingGarbage  Code = "trailing_garbage"   // something other than zeros after the end

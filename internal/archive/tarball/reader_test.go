@@ -35,17 +35,28 @@ func line(typ byte, name, link string, size, mode, uid, gid, mtime int64) string
 
 // oracle is what archive/tar makes of the same bytes.
 func oracle(b []byte) (lines []string, err error) {
-	r := tar.NewReader(bytes.NewReader(b))
+	r, global := tar.NewReader(bytes.NewReader(b)), ""
 	for {
 		h, err := r.Next()
 		if err != nil {
 			return lines, err
 		}
 		if h.Typeflag == tar.TypeXGlobalHeader {
+			if t, ok := h.PAXRecords["mtime"]; ok {
+				global = t
+			}
 			continue
 		}
-		lines = append(lines, line(h.Typeflag, h.Name, h.Linkname, h.Size, h.Mode&0o7777, int64(h.Uid), int64(h.Gid),
-			h.ModTime.Unix()))
+		size, mtime := h.Size, h.ModTime.Unix()
+		if h.Typeflag == tar.TypeDir {
+			size = 0 // archive/tar reports it, and reads no data
+		}
+		if global != "" && h.PAXRecords["mtime"] == "" { // archive/tar does not apply it
+			t, _ := timestamp([]byte(global))
+			mtime = t.Sec
+		}
+		lines = append(lines, line(h.Typeflag, h.Name, h.Linkname, size, h.Mode&0o7777, int64(h.Uid), int64(h.Gid),
+			mtime))
 	}
 }
 
@@ -128,6 +139,27 @@ func repair(b []byte) []byte {
 		}
 	}
 	return b
+}
+
+// A time in a global header is that of the entries after it, until another one. An
+// entry's own time wins, unless it is empty.
+func TestGlobalTime(t *testing.T) {
+	global := func(record string) images.Entry {
+		return images.Entry{Name: "g", Type: 'g', Body: images.Records("comment=x", record)}
+	}
+	file := func(records ...string) images.Entry { return images.Entry{Name: "x", PAX: records, MTime: 1} }
+	b := images.Tar(file(), file("mtime="), global("mtime=2.5"), file(), file("mtime=3"), file("mtime="),
+		global("uname=x"), file(), global("mtime=4"), file(), global("mtime="), file())
+	r := NewReader(bytes.NewReader(b), int64(len(b)), testLimits)
+	for i, want := range []Time{{Sec: 1}, {Sec: 1}, {2, 5e8}, {Sec: 3}, {2, 5e8}, {2, 5e8}, {Sec: 4}, {Sec: 1}} {
+		h, err := r.Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.ModTime != want {
+			t.Errorf("entry %d: %v, want %v", i, h.ModTime, want)
+		}
+	}
 }
 
 // A long name may be followed by more zeros than are read at once.
