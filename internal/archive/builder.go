@@ -47,10 +47,7 @@ func (b *treeBuilder) addEntries(ctx context.Context, src io.ReaderAt, size int6
 func (b *treeBuilder) eachEntry(ctx context.Context, src io.ReaderAt, size int64,
 	do func(*tarball.Header) error,
 ) error {
-	limits := b.budget.limits
-	r := tarball.NewReader(io.NewSectionReader(src, b.base, size), size,
-		tarball.Limits{Record: limits.RecordBytes, Total: limits.TextBytes - b.budget.text})
-	defer func() { b.budget.text += r.Text() }()
+	r := tarball.NewReader(io.NewSectionReader(src, b.base, size), size, b.budget.limits.RecordBytes)
 	for n := 0; ; n++ {
 		h, err := r.Next(ctx)
 		switch {

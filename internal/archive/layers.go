@@ -42,8 +42,6 @@ func (im *imageReader) mergeLayers(ctx context.Context, layers []layer) (*fstree
 // layer, even if it stands after it. Bad names are ignored here and refused when the
 // entries are added.
 func (b *treeBuilder) applyWhiteouts(ctx context.Context, src io.ReaderAt, size int64) error {
-	text := b.budget.text
-	defer func() { b.budget.text = text }() // these headers count when the entries are added
 	seen := b.budget.entries
 	err := b.eachEntry(ctx, src, size, func(h *tarball.Header) error {
 		if seen++; seen > b.budget.limits.Entries {

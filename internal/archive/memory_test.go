@@ -37,6 +37,14 @@ func heavy() map[string]func() *images.Sparse {
 		"long names":     flat(99_900, plain),
 		"deep paths":     flat(99_800, func(i int) images.Entry { return below(file("", i)) }),
 		"paths of 4 KiB": flat(4_000, longest),
+		"100,000 PAX paths": flat(100_000-8, func(i int) images.Entry { // the root file system has 8
+			return images.Entry{Name: "x", PAX: []string{fmt.Sprintf("path=usr/%05d%s", i, strings.Repeat("n", 181))}}
+		}),
+		"90 MiB of extended headers": flat(1_500, func(i int) images.Entry {
+			e := plain(i)
+			e.PAX = []string{"comment=" + strings.Repeat("c", 60<<10)}
+			return e
+		}),
 		"absolute links": flat(99_900, absolute),
 		"deep absolute links, refused": flat(99_800, func(i int) images.Entry {
 			return below(linked(file("", i), "/"+name))

@@ -45,8 +45,7 @@ type Limits struct {
 	Entries       int   // including implied directories, and entries hidden by an upper layer
 	PathBytes     int   // of one path, and of a link's target
 	Depth         int   // components of a path
-	RecordBytes   int64 // of the extended headers of one entry
-	TextBytes     int64 // of all extended headers
+	RecordBytes   int64 // of the extended headers of one entry; there is no limit of them together
 	XattrBytes    int64 // of the attributes of one file in their ext4 block
 	Layers        int   // of one image
 	TreeBytes     int64 // of all names, link targets and attributes
@@ -60,7 +59,7 @@ type Limits struct {
 func DefaultLimits() Limits {
 	return Limits{
 		ImageBytes: 10 << 30, FileBytes: 1 << 30, Entries: 100_000, PathBytes: 4095, Depth: 128,
-		RecordBytes: 64 << 10, TextBytes: 16 << 20, XattrBytes: 4000, Layers: 128,
+		RecordBytes: 64 << 10, XattrBytes: 4000, Layers: 128,
 		TreeBytes: 20 << 20, ManifestBytes: 4 << 20, DocumentBytes: 16 << 20, Descriptors: 10_000,
 	}
 }
@@ -80,7 +79,6 @@ func (l Limits) withDefaults() Limits {
 	orInt64(&l.ImageBytes, d.ImageBytes)
 	orInt64(&l.FileBytes, d.FileBytes)
 	orInt64(&l.RecordBytes, d.RecordBytes)
-	orInt64(&l.TextBytes, d.TextBytes)
 	orInt64(&l.XattrBytes, d.XattrBytes)
 	orInt64(&l.TreeBytes, d.TreeBytes)
 	orInt64(&l.ManifestBytes, d.ManifestBytes)
@@ -98,7 +96,6 @@ type budget struct {
 	limits  Limits
 	entries int
 	bytes   int64 // of all files
-	text    int64 // bytes of all extended headers
 }
 
 func newBudget(l Limits) *budget { return &budget{limits: l} }

@@ -182,7 +182,7 @@ var table = slices.Concat([]Rule{
 	never("framing", ParseError, "a malformed or truncated header, or truncated data"),
 	attack("framing", AmbiguousHeader, "headers that readers understand differently"),
 	attack("framing", PAXGlobalPath, "a global header that changes more of entries than times"),
-	never("framing", PAXLimit, "extended headers over 64 KiB an entry or 16 MiB together"),
+	never("framing", PAXLimit, "extended headers of more than 64 KiB for one entry, or a global header of more"),
 	never("framing", NoEOFMarker, "fewer than two blocks of zeros at the end"),
 	never("framing", TrailingGarbage, "something other than zeros after the end"),
 	never("framing", EmptyArchive, "no entries"),

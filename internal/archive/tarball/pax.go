@@ -16,6 +16,7 @@ type extension struct {
 	path, link   []byte // GNU's L and K
 	long         []byte // storage of path and link
 	seen         map[string]bool
+	attributes   map[string]int // indexes into the header's, by name
 	sizeOverride int64
 	globalTime   *Time // of all entries from here on, if a global header has one
 }
@@ -23,7 +24,7 @@ type extension struct {
 func (e *extension) pending() bool { return e.hasPAX || e.path != nil || e.link != nil }
 
 func (e *extension) reset() {
-	*e = extension{pax: e.pax[:0], long: e.long[:0], seen: e.seen, globalTime: e.globalTime}
+	*e = extension{pax: e.pax[:0], long: e.long[:0], seen: e.seen, attributes: e.attributes, globalTime: e.globalTime}
 }
 
 // add adds the data of one extended header; tail is the rest of its last block. It
@@ -116,9 +117,10 @@ func (e *extension) apply(h *Header) *Error {
 		return nil
 	}
 	if e.seen == nil {
-		e.seen = map[string]bool{}
+		e.seen, e.attributes = map[string]bool{}, map[string]int{}
 	}
 	clear(e.seen)
+	clear(e.attributes)
 	e.sizeOverride = -1
 	if err := eachRecord(e.pax, func(key string, value []byte) *Error { return e.record(h, key, value) }); err != nil {
 		if err.Name == "" {
@@ -189,15 +191,15 @@ func (e *extension) vendor(h *Header, key string, value []byte) *Error {
 	case key == "SCHILY.filetype":
 		return defect(UnknownType, "a file type in an extended header")
 	case key == "SCHILY.fflags":
-		return h.xattr("system.fflags", value)
+		return e.xattr(h, "system.fflags", value)
 	case key == "RHT.security.selinux":
-		return h.xattr("security.selinux", value)
+		return e.xattr(h, "security.selinux", value)
 	}
 	if name, ok := strings.CutPrefix(key, "SCHILY.xattr."); ok {
-		return h.xattr(name, value)
+		return e.xattr(h, name, value)
 	}
 	if kind, ok := strings.CutPrefix(key, "SCHILY.acl."); ok {
-		return h.xattr("system.acl_"+kind, value)
+		return e.xattr(h, "system.acl_"+kind, value)
 	}
 	if name, ok := strings.CutPrefix(key, "LIBARCHIVE.xattr."); ok {
 		plain, err := url.PathUnescape(name)
@@ -205,22 +207,21 @@ func (e *extension) vendor(h *Header, key string, value []byte) *Error {
 		if err != nil || err2 != nil {
 			return defect(ParseError, "an extended attribute that is not encoded as it should be: %.60q", key)
 		}
-		return h.xattr(plain, decoded)
+		return e.xattr(h, plain, decoded)
 	}
 	return nil
 }
 
 // xattr adds an attribute. bsdtar writes each one in two spellings; they must agree.
-func (h *Header) xattr(name string, value []byte) *Error {
-	for _, x := range h.Xattrs {
-		if string(x.Name) == name {
-			if bytes.Equal(x.Value, value) {
-				return nil
-			}
-			return defect(AmbiguousHeader, "two values for the extended attribute %.60q", name)
-		}
+func (e *extension) xattr(h *Header, name string, value []byte) *Error {
+	i, known := e.attributes[name]
+	switch {
+	case !known:
+		e.attributes[name] = len(h.Xattrs)
+		h.Xattrs = append(h.Xattrs, Xattr{Name: []byte(name), Value: value})
+	case !bytes.Equal(h.Xattrs[i].Value, value):
+		return defect(AmbiguousHeader, "two values for the extended attribute %.60q", name)
 	}
-	h.Xattrs = append(h.Xattrs, Xattr{Name: []byte(name), Value: value})
 	return nil
 }
 

@@ -29,31 +29,26 @@ import (
 // BlockSize is the unit of a tar archive, in bytes.
 const BlockSize = 512
 
-// Limits bound the text in extended headers.
-type Limits struct {
-	Record int64 // bytes of extended headers for one entry
-	Total  int64 // bytes of extended headers in the archive
-}
-
 // Reader reads the headers of an archive in order. It is for one goroutine.
 type Reader struct {
 	win    window
 	size   int64
-	limits Limits
+	record int64 // limit of an entry's extended headers, in bytes
 
 	off   int64 // where the next header is expected
 	index int
-	text  int64 // bytes of extended headers so far
 	ext   extension
 	block fields
 	hdr   Header
 	join  []byte // prefix + "/" + name
 }
 
-// NewReader returns a reader of the archive in the first size bytes of src. It takes at
-// most limits.Record and about 64 KiB of memory.
-func NewReader(src io.ReaderAt, size int64, limits Limits) *Reader {
-	return &Reader{win: window{src: src}, size: size, limits: limits}
+// NewReader returns a reader of the archive in the first size bytes of src. The extended
+// headers of one entry, or a global header, may have at most record bytes. The reader
+// keeps those of one entry, so it takes a small multiple of record and no more, however
+// many there are in the archive.
+func NewReader(src io.ReaderAt, size, record int64) *Reader {
+	return &Reader{win: window{src: src}, size: size, record: record}
 }
 
 // Next returns the next entry. The entry is valid until the next call. After a correct
@@ -104,8 +99,9 @@ func (r *Reader) header() ([]byte, error) {
 // a long name of GNU tar.
 func (r *Reader) extend(f *fields) error {
 	switch {
-	case f.size > r.limits.Record || f.size > r.limits.Total-r.text:
-		return r.fail(defect(PAXLimit, "extended headers of %d bytes exceed the limit", f.size))
+	case f.size > r.record-r.ext.text:
+		return r.fail(defect(PAXLimit, "extended headers of %d bytes for one entry, the limit is %d",
+			r.ext.text+f.size, r.record))
 	case padded(f.size) > r.size-r.off-BlockSize:
 		return r.fail(defect(ParseError, "truncated extended header"))
 	}
@@ -116,11 +112,7 @@ func (r *Reader) extend(f *fields) error {
 	if !r.ext.pending() {
 		r.ext.offset = r.off
 	}
-	r.text += f.size
 	r.ext.text += f.size
-	if r.ext.text > r.limits.Record {
-		return r.fail(defect(PAXLimit, "extended headers of %d bytes for one entry exceed the limit", r.ext.text))
-	}
 	if err := r.ext.add(f.typ, data[:f.size], data[f.size:]); err != nil {
 		return r.fail(err)
 	}
@@ -261,6 +253,3 @@ func isZero(b []byte) bool {
 	}
 	return bytes.Equal(b, zeros[:len(b)])
 }
-
-// Text returns how many bytes of extended headers have been read.
-func (r *Reader) Text() int64 { return r.text }

@@ -14,11 +14,12 @@ import (
 	"imagemanager.internal/test/images"
 )
 
-var testLimits = Limits{Record: 64 << 10, Total: 16 << 20}
+// recordLimit is the limit of an entry's extended headers, in bytes.
+const recordLimit = 64 << 10
 
 // list reads the whole archive.
 func list(ctx context.Context, b []byte) (lines []string, err error) {
-	r := NewReader(bytes.NewReader(b), int64(len(b)), testLimits)
+	r := NewReader(bytes.NewReader(b), int64(len(b)), recordLimit)
 	for {
 		h, err := r.Next(ctx)
 		if err != nil {
@@ -150,7 +151,7 @@ func TestGlobalTime(t *testing.T) {
 	file := func(records ...string) images.Entry { return images.Entry{Name: "x", PAX: records, MTime: 1} }
 	b := images.Tar(file(), file("mtime="), global("mtime=2.5"), file(), file("mtime=3"), file("mtime="),
 		global("uname=x"), file(), global("mtime=4"), file(), global("mtime="), file())
-	r := NewReader(bytes.NewReader(b), int64(len(b)), testLimits)
+	r := NewReader(bytes.NewReader(b), int64(len(b)), recordLimit)
 	for i, want := range []Time{{Sec: 1}, {Sec: 1}, {2, 5e8}, {Sec: 3}, {2, 5e8}, {2, 5e8}, {Sec: 4}, {Sec: 1}} {
 		h, err := r.Next(t.Context())
 		if err != nil {
