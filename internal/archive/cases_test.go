@@ -67,6 +67,9 @@ func checkRejection(t *testing.T, c images.Case, p Policy, r *Rejection) {
 	if !strings.Contains(text, c.Says) {
 		t.Errorf("%q does not say %q", text, c.Says)
 	}
+	if (c.Group == "framing" || c.Group == "pax") && r.Reason != EmptyArchive && !strings.Contains(text, "at byte ") {
+		t.Errorf("%q does not say where", text)
+	}
 	if strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c == 0x7f }) {
 		t.Errorf("the text has control characters: %q", text)
 	}

@@ -18,6 +18,7 @@ type Rejection struct { //nolint:errname // the word of the domain: what is retu
 	Detail    string // the fault in words; names from the archive are quoted in it
 	Remedy    string // what the sender or the operator can do, or empty
 	More      int    // number of further faults
+	located   bool   // Index and Offset are set, even if Entry is not
 }
 
 // Error names the entry, the rule and the remedy. It is always one line.
@@ -27,6 +28,9 @@ func (r *Rejection) Error() string {
 		fmt.Fprintf(&b, "entry %q (number %d, header at byte %d): ", r.Entry, r.Index+1, r.Offset)
 	}
 	b.WriteString(string(r.Reason))
+	if r.Entry == "" && r.located {
+		fmt.Fprintf(&b, " at byte %d", r.Offset)
+	}
 	if r.Detail != "" {
 		fmt.Fprintf(&b, ": %s", r.Detail)
 	}
@@ -46,7 +50,7 @@ func refuse(reason Reason, format string, args ...any) *Rejection {
 
 // locate sets the entry of a rejection. offset is where its header begins in the archive.
 func (r *Rejection) locate(entry string, index int, offset int64) {
-	r.Entry, r.Index, r.Offset = fstree.TruncateName(entry), index, offset
+	r.Entry, r.Index, r.Offset, r.located = fstree.TruncateName(entry), index, offset, true
 }
 
 // asRejection returns the rejection in an error, or nil.

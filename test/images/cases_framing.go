@@ -25,15 +25,18 @@ func framingCases() []Case {
 	badSum := slices.Clone(whole)
 	badSum[4*blockSize]++ // the name of the fifth header
 	return []Case{
-		refused("wrong checksum", "parse_error", badSum),
-		refused("truncated data", "parse_error", whole[:9*blockSize+100]),
-		refused("truncated header", "parse_error", whole[:3*blockSize+100]),
-		refused("no end marker", "no_eof_marker", Blocks(Root()...)),
+		refused("wrong checksum", "parse_error", badSum).says("parse_error at byte 2048: wrong header checksum"),
+		refused("truncated data", "parse_error", whole[:9*blockSize+100]).
+			says("(number 8, header at byte 4096): parse_error: truncated: 1200 bytes of data declared, 100 there"),
+		refused("truncated header", "parse_error", whole[:3*blockSize+100]).
+			says("parse_error at byte 1536: truncated header: 100 bytes there, of 512"),
+		refused("no end marker", "no_eof_marker", Blocks(Root()...)).says("no_eof_marker at byte 6144: "),
 		refused("half an end marker", "no_eof_marker", append(Blocks(Root()...), make([]byte, blockSize)...)),
 		refused("entries behind one block of zeros", "no_eof_marker",
 			slices.Concat(Blocks(Root()...), make([]byte, blockSize), with(Entry{Name: "late", Body: "x"}))),
 		refused("second archive", "trailing_garbage", slices.Concat(whole, with(Entry{Name: "late", Body: "x"}))),
-		refused("garbage at the end", "trailing_garbage", append(slices.Clone(whole), 'x')),
+		refused("garbage at the end", "trailing_garbage", append(slices.Clone(whole), 'x')).
+			says("trailing_garbage at byte 7168: data after the zeros that begin at byte 6144"),
 		refused("no entries", "empty_archive", make([]byte, 10240)),
 		refused("empty file", "empty_archive", nil),
 		refused("negative size", "parse_error", oneEdited(func(b []byte) { octal(b[124:136], -1) })),
@@ -81,10 +84,12 @@ func paxCases() []Case {
 			with(Long('K', "a"), Long('K', "b"), Entry{Name: "etc/l", Link: "x"})),
 		attack("extended header at the end", "ambiguous_header", with(x("path=etc/a"))),
 		attack("long name at the end", "ambiguous_header", with(Long('L', "etc/a"))),
-		attack("extended header, then nothing", "ambiguous_header", Blocks(append(Root(), x("path=etc/a"))...)),
+		refused("extended header, then nothing", "parse_error", Blocks(append(Root(), x("path=etc/a"))...)),
+		refused("long name, then nothing", "parse_error", Blocks(append(Root(), Long('L', "etc/a"))...)),
 		attack("global header in between", "ambiguous_header",
 			with(x("path=etc/a"), Entry{Name: "g", Type: 'g', Body: Records("comment=x")}, file)),
-		attack("smaller size", "ambiguous_header", with(Entry{Name: "etc/x", Body: hidden, PAX: []string{"size=1"}})),
+		attack("smaller size", "ambiguous_header", with(Entry{Name: "etc/x", Body: hidden, PAX: []string{"size=1"}})).
+			says("1024 bytes by the header, 1 by the extended header"),
 		attack("larger size", "ambiguous_header",
 			with(Entry{Name: "etc/x", Body: "x", PAX: []string{"size=1024"}}, Entry{Name: "etc/y", Body: "y"})),
 		attack("size on a directory", "ambiguous_header",
@@ -144,11 +149,13 @@ func brokenPAXCases() []Case {
 		refused("PAX size overflow", "parse_error", with(pax("size=9223372036854775808"))),
 		refused("time that is not a number", "parse_error", with(pax("mtime=NaN"))),
 		refused("truncated extended header", "parse_error",
-			Blocks(Entry{Name: "x", Type: 'x', Body: "x", Size: 40000})),
+			Blocks(Entry{Name: "x", Type: 'x', Body: "x", Size: 40000})).
+			says("parse_error at byte 0: truncated extended header: 40448 bytes declared, 512 there"),
 		refused("extended header without its last block's end", "parse_error",
 			Blocks(Entry{Name: "x", Type: 'x', Body: Records("path=etc/a")})[:blockSize+14]),
 		refused("huge extended header", "pax_limit",
-			with(Entry{Name: "x", Type: 'x', Body: Records("comment=" + strings.Repeat("x", 65<<10))}, file)),
+			with(Entry{Name: "x", Type: 'x', Body: Records("comment=" + strings.Repeat("x", 65<<10))}, file)).
+			says("pax_limit at byte 6144: extended headers of 66575 bytes for one entry, over the limit of 64 KiB"),
 		refused("huge long name", "pax_limit", with(Long('L', strings.Repeat("n/", 40<<10)), file)),
 		refused("huge together", "pax_limit",
 			with(Long('K', strings.Repeat("n/", 17<<10)), Long('L', strings.Repeat("n/", 17<<10)), file)),

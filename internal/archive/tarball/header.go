@@ -136,7 +136,7 @@ func checksum(b []byte) int64 {
 // decode splits a block into its fields.
 func (f *fields) decode(b []byte) *Error {
 	if !IsHeader(b) {
-		return defect(ParseError, "wrong header checksum")
+		return defect(ParseError, "wrong header checksum: %q is declared, %o is the sum", b[148:156], checksum(b))
 	}
 	*f = fields{name: cstring(b[:100]), link: cstring(b[157:257]), typ: b[156]}
 	f.oldType()
@@ -144,8 +144,7 @@ func (f *fields) decode(b []byte) *Error {
 		return err
 	}
 	if err := f.numbers(b); err != nil {
-		err.Name = string(f.name)
-		return err
+		return err.named(f.name)
 	}
 	if f.typ == Directory && !f.oldDirectory {
 		f.size = 0 // by POSIX it is the space to reserve for names; no data follow
@@ -171,9 +170,9 @@ func (f *fields) knownType() *Error {
 	case f.typ >= Regular && f.typ <= FIFO || f.extends():
 		return nil
 	case f.typ == typeSparse:
-		return &Error{Code: Sparse, Detail: "a sparse file; store it without holes", Name: string(f.name)}
+		return defect(Sparse, "a sparse file; store it without holes").named(f.name)
 	}
-	return &Error{Code: UnknownType, Detail: "entry of type " + quoteByte(f.typ), Name: string(f.name)}
+	return defect(UnknownType, "entry of type %q", string(rune(f.typ))).named(f.name)
 }
 
 func (f *fields) numbers(b []byte) (err *Error) {

@@ -2,11 +2,8 @@ package tarball
 
 import (
 	"bytes"
-	"fmt"
 	"math"
 )
-
-func quoteByte(c byte) string { return fmt.Sprintf("%q", string(rune(c))) }
 
 // number reads a field: octal digits, or base-256 of GNU tar if the first bit is set. The
 // second bit is then the sign.
@@ -24,12 +21,12 @@ func number(b []byte) (int64, *Error) {
 			c &= 0x3f
 		}
 		if n>>56 != 0 {
-			return 0, defect(ParseError, "number does not fit 64 bits")
+			return 0, defect(ParseError, "number %q does not fit 64 bits", b)
 		}
 		n = n<<8 | uint64(c)
 	}
 	if n > math.MaxInt64 {
-		return 0, defect(ParseError, "number does not fit 64 bits")
+		return 0, defect(ParseError, "number %q does not fit 64 bits", b)
 	}
 	if negative {
 		return ^int64(n), nil
@@ -41,7 +38,7 @@ func number(b []byte) (int64, *Error) {
 func octal(b []byte) (int64, *Error) {
 	digits := bytes.TrimLeft(bytes.TrimRight(b, " \x00"), " ")
 	if len(digits) > 20 {
-		return 0, defect(ParseError, "number does not fit 63 bits")
+		return 0, defect(ParseError, "number %q does not fit 63 bits", b)
 	}
 	var n int64
 	for _, c := range digits {

@@ -139,7 +139,8 @@ func (e *extension) applySize(h *Header) *Error {
 		return nil
 	}
 	if h.Size != 0 && h.Size != e.sizeOverride && e.sizeOverride < fits {
-		return &Error{Code: AmbiguousHeader, Detail: "two sizes for one entry", Name: string(h.Name)}
+		return defect(AmbiguousHeader, "%d bytes by the header, %d by the extended header", h.Size, e.sizeOverride).
+			named(h.Name)
 	}
 	h.Size = e.sizeOverride
 	return nil

@@ -86,11 +86,11 @@ func (r *Reader) Next(ctx context.Context) (*Header, error) {
 func (r *Reader) header() ([]byte, error) {
 	switch left := r.size - r.off; {
 	case left <= 0 && r.ext.pending():
-		return nil, r.fail(defect(AmbiguousHeader, "the archive ends after an extended header"))
+		return nil, r.fail(defect(ParseError, "the archive ends after an extended header; it may be truncated"))
 	case left <= 0:
 		return nil, r.fail(defect(NoEOFMarker, "the archive ends without its end marker; it may be truncated"))
 	case left < BlockSize:
-		return nil, r.fail(defect(ParseError, "truncated header: %d bytes of %d", left, BlockSize))
+		return nil, r.fail(defect(ParseError, "truncated header: %d bytes there, of %d", left, BlockSize))
 	}
 	return r.win.read(r.off, BlockSize, r.size)
 }
@@ -100,10 +100,11 @@ func (r *Reader) header() ([]byte, error) {
 func (r *Reader) extend(f *fields) error {
 	switch {
 	case f.size > r.record-r.ext.text:
-		return r.fail(defect(PAXLimit, "extended headers of %d bytes for one entry, the limit is %d",
-			r.ext.text+f.size, r.record))
+		return r.fail(defect(PAXLimit, "extended headers of %d bytes for one entry, over the limit of %d KiB",
+			r.ext.text+f.size, r.record>>10))
 	case padded(f.size) > r.size-r.off-BlockSize:
-		return r.fail(defect(ParseError, "truncated extended header"))
+		return r.fail(defect(ParseError, "truncated extended header: %d bytes declared, %d there", padded(f.size),
+			r.size-r.off-BlockSize))
 	}
 	data, err := r.win.read(r.off+BlockSize, int(padded(f.size)), r.size)
 	if err != nil {
@@ -143,7 +144,7 @@ func (r *Reader) entry(f *fields) (*Header, error) {
 	}
 	if h.Size > r.size-h.DataOffset {
 		return nil, r.fail(defect(ParseError, "truncated: %d bytes of data declared, %d there", h.Size,
-			r.size-h.DataOffset))
+			r.size-h.DataOffset).named(h.Name))
 	}
 	r.off = h.DataOffset + padded(h.Size)
 	r.index++
@@ -154,7 +155,7 @@ func (r *Reader) entry(f *fields) (*Header, error) {
 // end checks the archive after the first block of zeros.
 func (r *Reader) end(ctx context.Context) error {
 	if r.ext.pending() {
-		return r.fail(defect(AmbiguousHeader, "the archive ends after an extended header"))
+		return r.fail(defect(AmbiguousHeader, "the end marker follows an extended header"))
 	}
 	if r.size-r.off < 2*BlockSize {
 		return r.fail(defect(NoEOFMarker, "one block of zeros at the end instead of two; it may be truncated"))
@@ -188,8 +189,9 @@ func (r *Reader) behind(off int64, data []byte) *Error {
 	if off < r.off+2*BlockSize {
 		code = NoEOFMarker
 	}
+	zeros := r.off
 	r.off = off
-	return defect(code, "data after a block of zeros")
+	return defect(code, "data after the zeros that begin at byte %d", zeros)
 }
 
 // fail adds the entry and its offset to a defect.
@@ -237,6 +239,12 @@ const (
 
 func defect(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Detail: fmt.Sprintf(format, args...)}
+}
+
+// named adds the entry's name.
+func (e *Error) named(name []byte) *Error {
+	e.Name = string(name)
+	return e
 }
 
 func padded(n int64) int64 { return (n + BlockSize - 1) &^ (BlockSize - 1) }
