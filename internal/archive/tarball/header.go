@@ -149,7 +149,10 @@ func (f *fields) decode(b []byte) *Error {
 	if f.typ == Directory && !f.oldDirectory {
 		f.size = 0 // by POSIX it is the space to reserve for names; no data follow
 	}
-	return f.dialect(b)
+	if err := f.dialect(b); err != nil {
+		return err.named(f.name)
+	}
+	return nil
 }
 
 // oldType translates the only type for files and directories in the v7 format.
@@ -203,32 +206,34 @@ func (f *fields) numbers(b []byte) (err *Error) {
 // dialect reads the fields after the magic, which depend on the format.
 func (f *fields) dialect(b []byte) *Error {
 	magic := b[257:265]
+	posix, gnu := bytes.HasPrefix(magic, magicPOSIX), bytes.Equal(magic, magicGNU)
 	switch {
-	case bytes.HasPrefix(magic, magicPOSIX):
+	case posix:
 		f.prefix = cstring(b[345:500])
 		// In star's dialect the prefix ends at 476, and times follow.
 		if bytes.Equal(b[508:512], trailerStar) && len(f.prefix) > 131 {
 			return defect(AmbiguousHeader, "a name that runs into star's fields")
 		}
-	case bytes.Equal(magic, magicGNU):
-		// GNU has times in place of the POSIX prefix. Some readers take text there for a
-		// part of the name.
-		for _, raw := range [][]byte{b[345:357], b[357:369]} {
-			if _, err := number(raw); err != nil && raw[0] != 0 {
-				return defect(AmbiguousHeader, "text in place of a time")
-			}
-		}
-	case bytes.HasPrefix(magic, []byte("ustar")):
+	case !gnu && bytes.HasPrefix(magic, []byte("ustar")):
 		return defect(AmbiguousHeader, "unknown dialect %q", magic)
-	default:
-		return nil
+	case b[345] != 0:
+		// GNU has a time there, and v7 nothing. CPython takes it for a part of the name.
+		return defect(AmbiguousHeader, "%.12q in place of a prefix, in a dialect that has none", cstring(b[345:500]))
 	}
+	return f.devices(b, posix || gnu)
+}
+
+// devices reads the device numbers, if the dialect has them. If not, they are numbers all
+// the same: CPython ends its listing at a header where they are none.
+func (f *fields) devices(b []byte, known bool) *Error {
 	for i, raw := range [][]byte{b[329:337], b[337:345]} {
 		n, err := number(raw)
 		if err != nil {
 			return defect(ParseError, "device number: %s", err.Detail)
 		}
-		f.device[i] = n
+		if known {
+			f.device[i] = n
+		}
 	}
 	return nil
 }
