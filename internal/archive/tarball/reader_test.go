@@ -161,12 +161,14 @@ func FuzzTar(f *testing.F) {
 	})
 }
 
-// repair corrects checksums, so that fuzzing gets beyond them, and adds an end.
+// repair corrects checksums, so that fuzzing gets beyond them, and adds an end. A header
+// is a block with a number for one, or with an S.
 func repair(b []byte) []byte {
 	b = append(bytes.Clone(b), make([]byte, padded(int64(len(b)))-int64(len(b))+2*BlockSize)...)
 	for off := 0; off+BlockSize <= len(b); off += BlockSize {
-		if block := b[off : off+BlockSize]; !isZero(block) && block[148] == 'S' {
-			copy(block[148:156], fmt.Sprintf("%06o\x00 ", checksum(block)))
+		block := b[off : off+BlockSize]
+		if sum, err := octal(block[148:156]); err == nil && sum != 0 || block[148] == 'S' {
+			images.Checksum(block)
 		}
 	}
 	return b
