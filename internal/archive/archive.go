@@ -68,8 +68,9 @@ func Check(ctx context.Context, src io.ReaderAt, size int64, opts Options) (*Pla
 		return nil, err
 	}
 	stamp := stampOf(src)
-	c := &checker{src: src, opts: opts}
+	c := &checker{src: src, opts: opts, findings: newFindings(opts.Policy)}
 	plan, err := c.check(ctx, size)
+	err = c.findings.outcome(err)
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		err = fmt.Errorf("%w: it has fewer than %d bytes", ErrChanged, size)
 	}
@@ -83,10 +84,11 @@ func Check(ctx context.Context, src io.ReaderAt, size int64, opts Options) (*Pla
 	return plan, nil
 }
 
-// checker holds the inputs of one Check.
+// checker holds the inputs of one Check, and what it found.
 type checker struct {
-	src  io.ReaderAt
-	opts Options
+	src      io.ReaderAt
+	opts     Options
+	findings *findings
 }
 
 func (c *checker) check(ctx context.Context, size int64) (*Plan, error) {
@@ -97,7 +99,7 @@ func (c *checker) check(ctx context.Context, size int64) (*Plan, error) {
 		return nil, refuse(ImageTooBig, "the archive has %d bytes, the limit is %d", size, c.opts.Limits.ImageBytes)
 	}
 	outer := fstree.New()
-	b := &treeBuilder{tree: outer, budget: newBudget(c.opts.Limits)}
+	b := &treeBuilder{tree: outer, budget: newBudget(c.opts.Limits), findings: c.findings}
 	if err := b.addEntries(ctx, c.src, size); err != nil {
 		return nil, err
 	}
@@ -113,9 +115,12 @@ func (c *checker) check(ctx context.Context, size int64) (*Plan, error) {
 
 // judgeTree judges a finished tree below root and plans its extraction.
 func (c *checker) judgeTree(ctx context.Context, t *fstree.Tree, root fstree.ID, shape Shape) (*Plan, error) {
-	j := &judge{tree: t, root: root, opts: c.opts, adjustedBy: map[Reason]int{}}
+	j := &judge{tree: t, root: root, opts: c.opts, findings: c.findings}
 	if err := j.judgeAll(ctx); err != nil {
 		return nil, err
+	}
+	if c.findings.worst != nil {
+		return nil, c.findings.worst
 	}
 	if err := checkLayout(t, root, shape, c.opts.Layout); err != nil {
 		return nil, err
@@ -123,8 +128,8 @@ func (c *checker) judgeTree(ctx context.Context, t *fstree.Tree, root fstree.ID,
 	t.FreeIndex()
 	collectGarbage(t.Len()) // the replaced targets of a hundred thousand links are many MiB
 	plan := &Plan{
-		Shape: shape, Policy: c.opts.Policy, Adjusted: j.adjusted, AdjustedBy: j.adjustedBy,
-		Adjustments: j.adjustments,
+		Shape: shape, Policy: c.opts.Policy, Adjusted: c.findings.adjusted, AdjustedBy: c.findings.adjustedBy,
+		Adjustments: c.findings.adjustments,
 		Tree:        t, Root: root,
 	}
 	if err := plan.measure(ctx); err != nil {

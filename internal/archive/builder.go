@@ -19,28 +19,39 @@ var kinds = map[byte]fstree.Kind{
 // treeBuilder adds the entries of one tarball to a tree. A layer has a builder of its
 // own, for the tree of all layers.
 type treeBuilder struct {
-	tree    *fstree.Tree
-	budget  *budget
-	layer   uint8        // from 1, lowest first; 0 for an archive without layers
-	base    int64        // offset of the tarball in the archive
-	parts   [][]byte     // kept to save allocations
-	pending *pendingLink // the first one
+	tree     *fstree.Tree
+	budget   *budget
+	findings *findings
+	layer    uint8        // from 1, lowest first; 0 for an archive without layers
+	base     int64        // offset of the tarball in the archive
+	parts    [][]byte     // kept to save allocations
+	pending  *pendingLink // the first one
 }
 
+// addEntries adds all entries. A refused one is left out, and the others are still added
+// and judged: an attack is not to hide behind it. Only what bounds the work, or cannot be
+// read, ends the reading. Rejections are recorded and not returned.
 func (b *treeBuilder) addEntries(ctx context.Context, src io.ReaderAt, size int64) error {
 	err := b.eachEntry(ctx, src, size, func(h *tarball.Header) error {
 		if err := b.budget.countEntry(h.Size); err != nil {
 			return b.locate(err, h)
 		}
-		if err := b.add(h); err != nil {
-			return b.locate(err, h)
+		err := b.add(h)
+		if r := asRejection(err); r != nil {
+			b.reject(r, h)
+		} else if err != nil {
+			return err
 		}
 		return b.locate(checkTreeText(b.tree, b.budget.limits), h)
 	})
-	if err != nil {
-		return err
+	for _, err := range []error{err, b.checkPendingLinks()} {
+		if r := asRejection(err); r != nil {
+			b.record(r)
+		} else if err != nil {
+			return err
+		}
 	}
-	return b.checkPendingLinks()
+	return nil
 }
 
 // eachEntry calls do for the entries in order.
@@ -84,10 +95,39 @@ func (b *treeBuilder) locate(err error, h *tarball.Header) error {
 	return err
 }
 
+// decide applies a rule to an entry. It records the rejection or the adjustment. In both
+// cases the caller changes the entry and goes on: an entry refused by one policy is put
+// where another one puts it, so what follows is judged in the same tree.
+func (b *treeBuilder) decide(h *tarball.Header, reason Reason, from, to, format string, args ...any) {
+	rule := byReason[reason]
+	if rule.For(b.findings.policy) != Reject {
+		b.findings.adjust(reason, func() string { return string(h.Name) }, from, to)
+		return
+	}
+	r := refuse(reason, format, args...)
+	r.Remedy = remedy(rule, b.findings.policy)
+	b.reject(r, h)
+}
+
+// reject records a rejection of an entry.
+func (b *treeBuilder) reject(r *Rejection, h *tarball.Header) {
+	r.locate(string(h.Name), h.Index, b.base+h.Offset)
+	b.record(r)
+}
+
+// record records a rejection, and adds the layer to it.
+func (b *treeBuilder) record(r *Rejection) {
+	if b.layer > 0 {
+		r.inLayer(int(b.layer))
+	}
+	b.findings.reject(r)
+}
+
 // add adds an entry to the tree. It refuses what no policy accepts. The rest is judged in
 // the finished tree.
 func (b *treeBuilder) add(h *tarball.Header) error {
-	parts, err := splitName(b.parts[:0], h.Name, b.budget.limits)
+	name := b.relativeName(h)
+	parts, err := splitName(b.parts[:0], name, b.budget.limits)
 	if err != nil {
 		return err
 	}
@@ -99,8 +139,7 @@ func (b *treeBuilder) add(h *tarball.Header) error {
 		b.setAttributes(fstree.Root, h)
 		return nil
 	}
-	name := parts[len(parts)-1]
-	if b.layer > 0 && isWhiteout(name) {
+	if b.layer > 0 && isWhiteout(parts[len(parts)-1]) {
 		return b.checkWhiteout(h, parts)
 	}
 	dir, err := b.makeParents(parts[:len(parts)-1])
@@ -115,7 +154,7 @@ func (b *treeBuilder) add(h *tarball.Header) error {
 	case tarball.Hardlink:
 		return b.addHardlink(h, parts, dir)
 	}
-	i, err := b.claimName(dir, name, kinds[h.Type])
+	i, err := b.claimName(dir, parts[len(parts)-1], kinds[h.Type])
 	if err != nil {
 		return err
 	}

@@ -17,7 +17,8 @@ type pendingLink struct {
 	entry  string
 	index  int
 	offset int64
-	target string
+	target string // relative to the root
+	host   bool   // it was absolute: somewhere else it may name a file of the host
 }
 
 // addHardlink adds a hard link to a directory. Its target is an earlier entry of this
@@ -36,7 +37,7 @@ func (b *treeBuilder) addHardlink(h *tarball.Header, parts [][]byte, dir fstree.
 		return b.linkTo(i, target)
 	}
 	b.tree.At(i).Kind = fstree.KindSkipped
-	if b.pending == nil {
+	if b.pending == nil || pending.host && !b.pending.host {
 		b.pending = pending
 	}
 	return nil
@@ -45,7 +46,12 @@ func (b *treeBuilder) addHardlink(h *tarball.Header, parts [][]byte, dir fstree.
 // hardlinkTarget returns the file or symbolic link named by a hard link. Without one it
 // returns a pendingLink.
 func (b *treeBuilder) hardlinkTarget(h *tarball.Header, own [][]byte) (fstree.ID, *pendingLink, error) {
-	parts, err := splitTarget(h.Linkname, b.budget.limits)
+	link, absolute := trimSlashes(h.Linkname)
+	if absolute {
+		b.decide(h, HardlinkAbsolute, string(h.Linkname), string(link), "the target %q is absolute",
+			fstree.TruncateName(string(h.Linkname)))
+	}
+	parts, err := splitTarget(link, b.budget.limits)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -57,7 +63,7 @@ func (b *treeBuilder) hardlinkTarget(h *tarball.Header, own [][]byte) (fstree.ID
 	case err != nil:
 		return 0, nil, err
 	case !found:
-		return 0, &pendingLink{string(h.Name), h.Index, b.base + h.Offset, string(h.Linkname)}, nil
+		return 0, &pendingLink{string(h.Name), h.Index, b.base + h.Offset, string(link), absolute}, nil
 	case b.tree.At(target).Kind == fstree.KindDir:
 		return 0, nil, refuse(HardlinkToDir, "a hard link to the directory %q",
 			fstree.TruncateName(string(h.Linkname)))
@@ -67,11 +73,8 @@ func (b *treeBuilder) hardlinkTarget(h *tarball.Header, own [][]byte) (fstree.ID
 
 // splitTarget checks a hard link's target as strictly as a name.
 func splitTarget(link []byte, l Limits) ([][]byte, error) {
-	switch {
-	case len(link) == 0:
+	if len(link) == 0 {
 		return nil, refuse(HardlinkMissing, "a hard link to nothing")
-	case link[0] == '/':
-		return nil, refuse(HardlinkAbsolute, "the target %q is absolute", fstree.TruncateName(string(link)))
 	}
 	parts, err := splitName(nil, link, l)
 	if r := asRejection(err); r != nil && r.Reason == DotdotName {
@@ -98,7 +101,7 @@ func (b *treeBuilder) linkTo(i, target fstree.ID) error {
 }
 
 // checkPendingLinks refuses an archive in which a hard link had no target. Of several the
-// first one counts.
+// first with an absolute target counts, or else the first.
 func (b *treeBuilder) checkPendingLinks() error {
 	p := b.pending
 	if p == nil {
@@ -111,6 +114,8 @@ func (b *treeBuilder) checkPendingLinks() error {
 	r := refuse(HardlinkMissing, "the target %q is not in the archive", fstree.TruncateName(p.target))
 	if _, found, err := lookup(b.tree, parts); err == nil && found {
 		r = refuse(HardlinkForward, "the target comes later in the archive")
+	} else if p.host {
+		r = refuse(OutsideRoot, "the absolute target %q is not in the archive", "/"+fstree.TruncateName(p.target))
 	}
 	r.locate(p.entry, p.index, p.offset)
 	return r

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"strings"
 
@@ -14,10 +13,11 @@ import (
 
 // imageReader reads an image in layers.
 type imageReader struct {
-	src     io.ReaderAt
-	opts    Options
-	members *fstree.Tree           // of the outer archive; freed before the layers' tree is made
-	sums    map[fstree.ID][32]byte // of members already hashed
+	src      io.ReaderAt
+	opts     Options
+	findings *findings
+	members  *fstree.Tree           // of the outer archive; freed before the layers' tree is made
+	sums     map[fstree.ID][32]byte // of members already hashed
 
 	seen        map[fstree.ID]bool // documents already read, with all that they name
 	descriptors int                // named by documents
@@ -44,7 +44,8 @@ type layer struct {
 func (c *checker) checkImage(ctx context.Context, members *fstree.Tree, shape Shape) (*Plan, error) {
 	collectGarbage(members.Len()) // the garbage of the reading would stay beside the documents
 	im := &imageReader{
-		src: c.src, opts: c.opts, members: members, sums: map[fstree.ID][32]byte{}, seen: map[fstree.ID]bool{},
+		src: c.src, opts: c.opts, findings: c.findings, members: members,
+		sums: map[fstree.ID][32]byte{}, seen: map[fstree.ID]bool{},
 	}
 	read := im.readDocker
 	if shape == OCI {
@@ -127,7 +128,7 @@ func (im *imageReader) checkLayerCount(n int) error {
 // inLayer adds the layer to a rejection, counted from 1, lowest first.
 func inLayer(err error, k int) error {
 	if r := asRejection(err); r != nil {
-		r.Detail = fmt.Sprintf("layer %d: %s", k+1, r.Detail)
+		r.inLayer(k + 1)
 	}
 	return err
 }
@@ -166,7 +167,7 @@ func (im *imageReader) hasMember(name string) bool {
 func (im *imageReader) member(name string) (fstree.ID, error) {
 	parts, err := splitName(nil, []byte(name), im.opts.Limits)
 	if err != nil {
-		return 0, err
+		return 0, refuseMemberName(err)
 	}
 	i, found, err := lookup(im.members, parts)
 	switch {
@@ -183,6 +184,15 @@ func (im *imageReader) member(name string) (fstree.ID, error) {
 		return 0, refuse(BadManifest, "%q is not a file", fstree.TruncateName(name))
 	}
 	return i, nil
+}
+
+// refuseMemberName adds the remedy for names that other tools write into manifest.json.
+func refuseMemberName(err error) error {
+	if r := asRejection(err); r != nil && (r.Reason == AbsoluteName || r.Reason == EmptyName) {
+		r.Detail = "manifest.json: " + r.Detail
+		r.Remedy = "load the image into Docker and save it again"
+	}
+	return err
 }
 
 func (im *imageReader) sharedLayer(link string) (fstree.ID, error) {

@@ -17,26 +17,16 @@ const (
 	maxTime = 1<<34 + math.MinInt32 - 1
 )
 
-// maxAdjustments is how many adjustments are described; real images have a few hundred.
-// Further ones are made and counted.
-const maxAdjustments = 2_000
-
 const (
 	setuid, setgid, sticky = 0o4000, 0o2000, 0o1000
 )
 
-// judge applies the policy to a finished tree, in the order of the archive. Of several
-// faults the first violation counts, or without one the first rejection: otherwise an
-// attack could hide behind an absolute link.
+// judge applies the policy to a finished tree, in the order of the archive.
 type judge struct {
-	tree        *fstree.Tree
-	root        fstree.ID
-	opts        Options
-	adjusted    int
-	adjustedBy  map[Reason]int
-	adjustments []Adjustment
-	worst       *Rejection
-	refused     int
+	tree     *fstree.Tree
+	root     fstree.ID
+	opts     Options
+	findings *findings
 }
 
 // judgeAll judges every name below the root, and changes the tree as the policy says.
@@ -45,7 +35,7 @@ func (j *judge) judgeAll(ctx context.Context) error {
 		return err
 	}
 	w := &linkWalker{tree: j.tree, root: j.root}
-	err := j.tree.Each(ctx, func(i fstree.ID) error {
+	return j.tree.Each(ctx, func(i fstree.ID) error {
 		n := j.tree.At(i)
 		outer := i == fstree.Root && j.root != fstree.Root // the root of a bundle is its rootfs/
 		if n.Gone && !n.StillLinked || outer || n.Kind == fstree.KindSkipped {
@@ -54,14 +44,6 @@ func (j *judge) judgeAll(ctx context.Context) error {
 		j.judgeNode(i)
 		return j.judgeSymlink(ctx, w, i)
 	})
-	if err != nil {
-		return err
-	}
-	if j.worst != nil {
-		j.worst.More = j.refused - 1
-		return j.worst
-	}
-	return nil
 }
 
 // decide applies a rule to a node. It records the rejection or the adjustment, and
@@ -75,25 +57,19 @@ func (j *judge) decide(i fstree.ID, reason Reason, from, to, format string, args
 		j.reject(i, rule, format, args...)
 		return false
 	}
-	j.adjustedBy[reason]++
-	if j.adjusted++; j.adjusted > maxAdjustments {
-		return true
-	}
-	j.adjustments = append(j.adjustments, Adjustment{
-		Entry: fstree.TruncateName(j.tree.Path(j.root, i)), Reason: reason, From: from, To: to,
-	})
+	j.findings.adjust(reason, func() string { return j.tree.Path(j.root, i) }, from, to)
 	return true
 }
 
 func (j *judge) reject(i fstree.ID, rule Rule, format string, args ...any) {
-	j.refused++
-	if j.worst != nil && (j.worst.Violation || !rule.Violation) {
+	if !j.findings.outweighs(rule.Violation) {
+		j.findings.refused++
 		return
 	}
 	r := refuse(rule.Reason, format, args...)
 	r.Remedy = remedy(rule, j.opts.Policy)
 	j.locate(r, i)
-	j.worst = r
+	j.findings.reject(r)
 }
 
 // locate adds the entry of a node to a rejection.

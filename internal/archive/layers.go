@@ -26,12 +26,12 @@ var errTooMany = errors.New("too many entries")
 func (im *imageReader) mergeLayers(ctx context.Context, layers []layer) (*fstree.Tree, error) {
 	t, budget := fstree.New(), newBudget(im.opts.Limits)
 	for k, l := range layers {
-		b := &treeBuilder{tree: t, budget: budget, layer: uint8(k + 1), base: l.data}
+		b := &treeBuilder{tree: t, budget: budget, layer: uint8(k + 1), base: l.data, findings: im.findings}
 		if err := b.applyWhiteouts(ctx, im.src, l.size); err != nil {
-			return nil, inLayer(err, k)
+			return nil, err
 		}
 		if err := b.addEntries(ctx, im.src, l.size); err != nil {
-			return nil, inLayer(err, k)
+			return nil, err
 		}
 	}
 	return t, nil
@@ -39,21 +39,21 @@ func (im *imageReader) mergeLayers(ctx context.Context, layers []layer) (*fstree
 
 // applyWhiteouts hides the entries of lower layers for which this layer has a whiteout.
 // It comes before the layer's own entries, as a whiteout never hides an entry of its own
-// layer, even if it stands after it. Bad names are ignored here and refused when the
-// entries are added.
+// layer, even if it stands after it. Faults are ignored here and refused when the entries
+// are added.
 func (b *treeBuilder) applyWhiteouts(ctx context.Context, src io.ReaderAt, size int64) error {
 	seen := b.budget.entries
 	err := b.eachEntry(ctx, src, size, func(h *tarball.Header) error {
 		if seen++; seen > b.budget.limits.Entries {
 			return errTooMany
 		}
-		parts, err := splitName(b.parts[:0], h.Name, b.budget.limits)
+		name, _ := trimSlashes(h.Name)
+		parts, err := splitName(b.parts[:0], name, b.budget.limits)
 		if err != nil || len(parts) == 0 {
 			return nil //nolint:nilerr // refused later
 		}
 		b.parts = parts
-		name := parts[len(parts)-1]
-		if !isWhiteout(name) {
+		if name = parts[len(parts)-1]; !isWhiteout(name) {
 			return nil
 		}
 		dir, found, err := lookup(b.tree, parts[:len(parts)-1])
@@ -63,7 +63,7 @@ func (b *treeBuilder) applyWhiteouts(ctx context.Context, src io.ReaderAt, size 
 		b.hide(dir, name)
 		return nil
 	})
-	if errors.Is(err, errTooMany) {
+	if errors.Is(err, errTooMany) || asRejection(err) != nil {
 		return nil
 	}
 	return err

@@ -3,6 +3,8 @@ package archive
 import (
 	"bytes"
 	"unicode/utf8"
+
+	"imagemanager.internal/internal/archive/tarball"
 )
 
 // maxName is the longest component in ext4 and in Linux, in bytes (NAME_MAX).
@@ -35,6 +37,25 @@ func splitName(parts [][]byte, name []byte, l Limits) ([][]byte, error) {
 		return nil, refuse(TooDeep, "the name has %d components, the limit is %d", len(parts), l.Depth)
 	}
 	return parts, checkText(name, "name")
+}
+
+// relativeName returns an entry's name without leading slashes. What has nothing else
+// names the root.
+func (b *treeBuilder) relativeName(h *tarball.Header) []byte {
+	relative, absolute := trimSlashes(h.Name)
+	if absolute {
+		b.decide(h, AbsoluteName, string(h.Name), string(relative), "the name is absolute")
+	}
+	return relative
+}
+
+// trimSlashes makes a name relative to the root.
+func trimSlashes(name []byte) (relative []byte, absolute bool) {
+	relative = bytes.TrimLeft(name, "/")
+	if absolute = len(relative) < len(name); absolute && len(relative) == 0 {
+		return []byte("."), true
+	}
+	return relative, absolute
 }
 
 // checkText refuses control characters and malformed UTF-8, to protect terminals, logs

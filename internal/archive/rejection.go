@@ -53,6 +53,9 @@ func (r *Rejection) locate(entry string, index int, offset int64) {
 	r.Entry, r.Index, r.Offset, r.located = fstree.TruncateName(entry), index, offset, true
 }
 
+// inLayer adds the layer, counted from 1, lowest first.
+func (r *Rejection) inLayer(layer int) { r.Detail = fmt.Sprintf("layer %d: %s", layer, r.Detail) }
+
 // asRejection returns the rejection in an error, or nil.
 func asRejection(err error) *Rejection {
 	if err == nil {
@@ -65,7 +68,7 @@ func asRejection(err error) *Rejection {
 
 // remedies say what another policy would do with an entry.
 var remedies = map[Disposition]string{
-	Rewrite: "it would be rewritten to the equivalent relative link",
+	Rewrite: "it would be rewritten to the equivalent relative one",
 	Strip:   "it would be stripped",
 	Skip:    "it would be left out",
 	Clamp:   "it would be set to the nearest possible",

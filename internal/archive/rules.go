@@ -30,6 +30,7 @@ const (
 	SymlinkAbsolute Reason = "symlink_absolute"
 	SymlinkMaze     Reason = "symlink_maze"
 
+	OutsideRoot      Reason = "outside_root"
 	HardlinkAbsolute Reason = "hardlink_absolute"
 	HardlinkDotdot   Reason = "hardlink_dotdot"
 	HardlinkToDir    Reason = "hardlink_to_dir"
@@ -83,7 +84,7 @@ type Disposition string
 const (
 	Reject  Disposition = "reject"
 	Keep    Disposition = "keep"
-	Rewrite Disposition = "rewrite" // an absolute link becomes the equivalent relative one
+	Rewrite Disposition = "rewrite" // a link or name becomes the equivalent relative one
 	Strip   Disposition = "strip"   // bits or attributes are removed
 	Skip    Disposition = "skip"    // the entry is not written; its name stays taken
 	Clamp   Disposition = "clamp"   // a time becomes the nearest one that the file system can hold
@@ -126,7 +127,7 @@ func (r Rule) Adjusts() bool {
 func Rules() []Rule { return slices.Clone(table) }
 
 var table = slices.Concat([]Rule{
-	attack("names", AbsoluteName, "a name starts with /"),
+	{AbsoluteName, "names", "a name starts with /", Reject, Rewrite, Rewrite, false},
 	attack("names", DotdotName, `a name has a component "..", even one that stays inside`),
 	never("names", EmptyName, "a name is empty"),
 	attack("names", RootNotDir, "the root entry is not a directory"),
@@ -152,7 +153,8 @@ var table = slices.Concat([]Rule{
 		"a symbolic link leads out of the root in the finished tree, itself or through others"),
 	{SymlinkAbsolute, "links", "a symbolic link's target is absolute", Reject, Rewrite, Keep, false},
 	never("links", SymlinkMaze, "following all symbolic links takes more than 8 million steps"),
-	attack("links", HardlinkAbsolute, "a hard link's target is absolute"),
+	attack("links", OutsideRoot, "a hard link to an absolute name that is not in the archive: a file of the host"),
+	{HardlinkAbsolute, "links", "a hard link's target is absolute", Reject, Rewrite, Rewrite, false},
 	attack("links", HardlinkDotdot, `a hard link's target has a component ".."`),
 	never("links", HardlinkToDir, "a hard link to a directory"),
 	never("links", HardlinkSelf, "a hard link to itself"),

@@ -64,6 +64,12 @@ func refused(name, reason string, b []byte) Case {
 	return Case{Name: name, Bytes: b, Strict: reason, Distro: reason, Trusted: reason}
 }
 
+// refusedAfter is refused by every policy, and by Strict for another reason that comes
+// first.
+func refusedAfter(name, strict, others string, b []byte) Case {
+	return Case{Name: name, Bytes: b, Strict: strict, Distro: others, Trusted: others}
+}
+
 // attack is refused as a security violation.
 func attack(name, reason string, b []byte) Case {
 	c := refused(name, reason, b)

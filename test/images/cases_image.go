@@ -65,8 +65,8 @@ func dockerCases() []Case {
 			replace(two().Docker(), `/layer.tar"]`, `/layer.tar","none/layer.tar"]`)),
 		attack("layer name climbs", "dotdot_name",
 			replace(two().Docker(), `/layer.tar"]`, `/layer.tar","../../etc/passwd"]`)),
-		attack("layer name is absolute", "absolute_name",
-			replace(two().Docker(), `/layer.tar"]`, `/layer.tar","/etc/passwd"]`)),
+		refused("layer name is absolute", "absolute_name",
+			replace(two().Docker(), `/layer.tar"]`, `/layer.tar","/etc/passwd"]`)).says("save it again"),
 	}
 }
 
