@@ -38,9 +38,9 @@ func TestContextIsLookedAt(t *testing.T) {
 		}},
 		"what it needs": {5, func(ctx context.Context) error { return (&Plan{Tree: plan.Tree}).measure(ctx) }},
 		"its links": {2, func(ctx context.Context) error {
-			w := &linkWalker{tree: links.Tree}
+			w := &linkWalker{tree: links.Tree, steps: new(int)}
 			for range 5 {
-				if _, err := w.escapes(ctx, fstree.ID(links.Tree.Len()-1)); err != nil {
+				if err := w.follow(ctx, fstree.ID(links.Tree.Len()-1)); err != nil {
 					return err
 				}
 			}

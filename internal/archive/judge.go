@@ -27,6 +27,9 @@ type judge struct {
 	root     fstree.ID
 	opts     Options
 	findings *findings
+	skipped  map[fstree.ID]Reason // nodes left out that have hard links, and why
+
+	shortened bool // a link that climbed was rewritten, so others are to be judged again
 }
 
 // judgeAll judges every name below the root, and changes the tree as the policy says.
@@ -34,15 +37,29 @@ func (j *judge) judgeAll(ctx context.Context) error {
 	if err := j.tree.MarkStillLinked(ctx); err != nil {
 		return err
 	}
-	w := &linkWalker{tree: j.tree, root: j.root}
+	w := &linkWalker{tree: j.tree, root: j.root, steps: new(int)}
+	err := j.eachJudged(ctx, func(i fstree.ID) error {
+		j.judgeNode(i)
+		return j.judgeSymlink(ctx, w, i)
+	})
+	// A rewritten link takes fewer steps, so a chain through it may no longer be too long
+	// to follow. Links are judged until none changes; each round costs steps.
+	for err == nil && j.shortened {
+		j.shortened = false
+		err = j.eachJudged(ctx, func(i fstree.ID) error { return j.judgeSymlink(ctx, w, i) })
+	}
+	return err
+}
+
+// eachJudged calls do for every node that is to be judged, in the order of the archive.
+func (j *judge) eachJudged(ctx context.Context, do func(fstree.ID) error) error {
 	return j.tree.Each(ctx, func(i fstree.ID) error {
 		n := j.tree.At(i)
 		outer := i == fstree.Root && j.root != fstree.Root // the root of a bundle is its rootfs/
 		if n.Gone && !n.StillLinked || outer || n.Kind == fstree.KindSkipped {
 			return nil
 		}
-		j.judgeNode(i)
-		return j.judgeSymlink(ctx, w, i)
+		return do(i)
 	})
 }
 
@@ -81,8 +98,7 @@ func (j *judge) locate(r *Rejection, i fstree.ID) {
 // judgeNode judges everything but the targets of symbolic links.
 func (j *judge) judgeNode(i fstree.ID) {
 	n := j.tree.At(i)
-	if j.skipsMarker(i) {
-		n.Kind = fstree.KindSkipped
+	if j.judgeMarker(i) {
 		return
 	}
 	switch n.Kind {
@@ -95,15 +111,12 @@ func (j *judge) judgeNode(i fstree.ID) {
 	case fstree.KindDir:
 		j.judgeBits(i, setuid|setgid, SetuidSetgid, "setuid or setgid on a directory")
 	case fstree.KindDevice:
-		if j.decide(i, DeviceNode, "device", "", "a device node") {
-			n.Kind = fstree.KindSkipped
-		}
+		j.skip(i, DeviceNode, "device", "a device node")
 	case fstree.KindFIFO:
-		j.decide(i, FIFO, "", "", "a named pipe")
+		j.skip(i, FIFO, "fifo", "a named pipe")
 	case fstree.KindHardlink:
-		if t := j.tree.At(n.Target); t.Kind == fstree.KindSkipped {
-			j.decide(i, DeviceNode, "hard link to a device", "", "a device node")
-			n.Kind = fstree.KindSkipped
+		if reason, ok := j.skipped[n.Target]; ok {
+			j.skip(i, reason, "hard link", "a hard link to what is left out")
 		}
 		return
 	}
@@ -111,17 +124,34 @@ func (j *judge) judgeNode(i fstree.ID) {
 	j.judgeXattrs(i)
 }
 
-// skipsMarker judges whiteouts outside of layers, and markers of other systems than OCI.
-// It reports whether the node is to be skipped.
-func (j *judge) skipsMarker(i fstree.ID) bool {
+// skip applies a rule to a node that a policy leaves out, and reports whether it does.
+// Hard links to the node are left out, too; they come after it.
+func (j *judge) skip(i fstree.ID, reason Reason, from, detail string) bool {
+	n := j.tree.At(i)
+	if !j.decide(i, reason, from, "", "%s", detail) {
+		return false
+	}
+	n.Kind = fstree.KindSkipped
+	if n.Names > 1 {
+		if j.skipped == nil {
+			j.skipped = map[fstree.ID]Reason{}
+		}
+		j.skipped[i] = reason
+	}
+	return true
+}
+
+// judgeMarker judges whiteouts outside of layers, and markers of other systems than OCI.
+// It reports whether the node is left out.
+func (j *judge) judgeMarker(i fstree.ID) bool {
 	n := j.tree.At(i)
 	switch {
 	case n.Kind == fstree.KindOverlay:
-		return j.decide(i, OverlayMarker, n.Name, "", "a whiteout of overlayfs has no meaning in an image")
+		return j.skip(i, OverlayMarker, n.Name, "a whiteout of overlayfs has no meaning in an image")
 	case n.Layer > 0 && strings.HasPrefix(n.Name, string(aufsPrefix)):
-		return j.decide(i, AufsMetadata, n.Name, "", "metadata of aufs")
+		return j.skip(i, AufsMetadata, n.Name, "metadata of aufs")
 	case strings.HasPrefix(n.Name, string(whiteoutPrefix)):
-		return j.decide(i, Whiteout, n.Name, "", "whiteouts have a meaning in image layers only")
+		return j.skip(i, Whiteout, n.Name, "whiteouts have a meaning in image layers only")
 	}
 	return false
 }
@@ -154,13 +184,13 @@ func (j *judge) judgeSymlink(ctx context.Context, w *linkWalker, i fstree.ID) er
 	if n.Kind != fstree.KindSymlink {
 		return nil
 	}
-	escapes, err := w.escapes(ctx, i)
+	err := w.follow(ctx, i)
 	switch {
 	case err != nil:
-	case escapes:
-		j.decide(i, SymlinkEscapes, "", "", "the target %q leads out of the root", fstree.TruncateName(n.Link))
+	case w.clamped: // links behind it that climb are judged by themselves
+		err = j.rewriteLink(i, SymlinkEscapes, w.relative(i, w.rest), "leads out of the root")
 	case strings.HasPrefix(n.Link, "/"):
-		err = j.judgeAbsoluteLink(w, i)
+		err = j.rewriteLink(i, SymlinkAbsolute, w.relative(i, n.Link), "is absolute")
 	}
 	if r := asRejection(err); r != nil {
 		j.locate(r, i)
@@ -168,17 +198,19 @@ func (j *judge) judgeSymlink(ctx context.Context, w *linkWalker, i fstree.ID) er
 	return err
 }
 
-func (j *judge) judgeAbsoluteLink(w *linkWalker, i fstree.ID) error {
+// rewriteLink applies a rule to a symbolic link that a policy replaces by a relative one.
+func (j *judge) rewriteLink(i fstree.ID, reason Reason, relative, fault string) error {
 	target := j.tree.At(i).Link
 	shown := fstree.TruncateName(target)
-	rel, ok := w.relative(i, target)
-	if (!ok || len(rel) > j.opts.Limits.PathBytes) && byReason[SymlinkAbsolute].For(j.opts.Policy) == Rewrite {
-		j.decide(i, SymlinkEscapes, "", "", "the absolute target %q has no relative equivalent", shown)
+	if n := len(relative); n > j.opts.Limits.PathBytes && byReason[reason].For(j.opts.Policy) == Rewrite {
+		j.decide(i, SymlinkTooLong, "", "", "the relative target for %q has %d bytes, the limit is %d",
+			shown, n, j.opts.Limits.PathBytes)
 		return nil
 	}
-	if !j.decide(i, SymlinkAbsolute, target, rel, "the target %q is absolute", shown) {
+	if !j.decide(i, reason, target, relative, "the target %q %s", shown, fault) {
 		return nil
 	}
-	j.tree.SetLink(i, rel)
+	j.tree.SetLink(i, relative)
+	j.shortened = j.shortened || reason == SymlinkEscapes
 	return checkTreeText(j.tree, j.opts.Limits)
 }

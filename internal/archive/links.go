@@ -14,48 +14,69 @@ const (
 	maxSteps = 8 << 20
 )
 
-// linkWalker follows symbolic links in the finished tree, as the kernel would if root
-// were its root directory.
+// linkWalker follows symbolic links in a tree in memory, as the kernel would if root were
+// its root directory.
 type linkWalker struct {
 	tree  *fstree.Tree
 	root  fstree.ID
-	steps int // of all walks
+	steps *int // of all walks
 
 	at       fstree.ID // the last existing directory
 	missing  int       // components below it, none of which exists
 	followed int       // links in this walk
+	climbed  bool      // the walk met ".." at the root, and stayed there, as in a chroot
+
+	own     string // what is left of the first link's target
+	more    bool   // own has a component
+	clamped bool   // its own target met ".." at the root
+	rest    string // what was left of it then
 
 	todo, from, to []string // kept to save allocations
 }
 
-// escapes reports whether following the link leads above the root at any point. A loop,
-// or a chain of more than 40 links, is harmless: nobody can follow it.
-func (w *linkWalker) escapes(ctx context.Context, link fstree.ID) (bool, error) {
+// follow follows a link to its end. A loop, or a chain of more than 40 links, is
+// harmless: nobody can follow it.
+func (w *linkWalker) follow(ctx context.Context, link fstree.ID) error {
 	n := w.tree.At(link)
-	w.at, w.missing, w.followed = n.Parent, 0, 0
-	w.todo = append(w.todo[:0], n.Link) // a stack of paths, the rest of each
-	for len(w.todo) > 0 {
-		top := len(w.todo) - 1
+	w.at, w.missing, w.followed, w.climbed, w.clamped = n.Parent, 0, 0, false, false
+	w.own, w.more, w.todo = n.Link, true, w.todo[:0]
+	if strings.HasPrefix(n.Link, "/") {
+		w.at = w.root
+	}
+	for w.followed <= maxFollow {
+		component, own, ok := w.nextComponent()
+		if !ok {
+			return nil
+		}
+		if err := w.countStep(ctx); err != nil {
+			return err
+		}
+		if inside := w.resolveComponent(component); !inside && own {
+			w.clamped, w.rest = true, w.own
+		}
+	}
+	return nil
+}
+
+// nextComponent takes the next component of the targets that are left. own reports that
+// it is one of the first link's target, and not of a link behind it.
+func (w *linkWalker) nextComponent() (component string, own, ok bool) {
+	if top := len(w.todo) - 1; top >= 0 {
 		component, rest, more := strings.Cut(w.todo[top], "/")
 		if w.todo = w.todo[:top]; more {
 			w.todo = append(w.todo, rest)
 		}
-		if err := w.countStep(ctx); err != nil {
-			return false, err
-		}
-		if !w.resolveComponent(component) {
-			return true, nil
-		}
-		if w.followed > maxFollow {
-			return false, nil
-		}
+		return component, false, true
 	}
-	return false, nil
+	if ok = w.more; ok {
+		component, w.own, w.more = strings.Cut(w.own, "/")
+	}
+	return component, true, ok
 }
 
 // resolveComponent takes one step along a path, and puts the target of a symbolic link on
-// the stack. It returns false if the step leads above the root. Below a missing component
-// steps are only counted, as the component may be made later.
+// the stack. It returns false if the step would lead above the root, and stays there.
+// Below a missing component steps are only counted, as the component may be made later.
 func (w *linkWalker) resolveComponent(component string) (inside bool) {
 	switch {
 	case component == "" || component == ".":
@@ -66,6 +87,7 @@ func (w *linkWalker) resolveComponent(component string) (inside bool) {
 	case w.missing > 0:
 		w.missing--
 	case w.at == w.root:
+		w.climbed = true
 		return false
 	default:
 		w.at = w.tree.At(w.at).Parent
@@ -93,11 +115,11 @@ func (w *linkWalker) enter(name string) {
 }
 
 func (w *linkWalker) countStep(ctx context.Context) error {
-	w.steps++
-	if w.steps%4096 == 0 && ctx.Err() != nil {
+	*w.steps++
+	if *w.steps%4096 == 0 && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if w.steps > maxSteps {
+	if *w.steps > maxSteps {
 		return refuse(SymlinkMaze, "following the symbolic links takes more than %d steps", maxSteps)
 	}
 	return nil
@@ -105,17 +127,13 @@ func (w *linkWalker) countStep(ctx context.Context) error {
 
 // relative returns a relative target for a link with an absolute one. With root as "/"
 // both lead to the same place. It is exact: the parents of a link are directories and not
-// links, so each ".." leads to a parent in the tree. It fails for a target with "..":
-// with links on the way that may lead anywhere.
-func (w *linkWalker) relative(link fstree.ID, target string) (string, bool) {
+// links, so each ".." in front leads to a parent in the tree, and what follows is the
+// target's own text.
+func (w *linkWalker) relative(link fstree.ID, target string) string {
 	to, from := w.to[:0], w.from[:0]
 	defer func() { w.to, w.from = to, from }()
 	for part := range strings.SplitSeq(target, "/") {
-		switch part {
-		case "", ".":
-		case "..":
-			return "", false
-		default:
+		if part != "" && part != "." {
 			to = append(to, part)
 		}
 	}
@@ -142,5 +160,5 @@ func (w *linkWalker) relative(link fstree.ID, target string) (string, bool) {
 	case strings.HasSuffix(target, "/") && len(to) > 0: // it demands a directory
 		rel += "/"
 	}
-	return rel, true
+	return rel
 }

@@ -13,9 +13,10 @@ const (
 	// Strict follows the specification to the letter. It refuses most distributions, as
 	// they have absolute links and setuid programs.
 	Strict Policy = "strict"
-	// Distro accepts real distributions. It rewrites absolute links to the equivalent
-	// relative ones, strips special bits and privileged attributes, and skips device
-	// nodes. Each change leaves an Adjustment.
+	// Distro accepts real distributions. It rewrites absolute names, and absolute or
+	// climbing links, to the equivalent relative ones, strips special bits and privileged
+	// attributes, and skips device nodes and named pipes. Each change leaves an
+	// Adjustment.
 	Distro Policy = "distro"
 	// Trusted is for your own images. It keeps absolute links, special bits and file
 	// capabilities. It still refuses what could lead out of the tree, and what another

@@ -149,8 +149,14 @@ var table = slices.Concat([]Rule{
 
 	never("links", SymlinkEmpty, "a symbolic link has no target"),
 	never("links", SymlinkTooLong, "a symbolic link's target has more than 4,095 bytes"),
-	attack("links", SymlinkEscapes,
-		"a symbolic link leads out of the root in the finished tree, itself or through others"),
+	{
+		SymlinkEscapes, "links",
+		`a symbolic link climbs above the root in the finished tree, by its own ".." (distro and trusted stop it ` +
+			"at the root, as a chroot does)",
+		// Trusted does not keep it. An absolute link means the same wherever it is read;
+		// outside of a chroot, a climbing one depends on the depth of the mount point.
+		Reject, Rewrite, Rewrite, false,
+	},
 	{SymlinkAbsolute, "links", "a symbolic link's target is absolute", Reject, Rewrite, Keep, false},
 	never("links", SymlinkMaze, "following all symbolic links takes more than 8 million steps"),
 	attack("links", OutsideRoot, "a hard link to an absolute name that is not in the archive: a file of the host"),
@@ -164,7 +170,7 @@ var table = slices.Concat([]Rule{
 	never("links", HardlinkLimit, "a file with more than 65,000 names"),
 
 	{DeviceNode, "types", "a character or block device", Reject, Skip, Skip, true},
-	never("types", FIFO, "a named pipe"),
+	{FIFO, "types", "a named pipe", Reject, Skip, Skip, false},
 	never("types", UnknownType, "an entry of a type that is not understood"),
 	never("types", Sparse, "a sparse file, in any spelling"),
 	{SetuidSetgid, "modes", "setuid or setgid, on files and directories", Reject, Strip, Keep, false},

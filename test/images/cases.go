@@ -88,6 +88,11 @@ func strictly(name, reason string, adjusted int, b []byte) Case {
 	return Case{Name: name, Bytes: b, Strict: reason, Adjusted: adjusted, Shape: "flat"}
 }
 
+func (c Case) shaped(shape string) Case {
+	c.Shape = shape
+	return c
+}
+
 // with is a small root file system with the entries added.
 func with(more ...Entry) []byte { return Tar(Root(more...)...) }
 

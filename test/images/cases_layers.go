@@ -44,8 +44,9 @@ func layerCases() []Case {
 // refusedLayerCases are layers that strict or all policies refuse.
 func refusedLayerCases() []Case {
 	return []Case{
-		attack("layers escape together", "symlink_escapes",
-			stacked(upper(Entry{Name: "l", Link: "srv/a/../../x"}), upper(Entry{Name: "srv/a", Link: "../etc"}))),
+		strictly("layers escape together", "symlink_escapes", 1,
+			stacked(upper(Entry{Name: "l", Link: "srv/a/../../x"}), upper(Entry{Name: "srv/a", Link: "../etc"}))).
+			layered(),
 		attack("through a lower symlink", "through_symlink", stacked(upper(Entry{Name: "bin/x", Body: "x"}))),
 		attack("whiteout through a symlink", "through_symlink", stacked(upper(Entry{Name: "bin/.wh.tool"}))),
 		attack("whiteout of a parent", "whiteout_name", stacked(upper(Entry{Name: "srv/.wh..."}))),
@@ -80,7 +81,4 @@ func refusedLayerCases() []Case {
 	}
 }
 
-func (c Case) layered() Case {
-	c.Shape = "oci"
-	return c
-}
+func (c Case) layered() Case { return c.shaped("oci") }

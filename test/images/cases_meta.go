@@ -55,7 +55,10 @@ func typeCases() []Case {
 			with(Entry{Name: "etc/null", Type: '3'}, Entry{Name: "etc/null", Body: "x"})).attack(),
 		refusedAfter("below a device", "device_node", "parent_not_dir",
 			with(Entry{Name: "etc/null", Type: '3'}, Entry{Name: "etc/null/x", Body: "x"})).attack(),
-		refused("fifo", "fifo", with(Entry{Name: "etc/pipe", Type: '6'})),
+		strictly("fifo", "fifo", 1, with(Entry{Name: "etc/pipe", Type: '6'})).leaves("!etc/pipe"),
+		strictly("hard link to a fifo", "fifo", 2,
+			with(Entry{Name: "etc/pipe", Type: '6'}, Entry{Name: "etc/p2", Type: '1', Link: "etc/pipe"})).
+			leaves("!etc/pipe !etc/p2"),
 		refused("contiguous file", "unknown_type", with(Entry{Name: "etc/x", Type: '7', Body: "x"})),
 		refused("unknown type", "unknown_type", with(Entry{Name: "etc/x", Type: '9'})),
 		refused("socket", "unknown_type", with(Entry{Name: "etc/x", Type: 's'})),

@@ -154,48 +154,64 @@ func symlinkCases() []Case {
 	}
 }
 
-// escapingCases are symlinks that lead out of the tree, and malformed ones.
+// escapingCases are symlinks that climb out of the tree, and malformed ones.
 func escapingCases() []Case {
 	return []Case{
-		attack("escaping", "symlink_escapes", with(Entry{Name: "etc/l", Link: "../../../x"})),
-		attack("escaping by one", "symlink_escapes", with(Entry{Name: "etc/l", Link: "../.."})),
-		attack("escaping at the top", "symlink_escapes", with(Entry{Name: "l", Link: ".."})),
-		attack("escaping behind a missing name", "symlink_escapes",
+		strictly("escaping", "symlink_escapes", 1, with(Entry{Name: "etc/l", Link: "../../../x"})),
+		strictly("escaping by one", "symlink_escapes", 1, with(Entry{Name: "etc/l", Link: "../.."})),
+		strictly("escaping at the top", "symlink_escapes", 1, with(Entry{Name: "l", Link: ".."})),
+		strictly("escaping behind a missing name", "symlink_escapes", 1,
 			with(Entry{Name: "etc/l", Link: "none/../../../x"})),
-		attack("escaping behind a file", "symlink_escapes", with(Entry{Name: "etc/l", Link: "hello/../../../x"})),
-		attack("escaping behind a missing and a real name", "symlink_escapes",
+		strictly("escaping behind a file", "symlink_escapes", 1, with(Entry{Name: "etc/l", Link: "hello/../../../x"})),
+		strictly("escaping behind a missing and a real name", "symlink_escapes", 1,
 			with(Entry{Name: "l", Link: "none/bin/../../.."})),
-		attack("escaping through an absolute link", "symlink_escapes",
+		strictly("escaping through an absolute link", "symlink_absolute", 2,
 			with(Entry{Name: "srv/a/b/c/abs", Link: "/etc"}, Entry{Name: "l", Link: "srv/a/b/c/abs/../.."})),
-		attack("escaping through three links", "symlink_escapes",
+		strictly("escaping through three links", "symlink_escapes", 1,
 			with(Entry{Name: "a/b/c/u2", Link: ".."}, Entry{Name: "a/b/u3", Link: ".."},
 				Entry{Name: "u1", Link: "a/b/c"}, Entry{Name: "l", Link: "u1/u2/u3/../../x"})),
-		attack("escaping, doubled slashes", "symlink_escapes", with(Entry{Name: "etc/l", Link: ".././/../x"})),
-		attack("escaping by a chain", "symlink_escapes",
+		strictly("escaping, doubled slashes", "symlink_escapes", 1, with(Entry{Name: "etc/l", Link: ".././/../x"})),
+		strictly("escaping by a chain", "symlink_escapes", 1,
 			with(Entry{Name: "a/b/c/up", Link: "../../.."}, Entry{Name: "l", Link: "a/b/c/up/../x"})),
-		attack("escaping by a chain, link first", "symlink_escapes",
+		strictly("escaping by a chain, link first", "symlink_escapes", 1,
 			before(Entry{Name: "l", Link: "a/b/up/../x"}, Entry{Name: "a/b/up", Link: "../.."})),
-		attack("escaping by a later directory link", "symlink_escapes",
+		strictly("escaping by a later directory link", "symlink_escapes", 1,
 			with(Entry{Name: "x/y/l", Link: "../d/../../z"}, Entry{Name: "x/d", Link: ".."})),
-		attack("escaping by name of two steps", "symlink_escapes",
+		strictly("escaping by name of two steps", "symlink_escapes", 1,
 			with(Entry{Name: "q", Link: "usr/bin/z"}, Entry{Name: "usr/bin/z", Link: "../../../.."})),
-		attack("absolute with climbing", "symlink_escapes", with(Entry{Name: "x", Link: "/../etc"})),
-		attack("bundle: escaping to beside rootfs", "symlink_escapes",
-			Tar(Bundle(Entry{Name: "rootfs/etc/l", Link: "../../x"})...)),
+		strictly("absolute with climbing", "symlink_escapes", 1, with(Entry{Name: "x", Link: "/../etc"})),
+		strictly("bundle: escaping to beside rootfs", "symlink_escapes", 1,
+			Tar(Bundle(Entry{Name: "rootfs/etc/l", Link: "../../x"})...)).shaped("bundle"),
 		refused("empty target", "symlink_empty", with(Entry{Name: "etc/l", Type: '2'})),
 		refused("target of 4096 bytes", "symlink_too_long",
 			with(Long('K', strings.Repeat("n", 4096)), Entry{Name: "etc/l", Link: "x"})),
 		refused("target with newline", "control_char", with(Entry{Name: "etc/l", Link: "a\nb"})),
 		refused("target not UTF-8", "invalid_utf8", with(Entry{Name: "etc/l", Link: "\xff"})),
+		strictly("absolute with climbing inside", "symlink_absolute", 1, with(Entry{Name: "x", Link: "/usr/../etc"})),
+		strictly("as in a chroot, with certificates", "symlink_escapes", 1,
+			with(Entry{Name: "usr/lib/jvm/cacerts", Link: strings.Repeat("../", 10) + "etc/pki/java/cacerts"})).
+			says("IMAGE_POLICY=distro"),
+		strictly("in reach when another is shorter", "symlink_escapes", 2, with(reached()...)),
 		{
-			Name: "absolute with climbing inside", Strict: "symlink_absolute", Distro: "symlink_escapes", Shape: "flat",
-			Bytes: with(Entry{Name: "x", Link: "/usr/../etc"}),
+			Name: "too long as a relative one", Strict: "symlink_absolute", Distro: "symlink_too_long", Shape: "flat",
+			Bytes: with(Long('K', "/"+strings.Repeat("d/", 2040)),
+				Entry{Name: strings.Repeat("s/", 20) + "l", Link: "x"}),
 		},
 		{
-			Name: "violation behind a mere refusal", Strict: "symlink_escapes", Distro: "symlink_escapes",
-			Trusted: "symlink_escapes", Violation: true,
-			Bytes: with(Entry{Name: "a", Link: "/etc"}, Entry{Name: "b", Link: "../x"}), Says: `"b"`,
+			Name: "violation behind a mere refusal", Strict: "dotdot_name", Distro: "dotdot_name",
+			Trusted: "dotdot_name", Violation: true,
+			Bytes: with(Entry{Name: "a", Link: "/etc"}, Entry{Name: "../b", Link: "x"}), Says: `"../b"`,
 		},
+	}
+}
+
+// reached are a link that climbs out behind more than 40 others, where nobody gets to,
+// and one of these others: stopped at the root, it has 30 less behind it.
+func reached() []Entry {
+	return []Entry{
+		{Name: "srv/h", Link: "."},
+		{Name: "srv/far", Link: "near/" + strings.Repeat("h/", 20) + "../../x"},
+		{Name: "srv/near", Link: strings.Repeat("h/", 30) + "../../srv"},
 	}
 }
 
@@ -211,7 +227,7 @@ func hardlinkCases() []Case {
 			with(Entry{Name: "etc/h", Type: '1', Link: "etc/hello", Mode: 0o4777, UID: 99})),
 		good("of a symlink", "flat",
 			with(Entry{Name: "usr/bin/s", Link: "../../etc/hello"}, link("usr/bin/t", "usr/bin/s"))),
-		attack("of a symlink, elsewhere", "symlink_escapes",
+		strictly("of a symlink, elsewhere", "symlink_escapes", 1,
 			with(Entry{Name: "usr/bin/s", Link: "../../etc/hello"}, link("t", "usr/bin/s"))),
 		strictly("absolute", "hardlink_absolute", 1, with(link("etc/h", "/etc/hello"))).leaves("etc/h"),
 		attack("absolute, to a file of the host", "outside_root",
