@@ -105,6 +105,9 @@ func (c *checker) check(ctx context.Context, size int64) (*Plan, error) {
 	}
 	switch shape := detectShape(outer); shape {
 	case Docker, OCI:
+		if b.ambiguous != nil {
+			c.findings.reject(b.ambiguous)
+		}
 		return c.checkImage(ctx, outer, shape)
 	case Bundle:
 		return c.judgeTree(ctx, outer, outer.Child(fstree.Root, "rootfs"), shape)

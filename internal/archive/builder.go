@@ -20,12 +20,15 @@ var kinds = map[byte]fstree.Kind{
 // own, for the tree of all layers.
 type treeBuilder struct {
 	tree     *fstree.Tree
+	walker   *linkWalker
 	budget   *budget
 	findings *findings
 	layer    uint8        // from 1, lowest first; 0 for an archive without layers
 	base     int64        // offset of the tarball in the archive
 	parts    [][]byte     // kept to save allocations
 	pending  *pendingLink // the first one
+
+	ambiguous *Rejection // of the first entry that tools may read in two ways if it is a part of an image
 }
 
 // addEntries adds all entries. A refused one is left out, and the others are still added
@@ -36,7 +39,7 @@ func (b *treeBuilder) addEntries(ctx context.Context, src io.ReaderAt, size int6
 		if err := b.budget.countEntry(h.Size); err != nil {
 			return b.locate(err, h)
 		}
-		err := b.add(h)
+		err := b.add(ctx, h)
 		if r := asRejection(err); r != nil {
 			b.reject(r, h)
 		} else if err != nil {
@@ -125,7 +128,7 @@ func (b *treeBuilder) record(r *Rejection) {
 
 // add adds an entry to the tree. It refuses what no policy accepts. The rest is judged in
 // the finished tree.
-func (b *treeBuilder) add(h *tarball.Header) error {
+func (b *treeBuilder) add(ctx context.Context, h *tarball.Header) error {
 	name := b.relativeName(h)
 	parts, err := splitName(b.parts[:0], name, b.budget.limits)
 	if err != nil {
@@ -152,9 +155,9 @@ func (b *treeBuilder) add(h *tarball.Header) error {
 			return err
 		}
 	case tarball.Hardlink:
-		return b.addHardlink(h, parts, dir)
+		return b.addHardlink(ctx, h, parts, dir)
 	}
-	i, err := b.claimName(dir, parts[len(parts)-1], kinds[h.Type])
+	i, err := b.claimName(ctx, h, dir, parts[len(parts)-1])
 	if err != nil {
 		return err
 	}
@@ -189,18 +192,18 @@ func (b *treeBuilder) makeParents(parts [][]byte) (fstree.ID, error) {
 }
 
 // claimName returns the node for an entry: a new one, or a directory that is there
-// already. An entry replaces one of another kind from a lower layer. Within a tarball a
-// name may come only once.
-func (b *treeBuilder) claimName(dir fstree.ID, name []byte, k fstree.Kind) (fstree.ID, error) {
-	t := b.tree
-	i, ok := t.Find(dir, name)
-	if ok {
+// already. The last entry with a name replaces those before it.
+func (b *treeBuilder) claimName(ctx context.Context, h *tarball.Header, dir fstree.ID, name []byte) (fstree.ID, error) {
+	t, k := b.tree, kinds[h.Type]
+	if i, ok := t.Find(dir, name); ok {
 		old := t.At(i)
-		switch {
-		case old.Kind == fstree.KindDir && k == fstree.KindDir:
+		if old.Kind == fstree.KindDir && k == fstree.KindDir {
 			return i, nil
-		case old.Layer == b.layer:
-			return 0, refuse(Duplicate, "the name is there twice")
+		}
+		if old.Layer == b.layer {
+			if err := b.checkDuplicate(ctx, h, i); err != nil {
+				return 0, err
+			}
 		}
 		t.Remove(i)
 	}

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"bytes"
+	"context"
 	"slices"
 
 	"imagemanager.internal/internal/archive/fstree"
@@ -23,27 +24,32 @@ type pendingLink struct {
 
 // addHardlink adds a hard link to a directory. Its target is an earlier entry of this
 // tarball, or of a lower layer.
-func (b *treeBuilder) addHardlink(h *tarball.Header, parts [][]byte, dir fstree.ID) error {
+func (b *treeBuilder) addHardlink(ctx context.Context, h *tarball.Header, parts [][]byte, dir fstree.ID) error {
 	target, pending, err := b.hardlinkTarget(h, parts)
 	if err != nil {
 		return err
 	}
-	i, err := b.claimName(dir, parts[len(parts)-1], fstree.KindHardlink)
+	i, err := b.claimName(ctx, h, dir, parts[len(parts)-1])
 	if err != nil {
 		return err
 	}
 	b.setAttributes(i, h)
-	if pending == nil {
-		return b.linkTo(i, target)
+	switch {
+	case pending != nil:
+		b.tree.At(i).Kind = fstree.KindSkipped
+		if b.pending == nil || pending.host && !b.pending.host {
+			b.pending = pending
+		}
+		return nil
+	case b.tree.At(target).Gone:
+		b.tree.At(i).Kind = fstree.KindSkipped
+		return refuse(HardlinkMissing, "it replaces the directory of its target %q",
+			fstree.TruncateName(string(h.Linkname)))
 	}
-	b.tree.At(i).Kind = fstree.KindSkipped
-	if b.pending == nil || pending.host && !b.pending.host {
-		b.pending = pending
-	}
-	return nil
+	return b.linkTo(i, b.tree.Inode(target))
 }
 
-// hardlinkTarget returns the file or symbolic link named by a hard link. Without one it
+// hardlinkTarget returns the name that a hard link is another one for. Without one it
 // returns a pendingLink.
 func (b *treeBuilder) hardlinkTarget(h *tarball.Header, own [][]byte) (fstree.ID, *pendingLink, error) {
 	link, absolute := trimSlashes(h.Linkname)
@@ -68,7 +74,7 @@ func (b *treeBuilder) hardlinkTarget(h *tarball.Header, own [][]byte) (fstree.ID
 		return 0, nil, refuse(HardlinkToDir, "a hard link to the directory %q",
 			fstree.TruncateName(string(h.Linkname)))
 	}
-	return b.tree.Inode(target), nil, nil
+	return target, nil, nil
 }
 
 // splitTarget checks a hard link's target as strictly as a name.

@@ -97,6 +97,7 @@ type budget struct {
 	limits  Limits
 	entries int
 	bytes   int64 // of all files
+	steps   int   // taken along symbolic links
 }
 
 func newBudget(l Limits) *budget { return &budget{limits: l} }

@@ -71,6 +71,7 @@ var remedies = map[Disposition]string{
 	Rewrite: "it would be rewritten to the equivalent relative one",
 	Strip:   "it would be stripped",
 	Skip:    "it would be left out",
+	Replace: "the last one would count",
 	Clamp:   "it would be set to the nearest possible",
 }
 

@@ -87,6 +87,7 @@ const (
 	Rewrite Disposition = "rewrite" // a link or name becomes the equivalent relative one
 	Strip   Disposition = "strip"   // bits or attributes are removed
 	Skip    Disposition = "skip"    // the entry is not written; its name stays taken
+	Replace Disposition = "replace" // the entry takes the place of an earlier one
 	Clamp   Disposition = "clamp"   // a time becomes the nearest one that the file system can hold
 )
 
@@ -136,7 +137,12 @@ var table = slices.Concat([]Rule{
 	never("names", NameTooLong, "a component has more than 255 bytes"),
 	never("names", PathTooLong, "a path has more than 4,095 bytes"),
 	never("names", TooDeep, "a path has more than 128 components"),
-	never("names", Duplicate, "a name is there twice; directories may repeat, the last attributes count"),
+	{
+		Duplicate, "names", "a name is there twice; directories may repeat, the last attributes count (distro and " +
+			"trusted take the last entry, but not in the archive around an image, nor in place of a directory with " +
+			"entries)",
+		Reject, Replace, Replace, false,
+	},
 	never("names", ParentNotDir, "an entry lies below a file"),
 	attack("names", ThroughLink, "an entry, or a hard link's target, lies below a symbolic link"),
 	never("names", Whiteout, "a whiteout in an archive without layers"),
@@ -159,7 +165,9 @@ var table = slices.Concat([]Rule{
 	},
 	{SymlinkAbsolute, "links", "a symbolic link's target is absolute", Reject, Rewrite, Keep, false},
 	never("links", SymlinkMaze, "following all symbolic links takes more than 8 million steps"),
-	attack("links", OutsideRoot, "a hard link to an absolute name that is not in the archive: a file of the host"),
+	attack("links", OutsideRoot,
+		"an entry written outside of the root by its name alone: it repeats the name of a symbolic link that climbs "+
+			"above the root, or is a hard link to an absolute name that is not in the archive"),
 	{HardlinkAbsolute, "links", "a hard link's target is absolute", Reject, Rewrite, Rewrite, false},
 	attack("links", HardlinkDotdot, `a hard link's target has a component ".."`),
 	never("links", HardlinkToDir, "a hard link to a directory"),

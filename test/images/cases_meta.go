@@ -51,8 +51,10 @@ func typeCases() []Case {
 		strictly("block device", "device_node", 1, with(Entry{Name: "etc/sda", Type: '4', Dev: [2]int64{8, 0}})).
 			attack(),
 		strictly("device 0:0 in no layer", "device_node", 1, with(Entry{Name: "etc/x", Type: '3'})).attack(),
-		refusedAfter("device's name stays taken", "device_node", "duplicate",
-			with(Entry{Name: "etc/null", Type: '3'}, Entry{Name: "etc/null", Body: "x"})).attack(),
+		strictly("file over device", "duplicate", 1,
+			with(Entry{Name: "etc/null", Type: '3'}, Entry{Name: "etc/null", Body: "x"})).leaves("etc/null"),
+		strictly("device over file", "device_node", 2, with(Entry{Name: "etc/hello", Type: '3'})).attack().
+			leaves("!etc/hello"),
 		refusedAfter("below a device", "device_node", "parent_not_dir",
 			with(Entry{Name: "etc/null", Type: '3'}, Entry{Name: "etc/null/x", Body: "x"})).attack(),
 		strictly("fifo", "fifo", 1, with(Entry{Name: "etc/pipe", Type: '6'})).leaves("!etc/pipe"),

@@ -21,6 +21,13 @@ const (
 	KindSkipped // not to be written; its name stays taken
 )
 
+// String returns what the field calls the kind.
+func (k Kind) String() string {
+	return [...]string{
+		"directory", "file", "symbolic link", "hard link", "device", "named pipe", "overlay whiteout", "skipped entry",
+	}[k]
+}
+
 // Node is one name of a tree. It has no maps and no slices: there may be a hundred
 // thousand.
 type Node struct {

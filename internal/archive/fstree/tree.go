@@ -158,6 +158,14 @@ func (t *Tree) Children(dir ID) func(yield func(ID) bool) {
 	}
 }
 
+// HasChildren reports whether a directory has a visible entry.
+func (t *Tree) HasChildren(dir ID) bool {
+	for range t.Children(dir) {
+		return true
+	}
+	return false
+}
+
 // Inode returns the node that holds the content of a name: the target of a hard link, and
 // otherwise the node itself.
 func (t *Tree) Inode(i ID) ID {
