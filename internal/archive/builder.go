@@ -145,7 +145,7 @@ func (b *treeBuilder) add(ctx context.Context, h *tarball.Header) error {
 	if b.layer > 0 && isWhiteout(parts[len(parts)-1]) {
 		return b.checkWhiteout(h, parts)
 	}
-	dir, err := b.makeParents(parts[:len(parts)-1])
+	dir, err := b.makeParents(ctx, h, parts)
 	if err != nil {
 		return err
 	}
@@ -163,32 +163,6 @@ func (b *treeBuilder) add(ctx context.Context, h *tarball.Header) error {
 	}
 	b.setAttributes(i, h)
 	return nil
-}
-
-// makeParents finds the directory of an entry. It makes missing directories, owned by
-// root and of mode 0755, as every extractor does.
-func (b *treeBuilder) makeParents(parts [][]byte) (fstree.ID, error) {
-	t, dir := b.tree, fstree.Root
-	for _, part := range parts {
-		i, ok := t.Find(dir, part)
-		if !ok {
-			if err := b.budget.countEntry(0); err != nil {
-				return 0, err
-			}
-			i = t.Insert(dir, part, fstree.KindDir)
-			t.At(i).Mode = 0o755
-		}
-		switch n := t.At(i); n.Kind {
-		case fstree.KindDir:
-			n.Layer = b.layer
-		case fstree.KindSymlink:
-			return 0, refuse(ThroughLink, "it lies below the symbolic link %q", shownPath(t, i))
-		default:
-			return 0, refuse(ParentNotDir, "it lies below %q, which is not a directory", shownPath(t, i))
-		}
-		dir = i
-	}
-	return dir, nil
 }
 
 // claimName returns the node for an entry: a new one, or a directory that is there
@@ -247,7 +221,7 @@ func lookup(t *fstree.Tree, parts [][]byte) (fstree.ID, bool, error) {
 	at := fstree.Root
 	for _, part := range parts {
 		if t.At(at).Kind == fstree.KindSymlink {
-			return 0, false, refuse(ThroughLink, "the target lies below the symbolic link %q", shownPath(t, at))
+			return 0, false, refuseBelow(t, at, "and it is not followed here")
 		}
 		next, ok := t.Find(at, part)
 		if !ok {

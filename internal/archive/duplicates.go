@@ -31,10 +31,15 @@ func (b *treeBuilder) checkDuplicate(ctx context.Context, h *tarball.Header, fir
 	}
 	from, to := b.tree.At(first).Kind, kinds[h.Type]
 	b.decide(h, Duplicate, from.String(), to.String(), "the name is there twice, first as a %s", from)
-	if b.ambiguous == nil {
-		b.ambiguous = refuse(Duplicate, "the name is there twice, and the archive is an image: "+
-			"tools differ in which one they read")
+	b.markAmbiguous(h, Duplicate, "the name is there twice")
+	return nil
+}
+
+// markAmbiguous notes a fault that matters if the archive turns out to hold an image:
+// what a policy changes in a tree must not choose a document of an image.
+func (b *treeBuilder) markAmbiguous(h *tarball.Header, reason Reason, fault string) {
+	if b.ambiguous == nil && b.layer == 0 {
+		b.ambiguous = refuse(reason, "%s, and tools differ in which member of the image they read", fault)
 		b.ambiguous.locate(string(h.Name), h.Index, b.base+h.Offset)
 	}
-	return nil
 }

@@ -25,7 +25,7 @@ type pendingLink struct {
 // addHardlink adds a hard link to a directory. Its target is an earlier entry of this
 // tarball, or of a lower layer.
 func (b *treeBuilder) addHardlink(ctx context.Context, h *tarball.Header, parts [][]byte, dir fstree.ID) error {
-	target, pending, err := b.hardlinkTarget(h, parts)
+	target, pending, err := b.hardlinkTarget(ctx, h, parts)
 	if err != nil {
 		return err
 	}
@@ -43,7 +43,7 @@ func (b *treeBuilder) addHardlink(ctx context.Context, h *tarball.Header, parts 
 		return nil
 	case b.tree.At(target).Gone:
 		b.tree.At(i).Kind = fstree.KindSkipped
-		return refuse(HardlinkMissing, "it replaces the directory of its target %q",
+		return refuse(HardlinkMissing, "it replaces its own target %q, or a directory above it",
 			fstree.TruncateName(string(h.Linkname)))
 	}
 	return b.linkTo(i, b.tree.Inode(target))
@@ -51,7 +51,9 @@ func (b *treeBuilder) addHardlink(ctx context.Context, h *tarball.Header, parts 
 
 // hardlinkTarget returns the name that a hard link is another one for. Without one it
 // returns a pendingLink.
-func (b *treeBuilder) hardlinkTarget(h *tarball.Header, own [][]byte) (fstree.ID, *pendingLink, error) {
+func (b *treeBuilder) hardlinkTarget(ctx context.Context, h *tarball.Header, own [][]byte) (fstree.ID, *pendingLink,
+	error,
+) {
 	link, absolute := trimSlashes(h.Linkname)
 	if absolute {
 		b.decide(h, HardlinkAbsolute, string(h.Linkname), string(link), "the target %q is absolute",
@@ -64,7 +66,7 @@ func (b *treeBuilder) hardlinkTarget(h *tarball.Header, own [][]byte) (fstree.ID
 	if slices.EqualFunc(parts, own, bytes.Equal) {
 		return 0, nil, refuse(HardlinkSelf, "a hard link to itself")
 	}
-	target, found, err := lookup(b.tree, parts)
+	target, found, err := b.findTarget(ctx, h, parts)
 	switch {
 	case err != nil:
 		return 0, nil, err

@@ -104,7 +104,7 @@ func (b *treeBuilder) checkWhiteout(h *tarball.Header, parts [][]byte) error {
 	case err != nil:
 		return err
 	case found && b.tree.At(dir).Kind == fstree.KindSymlink:
-		return refuse(ThroughLink, "the whiteout lies below the symbolic link %q", shownPath(b.tree, dir))
+		return refuseBelow(b.tree, dir, "which whiteouts do not follow")
 	case found && b.tree.At(dir).Kind != fstree.KindDir:
 		return refuse(ParentNotDir, "the whiteout lies below %q, which is not a directory",
 			shownPath(b.tree, dir))

@@ -24,6 +24,7 @@ type linkWalker struct {
 	at       fstree.ID // the last existing directory
 	missing  int       // components below it, none of which exists
 	followed int       // links in this walk
+	absolute bool      // a target in this walk is absolute
 	climbed  bool      // the walk met ".." at the root, and stayed there, as in a chroot
 
 	own     string // what is left of the first link's target
@@ -40,7 +41,7 @@ func (w *linkWalker) follow(ctx context.Context, link fstree.ID) error {
 	n := w.tree.At(link)
 	w.at, w.missing, w.followed, w.climbed, w.clamped = n.Parent, 0, 0, false, false
 	w.own, w.more, w.todo = n.Link, true, w.todo[:0]
-	if strings.HasPrefix(n.Link, "/") {
+	if w.absolute = strings.HasPrefix(n.Link, "/"); w.absolute {
 		w.at = w.root
 	}
 	for w.followed <= maxFollow {
@@ -104,7 +105,7 @@ func (w *linkWalker) enter(name string) {
 	case n.Kind == fstree.KindSymlink:
 		w.followed++
 		if strings.HasPrefix(n.Link, "/") {
-			w.at = w.root
+			w.at, w.absolute = w.root, true
 		}
 		w.todo = append(w.todo, n.Link)
 	case n.Kind == fstree.KindDir:

@@ -68,7 +68,7 @@ func asRejection(err error) *Rejection {
 
 // remedies say what another policy would do with an entry.
 var remedies = map[Disposition]string{
-	Rewrite: "it would be rewritten to the equivalent relative one",
+	Rewrite: "it would be rewritten to the equivalent one in the root",
 	Strip:   "it would be stripped",
 	Skip:    "it would be left out",
 	Replace: "the last one would count",

@@ -144,7 +144,11 @@ var table = slices.Concat([]Rule{
 		Reject, Replace, Replace, false,
 	},
 	never("names", ParentNotDir, "an entry lies below a file"),
-	attack("names", ThroughLink, "an entry, or a hard link's target, lies below a symbolic link"),
+	{
+		ThroughLink, "names", "an entry, or a hard link's target, lies below a symbolic link (distro and trusted " +
+			"take it for the path where the link leads, if that is a directory in the root; whiteouts follow no link)",
+		Reject, Rewrite, Rewrite, false,
+	},
 	never("names", Whiteout, "a whiteout in an archive without layers"),
 	attack("names", WhiteoutName, "a whiteout is not an empty file, or names nothing, itself or a parent"),
 	{AufsMetadata, "names", "a name starts with .wh..wh. and is not the opaque marker", Reject, Skip, Skip, false},
@@ -166,8 +170,9 @@ var table = slices.Concat([]Rule{
 	{SymlinkAbsolute, "links", "a symbolic link's target is absolute", Reject, Rewrite, Keep, false},
 	never("links", SymlinkMaze, "following all symbolic links takes more than 8 million steps"),
 	attack("links", OutsideRoot,
-		"an entry written outside of the root by its name alone: it repeats the name of a symbolic link that climbs "+
-			"above the root, or is a hard link to an absolute name that is not in the archive"),
+		"written by its name alone, an entry would be outside of the root: in one tarball it repeats the name of a "+
+			"symbolic link that climbs above the root, or lies below such a link or (without layers) an absolute one; "+
+			"or it is a hard link to an absolute name that is not in the archive"),
 	{HardlinkAbsolute, "links", "a hard link's target is absolute", Reject, Rewrite, Rewrite, false},
 	attack("links", HardlinkDotdot, `a hard link's target has a component ".."`),
 	never("links", HardlinkToDir, "a hard link to a directory"),

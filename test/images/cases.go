@@ -34,7 +34,7 @@ func Cases() []Case {
 		list []Case
 	}{
 		{name: "good", list: goodCases()},
-		{name: "names", list: nameCases()},
+		{name: "names", list: slices.Concat(nameCases(), duplicateCases(), placedCases())},
 		{name: "symlinks", list: slices.Concat(symlinkCases(), escapingCases())},
 		{name: "hardlinks", list: hardlinkCases()},
 		{name: "modes", list: modeCases()},

@@ -47,8 +47,19 @@ func refusedLayerCases() []Case {
 		strictly("layers escape together", "symlink_escapes", 1,
 			stacked(upper(Entry{Name: "l", Link: "srv/a/../../x"}), upper(Entry{Name: "srv/a", Link: "../etc"}))).
 			layered(),
-		attack("through a lower symlink", "through_symlink", stacked(upper(Entry{Name: "bin/x", Body: "x"}))),
-		attack("whiteout through a symlink", "through_symlink", stacked(upper(Entry{Name: "bin/.wh.tool"}))),
+		strictly("through a lower symlink", "through_symlink", 1, stacked(upper(Entry{Name: "bin/x", Body: "x"}))).
+			layered().leaves("usr/bin/x usr/bin/tool !bin/x"),
+		strictly("through a lower absolute symlink", "through_symlink", 2,
+			stacked(upper(Entry{Name: "run", Link: "/srv/a"}), upper(Entry{Name: "run/y", Body: "x"}))).
+			layered().leaves("srv/a/x srv/a/y"),
+		strictly("through a lower climbing symlink", "through_symlink", 2,
+			stacked(upper(Entry{Name: "up", Link: "../srv"}), upper(Entry{Name: "up/y", Body: "x"}))).
+			layered().leaves("srv/y"),
+		strictly("through a symlink that an upper layer replaces", "through_symlink", 1,
+			stacked(upper(Entry{Name: "bin/x", Body: "x"}),
+				upper(Entry{Name: "bin/"}, Entry{Name: "bin/y", Body: "y"}))).
+			layered().leaves("usr/bin/x bin/y !bin/x"),
+		refused("whiteout through a symlink", "through_symlink", stacked(upper(Entry{Name: "bin/.wh.tool"}))),
 		attack("whiteout of a parent", "whiteout_name", stacked(upper(Entry{Name: "srv/.wh..."}))),
 		attack("whiteout of itself", "whiteout_name", stacked(upper(Entry{Name: "srv/.wh.."}))),
 		attack("whiteout without a name", "whiteout_name", stacked(upper(Entry{Name: "srv/.wh."}))),

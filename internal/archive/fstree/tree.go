@@ -187,6 +187,15 @@ func (t *Tree) Path(root, i ID) string {
 	return strings.Join(parts, "/")
 }
 
+// Depth returns the number of components of a node's path.
+func (t *Tree) Depth(i ID) int {
+	depth := 0
+	for ; i != Root; i = t.At(i).Parent {
+		depth++
+	}
+	return depth
+}
+
 // Within reports whether a node is root or lies below it, and is not below a skipped
 // node.
 func (t *Tree) Within(root, i ID) bool {
