@@ -64,7 +64,7 @@ func (b *treeBuilder) applyWhiteouts(ctx context.Context, src io.ReaderAt, size 
 		return nil
 	})
 	if errors.Is(err, errTooMany) || asRejection(err) != nil {
-		return nil
+		return nil //nolint:nilerr // refused later
 	}
 	return err
 }

@@ -195,6 +195,9 @@ func TestRules(t *testing.T) {
 		if r.Strict != Reject {
 			t.Errorf("%s: strict lets it pass", r.Reason)
 		}
+		if r.Violation && (r.Distro != Reject || r.Trusted != Reject) {
+			t.Errorf("%s: an attack that a policy accepts", r.Reason)
+		}
 		if byReason[r.Reason] != r {
 			t.Errorf("%s: two rules", r.Reason)
 		}

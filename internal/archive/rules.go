@@ -99,7 +99,7 @@ type Rule struct {
 	Strict    Disposition
 	Distro    Disposition
 	Trusted   Disposition
-	Violation bool // if rejected, it is a security violation: an attack, here or on another extractor
+	Violation bool // an attack, here or on another extractor; refused under every policy
 }
 
 // For returns the disposition under a policy.
@@ -182,7 +182,7 @@ var table = slices.Concat([]Rule{
 	never("links", HardlinkWithData, "a hard link that declares data"),
 	never("links", HardlinkLimit, "a file with more than 65,000 names"),
 
-	{DeviceNode, "types", "a character or block device", Reject, Skip, Skip, true},
+	{DeviceNode, "types", "a character or block device", Reject, Skip, Skip, false},
 	{FIFO, "types", "a named pipe", Reject, Skip, Skip, false},
 	never("types", UnknownType, "an entry of a type that is not understood"),
 	never("types", Sparse, "a sparse file, in any spelling"),
@@ -231,7 +231,7 @@ func never(group string, reason Reason, when string) Rule {
 	return Rule{Reason: reason, Group: group, When: when, Strict: Reject, Distro: Reject, Trusted: Reject}
 }
 
-// attack returns a rule without exception. No honest archive breaks it.
+// attack returns a rule without exception. No honest writer breaks it.
 func attack(group string, reason Reason, when string) Rule {
 	r := never(group, reason, when)
 	r.Violation = true
