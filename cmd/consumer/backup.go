@@ -2,26 +2,32 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 
 	"github.com/docker/go-units"
+	"github.com/spf13/cobra"
 )
 
-func backupCommand() command {
+func backupCommand() *cobra.Command {
 	var force bool
-	return command{
-		name: "backup", args: "<file>",
-		short: "copy the database, also while the daemon runs",
-		flags: func(fs *flag.FlagSet) { fs.BoolVar(&force, "force", false, "replace an existing file") },
-		run:   func(ctx context.Context, c *call) error { return backup(ctx, c, force) },
-	}
+	cmd := withJSON(&cobra.Command{
+		Use:   "backup <file>",
+		Short: "Copy the database, also while the daemon runs",
+		Long: `Backup writes a copy of the database as it is at one moment. To restore it, stop the
+daemon and put the copy into the state directory as consumer.db, without
+consumer.db-wal and consumer.db-shm.`,
+		Example:     `  consumer backup "/var/backups/consumer-$(date +%F).db"`,
+		Annotations: exits(3, 5),
+		RunE:        withJournal(func(ctx context.Context, c *call) error { return backup(ctx, c, force) }),
+	})
+	cmd.Flags().BoolVar(&force, "force", false, "replace an existing file")
+	return cmd
 }
 
 // backup copies the database beside a running daemon or without one. It takes no lock:
 // SQLite gives it one moment's view.
 func backup(ctx context.Context, c *call, force bool) error {
-	b, err := c.store.Backup(ctx, c.arg, force)
+	b, err := c.store.Backup(ctx, c.arg(), force)
 	if err != nil {
 		return err
 	}

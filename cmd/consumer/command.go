@@ -3,31 +3,36 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
 	"go.opentelemetry.io/otel/trace/noop"
 
 	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/store"
 )
 
-// command is one sub-command. Its file has its constructor, and what it does.
-type command struct {
-	name  string // one word or two
-	args  string // the one argument it takes: <needed>, [<optional>], or empty for none
-	short string // one line for `consumer --help`
+// call is one use of a command.
+type call struct {
+	*system
+	*output
+	name string // the command's, without the program's
+	args []string
+}
 
-	flags  func(*flag.FlagSet)    // adds the command's own flags; may be nil
-	noJSON bool                   // the command prints nothing for programs
-	usage  func(arg string) error // refuses flags and argument that do not fit; may be nil
-	check  func(config) error     // default: the settings of concern to every command
-	open   openJournal            // default: store.OpenExisting
-	run    func(context.Context, *call) error
+// arg is the first argument, or empty.
+func (c *call) arg() string { return strings.Join(c.args[:min(1, len(c.args))], "") }
+
+// work is what a command does once its needs are met.
+type work func(context.Context, *call) error
+
+// needs must be met before a command begins.
+type needs struct {
+	settings func(config) error // refuses settings
+	journal  openJournal
 }
 
 // openJournal opens the database at a path.
@@ -36,49 +41,38 @@ type openJournal func(ctx context.Context, path string) (*store.Store, error)
 // noJournal is for a command that begins without the journal.
 func noJournal(context.Context, string) (*store.Store, error) { return nil, nil } //nolint:nilnil // there is none
 
-// call is one use of a command.
-type call struct {
-	*system
-	name   string // the command's
-	arg    string // its argument, empty without one
-	asJSON bool
-	out    io.Writer
+// common are the settings of concern to every command.
+func common(cfg config) error { return errors.Join(cfg.checkCommon()...) }
+
+// withJournal is for a command on an existing database.
+func withJournal(do work) func(*cobra.Command, []string) error {
+	return needs{common, store.OpenExisting}.then(do)
 }
 
-// perform reads the command line, opens the journal, and runs the command.
-func (c command) perform(ctx context.Context, args []string, out io.Writer) (err error) {
-	call := &call{name: c.name, out: out}
-	fs := c.flagSet(out)
-	if !c.noJSON {
-		fs.BoolVar(&call.asJSON, "json", false, "print JSON for programs")
+// then reads the settings, opens the journal, and does the work.
+func (n needs) then(do work) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) (err error) {
+		cfg, err := loadConfig(cmd.Flags())
+		if err != nil {
+			return err
+		}
+		if err := n.settings(cfg); err != nil {
+			return &usageError{err}
+		}
+		c := &call{name: commandName(cmd), args: args}
+		if c.output, err = newOutput(cmd); err != nil {
+			return err
+		}
+		if c.system, err = openSystem(cmd.Context(), cfg, n.journal); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, c.Close()) }()
+		return do(cmd.Context(), c)
 	}
-	if c.flags != nil {
-		c.flags(fs)
-	}
-	cfg, err := loadConfig(fs, args)
-	if err != nil {
-		return err
-	}
-	check := c.check
-	if check == nil {
-		check = func(cfg config) error { return errors.Join(cfg.checkCommon()...) }
-	}
-	if err := errors.Join(c.checkArgs(fs.Args()), check(cfg)); err != nil {
-		return &usageError{err}
-	}
-	call.arg = fs.Arg(0)
-	if call.system, err = openSystem(ctx, cfg, c.open); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, call.Close()) }()
-	return c.run(ctx, call)
 }
 
 // openSystem opens the journal and the log.
 func openSystem(ctx context.Context, cfg config, open openJournal) (*system, error) {
-	if open == nil {
-		open = store.OpenExisting
-	}
 	st, err := open(ctx, databasePath(cfg.StateDir))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, fmt.Errorf("%w; is --state-dir right? `consumer pool create` makes a new database", err)
@@ -97,27 +91,21 @@ func openSystem(ctx context.Context, cfg config, open openJournal) (*system, err
 	return s, nil
 }
 
-// flagSet makes the flag set of a command; its usage goes to out.
-func (c command) flagSet(out io.Writer) *flag.FlagSet {
-	fs := flag.NewFlagSet(c.name, flag.ContinueOnError)
-	fs.SetOutput(out)
-	fs.Usage = func() {
-		short := strings.ToUpper(c.short[:1]) + c.short[1:]
-		fmt.Fprintf(out, "Usage: consumer %s [flags] %s\n\n%s.\n\n", c.name, c.args, short)
-		fs.PrintDefaults()
-	}
-	return fs
+// commandName is a command without the program: one word or two.
+func commandName(cmd *cobra.Command) string {
+	return strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" ")
 }
 
-// checkArgs refuses an argument too many, a missing one, and what usage refuses.
-func (c command) checkArgs(args []string) error {
+// checkArgs holds the arguments to the command's usage line: <needed>, [optional], or
+// <several>... of them.
+func checkArgs(cmd *cobra.Command, args []string) error {
+	_, takes, _ := strings.Cut(cmd.Use, " ")
 	switch {
-	case c.args == "" && len(args) > 0:
-		return fmt.Errorf("%s takes no argument %q", c.name, args[0])
-	case len(args) > 1, len(args) == 0 && strings.HasPrefix(c.args, "<"):
-		return fmt.Errorf("%s takes one %s; flags come first", c.name, strings.Trim(c.args, "[]"))
-	case c.usage != nil:
-		return c.usage(strings.Join(args, ""))
+	case takes == "" && len(args) > 0:
+		return fmt.Errorf("%s takes no argument %q", commandName(cmd), args[0])
+	case len(args) == 0 && strings.HasPrefix(takes, "<"), len(args) > 1 && !strings.HasSuffix(takes, "..."):
+		return fmt.Errorf("%s takes one %s: see `%s --help`", commandName(cmd), strings.Trim(takes, "[]"),
+			cmd.CommandPath())
 	}
 	return nil
 }

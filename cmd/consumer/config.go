@@ -3,17 +3,19 @@ package main
 import (
 	_ "embed" // the meaning of the settings
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"text/template"
 	"time"
 
 	"github.com/kelseyhightower/envconfig"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/pipeline"
@@ -77,21 +79,51 @@ type config struct {
 	unread []error // problems found while reading; what could not be read has its default
 }
 
-// loadConfig reads the environment, then the flags.
-func loadConfig(fs *flag.FlagSet, args []string) (config, error) {
-	c := readEnvironment()
-	fs.StringVar(&c.Bucket, "bucket", c.Bucket, "bucket to take images from (S3_BUCKET)")
-	fs.StringVar(&c.QueueURL, "queue-url", c.QueueURL, "queue with the bucket's notifications (SQS_QUEUE_URL)")
-	fs.StringVar(&c.Region, "region", c.Region, "AWS region (AWS_REGION)")
-	fs.StringVar(&c.StateDir, "state-dir", c.StateDir, "database, archives, and the pool's files (STATE_DIR)")
-	fs.StringVar(&c.Policy, "policy", c.Policy, "strict, distro or trusted (IMAGE_POLICY)")
-	fs.StringVar(&c.Listen, "listen", c.Listen, "address of /metrics, /healthz, /readyz, /status (LISTEN_ADDR)")
-	fs.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error (LOG_LEVEL)")
-	if err := fs.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return c, err
+// settingFlag is a setting that is a flag as well.
+type settingFlag struct {
+	name, variable string
+	field          func(*config) *string
+}
+
+// The first two concern every command.
+var settingFlags = []settingFlag{
+	{"state-dir", "STATE_DIR", func(c *config) *string { return &c.StateDir }},
+	{"log-level", "LOG_LEVEL", func(c *config) *string { return &c.LogLevel }},
+	{"bucket", "S3_BUCKET", func(c *config) *string { return &c.Bucket }},
+	{"queue-url", "SQS_QUEUE_URL", func(c *config) *string { return &c.QueueURL }},
+	{"region", "AWS_REGION", func(c *config) *string { return &c.Region }},
+	{"endpoint-url", "AWS_ENDPOINT_URL", func(c *config) *string { return &c.Endpoint }},
+	{"policy", "IMAGE_POLICY", func(c *config) *string { return &c.Policy }},
+	{"listen", "LISTEN_ADDR", func(c *config) *string { return &c.Listen }},
+}
+
+// addSettings gives every command the flags of all settings. Those of no concern to it
+// are taken, as a script may give them everywhere, but not shown.
+func addSettings(root *cobra.Command) {
+	all := root.PersistentFlags()
+	for i, s := range settingFlags {
+		all.String(s.name, "", describe(s.variable)+" ("+s.variable+")")
+		all.Lookup(s.name).Hidden = i > 1
+	}
+}
+
+// withSettings shows the flags of these settings in the command's help.
+func withSettings(cmd *cobra.Command, names ...string) *cobra.Command {
+	for _, s := range settingFlags {
+		if slices.Contains(names, s.name) {
+			cmd.Flags().String(s.name, "", describe(s.variable)+" ("+s.variable+")")
 		}
-		return c, &usageError{err}
+	}
+	return cmd
+}
+
+// loadConfig reads the environment, then the flags.
+func loadConfig(flags *pflag.FlagSet) (config, error) {
+	c := readEnvironment()
+	for _, s := range settingFlags {
+		if f := flags.Lookup(s.name); f.Changed {
+			*s.field(&c) = f.Value.String()
+		}
 	}
 	switch {
 	case c.StateDir == "":

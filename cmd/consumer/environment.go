@@ -87,6 +87,12 @@ func (s *size) Decode(text string) error {
 	return nil
 }
 
-// Set and String implement flag.Value.
+// Set, String and Type implement pflag.Value.
 func (s *size) Set(text string) error { return s.Decode(text) }
-func (s *size) String() string        { return units.BytesSize(float64(*s)) }
+func (*size) Type() string            { return "size" }
+func (s *size) String() string {
+	if *s == 0 {
+		return "0" // what pflag takes for no default
+	}
+	return units.BytesSize(float64(*s))
+}

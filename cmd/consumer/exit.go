@@ -3,10 +3,10 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/reconcile"
@@ -44,7 +44,7 @@ to it. Stop the daemon, move consumer.db, consumer.db-wal and consumer.db-shm aw
 
 // report prints the error and chooses the exit code.
 func report(err error, w io.Writer) int {
-	if err == nil || errors.Is(err, flag.ErrHelp) {
+	if err == nil {
 		return 0
 	}
 	if errors.Is(err, context.Canceled) {
@@ -72,11 +72,23 @@ func report(err error, w io.Writer) int {
 	return 1
 }
 
-// printExitCodes lists what the exit codes mean.
-func printExitCodes(w io.Writer) {
-	fmt.Fprintln(w, "\nExit codes:")
+// exitCodeTable lists what the exit codes mean; without any, all of them.
+func exitCodeTable(codes ...int) string {
+	var b strings.Builder
+	b.WriteString("Exit Codes:\n")
 	byCode := func(a, b exitCode) int { return a.code - b.code }
 	for _, e := range slices.SortedFunc(slices.Values(exitCodes), byCode) {
-		fmt.Fprintf(w, "  %-4d %s\n", e.code, e.meaning)
+		if len(codes) == 0 || slices.Contains(codes, e.code) {
+			fmt.Fprintf(&b, "  %-4d %s\n", e.code, e.meaning)
+		}
 	}
+	return b.String()
 }
+
+// exits notes what the exit codes of a command mean: these, and those that all have.
+func exits(codes ...int) map[string]string {
+	return map[string]string{exitsNote: exitCodeTable(append([]int{0, 1, 2}, codes...)...)}
+}
+
+// exitsNote is the annotation of a command with its exit codes.
+const exitsNote = "exit codes"

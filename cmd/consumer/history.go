@@ -6,16 +6,28 @@ import (
 	"strings"
 
 	"github.com/docker/go-units"
+	"github.com/spf13/cobra"
 
 	"imagemanager.internal/internal/store"
 )
 
-func historyCommand() command {
-	return command{name: "history", args: "<key|image>", short: "show the journal of an image", run: showHistory}
+func historyCommand() *cobra.Command {
+	return withJSON(&cobra.Command{
+		Use:   "history <key|image>",
+		Short: "Show the journal of an image",
+		Long: `History prints what the journal has on an image: every attempt at every stage, every
+verdict with its reason, every device. With a key it is the history of all
+versions of the object.`,
+		Example: `  consumer history images/debian.tar
+  consumer history 17`,
+		SuggestFor:  []string{"log", "logs", "events"},
+		Annotations: exits(3, 5),
+		RunE:        withJournal(showHistory),
+	})
 }
 
 func showHistory(ctx context.Context, c *call) error {
-	images, err := c.find(ctx, c.arg)
+	images, err := c.find(ctx, c.arg())
 	if err != nil {
 		return err
 	}

@@ -6,10 +6,20 @@ import (
 	"strings"
 
 	"github.com/docker/go-units"
+	"github.com/spf13/cobra"
 )
 
-func imagesCommand() command {
-	return command{name: "images", short: "list the images with their state, device and digest", run: listImages}
+func imagesCommand() *cobra.Command {
+	return withJSON(&cobra.Command{
+		Use:   "images",
+		Short: "List the images with their state, device and digest",
+		Long: `Images lists every image of the journal, oldest first: one for each version of an
+object. An image that was refused or given up has its reason.`,
+		Example:     "  consumer images",
+		SuggestFor:  []string{"list", "ls"},
+		Annotations: exits(3, 5),
+		RunE:        withJournal(listImages),
+	})
 }
 
 func listImages(ctx context.Context, c *call) error {

@@ -8,11 +8,12 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/spf13/cobra"
 )
 
 // usageError is a mistake in the command line or the configuration.
@@ -23,19 +24,6 @@ func (e *usageError) Unwrap() error { return e.error }
 // errLocked is returned when another process works on the state directory.
 var errLocked = errors.New("another instance is using the state directory")
 
-func commands() []command {
-	return []command{
-		runCommand(),
-		statusCommand(), imagesCommand(), snapshotsCommand(), historyCommand(),
-		snapshotCommand(), verifyCommand(), reconcileCommand(), rmCommand(),
-		submitCommand(), backfillCommand(), backupCommand(),
-		quarantineListCommand(), quarantineShowCommand(), quarantineRequeueCommand(), quarantineDropCommand(),
-		recoverCommand(),
-		poolCreateCommand(), poolStatusCommand(), poolGrowCommand(), poolRepairCommand(), poolLocateCommand(),
-		poolDetachCommand(),
-	}
-}
-
 func main() { os.Exit(realMain()) }
 
 func realMain() int {
@@ -45,37 +33,43 @@ func realMain() int {
 	return report(dispatch(ctx, os.Args[1:], os.Stdout), newPatientLog(os.Stderr))
 }
 
-// dispatch finds the command. Its name may have two words.
+// dispatch runs a command line. What is wrong with it shows before the command begins.
 func dispatch(ctx context.Context, args []string, out io.Writer) error {
-	if len(args) == 0 {
-		return &usageError{fmt.Errorf("no command given: see `consumer --help`")}
+	root, begun := newProgram(), false
+	root.SetArgs(args)
+	root.SetOut(out)
+	root.PersistentPreRun = func(*cobra.Command, []string) { begun = true }
+	err := root.ExecuteContext(ctx)
+	if err != nil && !begun {
+		return &usageError{err}
 	}
-	switch args[0] {
-	case "help", "-h", "-help", "--help":
-		return printHelp(out)
-	}
-	for _, c := range commands() {
-		switch {
-		case args[0] == c.name:
-			return c.perform(ctx, args[1:], out)
-		case len(args) > 1 && args[0]+" "+args[1] == c.name:
-			return c.perform(ctx, args[2:], out)
-		}
-	}
-	return &usageError{fmt.Errorf("unknown command %q: see `consumer --help`", args[0])}
+	return err
 }
 
-func printHelp(w io.Writer) error {
-	fmt.Fprint(w, "Container Image Manager: it takes container images from an S3 bucket to active device-mapper "+
-		"snapshots.\n\nUsage: consumer <command> [flags]\n\n")
-	for _, c := range commands() {
-		fmt.Fprintf(w, "  %-26s %s\n", c.name+" "+c.args, c.short)
+// newProgram returns the program with all its commands.
+func newProgram() *cobra.Command {
+	root := newGroup("consumer", "Take container images from an S3 bucket to active device-mapper snapshots")
+	root.SilenceErrors, root.SilenceUsage = true, true
+	addCommands(root, "Daemon", runCommand(), statusCommand())
+	addCommands(root, "Images", imagesCommand(), snapshotsCommand(), historyCommand(), snapshotCommand(),
+		verifyCommand(), rmCommand(), submitCommand(), backfillCommand())
+	addCommands(root, "Pool and journal", reconcileCommand(), backupCommand(), recoverCommand(),
+		newGroup("pool", "Make the thin pool, and look after it",
+			poolCreateCommand(), poolStatusCommand(), poolGrowCommand(), poolRepairCommand(), poolLocateCommand(),
+			poolDetachCommand()),
+		newGroup("quarantine", "Look after the messages that failed for good and were not dead-lettered",
+			quarantineListCommand(), quarantineShowCommand(), quarantineRequeueCommand(), quarantineDropCommand()))
+	root.AddCommand(settingsTopic(), exitCodesTopic())
+	addSettings(root)
+	addHelp(root)
+	return root
+}
+
+// addCommands adds commands under a title.
+func addCommands(root *cobra.Command, title string, commands ...*cobra.Command) {
+	root.AddGroup(&cobra.Group{ID: title, Title: title + ":"})
+	for _, c := range commands {
+		c.GroupID = title
 	}
-	fmt.Fprint(w, "\nEvery command takes --help, --state-dir, --log-level; those that print take --json.\n"+
-		"Settings by environment; the flag of the same name wins:\n\n")
-	if err := printEnvironment(w); err != nil {
-		return err
-	}
-	printExitCodes(w)
-	return nil
+	addTo(root, commands...)
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -12,6 +11,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/spf13/cobra"
 
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/store"
@@ -54,7 +55,11 @@ func TestEverySettingIsDescribed(t *testing.T) {
 // load is loadConfig for a command line.
 func load(t *testing.T, args ...string) (config, error) {
 	t.Helper()
-	return loadConfig(runCommand().flagSet(io.Discard), args)
+	root := newProgram()
+	if err := root.ParseFlags(args); err != nil {
+		t.Fatal(err)
+	}
+	return loadConfig(root.Flags())
 }
 
 func TestDefaultsAreTheSpecification(t *testing.T) {
@@ -151,7 +156,7 @@ func TestSizes(t *testing.T) {
 
 func TestExitCodes(t *testing.T) {
 	for want, errs := range map[int][]error{
-		0: {nil, flag.ErrHelp},
+		0: {nil},
 		1: {errors.New("anything")},
 		2: {&usageError{errors.New("x")}, fmt.Errorf("x: %w", &usageError{errors.New("y")})},
 		3: {
@@ -195,29 +200,90 @@ func TestOperatingHasTheExitCodes(t *testing.T) {
 	}
 }
 
-// Every command answers --help, and refuses what it does not know.
+// commands returns the command and all those that it holds.
+func commands(cmd *cobra.Command) []*cobra.Command {
+	all := []*cobra.Command{cmd}
+	for _, c := range cmd.Commands() {
+		all = append(all, commands(c)...)
+	}
+	return all
+}
+
+// Every command answers --help with all that its user has to know, and refuses what it
+// does not know.
 func TestEveryCommandHelps(t *testing.T) {
 	t.Setenv("STATE_DIR", filepath.Join(t.TempDir(), "none"))
-	for _, c := range commands() {
-		var out bytes.Buffer
-		args := strings.Fields(c.name)
-		if code := report(dispatch(t.Context(), append(args, "--help"), &out), io.Discard); code != 0 ||
-			!strings.Contains(out.String(), "Usage: consumer "+c.name) {
-			t.Errorf("%s --help: exit code %d, %q", c.name, code, out.String())
+	for _, c := range commands(newProgram()) {
+		if c.Annotations[exitsNote] == "" { // a group, or cobra's own
+			continue
 		}
-		if code := report(dispatch(t.Context(), append(args, "--no-such-flag"), io.Discard), io.Discard); code != 2 {
-			t.Errorf("%s --no-such-flag: exit code %d, want 2", c.name, code)
+		name := commandName(c)
+		_, text := perform(t, name+" --help")
+		for _, says := range []string{
+			"Usage:\n  " + c.CommandPath(), "Examples:\n  ", "--state-dir", "Exit Codes:\n  0 ",
+		} {
+			if !strings.Contains(text, says) {
+				t.Errorf("%s --help does not say %q: %s", name, says, text)
+			}
 		}
-		if code := report(dispatch(t.Context(), append(args, "1", "2"), io.Discard), io.Discard); code != 2 {
-			t.Errorf("%s with two arguments: exit code %d, want 2", c.name, code)
+		if _, same := perform(t, "help "+name); same != text {
+			t.Errorf("help %s is not %s --help: %s", name, name, same)
 		}
-		if code := report(dispatch(t.Context(), args, io.Discard), io.Discard); c.args != "" && code != 2 {
-			t.Errorf("%s without its argument: exit code %d, want 2", c.name, code)
+		for args, refused := range map[string]bool{
+			" --no-such-flag": true,
+			" 1 2":            true,
+			"":                strings.Contains(c.Use, " <"),
+		} {
+			if code, text := perform(t, name+args); refused && (code != 2 || strings.Count(text, "\n") != 1) {
+				t.Errorf("%s: exit code %d, want 2 and one line: %s", name+args, code, text)
+			}
 		}
 	}
-	for _, args := range [][]string{{}, {"fly"}, {"pool"}, {"quarantine", "fly"}} {
-		if code := report(dispatch(t.Context(), args, io.Discard), io.Discard); code != 2 {
-			t.Errorf("%v: exit code %d, want 2", args, code)
+}
+
+// A command or a flag that does not exist is refused, and what was meant is named.
+func TestSlips(t *testing.T) {
+	for line, says := range map[string]string{
+		"":                         "Images:\n",
+		"pool":                     "  grow ",
+		"quarantine":               "  requeue ",
+		"completion":               "  fish ",
+		"fly":                      "see `consumer --help`",
+		"stauts":                   "did you mean `consumer status`?",
+		"stauts --json":            "did you mean `consumer status`?",
+		"ls":                       "did you mean `consumer images`?",
+		"help stauts":              "did you mean `consumer status`?",
+		"pool creat":               "did you mean `consumer pool create`?",
+		"help pool creat":          "did you mean `consumer pool create`?",
+		"quarantine fly":           "see `consumer quarantine --help`",
+		"completion bsh":           "did you mean `consumer completion bash`",
+		"completion bash now":      "unknown command",
+		"images --jsn":             "unknown flag --jsn: did you mean `--json`?",
+		"images -json":             "unknown flag -json: did you mean `--json`?",
+		"run --polciy strict":      "did you mean `--policy`?",
+		"images --state-dri x":     "did you mean `--state-dir`?",
+		"images --state-dir":       "needs an argument",
+		"images --x":               "see `consumer images --help`",
+		"pool grow --data-size 1x": "write 20GiB",
+	} {
+		if code, text := perform(t, line); code != 2 || !strings.Contains(text, says) {
+			t.Errorf("%q: exit code %d, want 2 and %q: %s", line, code, says, text)
+		}
+	}
+}
+
+// Flags may stand anywhere, and those of settings are taken by every command.
+func TestFlagsAnywhere(t *testing.T) {
+	dir := filepath.Dir(stateWith(t, "images/a.tar"))
+	t.Setenv("STATE_DIR", "/nowhere")
+	for _, line := range []string{
+		"--state-dir %s history 1 --json",
+		"history --state-dir %s --json 1",
+		"history 1 --json=true --state-dir=%s",
+		"history --bucket b --region r --queue-url q --listen l --policy strict --json 1 --state-dir %s",
+	} {
+		if code, text := perform(t, fmt.Sprintf(line, dir)); code != 0 || !strings.Contains(text, `"kind": "queued"`) {
+			t.Errorf(line+": exit code %d: %s", dir, code, text)
 		}
 	}
 }

@@ -10,7 +10,31 @@ import (
 	"time"
 
 	"github.com/docker/go-units"
+	"github.com/spf13/cobra"
 )
+
+// output is where and how a command prints.
+type output struct {
+	out    io.Writer
+	asJSON bool
+}
+
+// withJSON adds --json to a command.
+func withJSON(cmd *cobra.Command) *cobra.Command {
+	cmd.Flags().Bool("json", false, "print JSON for programs")
+	return cmd
+}
+
+// newOutput reads what withJSON has added.
+func newOutput(cmd *cobra.Command) (*output, error) {
+	o := &output{out: cmd.OutOrStdout()}
+	if cmd.Flags().Lookup("json") == nil {
+		return o, nil
+	}
+	var err error
+	o.asJSON, err = cmd.Flags().GetBool("json")
+	return o, err
+}
 
 // table is text in columns.
 type table struct{ w *tabwriter.Writer }

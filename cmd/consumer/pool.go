@@ -3,16 +3,24 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 
 	"github.com/docker/go-units"
+	"github.com/spf13/cobra"
 
 	"imagemanager.internal/internal/store"
 )
 
-func poolStatusCommand() command {
-	return command{name: "pool status", short: "show space and health of the thin pool", run: showPool}
+func poolStatusCommand() *cobra.Command {
+	return withJSON(&cobra.Command{
+		Use:   "status",
+		Short: "Show space and health of the thin pool",
+		Long: `Status shows how full the pool is, and what mode the kernel has it in. Of a pool that
+cannot be opened it shows what the journal knows.`,
+		Example:     "  consumer pool status",
+		Annotations: exits(3, 5),
+		RunE:        withJournal(showPool),
+	})
 }
 
 func showPool(ctx context.Context, c *call) error {
@@ -62,23 +70,26 @@ func (c *call) printPool(ctx context.Context) error {
 	return t.flush()
 }
 
-func poolGrowCommand() command {
+func poolGrowCommand() *cobra.Command {
 	var data, metadata size
-	return command{
-		name:  "pool grow",
-		short: "make the pool larger, while it is in use",
-		flags: func(fs *flag.FlagSet) {
-			fs.Var(&data, "data-size", "new size of the data")
-			fs.Var(&metadata, "metadata-size", "new size of the metadata, at most 16GiB")
-		},
-		usage: func(string) error {
+	cmd := withJSON(&cobra.Command{
+		Use:   "grow",
+		Short: "Make the pool larger, while it is in use",
+		Long: `Grow extends the pool's files. A block device must have been enlarged before. A pool
+cannot shrink.`,
+		Example:     "  consumer pool grow --data-size 200GiB",
+		Annotations: exits(3, 4, 5),
+		Args: cobra.MatchAll(checkArgs, func(*cobra.Command, []string) error {
 			if data == 0 && metadata == 0 {
 				return errors.New("pool grow needs --data-size or --metadata-size")
 			}
 			return nil
-		},
-		run: func(ctx context.Context, c *call) error { return growPool(ctx, c, data, metadata) },
-	}
+		}),
+		RunE: withJournal(func(ctx context.Context, c *call) error { return growPool(ctx, c, data, metadata) }),
+	})
+	cmd.Flags().Var(&data, "data-size", "new size of the data")
+	cmd.Flags().Var(&metadata, "metadata-size", "new size of the metadata, at most 16GiB")
+	return cmd
 }
 
 // growPool makes the pool larger while it is in use, by a running daemon too. A size of 0

@@ -3,13 +3,14 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/store"
@@ -24,17 +25,28 @@ type poolOptions struct {
 	replace                bool
 }
 
-func poolCreateCommand() command {
+func poolCreateCommand() *cobra.Command {
 	o := poolOptions{dataSize: 100e9, blockSize: 64 << 10}
-	return command{
-		name: "pool create", short: "make the thin pool",
-		flags: o.addTo, open: store.Open,
-		run: func(ctx context.Context, c *call) error { return makePool(ctx, c, o) },
-	}
+	cmd := withJSON(&cobra.Command{
+		Use:   "create",
+		Short: "Make the thin pool",
+		Long: `Create makes the thin pool, and the database if there is none: on files in STATE_DIR
+behind loop devices, or on the block devices given. It may be run again: it
+finishes what was cut off, and leaves a finished pool alone. It never touches a
+metadata device with a pool on it.`,
+		Example: `  consumer pool create --data-size 200GiB
+  consumer pool create --data /dev/sdb --metadata /dev/sdc`,
+		Annotations: exits(3, 4),
+		RunE: needs{common, store.Open}.then(func(ctx context.Context, c *call) error {
+			return makePool(ctx, c, o)
+		}),
+	})
+	o.addTo(cmd.Flags())
+	return cmd
 }
 
 // addTo adds the options to the flags.
-func (o *poolOptions) addTo(fs *flag.FlagSet) {
+func (o *poolOptions) addTo(fs *pflag.FlagSet) {
 	fs.StringVar(&o.name, "name", "images", "name of the pool, part of every device's name")
 	fs.StringVar(&o.data, "data", "",
 		"block device or file for data; a disk is remembered by its name in /dev/disk/by-id "+

@@ -3,30 +3,30 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"path/filepath"
+
+	"github.com/spf13/cobra"
 
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/store"
 )
 
-func poolLocateCommand() command {
+func poolLocateCommand() *cobra.Command {
 	var data, metadata string
-	return command{
-		name:  "pool locate",
-		short: "record where the pool's devices or files are now, after proving them",
-		flags: func(fs *flag.FlagSet) {
-			fs.StringVar(&data, "data", "", "block device or file with the pool's data now (default: as before)")
-			fs.StringVar(&metadata, "metadata", "", "block device or file with its metadata now (default: as before)")
-		},
-		usage: func(string) error {
+	cmd := withJSON(&cobra.Command{
+		Use:   "locate",
+		Short: "Record where the pool's devices or files are now, after proving them",
+		Long: `Locate records other paths of the pool's data and metadata, after the kernel gave
+disks other names, or after files were moved. They must prove to be this pool's.`,
+		Example:     "  consumer pool locate --data /dev/sdc --metadata /dev/sdd",
+		Annotations: exits(3, 4),
+		Args: cobra.MatchAll(checkArgs, func(*cobra.Command, []string) error {
 			if data == "" && metadata == "" {
 				return errors.New("pool locate needs --data or --metadata")
 			}
 			return nil
-		},
-		open: store.Open,
-		run: func(ctx context.Context, c *call) error {
+		}),
+		RunE: needs{common, store.Open}.then(func(ctx context.Context, c *call) error {
 			if err := errors.Join(c.lockState(daemonLock), c.lockState(poolLock)); err != nil {
 				return err
 			}
@@ -34,8 +34,11 @@ func poolLocateCommand() command {
 				return err
 			}
 			return c.printPool(ctx)
-		},
-	}
+		}),
+	})
+	cmd.Flags().StringVar(&data, "data", "", "block device or file with the pool's data now (default: as before)")
+	cmd.Flags().StringVar(&metadata, "metadata", "", "block device or file with its metadata now (default: as before)")
+	return cmd
 }
 
 // locatePool records other names of the pool's devices or files. They are the pool's if

@@ -3,23 +3,29 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 
 	"github.com/docker/go-units"
+	"github.com/spf13/cobra"
 
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/store"
 )
 
-func poolRepairCommand() command {
+func poolRepairCommand() *cobra.Command {
 	var metadata size
-	return command{
-		name:  "pool repair",
-		short: "detach the pool, check its metadata, and rebuild or enlarge them",
-		flags: func(fs *flag.FlagSet) { fs.Var(&metadata, "metadata-size", "enlarge the metadata to this size") },
-		run:   func(ctx context.Context, c *call) error { return repairPool(ctx, c, metadata) },
-	}
+	cmd := withJSON(&cobra.Command{
+		Use:   "repair",
+		Short: "Detach the pool, check its metadata, and rebuild or enlarge them",
+		Long: `Repair detaches the pool, checks its metadata, rebuilds what is damaged, and clears
+the kernel's check flag. The damaged metadata are kept, and their path is
+printed. If a device is mounted or open, nothing is done. No daemon may run.`,
+		Example:     "  consumer pool repair",
+		Annotations: exits(3, 4, 5),
+		RunE:        withJournal(func(ctx context.Context, c *call) error { return repairPool(ctx, c, metadata) }),
+	})
+	cmd.Flags().Var(&metadata, "metadata-size", "enlarge the metadata to this size")
+	return cmd
 }
 
 // repairPool checks the metadata of the detached pool, rebuilds what is damaged, and
@@ -42,12 +48,16 @@ func repairPool(ctx context.Context, c *call, metadata size) error {
 	return t.flush()
 }
 
-func poolDetachCommand() command {
-	return command{
-		name:   "pool detach",
-		short:  "deactivate every device and the pool; the data stays",
-		noJSON: true,
-		run:    detachPool,
+func poolDetachCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "detach",
+		Short: "Deactivate every device and the pool; the data stays",
+		Long: `Detach takes the snapshots, the pool and its loop devices off the machine. The data
+stays, and the next "consumer run" attaches everything again. If a device is
+mounted or open, nothing is done. No daemon may run.`,
+		Example:     "  consumer pool detach",
+		Annotations: exits(3, 4, 5),
+		RunE:        withJournal(detachPool),
 	}
 }
 

@@ -8,16 +8,22 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/spf13/cobra"
 
 	"imagemanager.internal/internal/store"
 )
 
-func quarantineListCommand() command {
-	return command{
-		name:  "quarantine list",
-		short: "list the messages in quarantine: given up on, and not dead-lettered",
-		run:   listQuarantine,
-	}
+func quarantineListCommand() *cobra.Command {
+	return withJSON(&cobra.Command{
+		Use:   "list",
+		Short: "List the messages in quarantine: given up on, and not dead-lettered",
+		Long: `List shows the messages that failed for good while no dead-letter queue was set, with
+the reason of each.`,
+		Example:     "  consumer quarantine list",
+		SuggestFor:  []string{"ls"},
+		Annotations: exits(3, 5),
+		RunE:        withJournal(listQuarantine),
+	})
 }
 
 func listQuarantine(ctx context.Context, c *call) error {
@@ -37,7 +43,7 @@ func listQuarantine(ctx context.Context, c *call) error {
 
 // quarantined returns the message in quarantine that the argument names.
 func (c *call) quarantined(ctx context.Context) (store.QuarantinedMessage, error) {
-	id, err := strconv.ParseInt(c.arg, 10, 64)
+	id, err := strconv.ParseInt(c.arg(), 10, 64)
 	if err != nil {
 		return store.QuarantinedMessage{},
 			&usageError{fmt.Errorf("%s takes one id: `consumer quarantine list` shows them",
@@ -46,12 +52,15 @@ func (c *call) quarantined(ctx context.Context) (store.QuarantinedMessage, error
 	return c.store.QuarantinedMessage(ctx, id)
 }
 
-func quarantineShowCommand() command {
-	return command{
-		name: "quarantine show", args: "<id>",
-		short: "show a message in quarantine, with its body",
-		run:   showQuarantined,
-	}
+func quarantineShowCommand() *cobra.Command {
+	return withJSON(&cobra.Command{
+		Use:         "show <id>",
+		Short:       "Show a message in quarantine, with its body",
+		Long:        "Show prints a message in quarantine: its reason, and its body as it was received.",
+		Example:     "  consumer quarantine show 3",
+		Annotations: exits(3, 5),
+		RunE:        withJournal(showQuarantined),
+	})
 }
 
 func showQuarantined(ctx context.Context, c *call) error {
@@ -67,12 +76,16 @@ func showQuarantined(ctx context.Context, c *call) error {
 	return nil
 }
 
-func quarantineDropCommand() command {
-	return command{
-		name: "quarantine drop", args: "<id>",
-		short: "drop a message in quarantine",
-		run:   dropQuarantined,
-	}
+func quarantineDropCommand() *cobra.Command {
+	return withJSON(&cobra.Command{
+		Use:         "drop <id>",
+		Short:       "Drop a message in quarantine",
+		Long:        "Drop deletes a message in quarantine. It cannot be brought back.",
+		Example:     "  consumer quarantine drop 3",
+		SuggestFor:  []string{"rm", "delete", "remove"},
+		Annotations: exits(3, 5),
+		RunE:        withJournal(dropQuarantined),
+	})
 }
 
 func dropQuarantined(ctx context.Context, c *call) error {
@@ -86,12 +99,17 @@ func dropQuarantined(ctx context.Context, c *call) error {
 	return c.printResult("dropped", q)
 }
 
-func quarantineRequeueCommand() command {
-	return command{
-		name: "quarantine requeue", args: "<id>",
-		short: "send a message in quarantine to the queue again",
-		run:   requeueQuarantined,
-	}
+func quarantineRequeueCommand() *cobra.Command {
+	return withJSON(withSettings(&cobra.Command{
+		Use:   "requeue <id>",
+		Short: "Send a message in quarantine to the queue again",
+		Long: `Requeue sends a message in quarantine to SQS_QUEUE_URL, and takes it out of the
+quarantine.`,
+		Example:     "  consumer quarantine requeue 3",
+		SuggestFor:  []string{"retry", "resend"},
+		Annotations: exits(3, 5),
+		RunE:        withJournal(requeueQuarantined),
+	}, "queue-url", "region", "endpoint-url"))
 }
 
 // requeueQuarantined sends first and forgets then: killed between the two, the message is

@@ -3,28 +3,34 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
+
+	"github.com/spf13/cobra"
 
 	"imagemanager.internal/internal/reconcile"
 )
 
-func reconcileCommand() command {
+func reconcileCommand() *cobra.Command {
 	var dry bool
-	return command{
-		name:  "reconcile",
-		short: "bring journal, pool and files into agreement; --dry-run shows what would be done",
-		flags: func(fs *flag.FlagSet) {
-			fs.BoolVar(&dry, "dry-run", false, "only show what would be done; works beside a running daemon")
-		},
-		run: func(ctx context.Context, c *call) error {
+	cmd := withJSON(&cobra.Command{
+		Use:   "reconcile",
+		Short: "Bring journal, pool and files into agreement; --dry-run shows what would be done",
+		Long: `Reconcile compares what the journal, the pool and the files say of each image. It
+removes what belongs to nothing, finishes what was cut off, and reports what is
+not the program's own. A daemon does the same at its start and every
+RECONCILE_INTERVAL, and the command only while none runs.`,
+		Example:     "  consumer reconcile --dry-run",
+		Annotations: exits(3, 4, 5),
+		RunE: withJournal(func(ctx context.Context, c *call) error {
 			if dry {
 				return showDiff(ctx, c)
 			}
 			return reconcileNow(ctx, c)
-		},
-	}
+		}),
+	})
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "only show what would be done; works beside a running daemon")
+	return cmd
 }
 
 // reconcileNow does what the daemon does at its start and every RECONCILE_INTERVAL.

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -12,6 +11,8 @@ import (
 	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/reconcile"
@@ -30,17 +31,27 @@ type recoverOptions struct {
 	dry                        bool
 }
 
-func recoverCommand() command {
+func recoverCommand() *cobra.Command {
 	var o recoverOptions
-	return command{
-		name: "recover", short: "rebuild a lost database from the pool; --dry-run only looks",
-		flags: o.addTo, open: noJournal,
-		run: func(ctx context.Context, c *call) error { return recoverJournal(ctx, c, o) },
-	}
+	cmd := withJSON(&cobra.Command{
+		Use:   "recover",
+		Short: "Rebuild a lost database from the pool; --dry-run only looks",
+		Long: `Recover makes the database again from what is recorded on the devices of the pool. It
+needs a state directory without a database, and no running daemon. Devices
+without a proof of what they are are left alone.`,
+		Example: `  consumer recover --dry-run
+  consumer recover --data /dev/sdb --metadata /dev/sdc`,
+		Annotations: exits(3, 4, 7),
+		RunE: needs{common, noJournal}.then(func(ctx context.Context, c *call) error {
+			return recoverJournal(ctx, c, o)
+		}),
+	})
+	o.addTo(cmd.Flags())
+	return cmd
 }
 
 // addTo adds the options to the flags.
-func (o *recoverOptions) addTo(fs *flag.FlagSet) {
+func (o *recoverOptions) addTo(fs *pflag.FlagSet) {
 	fs.BoolVar(&o.dry, "dry-run", false, "look, and change neither the pool nor the state directory")
 	fs.StringVar(&o.uuid, "uuid", "", "the pool's UUID, where nothing else tells it")
 	fs.StringVar(&o.name, "name", "images", "name of the pool, part of every device's name")

@@ -3,37 +3,46 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/spf13/cobra"
 
 	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/store"
 )
 
-func rmCommand() command {
+func rmCommand() *cobra.Command {
 	var force bool
-	return command{
-		name: "rm", args: "<key|image|snapshot>",
-		short: "remove an image, or one snapshot by its path or snapshot:ID",
-		flags: func(fs *flag.FlagSet) {
-			fs.BoolVar(&force, "force", false,
-				"remove an image's snapshots with it; what is open or mounted is refused all the same")
-		},
-		run: func(ctx context.Context, c *call) error {
-			if isSnapshot(c.arg) {
+	cmd := withJSON(&cobra.Command{
+		Use:   "rm <key|image|snapshot>",
+		Short: "Remove an image, or one snapshot by its path or snapshot:ID",
+		Long: `Rm removes an image with its device and its archive, or a single snapshot. What is
+open or mounted is not removed, and an image with snapshots only by --force. The
+journal keeps the history. It works beside a running daemon or without one; to
+remove something again is not an error.`,
+		Example: `  consumer rm images/debian.tar
+  consumer rm --force 17
+  consumer rm snapshot:42`,
+		SuggestFor:  []string{"remove", "delete", "del"},
+		Annotations: exits(3, 4, 5),
+		RunE: withJournal(func(ctx context.Context, c *call) error {
+			if isSnapshot(c.arg()) {
 				return removeSnapshot(ctx, c)
 			}
 			return removeImage(ctx, c, force)
-		},
-	}
+		}),
+	})
+	cmd.Flags().BoolVar(&force, "force", false,
+		"remove an image's snapshots with it; what is open or mounted is refused all the same")
+	return cmd
 }
 
 // removeImage removes an image, beside a running daemon or without one. To remove it
 // again is not an error: an interrupted command is simply repeated.
 func removeImage(ctx context.Context, c *call, force bool) error {
-	img, err := c.findOne(ctx, c.arg)
+	img, err := c.findOne(ctx, c.arg())
 	if err != nil {
 		return err
 	}
@@ -53,7 +62,7 @@ func removeImage(ctx context.Context, c *call, force bool) error {
 
 // removeSnapshot removes one snapshot, as removeImage does an image.
 func removeSnapshot(ctx context.Context, c *call) error {
-	sn, err := c.findSnapshot(ctx, c.arg)
+	sn, err := c.findSnapshot(ctx, c.arg())
 	if err != nil {
 		return err
 	}

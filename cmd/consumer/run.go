@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
 
 	"imagemanager.internal/internal/failpoint"
 	"imagemanager.internal/internal/pipeline"
@@ -17,11 +18,19 @@ import (
 	"imagemanager.internal/internal/queue"
 )
 
-func runCommand() command {
-	return command{
-		name: "run", short: "take images from the queue until stopped",
-		noJSON: true, check: config.checkRun, open: noJournal, run: runDaemon,
-	}
+func runCommand() *cobra.Command {
+	return withSettings(&cobra.Command{
+		Use:   "run",
+		Short: "Take images from the queue until stopped",
+		Long: `Run is the daemon. It needs S3_BUCKET and SQS_QUEUE_URL, a pool made by
+"consumer pool create", and root. "consumer help settings" lists what else can be
+set. SIGTERM lets running work end; a second one ends the process at once.`,
+		Example: `  S3_BUCKET=my-bucket SQS_QUEUE_URL=https://sqs.us-east-1.amazonaws.com/123456789012/images \
+      consumer run`,
+		SuggestFor:  []string{"start", "serve", "daemon"},
+		Annotations: exits(3, 4),
+		RunE:        needs{config.checkRun, noJournal}.then(runDaemon),
+	}, "bucket", "queue-url", "region", "endpoint-url", "policy", "listen")
 }
 
 // runDaemon is the daemon.

@@ -5,11 +5,20 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/spf13/cobra"
+
 	"imagemanager.internal/internal/store"
 )
 
-func snapshotsCommand() command {
-	return command{name: "snapshots", short: "list the active snapshots", run: listSnapshots}
+func snapshotsCommand() *cobra.Command {
+	return withJSON(&cobra.Command{
+		Use:         "snapshots",
+		Short:       "List the active snapshots",
+		Long:        "Snapshots lists the active snapshots with the path of each, ready to be mounted.",
+		Example:     "  consumer snapshots",
+		Annotations: exits(3, 5),
+		RunE:        withJournal(listSnapshots),
+	})
 }
 
 func listSnapshots(ctx context.Context, c *call) error {
@@ -31,17 +40,23 @@ func printSnapshots(out io.Writer, list []store.Snapshot, asJSON bool) error {
 	return t.flush()
 }
 
-func snapshotCommand() command {
-	return command{
-		name: "snapshot", args: "<key|image>",
-		short: "make one more snapshot of an image",
-		run:   makeSnapshot,
-	}
+func snapshotCommand() *cobra.Command {
+	return withJSON(&cobra.Command{
+		Use:   "snapshot <key|image>",
+		Short: "Make one more snapshot of an image",
+		Long: `Snapshot makes a further copy-on-write snapshot of an active image and prints its
+path. The snapshots of an image share its blocks; what is written to one is seen
+by no other. It works beside a running daemon or without one.`,
+		Example: `  consumer snapshot images/debian.tar
+  mount "$(consumer snapshot --json 3 | jq -r '.[0].path')" /mnt`,
+		Annotations: exits(3, 4, 5),
+		RunE:        withJournal(makeSnapshot),
+	})
 }
 
 // makeSnapshot makes a further snapshot, beside a running daemon or without one.
 func makeSnapshot(ctx context.Context, c *call) error {
-	image, err := c.findActive(ctx, c.arg)
+	image, err := c.findActive(ctx, c.arg())
 	if err != nil {
 		return err
 	}

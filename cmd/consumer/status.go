@@ -4,11 +4,22 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/spf13/cobra"
+
 	"imagemanager.internal/internal/store"
 )
 
-func statusCommand() command {
-	return command{name: "status", short: "show what is queued, running, active and refused", run: showStatus}
+func statusCommand() *cobra.Command {
+	return withJSON(&cobra.Command{
+		Use:   "status",
+		Short: "Show what is queued, running, active and refused",
+		Long: `Status counts the images by state, and lists the pending ones with the stage they
+are in and the reason of their last failure. It reads the database, beside a
+running daemon or without one.`,
+		Example:     "  consumer status",
+		Annotations: exits(3, 5),
+		RunE:        withJournal(showStatus),
+	})
 }
 
 func showStatus(ctx context.Context, c *call) error {

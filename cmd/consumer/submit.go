@@ -3,10 +3,10 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 
 	"github.com/docker/go-units"
+	"github.com/spf13/cobra"
 
 	"imagemanager.internal/internal/download"
 	"imagemanager.internal/internal/pipeline"
@@ -30,12 +30,18 @@ func (s *system) openSubmitter(ctx context.Context) (*pipeline.Submitter, error)
 	}, nil
 }
 
-func submitCommand() command {
-	return command{
-		name: "submit", args: "<key>",
-		short: "enqueue an object by hand, also a removed or refused one",
-		run:   submit,
-	}
+func submitCommand() *cobra.Command {
+	return withJSON(withSettings(&cobra.Command{
+		Use:   "submit <key>",
+		Short: "Enqueue an object by hand, also a removed or refused one",
+		Long: `Submit puts an object of S3_BUCKET into the journal, as if a message had announced
+it. The daemon, running or started later, takes it up. An image that was
+removed, refused or given up is opened again.`,
+		Example:     "  consumer submit images/debian.tar",
+		SuggestFor:  []string{"add", "enqueue", "retry"},
+		Annotations: exits(3, 5),
+		RunE:        withJournal(submit),
+	}, "bucket", "region", "endpoint-url"))
 }
 
 // submit puts one object into the journal. The daemon, running or started later, takes it
@@ -45,7 +51,7 @@ func submit(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	img, created, err := sub.Resubmit(ctx, c.arg)
+	img, created, err := sub.Resubmit(ctx, c.arg())
 	if err != nil {
 		return err
 	}
@@ -60,14 +66,21 @@ func submit(ctx context.Context, c *call) error {
 	return nil
 }
 
-func backfillCommand() command {
+func backfillCommand() *cobra.Command {
 	var dry bool
-	return command{
-		name:  "backfill",
-		short: "compare the bucket with the journal and enqueue what is missing",
-		flags: func(fs *flag.FlagSet) { fs.BoolVar(&dry, "dry-run", false, "only list what is missing") },
-		run:   func(ctx context.Context, c *call) error { return backfill(ctx, c, dry) },
-	}
+	cmd := withJSON(withSettings(&cobra.Command{
+		Use:   "backfill",
+		Short: "Compare the bucket with the journal and enqueue what is missing",
+		Long: `Backfill lists the objects of S3_BUCKET under S3_PREFIX, and enqueues those that the
+journal does not have: objects older than the notification, or whose message was
+lost.`,
+		Example: `  consumer backfill --dry-run
+  consumer backfill`,
+		Annotations: exits(3, 5),
+		RunE:        withJournal(func(ctx context.Context, c *call) error { return backfill(ctx, c, dry) }),
+	}, "bucket", "region", "endpoint-url"))
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "only list what is missing")
+	return cmd
 }
 
 // backfill enqueues every object of the bucket missing in the journal.

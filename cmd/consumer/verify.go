@@ -3,11 +3,11 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
 
 	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/store"
@@ -16,20 +16,27 @@ import (
 // errVerify is returned when a device does not hold what was sealed.
 var errVerify = errors.New("not what was sealed")
 
-func verifyCommand() command {
+func verifyCommand() *cobra.Command {
 	var all bool
-	return command{
-		name: "verify", args: "[<key|image>]",
-		short: "read an image's device and compare it with its seal; --all for every image",
-		flags: func(fs *flag.FlagSet) { fs.BoolVar(&all, "all", false, "every image") },
-		usage: func(arg string) error {
-			if all == (arg != "") {
-				return errors.New("verify takes one key or image id, or --all; flags come first")
+	cmd := withJSON(&cobra.Command{
+		Use:   "verify [<key|image>]",
+		Short: "Read an image's device and compare it with its seal; --all for every image",
+		Long: `Verify reads an image's device as it is on the disk, and compares every file with
+what was sealed. It names each difference. It works beside a running daemon or
+without one.`,
+		Example: `  consumer verify images/debian.tar
+  consumer verify --all`,
+		Annotations: exits(3, 4, 5, 6),
+		Args: cobra.MatchAll(checkArgs, func(_ *cobra.Command, args []string) error {
+			if all == (len(args) > 0) {
+				return errors.New("verify takes one key or image id, or --all")
 			}
 			return nil
-		},
-		run: func(ctx context.Context, c *call) error { return verifyImages(ctx, c, all) },
-	}
+		}),
+		RunE: withJournal(func(ctx context.Context, c *call) error { return verifyImages(ctx, c, all) }),
+	})
+	cmd.Flags().BoolVar(&all, "all", false, "every image")
+	return cmd
 }
 
 // verifyImages proves images again, beside a running daemon or without one. Others may
@@ -37,7 +44,7 @@ func verifyCommand() command {
 func verifyImages(ctx context.Context, c *call, all bool) (err error) {
 	ids := make([]int64, 1)
 	if !all {
-		if ids[0], err = c.findActive(ctx, c.arg); err != nil {
+		if ids[0], err = c.findActive(ctx, c.arg()); err != nil {
 			return err
 		}
 	}
