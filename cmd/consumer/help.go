@@ -24,8 +24,6 @@ func newGroup(name, short string, commands ...*cobra.Command) *cobra.Command {
 // asGroup makes a command print those that it holds, and refuse all others.
 func asGroup(group *cobra.Command) {
 	group.DisableFlagsInUseLine = true
-	// it is the command that is unknown, not the flags that belong to it
-	group.FParseErrWhitelist.UnknownFlags = true
 	group.Args = refuseUnknown
 	group.RunE = func(cmd *cobra.Command, _ []string) error {
 		return errors.Join(cmd.Help(), &usageError{errors.New("no command given")})
@@ -63,8 +61,12 @@ func didYouMean(cmd *cobra.Command, before string, suggestions []string) string 
 	return fmt.Sprintf("did you mean `%s`?", before+strings.Join(suggestions, "` or `"+before))
 }
 
-// refuseFlag says what is wrong with a flag, in one line.
+// refuseFlag says what is wrong with a flag, in one line. If it follows an unknown
+// command, it is the command that is wrong.
 func refuseFlag(cmd *cobra.Command, err error) error {
+	if args := cmd.Flags().Args(); cmd.HasSubCommands() && len(args) > 0 {
+		return refuseUnknown(cmd, args)
+	}
 	unknown := new(pflag.NotExistError)
 	if !errors.As(err, &unknown) {
 		return fmt.Errorf("%w: see `%s --help`", err, cmd.CommandPath())

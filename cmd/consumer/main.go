@@ -59,8 +59,9 @@ func newProgram() *cobra.Command {
 			poolDetachCommand()),
 		newGroup("quarantine", "Look after the messages that failed for good and were not dead-lettered",
 			quarantineListCommand(), quarantineShowCommand(), quarantineRequeueCommand(), quarantineDropCommand()))
-	root.AddCommand(settingsTopic(), exitCodesTopic())
+	addTo(root, versionCommand(), settingsTopic(), exitCodesTopic())
 	addSettings(root)
+	addVersion(root)
 	addHelp(root)
 	return root
 }

@@ -251,6 +251,7 @@ func TestSlips(t *testing.T) {
 		"fly":                      "see `consumer --help`",
 		"stauts":                   "did you mean `consumer status`?",
 		"stauts --json":            "did you mean `consumer status`?",
+		"--verson":                 "unknown flag --verson: did you mean `--version`?",
 		"ls":                       "did you mean `consumer images`?",
 		"help stauts":              "did you mean `consumer status`?",
 		"pool creat":               "did you mean `consumer pool create`?",
