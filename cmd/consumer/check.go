@@ -69,7 +69,7 @@ func (c config) checkCommon() []error {
 		p.bad(true, "IMAGE_POLICY: %w", err)
 	}
 	p = append(p, c.checkPolicies()...)
-	p.bad(!slices.Contains([]string{"debug", "info", "warn", "error"}, strings.ToLower(c.LogLevel)),
+	p.bad(!slices.Contains(logLevels, strings.ToLower(c.LogLevel)),
 		"LOG_LEVEL %q is not debug, info, warn or error", c.LogLevel)
 	p.bad(!slices.Contains([]string{"", formatJSON, formatConsole}, strings.ToLower(c.LogFormat)),
 		"LOG_FORMAT %q is not json or console; without it the log is for people on a terminal, and JSON elsewhere",

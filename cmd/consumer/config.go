@@ -83,27 +83,39 @@ type config struct {
 type settingFlag struct {
 	name, variable string
 	field          func(*config) *string
+	values         []cobra.Completion // all that it can be, if these are few
 }
+
+// addTo adds the flag to a command, or to all that it holds.
+func (s settingFlag) addTo(cmd *cobra.Command, flags *pflag.FlagSet) *pflag.Flag {
+	flags.String(s.name, "", describe(s.variable)+" ("+s.variable+")")
+	if s.values != nil { // fails if the flag is not there
+		_ = cmd.RegisterFlagCompletionFunc(s.name,
+			cobra.FixedCompletions(s.values, cobra.ShellCompDirectiveNoFileComp))
+	}
+	return flags.Lookup(s.name)
+}
+
+// logLevels are those of LOG_LEVEL.
+var logLevels = []string{"debug", "info", "warn", "error"}
 
 // The first two concern every command.
 var settingFlags = []settingFlag{
-	{"state-dir", "STATE_DIR", func(c *config) *string { return &c.StateDir }},
-	{"log-level", "LOG_LEVEL", func(c *config) *string { return &c.LogLevel }},
-	{"bucket", "S3_BUCKET", func(c *config) *string { return &c.Bucket }},
-	{"queue-url", "SQS_QUEUE_URL", func(c *config) *string { return &c.QueueURL }},
-	{"region", "AWS_REGION", func(c *config) *string { return &c.Region }},
-	{"endpoint-url", "AWS_ENDPOINT_URL", func(c *config) *string { return &c.Endpoint }},
-	{"policy", "IMAGE_POLICY", func(c *config) *string { return &c.Policy }},
-	{"listen", "LISTEN_ADDR", func(c *config) *string { return &c.Listen }},
+	{"state-dir", "STATE_DIR", func(c *config) *string { return &c.StateDir }, nil},
+	{"log-level", "LOG_LEVEL", func(c *config) *string { return &c.LogLevel }, logLevels},
+	{"bucket", "S3_BUCKET", func(c *config) *string { return &c.Bucket }, nil},
+	{"queue-url", "SQS_QUEUE_URL", func(c *config) *string { return &c.QueueURL }, nil},
+	{"region", "AWS_REGION", func(c *config) *string { return &c.Region }, nil},
+	{"endpoint-url", "AWS_ENDPOINT_URL", func(c *config) *string { return &c.Endpoint }, nil},
+	{"policy", "IMAGE_POLICY", func(c *config) *string { return &c.Policy }, []string{"strict", "distro", "trusted"}},
+	{"listen", "LISTEN_ADDR", func(c *config) *string { return &c.Listen }, nil},
 }
 
 // addSettings gives every command the flags of all settings. Those of no concern to it
 // are taken, as a script may give them everywhere, but not shown.
 func addSettings(root *cobra.Command) {
-	all := root.PersistentFlags()
 	for i, s := range settingFlags {
-		all.String(s.name, "", describe(s.variable)+" ("+s.variable+")")
-		all.Lookup(s.name).Hidden = i > 1
+		s.addTo(root, root.PersistentFlags()).Hidden = i > 1
 	}
 }
 
@@ -111,7 +123,7 @@ func addSettings(root *cobra.Command) {
 func withSettings(cmd *cobra.Command, names ...string) *cobra.Command {
 	for _, s := range settingFlags {
 		if slices.Contains(names, s.name) {
-			cmd.Flags().String(s.name, "", describe(s.variable)+" ("+s.variable+")")
+			s.addTo(cmd, cmd.Flags())
 		}
 	}
 	return cmd

@@ -35,8 +35,13 @@ func stateWith(t *testing.T, keys ...string) string {
 // perform runs a command line and returns its exit code and all that it printed.
 func perform(t *testing.T, line string) (code int, text string) {
 	t.Helper()
+	return performWords(t, strings.Fields(line)...)
+}
+
+func performWords(t *testing.T, words ...string) (code int, text string) {
+	t.Helper()
 	var out bytes.Buffer
-	code = report(dispatch(t.Context(), strings.Fields(line), &out), &out)
+	code = report(dispatch(t.Context(), words, &out), &out)
 	return code, out.String()
 }
 

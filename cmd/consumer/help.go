@@ -37,6 +37,9 @@ func addTo(group *cobra.Command, commands ...*cobra.Command) {
 		if c.Args == nil {
 			c.Args = checkArgs
 		}
+		if c.Use == c.Name() { // takes no argument
+			c.ValidArgsFunction = cobra.NoFileCompletions
+		}
 	}
 	group.AddCommand(commands...)
 }

@@ -12,7 +12,7 @@ import (
 )
 
 func historyCommand() *cobra.Command {
-	return withJSON(&cobra.Command{
+	return completing(withJSON(&cobra.Command{
 		Use:   "history <key|image>",
 		Short: "Show the journal of an image",
 		Long: `History prints what the journal has on an image: every attempt at every stage, every
@@ -23,7 +23,7 @@ versions of the object.`,
 		SuggestFor:  []string{"log", "logs", "events"},
 		Annotations: exits(3, 5),
 		RunE:        withJournal(showHistory),
-	})
+	}), imageKeys, imageIDs)
 }
 
 func showHistory(ctx context.Context, c *call) error {

@@ -35,9 +35,8 @@ func realMain() int {
 
 // dispatch runs a command line. What is wrong with it shows before the command begins.
 func dispatch(ctx context.Context, args []string, out io.Writer) error {
-	root, begun := newProgram(), false
+	root, begun := newProgram(out), false
 	root.SetArgs(args)
-	root.SetOut(out)
 	root.PersistentPreRun = func(*cobra.Command, []string) { begun = true }
 	err := root.ExecuteContext(ctx)
 	if err != nil && !begun {
@@ -46,10 +45,11 @@ func dispatch(ctx context.Context, args []string, out io.Writer) error {
 	return err
 }
 
-// newProgram returns the program with all its commands.
-func newProgram() *cobra.Command {
+// newProgram returns the program with all its commands, which print to out.
+func newProgram(out io.Writer) *cobra.Command {
 	root := newGroup("consumer", "Take container images from an S3 bucket to active device-mapper snapshots")
 	root.SilenceErrors, root.SilenceUsage = true, true
+	root.SetOut(out)
 	addCommands(root, "Daemon", runCommand(), statusCommand())
 	addCommands(root, "Images", imagesCommand(), snapshotsCommand(), historyCommand(), snapshotCommand(),
 		verifyCommand(), rmCommand(), submitCommand(), backfillCommand())

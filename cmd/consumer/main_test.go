@@ -55,7 +55,7 @@ func TestEverySettingIsDescribed(t *testing.T) {
 // load is loadConfig for a command line.
 func load(t *testing.T, args ...string) (config, error) {
 	t.Helper()
-	root := newProgram()
+	root := newProgram(io.Discard)
 	if err := root.ParseFlags(args); err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +213,7 @@ func commands(cmd *cobra.Command) []*cobra.Command {
 // does not know.
 func TestEveryCommandHelps(t *testing.T) {
 	t.Setenv("STATE_DIR", filepath.Join(t.TempDir(), "none"))
-	for _, c := range commands(newProgram()) {
+	for _, c := range commands(newProgram(io.Discard)) {
 		if c.Annotations[exitsNote] == "" { // a group, or cobra's own
 			continue
 		}

@@ -53,14 +53,14 @@ func (c *call) quarantined(ctx context.Context) (store.QuarantinedMessage, error
 }
 
 func quarantineShowCommand() *cobra.Command {
-	return withJSON(&cobra.Command{
+	return completing(withJSON(&cobra.Command{
 		Use:         "show <id>",
 		Short:       "Show a message in quarantine, with its body",
 		Long:        "Show prints a message in quarantine: its reason, and its body as it was received.",
 		Example:     "  consumer quarantine show 3",
 		Annotations: exits(3, 5),
 		RunE:        withJournal(showQuarantined),
-	})
+	}), quarantinedIDs)
 }
 
 func showQuarantined(ctx context.Context, c *call) error {
@@ -77,7 +77,7 @@ func showQuarantined(ctx context.Context, c *call) error {
 }
 
 func quarantineDropCommand() *cobra.Command {
-	return withJSON(&cobra.Command{
+	return completing(withJSON(&cobra.Command{
 		Use:         "drop <id>",
 		Short:       "Drop a message in quarantine",
 		Long:        "Drop deletes a message in quarantine. It cannot be brought back.",
@@ -85,7 +85,7 @@ func quarantineDropCommand() *cobra.Command {
 		SuggestFor:  []string{"rm", "delete", "remove"},
 		Annotations: exits(3, 5),
 		RunE:        withJournal(dropQuarantined),
-	})
+	}), quarantinedIDs)
 }
 
 func dropQuarantined(ctx context.Context, c *call) error {
@@ -100,7 +100,7 @@ func dropQuarantined(ctx context.Context, c *call) error {
 }
 
 func quarantineRequeueCommand() *cobra.Command {
-	return withJSON(withSettings(&cobra.Command{
+	return completing(withJSON(withSettings(&cobra.Command{
 		Use:   "requeue <id>",
 		Short: "Send a message in quarantine to the queue again",
 		Long: `Requeue sends a message in quarantine to SQS_QUEUE_URL, and takes it out of the
@@ -109,7 +109,7 @@ quarantine.`,
 		SuggestFor:  []string{"retry", "resend"},
 		Annotations: exits(3, 5),
 		RunE:        withJournal(requeueQuarantined),
-	}, "queue-url", "region", "endpoint-url"))
+	}, "queue-url", "region", "endpoint-url")), quarantinedIDs)
 }
 
 // requeueQuarantined sends first and forgets then: killed between the two, the message is

@@ -15,7 +15,7 @@ import (
 
 func rmCommand() *cobra.Command {
 	var force bool
-	cmd := withJSON(&cobra.Command{
+	cmd := completing(withJSON(&cobra.Command{
 		Use:   "rm <key|image|snapshot>",
 		Short: "Remove an image, or one snapshot by its path or snapshot:ID",
 		Long: `Rm removes an image with its device and its archive, or a single snapshot. What is
@@ -33,7 +33,7 @@ remove something again is not an error.`,
 			}
 			return removeImage(ctx, c, force)
 		}),
-	})
+	}), imageKeys, imageIDs, snapshotNames)
 	cmd.Flags().BoolVar(&force, "force", false,
 		"remove an image's snapshots with it; what is open or mounted is refused all the same")
 	return cmd

@@ -41,7 +41,7 @@ func printSnapshots(out io.Writer, list []store.Snapshot, asJSON bool) error {
 }
 
 func snapshotCommand() *cobra.Command {
-	return withJSON(&cobra.Command{
+	return completing(withJSON(&cobra.Command{
 		Use:   "snapshot <key|image>",
 		Short: "Make one more snapshot of an image",
 		Long: `Snapshot makes a further copy-on-write snapshot of an active image and prints its
@@ -51,7 +51,7 @@ by no other. It works beside a running daemon or without one.`,
   mount "$(consumer snapshot --json 3 | jq -r '.[0].path')" /mnt`,
 		Annotations: exits(3, 4, 5),
 		RunE:        withJournal(makeSnapshot),
-	})
+	}), imageKeys, imageIDs)
 }
 
 // makeSnapshot makes a further snapshot, beside a running daemon or without one.

@@ -31,7 +31,7 @@ func (s *system) openSubmitter(ctx context.Context) (*pipeline.Submitter, error)
 }
 
 func submitCommand() *cobra.Command {
-	return withJSON(withSettings(&cobra.Command{
+	return completing(withJSON(withSettings(&cobra.Command{
 		Use:   "submit <key>",
 		Short: "Enqueue an object by hand, also a removed or refused one",
 		Long: `Submit puts an object of S3_BUCKET into the journal, as if a message had announced
@@ -41,7 +41,7 @@ removed, refused or given up is opened again.`,
 		SuggestFor:  []string{"add", "enqueue", "retry"},
 		Annotations: exits(3, 5),
 		RunE:        withJournal(submit),
-	}, "bucket", "region", "endpoint-url"))
+	}, "bucket", "region", "endpoint-url")), imageKeys)
 }
 
 // submit puts one object into the journal. The daemon, running or started later, takes it

@@ -18,7 +18,7 @@ var errVerify = errors.New("not what was sealed")
 
 func verifyCommand() *cobra.Command {
 	var all bool
-	cmd := withJSON(&cobra.Command{
+	cmd := completing(withJSON(&cobra.Command{
 		Use:   "verify [<key|image>]",
 		Short: "Read an image's device and compare it with its seal; --all for every image",
 		Long: `Verify reads an image's device as it is on the disk, and compares every file with
@@ -34,7 +34,7 @@ without one.`,
 			return nil
 		}),
 		RunE: withJournal(func(ctx context.Context, c *call) error { return verifyImages(ctx, c, all) }),
-	})
+	}), imageKeys, imageIDs)
 	cmd.Flags().BoolVar(&all, "all", false, "every image")
 	return cmd
 }

@@ -23,10 +23,14 @@ const (
 	busyTimeoutPragma = "PRAGMA busy_timeout = %d"       // ms
 )
 
+// immutable is a mode of dsn: read-only, and without lock, WAL and shared memory
+// (https://www.sqlite.org/uri.html#uriimmutable).
+const immutable = "immutable"
+
 // dsn carries every pragma that the driver knows, so each connection of a pool has them
 // (https://www.sqlite.org/pragma.html).
 func dsn(path, mode, synchronous string) string {
-	return fileURL(path, map[string]string{
+	options := map[string]string{
 		"mode":          mode,
 		"_journal_mode": "WAL",
 		"_synchronous":  synchronous,
@@ -34,7 +38,11 @@ func dsn(path, mode, synchronous string) string {
 		"_busy_timeout": fmt.Sprint(busyTimeout.Milliseconds()),
 		"_foreign_keys": "1",
 		"_txlock":       "immediate",
-	})
+	}
+	if mode == immutable {
+		options["mode"], options["immutable"] = "ro", "1"
+	}
+	return fileURL(path, options)
 }
 
 // fileURL names a database file to SQLite. The path may contain any characters.

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"imagemanager.internal/internal/store"
+)
+
+// journal fills a database as a daemon would.
+type journal struct {
+	*store.Store
+	t *testing.T
+}
+
+// begun returns a journal in a new state directory, which STATE_DIR names.
+func begun(t *testing.T) *journal {
+	t.Helper()
+	s, err := store.Open(t.Context(), stateWith(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &journal{s, t}
+}
+
+// must returns the value, or ends the test.
+func must[T any](j *journal) func(T, error) T {
+	return func(v T, err error) T {
+		j.t.Helper()
+		if err != nil {
+			j.t.Fatal(err)
+		}
+		return v
+	}
+}
+
+// pending enqueues an object. Each content is an object of its own.
+func (j *journal) pending(key, content string) store.Image {
+	j.t.Helper()
+	img, created, err := j.Enqueue(j.t.Context(),
+		store.Object{Bucket: "demo", Key: key, ETag: content, Size: 1 << 20})
+	if err != nil || !created {
+		j.t.Fatal(created, err)
+	}
+	return img
+}
+
+// active takes an image through all its stages.
+func (j *journal) active(key, content string) store.Image {
+	j.t.Helper()
+	ctx := j.t.Context()
+	img := j.pending(key, content)
+	sum := strings.Repeat(fmt.Sprintf("%02x", img.ID), 32)
+	a := must[store.Attempt](j)(j.Begin(ctx, img.ID, store.StageDownload))
+	must[store.Image](j)(j.FinishDownload(ctx, a, store.Blob{
+		Path: fmt.Sprintf("/state/blobs/%d.tar", img.ID), SHA256: sum, Size: 1 << 20, Inode: 7,
+		ModTime: time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC),
+	}))
+	a = must[store.Attempt](j)(j.Begin(ctx, img.ID, store.StageUnpack))
+	d := must[store.Device](j)(j.Reserve(ctx, a,
+		store.Device{Kind: store.DeviceKindImage, Bytes: 20 << 30, FSUUID: "11111111-2222-3333-4444-555555555555"}))
+	for _, to := range []store.DeviceState{store.DeviceCreated, store.DeviceFormatted, store.DeviceFilled} {
+		d = must[store.Device](j)(j.Advance(ctx, a, d, to, nil))
+	}
+	d = must[store.Device](j)(j.Advance(ctx, a, d, store.DeviceSealed, &store.Tree{
+		Device: d.ID, Shape: "rootfs", Policy: "strict", Digest: "sha256:" + sum, Entries: 120, Files: 100,
+		Bytes: 1 << 19, Changed: 2,
+	}))
+	must[store.Image](j)(j.FinishUnpack(ctx, a, d))
+	a = must[store.Attempt](j)(j.Begin(ctx, img.ID, store.StageActivate))
+	sn := must[store.Device](j)(j.Reserve(ctx, a,
+		store.Device{Kind: store.DeviceKindSnapshot, Bytes: 20 << 30, Origin: d.ID}))
+	sn = must[store.Device](j)(j.Advance(ctx, a, sn, store.DeviceCreated, nil))
+	return must[store.Image](j)(j.FinishActivate(ctx, a, sn, fmt.Sprintf("/dev/mapper/cim-images-snap-%d", sn.ID)))
+}
+
+// quarantined puts a message into the quarantine.
+func (j *journal) quarantined(id, body, reason string) {
+	j.t.Helper()
+	if err := j.Quarantine(j.t.Context(), store.QuarantinedMessage{
+		MessageID: id, Body: body, Reason: reason, Attempts: 3, SentAt: time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC),
+	}); err != nil {
+		j.t.Fatal(err)
+	}
+}

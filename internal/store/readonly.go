@@ -1,0 +1,38 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+)
+
+// imagesNamed finds images by what their key or their id begins with.
+const imagesNamed = imageSelect + ` WHERE substr(key, 1, length(?1)) = ?1 OR substr(id, 1, length(?1)) = ?1
+	ORDER BY id DESC LIMIT ?2`
+
+// OpenReadOnly opens an existing database for a look that writes nothing, not even the
+// files that SQLite keeps beside it. While nobody has it open, it is read as it lies, and
+// without a lock: whoever begins to write meanwhile can make the reader see half a
+// change. It returns ErrNotFound if there is no file at path.
+func OpenReadOnly(ctx context.Context, path string) (*Store, error) {
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: no database at %s", ErrNotFound, path)
+	}
+	mode := "ro"
+	if _, err := os.Stat(path + "-wal"); errors.Is(err, fs.ErrNotExist) {
+		mode = immutable
+	}
+	s := open(path, mode)
+	if err := checkVersion(ctx, s.readDB); err != nil {
+		return nil, errors.Join(asCorrupt(path, fmt.Errorf("%s: %w", path, err)), s.Close())
+	}
+	return s, nil
+}
+
+// Named returns the newest images whose key or id begins with the text, newest first and
+// at most so many.
+func (s *Store) Named(ctx context.Context, begin string, most int) ([]Image, error) {
+	return queryImages(ctx, s.readDB, imagesNamed, begin, most)
+}
