@@ -47,7 +47,7 @@ func (b *treeBuilder) addEntries(ctx context.Context, src io.ReaderAt, size int6
 		}
 		return b.locate(checkTreeText(b.tree, b.budget.limits), h)
 	})
-	for _, err := range []error{err, b.checkPendingLinks()} {
+	for _, err := range []error{b.endLayer(err), b.checkPendingLinks()} {
 		if r := asRejection(err); r != nil {
 			b.record(r)
 		} else if err != nil {
@@ -87,6 +87,7 @@ func rejectFraming(err error, base int64) error {
 	}
 	r := refuse(Reason(e.Code), "%s", e.Detail)
 	r.locate(e.Name, e.Index, base+e.Offset)
+	r.unterminated = e.Unterminated
 	return r
 }
 

@@ -90,7 +90,7 @@ func (im *imageReader) verifyLayers(ctx context.Context, spec *imageSpec) error 
 		}
 		// The format comes before the digest: the DiffID of a compressed layer differs,
 		// as it is that of its content, and the format is the better answer.
-		if err := detectFormat(io.NewSectionReader(im.src, l.data, l.size), l.size); err != nil {
+		if err := im.detectLayerFormat(l); err != nil {
 			return inLayer(err, k)
 		}
 		// A layer is read each time it is named. Honest images repeat only empty layers.
@@ -109,6 +109,15 @@ func (im *imageReader) verifyLayers(ctx context.Context, spec *imageSpec) error 
 		}
 	}
 	return nil
+}
+
+// detectLayerFormat is detectFormat for a layer. One without any bytes is an empty layer
+// that lacks its end marker.
+func (im *imageReader) detectLayerFormat(l layer) error {
+	if l.size == 0 {
+		return nil
+	}
+	return detectFormat(io.NewSectionReader(im.src, l.data, l.size), l.size)
 }
 
 // layer returns a member as a layer.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 
 	"imagemanager.internal/internal/archive/fstree"
@@ -109,5 +110,22 @@ func (b *treeBuilder) checkWhiteout(h *tarball.Header, parts [][]byte) error {
 		return refuse(ParentNotDir, "the whiteout lies below %q, which is not a directory",
 			shownPath(b.tree, dir))
 	}
+	return nil
+}
+
+// endLayer returns the error of reading the layer, or nil if only the end marker is
+// missing and the policy does without. A layer cannot be truncated: its digest has been
+// verified.
+func (b *treeBuilder) endLayer(err error) error {
+	r, rule := asRejection(err), byReason[NoEOFMarker]
+	switch {
+	case r == nil || !r.unterminated || b.layer == 0:
+		return err
+	case rule.For(b.findings.policy) == Reject:
+		r.Remedy = remedy(rule, b.findings.policy)
+		return err
+	}
+	b.findings.adjust(NoEOFMarker, func() string { return fmt.Sprintf("layer %d", b.layer) },
+		fmt.Sprintf("no end marker at byte %d", r.Offset), "with end marker")
 	return nil
 }

@@ -186,7 +186,7 @@ func TestOptions(t *testing.T) {
 
 // The table of rules is complete and consistent.
 func TestRules(t *testing.T) {
-	dispositions := []Disposition{Reject, Keep, Rewrite, Strip, Skip, Replace, Clamp}
+	dispositions := []Disposition{Reject, Keep, Rewrite, Strip, Skip, Replace, Clamp, Close}
 	for _, r := range Rules() {
 		if r.Group == "" || r.When == "" || !slices.Contains(dispositions, r.Strict) ||
 			!slices.Contains(dispositions, r.Distro) || !slices.Contains(dispositions, r.Trusted) {

@@ -19,6 +19,8 @@ type Rejection struct { //nolint:errname // the word of the domain: what is retu
 	Remedy    string // what the sender or the operator can do, or empty
 	More      int    // number of further faults
 	located   bool   // Index and Offset are set, even if Entry is not
+
+	unterminated bool // nothing is missing but the end marker
 }
 
 // Error names the entry, the rule and the remedy. It is always one line.
@@ -73,6 +75,7 @@ var remedies = map[Disposition]string{
 	Skip:    "it would be left out",
 	Replace: "the last one would count",
 	Clamp:   "it would be set to the nearest possible",
+	Close:   "it would be read as if it had one",
 }
 
 // remedy returns the advice for an entry refused by the strict policy only.

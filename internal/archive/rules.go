@@ -89,6 +89,7 @@ const (
 	Skip    Disposition = "skip"    // the entry is not written; its name stays taken
 	Replace Disposition = "replace" // the entry takes the place of an earlier one
 	Clamp   Disposition = "clamp"   // a time becomes the nearest one that the file system can hold
+	Close   Disposition = "close"   // a layer is read as if it had the end marker that it lacks
 )
 
 // Rule is one line of the table of rules.
@@ -204,7 +205,11 @@ var table = slices.Concat([]Rule{
 	attack("framing", AmbiguousHeader, "headers that readers understand differently"),
 	attack("framing", PAXGlobalPath, "a global header that changes more of entries than times"),
 	never("framing", PAXLimit, "extended headers of more than 64 KiB for one entry, or a global header of more"),
-	never("framing", NoEOFMarker, "fewer than two blocks of zeros at the end"),
+	{
+		NoEOFMarker, "framing", "fewer than two blocks of zeros at the end (distro and trusted take such a layer, " +
+			"even one of zero bytes, as its digest proves that nothing is missing)",
+		Reject, Close, Close, false,
+	},
 	never("framing", TrailingGarbage, "something other than zeros after the end"),
 	never("framing", EmptyArchive, "no entries"),
 	never("framing", Format, "the file is not a tar archive, and of no known format"),

@@ -46,7 +46,7 @@ func Cases() []Case {
 		{name: "shape", list: shapeCases()},
 		{name: "docker", list: slices.Concat(dockerCases(), dockerLayerCases())},
 		{name: "oci", list: ociCases()},
-		{name: "layers", list: slices.Concat(layerCases(), refusedLayerCases())},
+		{name: "layers", list: slices.Concat(layerCases(), refusedLayerCases(), unterminatedCases())},
 	} {
 		for _, c := range g.list {
 			c.Group = g.name

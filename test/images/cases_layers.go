@@ -1,5 +1,7 @@
 package images
 
+import "slices"
+
 // stacked is an image of the base layer and the given ones.
 func stacked(layers ...[]byte) []byte {
 	return Tar(Image{Layers: append([][]byte{base()}, layers...)}.OCI()...)
@@ -94,6 +96,32 @@ func refusedLayerCases() []Case {
 		good("setuid that is hidden", "oci",
 			stacked(upper(Entry{Name: "usr/bin/su", Mode: 0o4755, Body: "x"}), upper(Entry{Name: "usr/bin/.wh.su"}))).
 			leaves("!usr/bin/su"),
+	}
+}
+
+// unterminatedCases are layers that lack their end marker, or a part of it. Nothing else
+// can be missing from a layer with the right digest.
+func unterminatedCases() []Case {
+	block := make([]byte, blockSize)
+	file := Blocks(Entry{Name: "etc/x", Body: "x"})
+	layer := func(parts ...[]byte) []byte { return stacked(slices.Concat(parts...)) }
+	return []Case{
+		strictly("layer of zero bytes", "no_eof_marker", 1, layer()).layered().says("layer 2").leaves("etc/hello"),
+		strictly("layer of docker of zero bytes", "no_eof_marker", 1,
+			Tar(Image{Layers: [][]byte{{}, base()}}.Docker()...)).shaped("docker").says("layer 1"),
+		strictly("layer without end marker", "no_eof_marker", 1, layer(file)).layered().says("at byte").leaves("etc/x"),
+		strictly("layer without the padding of its last file", "no_eof_marker", 1, layer(file[:len(file)-100])).
+			layered().leaves("etc/x"),
+		strictly("layer with half an end marker", "no_eof_marker", 1, layer(file, block)).layered().leaves("etc/x"),
+		strictly("layer with more than half an end marker", "no_eof_marker", 1, layer(file, block, block[:9])).
+			layered().leaves("etc/x"),
+		refused("layer goes on behind half an end marker", "no_eof_marker", layer(file, block, End(file))),
+		refused("layer with something behind half an end marker", "no_eof_marker", layer(file, block, []byte("x"))),
+		refused("layer that ends in a header", "parse_error", layer(file, file[:100])),
+		refused("layer that ends in a file", "parse_error", layer(file[:blockSize])),
+		refused("image without end marker, layers with one", "no_eof_marker",
+			Blocks(Image{Layers: [][]byte{base()}}.OCI()...)),
+		attack("attack in a layer without end marker", "dotdot_name", layer(Blocks(Entry{Name: "../x", Body: "x"}))),
 	}
 }
 

@@ -88,7 +88,7 @@ func (r *Reader) header() ([]byte, error) {
 	case left <= 0 && r.ext.pending():
 		return nil, r.fail(defect(ParseError, "the archive ends after an extended header; it may be truncated"))
 	case left <= 0:
-		return nil, r.fail(defect(NoEOFMarker, "the archive ends without its end marker; it may be truncated"))
+		return nil, r.unterminated("the archive ends without its end marker; it may be truncated")
 	case left < BlockSize:
 		return nil, r.fail(defect(ParseError, "truncated header: %d bytes there, of %d", left, BlockSize))
 	}
@@ -157,9 +157,6 @@ func (r *Reader) end(ctx context.Context) error {
 	if r.ext.pending() {
 		return r.fail(defect(AmbiguousHeader, "the end marker follows an extended header"))
 	}
-	if r.size-r.off < 2*BlockSize {
-		return r.fail(defect(NoEOFMarker, "one block of zeros at the end instead of two; it may be truncated"))
-	}
 	for off := r.off + BlockSize; off < r.size; {
 		if ctx.Err() != nil { // there may be gigabytes of zeros
 			return context.Cause(ctx)
@@ -173,6 +170,9 @@ func (r *Reader) end(ctx context.Context) error {
 			return r.fail(r.behind(off, data))
 		}
 		off += n
+	}
+	if r.size-r.off < 2*BlockSize {
+		return r.unterminated("one block of zeros at the end instead of two; it may be truncated")
 	}
 	return io.EOF
 }
@@ -194,6 +194,13 @@ func (r *Reader) behind(off int64, data []byte) *Error {
 	return defect(code, "data after the zeros that begin at byte %d", zeros)
 }
 
+// unterminated returns the defect that the end marker is missing, and nothing else.
+func (r *Reader) unterminated(detail string) error {
+	e := defect(NoEOFMarker, "%s", detail)
+	e.Unterminated = true
+	return r.fail(e)
+}
+
 // fail adds the entry and its offset to a defect.
 func (r *Reader) fail(err error) error {
 	var e *Error
@@ -213,6 +220,10 @@ type Error struct {
 	Index  int    // of the entry, from 0
 	Offset int64  // of the header, in bytes
 	Detail string
+
+	// Unterminated says of NoEOFMarker that only zeros come after the last entry, if
+	// anything. All readers then see the same entries.
+	Unterminated bool
 }
 
 func (e *Error) Error() string {
