@@ -48,6 +48,10 @@ setup-test: setup ## install what tests and demo take besides (root)
 observe: ## make dashboards, alerts and runbooks again (RUNBOOKS=https://... for the address in alerts)
 	cd $(OBSERVE) && go run . $(if $(RUNBOOKS),-runbooks "$(RUNBOOKS)")
 
+.PHONY: docs
+docs: ## make docs/cli.md and the pages for man(1) again, from the commands
+	go test -count=1 -run '^TestPage' ./cmd/consumer -update
+
 .PHONY: pictures
 pictures: build-test $(PROMETHEUS) ## record a live run in user-mode-linux, and draw it into docs/dashboard.svg
 	@mkdir -p bin/recording
