@@ -48,11 +48,11 @@ func otherManifest(n, values int) []byte {
 	return fmt.Appendf(nil, `{"config":{"digest":"sha256:%064x"},"x":[%s0]}`, n, strings.Repeat("0,", values))
 }
 
-// dockerOf is a docker save archive whose manifest.json is as given.
-func dockerOf(entries, names int) []images.Entry {
+// dockerOf is a docker save archive whose manifest.json lists an image, then n more.
+func dockerOf(names, n int, more string) []images.Entry {
 	entry := `{"Config":"c.json","Layers":["l"` + strings.Repeat(`,"l"`, names-1) + `]}`
 	return []images.Entry{
-		{Name: "manifest.json", Body: "[" + entry + strings.Repeat(","+entry, entries-1) + "]"},
+		{Name: "manifest.json", Body: "[" + entry + strings.Repeat(","+more, n) + "]"},
 		{Name: "c.json", Body: "{}"},
 		{Name: "l", Body: "x"},
 	}
@@ -87,14 +87,19 @@ func TestDocumentBombs(t *testing.T) {
 	}{
 		{"12,000 times, four levels", images.Nested(12_000, 5), Limits{}, ManifestLimit, "10000 things"},
 		{"5,000 times, four levels", images.Nested(5_000, 5), Limits{}, ManifestLimit, "10000 things"},
-		{"30 times, four levels", images.Nested(30, 5), Limits{}, BadManifest, "not of a container image"},
+		{"30 times, four levels", images.Nested(30, 5), Limits{}, BadManifest, "an artifact"},
 		{"30 times, five levels", images.Nested(30, 6), Limits{}, BadManifest, "more than 4 deep"},
 		{"a cycle", inCycle, Limits{}, DigestMismatch, ""},
 		{"docker, one manifest 12,000 times", dockerBeside(12_000, other), Limits{}, ManifestLimit, "10000 things"},
 		{"docker, one manifest 9,000 times", dockerBeside(9_000, other), Limits{}, BadManifest, "different images"},
 		{"docker, five manifests of 4 MB", dockerBeside(1, others...), Limits{}, ManifestLimit, "16777216 bytes"},
-		{"docker, 9,000 images", dockerOf(9_000, 1), Limits{}, MultipleImages, "9000"},
-		{"docker, 40,000 layers", dockerOf(1, 40_000), Limits{}, TooManyLayers, "40000"},
+		{"docker, 9,001 images", dockerOf(1, 9_000, `{"Config":"c.json"}`), Limits{}, MultipleImages, "9001"},
+		{
+			"docker, one image 9,001 times", dockerOf(1, 9_000, `{"Config":"c.json","Layers":["l"]}`),
+			Limits{},
+			BadManifest, "of type layers",
+		},
+		{"docker, 40,000 layers", dockerOf(40_000, 0, ""), Limits{}, TooManyLayers, "40000"},
 		{"a small layer 100 times", repeated(100, 0), Limits{}, "", ""},
 		{"a layer of 8 MiB 100 times", repeated(100, 8<<20), Limits{ImageBytes: 64 << 20}, ImageTooBig, "together"},
 	} {

@@ -22,7 +22,7 @@ func TestCorpus(t *testing.T) {
 			for p, want := range map[Policy]string{Strict: c.Strict, Distro: c.Distro} {
 				// Without the rule on the layout: nearly none of the corpus is a root
 				// file system.
-				opts := Options{Policy: p, Layout: []string{}}
+				opts := Options{Policy: p, Layout: []string{}, Platform: Platform{"linux", "amd64"}}
 				_, err := Check(t.Context(), bytes.NewReader(c.Bytes), int64(len(c.Bytes)), opts)
 				if got := outcome(t, err); got != want {
 					t.Errorf("%s: outcome %q, want %q: %v", p, got, want, err)

@@ -2,6 +2,8 @@ package archive
 
 import (
 	"context"
+	"reflect"
+	"slices"
 	"strings"
 
 	"imagemanager.internal/internal/archive/fstree"
@@ -49,7 +51,8 @@ func (im *imageReader) readDocker(ctx context.Context) (*imageSpec, error) {
 	return spec, im.checkIndexMatches(ctx, configName)
 }
 
-// readDockerManifest returns the only entry of manifest.json.
+// readDockerManifest returns the entry of manifest.json. There are several if the image
+// has several names and its writer repeats it for each.
 func (im *imageReader) readDockerManifest(ctx context.Context) (object, error) {
 	i, err := im.member("manifest.json")
 	if err != nil {
@@ -63,20 +66,26 @@ func (im *imageReader) readDockerManifest(ctx context.Context) (object, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, ok := v.([]any)
-	switch {
-	case !ok || len(list) == 0:
+	list, _ := v.([]any)
+	if len(list) == 0 {
 		return nil, refuse(BadManifest, "manifest.json lists no image")
-	case len(list) > 1:
+	}
+	first, ok := list[0].(object)
+	if !ok {
+		return nil, refuse(BadManifest, "manifest.json lists something other than an image")
+	}
+	if slices.ContainsFunc(list[1:], func(other any) bool { return !sameImage(first, other) }) {
 		r := refuse(MultipleImages, "manifest.json lists %d images", len(list))
 		r.Remedy = "save one image per archive"
 		return nil, r
 	}
-	entry, ok := list[0].(object)
-	if !ok {
-		return nil, refuse(BadManifest, "manifest.json lists something other than an image")
-	}
-	return entry, nil
+	return first, nil
+}
+
+// sameImage reports whether two entries of manifest.json differ in their names at most.
+func sameImage(a object, b any) bool {
+	other, ok := b.(object)
+	return ok && reflect.DeepEqual(a["Config"], other["Config"]) && reflect.DeepEqual(a["Layers"], other["Layers"])
 }
 
 // readDockerConfig reads the configuration and compares it with the digest in its name:
@@ -98,7 +107,14 @@ func (im *imageReader) readDockerConfig(ctx context.Context, spec *imageSpec, na
 	if want := configDigest(name); want != "" && want != got {
 		return refuse(DigestMismatch, "the configuration %q has the digest %s", fstree.TruncateName(name), got)
 	}
-	return spec.setConfig(ctx, name, data)
+	if err := spec.setConfig(ctx, name, data); err != nil {
+		return err
+	}
+	if c := (&choice{want: im.opts.Platform}); !spec.platform.fits(c.want) {
+		c.others = []string{spec.platform.String()}
+		return c.refuseNone()
+	}
+	return nil
 }
 
 func configDigest(name string) string {
@@ -132,6 +148,9 @@ func (im *imageReader) checkIndexMatches(ctx context.Context, configName string)
 	want := configDigest(configName)
 	found := false
 	err = im.eachManifest(ctx, list, 0, func(m manifestRef) error {
+		if m.artifact != "" {
+			return nil
+		}
 		manifest, err := im.blobOnce(ctx, m.descriptor)
 		if r := asRejection(err); r != nil && r.Reason == MissingBlob { // of another platform, not saved
 			return nil

@@ -30,6 +30,8 @@ type imageSpec struct {
 	config  []byte
 	layers  []layer  // lowest first
 	diffIDs []string // digests of the layers, uncompressed
+
+	platform imagePlatform // as the configuration says
 }
 
 type layer struct {
@@ -233,10 +235,13 @@ func isHex(s string) bool {
 	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
 }
 
-// setConfig sets the image's configuration, and the list of layers in it.
+// setConfig sets the image's configuration, and the platform and the layers in it.
 func (spec *imageSpec) setConfig(ctx context.Context, name string, data []byte) error {
 	o, err := asObject(ctx, name, data)
 	if err != nil {
+		return err
+	}
+	if spec.platform, err = platformIn(o); err != nil {
 		return err
 	}
 	rootfs, err := o.objectAt("rootfs")

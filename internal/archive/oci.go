@@ -13,14 +13,16 @@ const (
 	mediaIndex        = "application/vnd.oci.image.index.v1+json"
 	mediaManifest     = "application/vnd.oci.image.manifest.v1+json"
 	mediaConfig       = "application/vnd.oci.image.config.v1+json"
-	mediaLayer        = "application/vnd.oci.image.layer.v1.tar"
-	mediaLayerForeign = "application/vnd.oci.image.layer.nondistributable.v1.tar"
+	mediaLayers       = "application/vnd.oci.image.layer."
+	mediaLayer        = mediaLayers + "v1.tar"
+	mediaLayerForeign = mediaLayers + "nondistributable.v1.tar"
 
 	dockerList         = "application/vnd.docker.distribution.manifest.list.v2+json"
 	dockerManifest     = "application/vnd.docker.distribution.manifest.v2+json"
 	dockerConfig       = "application/vnd.docker.container.image.v1+json"
-	dockerLayer        = "application/vnd.docker.image.rootfs.diff.tar"
-	dockerLayerForeign = "application/vnd.docker.image.rootfs.foreign.diff.tar"
+	dockerLayers       = "application/vnd.docker.image.rootfs."
+	dockerLayer        = dockerLayers + "diff.tar"
+	dockerLayerForeign = dockerLayers + "foreign.diff.tar"
 )
 
 // maxNesting is how many levels of indexes may be nested.
@@ -44,55 +46,16 @@ func (im *imageReader) readOCI(ctx context.Context) (*imageSpec, error) {
 	if err != nil {
 		return nil, err
 	}
-	chosen, err := im.chooseManifest(ctx, list)
+	chosen, err := im.chooseImage(ctx, list)
 	if err != nil {
 		return nil, err
 	}
-	manifest, err := im.blobDocument(ctx, chosen)
-	if err != nil {
-		return nil, err
-	}
-	return im.readManifest(ctx, manifest)
+	return chosen.spec, im.readLayers(ctx, chosen)
 }
 
-// manifestRef is one image in an index.
-type manifestRef struct {
-	descriptor object
-	digest     string
-	platform   Platform // empty if the index does not say
-}
-
-// chooseManifest returns the descriptor of the one image for the wanted platform.
-func (im *imageReader) chooseManifest(ctx context.Context, list []object) (object, error) {
-	fits := map[string]object{}
-	others := 0
-	err := im.eachManifest(ctx, list, 0, func(m manifestRef) error {
-		if m.platform == (Platform{}) || m.platform == im.opts.Platform {
-			fits[m.digest] = m.descriptor
-		} else {
-			others++
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	switch len(fits) {
-	case 1:
-		for _, d := range fits {
-			return d, nil
-		}
-	case 0:
-		return nil, refuse(NoPlatform, "no image for %s/%s, %d for others", im.opts.Platform.OS,
-			im.opts.Platform.Architecture, others)
-	}
-	r := refuse(MultipleImages, "%d images for %s/%s", len(fits), im.opts.Platform.OS, im.opts.Platform.Architecture)
-	r.Remedy = "put one image into the layout"
-	return nil, r
-}
-
-// eachManifest calls do for every image of an index and of the indexes below it. It reads
-// each index once, even if it is named several times. It skips attestations.
+// eachManifest calls do for all that an index lists, and the indexes below it. It reads
+// each index once, even if it is named several times. What is of an unknown type is no
+// image. Source: OCI image specification, image-index.md, "manifests".
 func (im *imageReader) eachManifest(ctx context.Context, list []object, depth int, do func(manifestRef) error) error {
 	if depth > maxNesting {
 		return refuse(BadManifest, "indexes in indexes, more than %d deep", maxNesting)
@@ -109,9 +72,9 @@ func (im *imageReader) eachManifest(ctx context.Context, list []object, depth in
 		case mediaIndex, dockerList:
 			err = im.eachNestedManifest(ctx, d, depth, do)
 		case mediaManifest, dockerManifest:
-			err = im.passManifest(d, do)
+			err = passManifest(d, do)
 		default:
-			err = refuse(BadManifest, "the index lists something of type %q", fstree.TruncateName(media))
+			err = do(manifestRef{descriptor: d, artifact: media})
 		}
 		if err != nil {
 			return err
@@ -132,38 +95,19 @@ func (im *imageReader) eachNestedManifest(ctx context.Context, d object, depth i
 	return im.eachManifest(ctx, list, depth+1, do)
 }
 
-func (im *imageReader) passManifest(d object, do func(manifestRef) error) error {
-	digest, err := d.stringAt("digest")
+func passManifest(d object, do func(manifestRef) error) error {
+	m, err := newManifestRef(d)
 	if err != nil {
 		return err
 	}
-	p, err := d.objectAt("platform")
-	if err != nil {
-		return err
-	}
-	system, err := p.stringAt("os")
-	if err != nil {
-		return err
-	}
-	architecture, err := p.stringAt("architecture")
-	if err != nil {
-		return err
-	}
-	if system == "unknown" && architecture == "unknown" { // how BuildKit marks attestations
-		return nil
-	}
-	return do(manifestRef{descriptor: d, digest: digest, platform: Platform{OS: system, Architecture: architecture}})
+	return do(m)
 }
 
-// readManifest reads a manifest's configuration and layers.
-func (im *imageReader) readManifest(ctx context.Context, manifest object) (*imageSpec, error) {
+// readConfig reads the configuration that a manifest names.
+func (im *imageReader) readConfig(ctx context.Context, manifest object) (*imageSpec, error) {
 	config, err := manifest.objectAt("config")
 	if err != nil {
 		return nil, err
-	}
-	if media, err := config.stringAt("mediaType"); err != nil || media != mediaConfig && media != dockerConfig {
-		return nil, refuse(BadManifest, "the manifest's configuration is of type %q, not of a container image",
-			fstree.TruncateName(media))
 	}
 	i, err := im.verifiedBlob(ctx, config)
 	if err != nil {
@@ -174,27 +118,29 @@ func (im *imageReader) readManifest(ctx context.Context, manifest object) (*imag
 		return nil, err
 	}
 	spec := &imageSpec{}
-	if err := spec.setConfig(ctx, "configuration", data); err != nil {
-		return nil, err
-	}
-	layers, err := manifest.objectsAt("layers")
+	return spec, spec.setConfig(ctx, "configuration", data)
+}
+
+// readLayers reads the list of layers in the manifest of an image.
+func (im *imageReader) readLayers(ctx context.Context, c *candidate) error {
+	layers, err := c.manifest.objectsAt("layers")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := im.checkLayerCount(len(layers)); err != nil {
-		return nil, err
+		return err
 	}
 	for k, d := range layers {
 		if err := im.countDescriptor(ctx); err != nil {
-			return nil, err
+			return err
 		}
 		l, err := im.ociLayer(d)
 		if err != nil {
-			return nil, inLayer(err, k)
+			return inLayer(err, k)
 		}
-		spec.layers = append(spec.layers, l)
+		c.spec.layers = append(c.spec.layers, l)
 	}
-	return spec, nil
+	return nil
 }
 
 // ociLayer finds a layer's blob. verifyLayers verifies its content later. Foreign layers

@@ -224,9 +224,11 @@ var table = slices.Concat([]Rule{
 		"documents exceed 16 MiB together"),
 
 	never("shape", Layout, "no root file system with etc, usr and var; or something beside rootfs/"),
-	never("shape", BadManifest, "an image's manifest, index or configuration is malformed"),
-	never("shape", MultipleImages, "more than one image"),
-	never("shape", NoPlatform, "no image for this platform"),
+	never("shape", BadManifest, "an image's manifest, index or configuration is malformed; or there are signatures, "+
+		"attestations and other artifacts only"),
+	never("shape", MultipleImages, "more than one image for this platform and of the best variant, each counted once "+
+		"under all of its names"),
+	never("shape", NoPlatform, "no image for this platform, as its descriptor or its configuration says"),
 	never("shape", MissingBlob, "a layer, manifest or configuration is not in the archive"),
 	attack("shape", DigestMismatch, "content that does not have its digest or size"),
 }, formatRules())

@@ -45,7 +45,7 @@ func Cases() []Case {
 		{name: "formats", list: formatCases()},
 		{name: "shape", list: shapeCases()},
 		{name: "docker", list: slices.Concat(dockerCases(), dockerLayerCases())},
-		{name: "oci", list: ociCases()},
+		{name: "oci", list: slices.Concat(ociCases(), artifactCases(), platformCases())},
 		{name: "layers", list: slices.Concat(layerCases(), refusedLayerCases(), unterminatedCases())},
 	} {
 		for _, c := range g.list {

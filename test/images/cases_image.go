@@ -61,6 +61,11 @@ func dockerCases() []Case {
 			manifest(two().Docker(), strings.Repeat("[", 100)+strings.Repeat("]", 100))),
 		refused("too many values", "bad_manifest", manifest(two().Docker(), "["+strings.Repeat("0,", 60_000)+"0]")),
 		refused("two images", "multiple_images", replace(two().Docker(), `}]`, `},{}]`)),
+		good("two names for one image, listed twice", "docker",
+			Tar(Edit(two().Docker(), "manifest.json", func(b string) string {
+				entry := strings.Trim(b, "[]")
+				return "[" + entry + "," + strings.Replace(entry, "test:latest", "test:1", 1) + "]"
+			})...)),
 		refused("layer missing", "missing_blob",
 			replace(two().Docker(), `/layer.tar"]`, `/layer.tar","none/layer.tar"]`)),
 		attack("layer name climbs", "dotdot_name",
@@ -226,10 +231,7 @@ func ociRefused() []Case {
 		refused("index is a list", "bad_manifest",
 			Tar(Edit(two().OCI(), "index.json", func(string) string { return "[]" })...)),
 		refused("unknown type in the index", "bad_manifest",
-			indexEdit(func(l []Object) any { l[0]["mediaType"] = "text/html"; return l })),
-		refused("artifact", "bad_manifest",
-			manifestEdit(func(o Object) { o["config"].(Object)["mediaType"] = "application/vnd.oci.empty.v1+json" })),
-		//nolint:forcetypeassert // built above
+			indexEdit(func(l []Object) any { l[0]["mediaType"] = "text/html"; return l })).says("text/html"),
 		refused("gzip layers by type", "compressed:gzip", media("application/vnd.oci.image.layer.v1.tar+gzip")),
 		refused("zstd layers by type", "compressed:zstd", media("application/vnd.oci.image.layer.v1.tar+zstd")),
 		refused("docker's gzip layers", "compressed:gzip", media("application/vnd.docker.image.rootfs.diff.tar.gzip")),
