@@ -103,7 +103,7 @@ func (c *checker) check(ctx context.Context, size int64) (*Plan, error) {
 	if err := b.addEntries(ctx, c.src, size); err != nil {
 		return nil, err
 	}
-	switch shape := detectShape(outer); shape {
+	switch shape := detectShape(outer, c.opts.Layout); shape {
 	case Docker, OCI:
 		if b.ambiguous != nil {
 			c.findings.reject(b.ambiguous)

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"imagemanager.internal/internal/archive/fstree"
@@ -21,7 +22,10 @@ const (
 // detectShape detects the shape by the members, in any order. A root file system comes
 // first: there manifest.json is a file like any other. Names alone prove nothing, so the
 // documents are read later and must be valid.
-func detectShape(t *fstree.Tree) Shape {
+//
+// A rootfs/ without the layout is a directory like any other if the top has it: docker
+// export of a container writes one that was a mount point.
+func detectShape(t *fstree.Tree, layout []string) Shape {
 	isDir := func(name string) bool {
 		i, ok := t.Find(fstree.Root, []byte(name))
 		return ok && t.At(i).Kind == fstree.KindDir
@@ -31,7 +35,7 @@ func detectShape(t *fstree.Tree) Shape {
 		return ok && t.At(t.Inode(i)).Kind == fstree.KindFile
 	}
 	switch {
-	case isDir("rootfs"):
+	case isDir("rootfs") && (hasDirs(t, t.Child(fstree.Root, "rootfs"), layout) || !hasDirs(t, fstree.Root, layout)):
 		return Bundle
 	case isDir("etc") || isDir("usr") || isDir("var"):
 		return Flat
@@ -49,13 +53,7 @@ const maxBeside = 5
 // checkLayout refuses a tree without the wanted directories, and a bundle with anything
 // beside rootfs/.
 func checkLayout(t *fstree.Tree, root fstree.ID, shape Shape, want []string) error {
-	var missing []string
-	for _, name := range want {
-		if !hasDir(t, root, name) {
-			missing = append(missing, name)
-		}
-	}
-	if len(missing) > 0 {
+	if missing := missingDirs(t, root, want); len(missing) > 0 {
 		return refuse(Layout, "not a root file system: directories missing: %s", strings.Join(missing, ", "))
 	}
 	if shape != Bundle {
@@ -71,6 +69,15 @@ func checkLayout(t *fstree.Tree, root fstree.ID, shape Shape, want []string) err
 		return refuse(Layout, "beside rootfs/ there is more: %s", strings.Join(beside, ", "))
 	}
 	return nil
+}
+
+// missingDirs returns the wanted directories that are not there.
+func missingDirs(t *fstree.Tree, root fstree.ID, want []string) []string {
+	return slices.DeleteFunc(slices.Clone(want), func(name string) bool { return hasDir(t, root, name) })
+}
+
+func hasDirs(t *fstree.Tree, root fstree.ID, want []string) bool {
+	return len(missingDirs(t, root, want)) == 0
 }
 
 // hasDir reports whether a path is a directory. It follows no symbolic link.

@@ -238,6 +238,13 @@ func shapeCases() []Case {
 		refused("nested in a directory", "layout", Tar(below(Root(), "image/")...)),
 		refused("rootfs through a symlink", "through_symlink",
 			Tar(Entry{Name: "rootfs", Link: "real"}, Entry{Name: "rootfs/etc/"})),
+		good("rootfs is empty, as a mount point in a plain root file system", "flat", with(Entry{Name: "rootfs/"})).
+			leaves("rootfs usr/bin/tool"),
+		good("rootfs without the layout, in a plain root file system", "flat",
+			with(Entry{Name: "rootfs/"}, Entry{Name: "rootfs/etc/"}, Entry{Name: "rootfs/x", Body: "x"})),
+		refused("rootfs without the layout, the top neither", "layout",
+			Tar(Entry{Name: "etc/"}, Entry{Name: "usr/"}, Entry{Name: "rootfs/"}, Entry{Name: "rootfs/var/"})),
+		refused("two root file systems", "layout", Tar(append(Root(), Bundle()...)...)).says("beside rootfs/"),
 		good("merged usr", "flat", with(Entry{Name: "lib", Link: "usr/lib"}, Entry{Name: "sbin", Link: "usr/sbin"})),
 		good("a root file system with manifest.json", "flat",
 			with(Entry{Name: "manifest.json", Body: "[]"}, Entry{Name: "oci-layout", Body: "x"})),
