@@ -63,6 +63,19 @@ func (o Options) withDefaults() (Options, error) {
 // The error is a *Rejection for an archive that is not accepted. Other errors are
 // ErrChanged, the cause of ctx, and those of src.
 func Check(ctx context.Context, src io.ReaderAt, size int64, opts Options) (*Plan, error) {
+	report, err := Judge(ctx, src, size, opts)
+	if err != nil {
+		return nil, err
+	}
+	if r := report.Rejection(); r != nil {
+		return nil, r
+	}
+	return report.Plan, nil
+}
+
+// Judge is Check for whoever asks for all that is found. It returns no *Rejection as its
+// error: a refused archive has a Report, too.
+func Judge(ctx context.Context, src io.ReaderAt, size int64, opts Options) (*Report, error) {
 	opts, err := opts.withDefaults()
 	if err != nil {
 		return nil, err
@@ -70,18 +83,19 @@ func Check(ctx context.Context, src io.ReaderAt, size int64, opts Options) (*Pla
 	stamp := stampOf(src)
 	c := &checker{src: src, opts: opts, findings: newFindings(opts.Policy)}
 	plan, err := c.check(ctx, size)
-	err = c.findings.outcome(err)
+	err = c.findings.settle(err)
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		err = fmt.Errorf("%w: it has fewer than %d bytes", ErrChanged, size)
 	}
 	if err != nil {
 		return nil, err
 	}
-	plan.stamp = stamp
-	if !plan.Unchanged(src) {
-		return nil, ErrChanged
+	if plan != nil {
+		if plan.stamp = stamp; !plan.Unchanged(src) {
+			return nil, ErrChanged
+		}
 	}
-	return plan, nil
+	return c.report(plan), nil
 }
 
 // checker holds the inputs of one Check, and what it found.
@@ -89,6 +103,7 @@ type checker struct {
 	src      io.ReaderAt
 	opts     Options
 	findings *findings
+	shape    Shape // once it is known
 }
 
 func (c *checker) check(ctx context.Context, size int64) (*Plan, error) {
@@ -103,16 +118,17 @@ func (c *checker) check(ctx context.Context, size int64) (*Plan, error) {
 	if err := b.addEntries(ctx, c.src, size); err != nil {
 		return nil, err
 	}
-	switch shape := detectShape(outer, c.opts.Layout); shape {
+	c.shape = detectShape(outer, c.opts.Layout)
+	switch c.shape {
 	case Docker, OCI:
 		if b.ambiguous != nil {
 			c.findings.reject(b.ambiguous)
 		}
-		return c.checkImage(ctx, outer, shape)
+		return c.checkImage(ctx, outer, c.shape)
 	case Bundle:
-		return c.judgeTree(ctx, outer, outer.Child(fstree.Root, "rootfs"), shape)
+		return c.judgeTree(ctx, outer, outer.Child(fstree.Root, "rootfs"), c.shape)
 	default:
-		return c.judgeTree(ctx, outer, fstree.Root, shape)
+		return c.judgeTree(ctx, outer, fstree.Root, c.shape)
 	}
 }
 
@@ -122,11 +138,13 @@ func (c *checker) judgeTree(ctx context.Context, t *fstree.Tree, root fstree.ID,
 	if err := j.judgeAll(ctx); err != nil {
 		return nil, err
 	}
+	if !c.findings.incomplete { // or what was not read would be missing here
+		if r := asRejection(checkLayout(t, root, shape, c.opts.Layout)); r != nil {
+			c.findings.reject(r)
+		}
+	}
 	if c.findings.worst != nil {
 		return nil, c.findings.worst
-	}
-	if err := checkLayout(t, root, shape, c.opts.Layout); err != nil {
-		return nil, err
 	}
 	t.FreeIndex()
 	collectGarbage(t.Len()) // the replaced targets of a hundred thousand links are many MiB

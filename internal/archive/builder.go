@@ -47,7 +47,7 @@ func (b *treeBuilder) addEntries(ctx context.Context, src io.ReaderAt, size int6
 		}
 		return b.locate(checkTreeText(b.tree, b.budget.limits), h)
 	})
-	for _, err := range []error{b.endLayer(err), b.checkPendingLinks()} {
+	for _, err := range []error{b.findings.endAt(b.endLayer(err)), b.checkPendingLinks()} {
 		if r := asRejection(err); r != nil {
 			b.record(r)
 		} else if err != nil {
@@ -189,7 +189,7 @@ func (b *treeBuilder) claimName(ctx context.Context, h *tarball.Header, dir fstr
 // target: from its own entry they would be a second way to change the target.
 func (b *treeBuilder) setAttributes(i fstree.ID, h *tarball.Header) {
 	n := b.tree.At(i)
-	n.Layer, n.Data, n.Index = b.layer, b.base+h.DataOffset, int32(h.Index)
+	n.Layer, n.EntryLayer, n.Data, n.Index = b.layer, b.layer, b.base+h.DataOffset, int32(h.Index)
 	if n.Kind == fstree.KindHardlink {
 		return
 	}

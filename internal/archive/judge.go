@@ -79,8 +79,8 @@ func (j *judge) decide(i fstree.ID, reason Reason, from, to, format string, args
 }
 
 func (j *judge) reject(i fstree.ID, rule Rule, format string, args ...any) {
-	if !j.findings.outweighs(rule.Violation) {
-		j.findings.refused++
+	if !j.findings.describes(rule.Reason) {
+		j.findings.refusedBy[rule.Reason]++
 		return
 	}
 	r := refuse(rule.Reason, format, args...)
@@ -93,6 +93,7 @@ func (j *judge) reject(i fstree.ID, rule Rule, format string, args ...any) {
 func (j *judge) locate(r *Rejection, i fstree.ID) {
 	n := j.tree.At(i)
 	r.locate(j.tree.Path(fstree.Root, i), int(n.Index), max(n.Data-tarball.BlockSize, 0))
+	r.Layer = int(n.EntryLayer)
 }
 
 // judgeNode judges everything but the targets of symbolic links.

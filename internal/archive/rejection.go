@@ -13,12 +13,15 @@ type Rejection struct { //nolint:errname // the word of the domain: what is retu
 	Reason    Reason
 	Violation bool   // as in the table of rules
 	Entry     string // name of the entry, if it is known; at most 256 bytes
-	Index     int    // of the entry, from 0
+	Index     int    // of the entry in its tarball, from 0
 	Offset    int64  // of its header in the archive, in bytes
+	Layer     int    // of the image, from 1, lowest first; 0 outside of layers
 	Detail    string // the fault in words; names from the archive are quoted in it
 	Remedy    string // what the sender or the operator can do, or empty
-	More      int    // number of further faults
-	located   bool   // Index and Offset are set, even if Entry is not
+	Located   bool   // Index and Offset are set, even if Entry is not
+	Ended     bool   // what comes after it, in its layer or in the archive, was not looked at
+
+	Others map[Reason]int // number of further faults, by rule; of the rejection that counts
 
 	unterminated bool // nothing is missing but the end marker
 }
@@ -30,8 +33,11 @@ func (r *Rejection) Error() string {
 		fmt.Fprintf(&b, "entry %q (number %d, header at byte %d): ", r.Entry, r.Index+1, r.Offset)
 	}
 	b.WriteString(string(r.Reason))
-	if r.Entry == "" && r.located {
+	if r.Entry == "" && r.Located {
 		fmt.Fprintf(&b, " at byte %d", r.Offset)
+	}
+	if r.Layer > 0 {
+		fmt.Fprintf(&b, ": layer %d", r.Layer)
 	}
 	if r.Detail != "" {
 		fmt.Fprintf(&b, ": %s", r.Detail)
@@ -39,10 +45,19 @@ func (r *Rejection) Error() string {
 	if r.Remedy != "" {
 		fmt.Fprintf(&b, "; %s", r.Remedy)
 	}
-	if r.More > 0 {
-		fmt.Fprintf(&b, " (and %d more)", r.More)
+	if n := r.More(); n > 0 {
+		fmt.Fprintf(&b, " (and %d more: %s)", n, listOthers(r.Others))
 	}
 	return b.String()
+}
+
+// More returns the number of further faults.
+func (r *Rejection) More() int {
+	n := 0
+	for _, of := range r.Others {
+		n += of
+	}
+	return n
 }
 
 // refuse returns a rejection by a rule. The entry is added with locate.
@@ -52,11 +67,11 @@ func refuse(reason Reason, format string, args ...any) *Rejection {
 
 // locate sets the entry of a rejection. offset is where its header begins in the archive.
 func (r *Rejection) locate(entry string, index int, offset int64) {
-	r.Entry, r.Index, r.Offset, r.located = fstree.TruncateName(entry), index, offset, true
+	r.Entry, r.Index, r.Offset, r.Located = fstree.TruncateName(entry), index, offset, true
 }
 
-// inLayer adds the layer, counted from 1, lowest first.
-func (r *Rejection) inLayer(layer int) { r.Detail = fmt.Sprintf("layer %d: %s", layer, r.Detail) }
+// inLayer sets the layer, counted from 1, lowest first.
+func (r *Rejection) inLayer(layer int) { r.Layer = layer }
 
 // asRejection returns the rejection in an error, or nil.
 func asRejection(err error) *Rejection {

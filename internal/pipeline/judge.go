@@ -172,7 +172,7 @@ func (j judgement) place(line *zerolog.Event) *zerolog.Event {
 	if r == nil {
 		return line
 	}
-	return line.Str("entry", r.Entry).Int("entry_index", r.Index).Int64("offset", r.Offset).Int("more", r.More)
+	return line.Str("entry", r.Entry).Int("entry_index", r.Index).Int64("offset", r.Offset).Int("more", r.More())
 }
 
 // backoff returns the delay before the next attempt. It doubles from base with every

@@ -49,6 +49,7 @@ type Node struct {
 	Mode        uint16 // 0..07777
 	Kind        Kind
 	Layer       uint8 // the last layer with an entry here or below, from 1; 0 without layers
+	EntryLayer  uint8 // the layer of Index, Data and the attributes
 	Gone        bool  // hidden by an upper layer
 	StillLinked bool  // gone, but a visible hard link has its content
 }
