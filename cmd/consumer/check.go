@@ -64,11 +64,7 @@ func (c config) checkRun() error {
 
 // checkCommon returns the problems of concern to every command.
 func (c config) checkCommon() []error {
-	p := problems(slices.Clone(c.unread))
-	if _, err := archive.ParsePolicy(c.Policy); err != nil {
-		p.bad(true, "IMAGE_POLICY: %w", err)
-	}
-	p = append(p, c.checkPolicies()...)
+	p := problems(c.checkJudging())
 	p.bad(!slices.Contains(logLevels, strings.ToLower(c.LogLevel)),
 		"LOG_LEVEL %q is not debug, info, warn or error", c.LogLevel)
 	p.bad(!slices.Contains([]string{"", formatJSON, formatConsole}, strings.ToLower(c.LogFormat)),
@@ -84,7 +80,16 @@ func (c config) checkCommon() []error {
 	p.bad(c.Grace < 0, "SHUTDOWN_GRACE %s is negative", c.Grace)
 	p.percent("POOL_MIN_FREE_DATA", c.MinFreeData)
 	p.percent("POOL_MIN_FREE_METADATA", c.MinFreeMetadata)
-	p = append(p, c.checkCaps()...)
+	return append(p, c.checkCaps()...)
+}
+
+// checkJudging returns the problems of concern to the judging of an archive.
+func (c config) checkJudging() []error {
+	p := problems(slices.Clone(c.unread))
+	if _, err := archive.ParsePolicy(c.Policy); err != nil {
+		p.bad(true, "IMAGE_POLICY: %w", err)
+	}
+	p = append(p, c.checkPolicies()...)
 	return append(p, c.checkSizes()...)
 }
 

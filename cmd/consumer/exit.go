@@ -34,6 +34,8 @@ var exitCodes = []exitCode{
 	}},
 	{5, "not found", []error{store.ErrNotFound}},
 	{7, "recover left devices of the pool alone", []error{errLeftAlone}},
+	{8, "check: the archive would be rejected", []error{errRejected}},
+	{9, "check: the archive would be refused as an attack", []error{errViolation}},
 	{130, "interrupted", nil},
 }
 

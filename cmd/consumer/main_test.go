@@ -167,6 +167,8 @@ func TestExitCodes(t *testing.T) {
 		5:   {fmt.Errorf("x: %w", store.ErrNotFound)},
 		6:   {errVerify, errors.Join(fmt.Errorf("x: %w", devmapper.ErrReadOnly), fmt.Errorf("x: %w", errVerify))},
 		7:   {fmt.Errorf("2 %w", errLeftAlone)},
+		8:   {fmt.Errorf("x.tar %w", errRejected)},
+		9:   {fmt.Errorf("x.tar %w", errViolation)},
 		130: {context.Canceled},
 	} {
 		for _, err := range errs {

@@ -148,7 +148,7 @@ type stamp struct {
 
 // stampOf returns the zero stamp for a source other than a file.
 func stampOf(src io.ReaderAt) stamp {
-	f, ok := src.(*os.File)
+	f, ok := src.(interface{ Stat() (os.FileInfo, error) })
 	if !ok {
 		return stamp{}
 	}

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -74,4 +75,14 @@ func listOthers(count map[Reason]int) string {
 		parts = append(parts, fmt.Sprintf("%d other rules", len(rules)-maxOthers))
 	}
 	return strings.Join(parts, ", ")
+}
+
+// Platform returns what an image says that it runs on, such as "linux/arm64/v8". A root
+// file system without a configuration says nothing: "".
+func (p *Plan) Platform() string {
+	var config struct{ OS, Architecture, Variant string }
+	if json.Unmarshal(p.Config, &config) != nil { // no configuration; one that is there has been parsed before
+		return ""
+	}
+	return strings.Trim(config.OS+"/"+config.Architecture+"/"+config.Variant, "/")
 }

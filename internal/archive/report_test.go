@@ -2,6 +2,8 @@ package archive
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -90,5 +92,36 @@ func TestReportNamesTheLayer(t *testing.T) {
 	}
 	if text := r.Rejection().Error(); !strings.Contains(text, "dotdot_name: layer 3: ") {
 		t.Error(text)
+	}
+}
+
+// A file is known again behind what counts its bytes, or the like.
+func TestChangeOfAWrappedFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.tar")
+	b := images.Tar(images.Root()...)
+	check(t, os.WriteFile(path, b, 0o600))
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	check(t, err)
+	defer f.Close()
+	src := struct{ *os.File }{f}
+	r, err := Judge(t.Context(), src, int64(len(b)), Options{})
+	check(t, err)
+	same := r.Plan.Unchanged(src)
+	check(t, f.Truncate(0))
+	if !same || r.Plan.Unchanged(src) {
+		t.Errorf("unchanged %t, then %t", same, r.Plan.Unchanged(src))
+	}
+}
+
+func TestPlatformOfAnImage(t *testing.T) {
+	for config, want := range map[string]string{
+		"":                                      "",
+		`{"os":"linux","architecture":"amd64"}`: "linux/amd64",
+		`{"os":"linux","architecture":"arm64","variant":"v8"}`: "linux/arm64/v8",
+		`{}`: "",
+	} {
+		if got := (&Plan{Config: []byte(config)}).Platform(); got != want {
+			t.Errorf("%s: %q, want %q", config, got, want)
+		}
 	}
 }

@@ -59,6 +59,19 @@ func (c Config) policy(key string) archive.Policy {
 	return policy
 }
 
+// Judging returns how an archive with this key is judged.
+func (c Config) Judging(key string) archive.Options {
+	return archive.Options{Policy: c.policy(key), Limits: c.Limits}
+}
+
+// CheckFits returns ErrTooSmall if an image's device cannot hold the planned tree.
+func (c Config) CheckFits(plan *archive.Plan) error {
+	if need := plan.DeviceBytes(); need > c.DeviceBytes {
+		return fmt.Errorf("%w: it needs about %d bytes of %d: raise DEVICE_SIZE", ErrTooSmall, need, c.DeviceBytes)
+	}
+	return nil
+}
+
 // Rules describes the policy and the limits for a key. A refusal is recorded with them:
 // under other rules the image may be asked for again.
 func (c Config) Rules(key string) string {

@@ -108,14 +108,12 @@ func (h *Host) verifyArchive(ctx context.Context, image int64, b store.Blob) err
 
 // planArchive judges the archive, and whether it fits its device.
 func (h *Host) planArchive(ctx context.Context, t *Task, src *os.File) (*archive.Plan, error) {
-	plan, err := archive.Check(ctx, src, t.Image.Blob.Size,
-		archive.Options{Policy: h.cfg.policy(t.Image.Key), Limits: h.cfg.Limits})
+	plan, err := archive.Check(ctx, src, t.Image.Blob.Size, h.cfg.Judging(t.Image.Key))
 	if err != nil {
 		return nil, err
 	}
-	if need := plan.DeviceBytes(); need > h.cfg.DeviceBytes {
-		return nil, fmt.Errorf("%w: it needs about %d bytes of %d: raise DEVICE_SIZE",
-			ErrTooSmall, need, h.cfg.DeviceBytes)
+	if err := h.cfg.CheckFits(plan); err != nil {
+		return nil, err
 	}
 	for _, a := range plan.Adjustments {
 		h.record.Log(t).Debug().Str("entry", a.Entry).Str("reason", string(a.Reason)).
