@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/rs/zerolog"
@@ -17,7 +18,10 @@ import (
 // archive by the entry and its place.
 func TestRefusalsAreLoggedByName(t *testing.T) {
 	at := func(reason archive.Reason, violation bool) error {
-		return &archive.Rejection{Reason: reason, Violation: violation, Entry: "etc/x", Offset: 512, Index: 1}
+		return &archive.Rejection{
+			Reason: reason, Violation: violation, Entry: "etc/x", Offset: 512, Index: 1,
+			Others: map[archive.Reason]int{archive.FIFO: 2},
+		}
 	}
 	for _, c := range []struct {
 		stage           store.Stage
@@ -48,6 +52,9 @@ func TestRefusalsAreLoggedByName(t *testing.T) {
 		}
 		if line["verdict"] != c.verdict || line["reason"] != c.reason || (line["entry"] == "etc/x") != c.placed {
 			t.Errorf("%v: %s", c.err, &log)
+		}
+		if c.placed && (line["more"] != 2.0 || !strings.Contains(job.Image.Reason, "2 more: 2 fifo")) {
+			t.Errorf("the others are not named: %q in the journal, %s", job.Image.Reason, &log)
 		}
 		for _, key := range []string{"image_id", "s3_key", "trace_id", "step", "attempt", "took_ms"} {
 			if line[key] == nil {
