@@ -78,9 +78,12 @@ func (r *readiness) status(ctx context.Context) *pipeline.Status { return (*r.as
 // why returns the first reason; nil while work is taken.
 func (r *readiness) why() error { return r.reasons().Err() }
 
+// stuck returns why the daemon must be started again; nil if it need not be.
+func (r *readiness) stuck() error { return (*r.ask.Load()).Stuck() }
+
 // alive answers 200, or 503 with the reason if the daemon must be started again.
 func (r *readiness) alive(w http.ResponseWriter, _ *http.Request) {
-	if err := (*r.ask.Load()).Stuck(); err != nil {
+	if err := r.stuck(); err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}

@@ -38,6 +38,8 @@ func runDaemon(ctx context.Context, c *call) error {
 	surviveLog()
 	s, cfg := c.system, c.cfg
 	s.log = newLogger(cfg.LogLevel, cfg.LogFormat, newPatientLog(os.Stderr), stderrIsTerminal())
+	ready := newReadiness()
+	defer notifySystemd(s.log, ready)()
 	if err := s.waitLock(ctx, daemonLock, lookPatience); err != nil {
 		return err
 	}
@@ -46,7 +48,6 @@ func runDaemon(ctx context.Context, c *call) error {
 	}
 	reg := newRegistry(cfg)
 	s.metrics = provision.NewMetrics(reg)
-	ready := newReadiness()
 	pipeline.RegisterReady(reg, ready.why)
 	pipeline.RegisterConditions(reg, ready.reasons)
 	if err := s.serveAdmin(ctx, adminPages(cfg, reg, ready)); err != nil {
