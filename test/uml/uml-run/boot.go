@@ -46,16 +46,29 @@ func (m *machine) bootAgain() (int, error) {
 // errStopped is returned when nothing at all went on in the guest.
 var errStopped = errors.New("the guest's kernel stopped")
 
-// prepare writes what the guest reads: the spec, and a sparse file for its disk.
+// prepare writes what the guest reads, and makes its disk.
 func (m *machine) prepare() error {
 	if err := errors.Join(m.writeSpec(0), os.Mkdir(filepath.Join(m.dir, bootName), 0o700)); err != nil {
 		return err
 	}
+	return m.makeDisk()
+}
+
+// makeDisk makes the sparse file of the guest's disk.
+func (m *machine) makeDisk() error {
 	f, err := os.OpenFile(m.disk(), os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	return errors.Join(f.Truncate(scratchGB<<30), f.Close())
+}
+
+// memory is the guest's, as the kernel's command line has it.
+func memory() string {
+	if s := os.Getenv("CIM_UML_MEMORY"); s != "" {
+		return s
+	}
+	return "2G"
 }
 
 // disk is the file of the guest's disk.
@@ -145,12 +158,8 @@ func (m *machine) command() (*exec.Cmd, error) {
 	if err != nil {
 		return nil, err
 	}
-	memory := "2G"
-	if s := os.Getenv("CIM_UML_MEMORY"); s != "" {
-		memory = s
-	}
 	args := []string{
-		"mem=" + memory, "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "init=" + self,
+		"mem=" + memory(), "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "init=" + self,
 		specVar + "=" + m.dir,
 		"ubd0=" + m.disk(),
 		"con=null", "con1=null,fd:1", "con2=fd:3,null", "con3=null,fd:2", "uml_dir=" + m.dir, "panic=-1",
@@ -163,7 +172,7 @@ func (m *machine) command() (*exec.Cmd, error) {
 	//nolint:noctx // ends by its own power-off, or killed as a group
 	cmd := exec.Command(m.kernel.path, append(args, m.kernel.arguments()...)...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.Env = append(append(os.Environ(), "TMPDIR="+memoryDir(m.dir, memory)), m.kernel.environment()...)
+	cmd.Env = append(append(os.Environ(), "TMPDIR="+memoryDir(m.dir, memory())), m.kernel.environment()...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	return cmd, nil
 }

@@ -6,6 +6,7 @@
 //
 //	uml-run -- program args…            passes output and exit code of the program on
 //	go test -exec uml-run ./package     go test appends the test binary and its flags
+//	uml-run --system DIR        boots the tree of a whole system in DIR, with systemd
 //	uml-run --help
 //
 // SIGINT and SIGTERM reach the program. Whatever of device-mapper devices, loop devices,
@@ -52,11 +53,15 @@ import (
 )
 
 const usage = `usage: uml-run -- program args…
+       uml-run --system DIR
 
 Runs a program where there is a device-mapper thin pool: as it is on a machine
 that has dm-thin and a root user, else as root in a user-mode-linux guest, which
 sees the host's files read-only. Output and exit code are the program's; 70: it
 left devices, mounts or processes behind; 71: the guest did not run it to its end.
+
+With --system it boots the tree of a whole system in DIR, with systemd, and the
+exit code is what the system leaves in DIR/exit-code.
 
   CIM_UML_KERNEL   6.1, 6.12, 7.2 (the kernels of Debian 12, 13 and forky) or the
                    path of one; default 7.2. One that is not installed is fetched
@@ -112,11 +117,15 @@ func main() {
 	case len(args) > 0 && args[0] == "--":
 		args = args[1:]
 	}
+	do := run
+	if len(args) == 2 && args[0] == "--system" {
+		do = func(args []string) (int, error) { return runSystem(args[1]) }
+	}
 	if len(args) == 0 {
 		fmt.Fprint(os.Stderr, usage)
 		os.Exit(2)
 	}
-	code, err := run(args)
+	code, err := do(args)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "uml-run: %v\n", err)
 		os.Exit(exitGuest)
