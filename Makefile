@@ -6,9 +6,11 @@ SHELL := /bin/bash
 
 GOLANGCI_VERSION := v2.15.0
 DEADCODE_VERSION := v0.38.0
+NFPM_VERSION := v2.45.2
 CACHE := $(CURDIR)/.cache
 GOLANGCI := $(CACHE)/golangci-lint-$(GOLANGCI_VERSION)
 DEADCODE := $(CACHE)/deadcode-$(DEADCODE_VERSION)
+NFPM := $(CACHE)/nfpm-$(NFPM_VERSION)
 IMAGE ?= $(CACHE)/debian-minbase.tar
 UML := $(CURDIR)/bin/uml-run
 N ?= 500
@@ -20,6 +22,8 @@ DM := CIM_REQUIRE_DM=1 CONSUMER_BIN=$(CURDIR)/bin/consumer-failpoint
 GUEST_UDEV := $(CACHE)/guest-udev
 # Prometheus and promtool. They are not installed: the package would start a daemon.
 PROMETHEUS := $(CACHE)/prometheus
+# A Debian with systemd and what the package depends on.
+DEB_TREE := $(CACHE)/debian-systemd.tar
 # The module of dashboards and alerts. ./... does not reach into it.
 OBSERVE := deploy/observe
 # Packages whose tests need a real thin pool, or root in a kernel of their own. Those of
@@ -70,6 +74,57 @@ build: setup ## build bin/consumer
 	@mkdir -p bin
 	go build -o bin/consumer ./cmd/consumer
 
+# A tag vX.Y.Z names a release. Before the first, the version is the commit's date and name.
+VERSION ?= $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^v//; s/-/+/' | grep . \
+	|| git log -1 --format=0.0~%cd.%h --date=format:%Y%m%d 2>/dev/null | grep . || echo 0.0~unknown)
+PACKAGE_ROOT := bin/package/root
+PACKAGE_DOC := usr/share/doc/container-image-manager
+ARCH := $(shell dpkg --print-architecture 2>/dev/null)
+DEB ?= bin/container-image-manager_$(VERSION)_$(ARCH).deb
+CONSUMER ?= bin/consumer
+PREFIX ?= /usr/local
+DESTDIR ?=
+
+.PHONY: install
+install: ## install program, unit, settings, manual and completion (PREFIX=/usr/local, DESTDIR= for a package's tree)
+	@test -f $(CONSUMER) || { echo "$(CONSUMER) is missing: make build" >&2; exit 1; }
+	install -D -m 755 $(CONSUMER) $(DESTDIR)$(PREFIX)/bin/consumer
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)/etc/consumer
+	sed 's|/usr/bin/consumer|$(PREFIX)/bin/consumer|' deploy/systemd/consumer.service \
+		>$(DESTDIR)$(PREFIX)/lib/systemd/system/consumer.service
+	test -e $(DESTDIR)/etc/consumer/consumer.env || \
+		install -m 640 deploy/systemd/consumer.env $(DESTDIR)/etc/consumer/consumer.env
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 docs/man/*.1
+	@for shell in $(COMPLETION); do \
+		install -d $$(dirname $(DESTDIR)$(PREFIX)/share/$${shell#*:}); \
+		$(CONSUMER) completion $${shell%%:*} >$(DESTDIR)$(PREFIX)/share/$${shell#*:}; \
+	done
+
+# The shells, and where Debian has the completion of each.
+COMPLETION := bash:bash-completion/completions/consumer zsh:zsh/vendor-completions/_consumer \
+	fish:fish/vendor_completions.d/consumer.fish
+
+.PHONY: deb
+deb: setup $(NFPM) ## make the Debian package in bin/ (VERSION=1.2.3)
+	@mkdir -p bin/package && rm -rf $(PACKAGE_ROOT)
+	go build -trimpath -buildmode=pie -ldflags='-s -w -X github.com/prometheus/common/version.Version=$(VERSION)' \
+		-o bin/package/consumer ./cmd/consumer
+	@$(MAKE) --no-print-directory -s install CONSUMER=bin/package/consumer DESTDIR=$(PACKAGE_ROOT) PREFIX=/usr
+	@gzip -9n $(PACKAGE_ROOT)/usr/share/man/man1/*.1
+	@install -D -m 644 deploy/deb/copyright $(PACKAGE_ROOT)/$(PACKAGE_DOC)/copyright
+	@install -D -m 644 deploy/deb/lintian-overrides $(PACKAGE_ROOT)/usr/share/lintian/overrides/container-image-manager
+	@deploy/deb/changelog.sh $(VERSION) | gzip -9n >$(PACKAGE_ROOT)/$(PACKAGE_DOC)/changelog.gz
+	@gzip -9n <CHANGELOG.md >$(PACKAGE_ROOT)/$(PACKAGE_DOC)/CHANGELOG.md.gz
+	@chmod -R u=rwX,go=rX $(PACKAGE_ROOT)/usr
+	@VERSION=$(VERSION) ARCH=$(ARCH) LIBC="$$(deploy/deb/libc.sh bin/package/consumer)" \
+		SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) \
+		$(NFPM) package --config deploy/deb/nfpm.yaml --packager deb --target $(DEB)
+
+$(NFPM):
+	@mkdir -p $(CACHE)
+	GOBIN=$(CACHE) go install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
+	@mv $(CACHE)/nfpm $@
+
 .PHONY: build-test
 build-test: setup-test build ## build what tests and demo take besides
 	go build -o bin/emulator ./test/emulator/serve
@@ -117,6 +172,20 @@ $(GUEST_UDEV): | setup-test
 	@mkdir -p $(CACHE)
 	@rm -rf $@.part
 	mmdebstrap --quiet --variant=extract --include=udev,lvm2,dmsetup --aptopt='Acquire::Check-Valid-Until "false"' bookworm $@.part
+	@mv $@.part $@
+
+.PHONY: test-deb
+test-deb: build-test deb $(DEB_TREE) ## the Debian package on a fresh Debian under systemd: install, use, upgrade, remove
+	@./test/setup/setup.sh lintian
+	lintian --allow-root --fail-on error,warning $(DEB)
+	@$(MAKE) --no-print-directory deb VERSION=0.0~before DEB=bin/package/before.deb
+	CIM_DEB=$(CURDIR)/$(DEB) CIM_DEB_BEFORE=$(CURDIR)/bin/package/before.deb CIM_DEB_TREE=$(DEB_TREE) CIM_UML=$(UML) \
+		go test -count=1 -v ./test/deb
+
+$(DEB_TREE): | setup-test
+	@mkdir -p $(CACHE)
+	mmdebstrap --quiet --variant=minbase --format=tar --aptopt='Acquire::Check-Valid-Until "false"' \
+		--include=systemd-sysv,udev,dbus,kmod,e2fsprogs,thin-provisioning-tools,ca-certificates,dmsetup bookworm $@.part
 	@mv $@.part $@
 
 .PHONY: test-kernels
