@@ -47,7 +47,7 @@ func (b *treeBuilder) addEntries(ctx context.Context, src io.ReaderAt, size int6
 		}
 		return b.locate(checkTreeText(b.tree, b.budget.limits), h)
 	})
-	for _, err := range []error{b.findings.endAt(b.endLayer(err)), b.checkPendingLinks()} {
+	for _, err := range []error{b.end(err), b.checkPendingLinks()} {
 		if r := asRejection(err); r != nil {
 			b.record(r)
 		} else if err != nil {
@@ -55,6 +55,15 @@ func (b *treeBuilder) addEntries(ctx context.Context, src io.ReaderAt, size int6
 		}
 	}
 	return nil
+}
+
+// end returns the error that ended the reading, if the tarball has to be refused for it.
+func (b *treeBuilder) end(err error) error {
+	err = b.endLayer(err)
+	if r := asRejection(err); r != nil && r.unterminated && b.layer > 0 {
+		return err // nothing is missing: the layer's digest has been verified
+	}
+	return b.findings.endAt(err)
 }
 
 // eachEntry calls do for the entries in order.

@@ -73,6 +73,18 @@ func TestReportOfWhatWasNotRead(t *testing.T) {
 	}
 }
 
+// A layer without its end marker was read to its end; its digest says so. A plain archive
+// may be truncated.
+func TestReportOfMissingEndMarkers(t *testing.T) {
+	unterminated := images.Blocks(images.Root()...)
+	layered := images.Tar(images.Image{Layers: [][]byte{unterminated}}.OCI()...)
+	for want, b := range map[bool][]byte{false: layered, true: unterminated} {
+		if r := report(t, b, Strict); r.Incomplete != want || r.RefusedBy[NoEOFMarker] != 1 || len(r.RefusedBy) != 1 {
+			t.Errorf("incomplete %t, want %t: %v", r.Incomplete, want, r.Rejections)
+		}
+	}
+}
+
 // A fault in a layer names the layer of its entry, not of one above that lies below it.
 func TestReportNamesTheLayer(t *testing.T) {
 	image := images.Image{Layers: [][]byte{
