@@ -107,7 +107,7 @@ func quarantinedIDs(ctx context.Context, st *store.Store, begin string) ([]cobra
 	var ids []cobra.Completion
 	for _, q := range messages {
 		if id := strconv.FormatInt(q.ID, 10); strings.HasPrefix(id, begin) && len(ids) < mostOffered {
-			ids = append(ids, cobra.CompletionWithDesc(id, oneLine(q.Reason)))
+			ids = append(ids, cobra.CompletionWithDesc(id, cut(oneLine(q.Reason), 80)))
 		}
 	}
 	return ids, err

@@ -1,7 +1,6 @@
 package main
 
 import (
-	_ "embed" // the meaning of the settings
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +11,10 @@ import (
 	"text/tabwriter"
 	"text/template"
 	"time"
+
+	_ "embed" // the meaning of the settings
+
+	"golang.org/x/term"
 
 	"github.com/kelseyhightower/envconfig"
 	"github.com/spf13/cobra"
@@ -225,7 +228,4 @@ func printEnvironment(w io.Writer) error {
 }
 
 // stderrIsTerminal reports whether a person reads the log.
-func stderrIsTerminal() bool {
-	info, err := os.Stderr.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
-}
+func stderrIsTerminal() bool { return term.IsTerminal(int(os.Stderr.Fd())) }

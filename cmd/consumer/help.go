@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -70,6 +71,10 @@ func refuseFlag(cmd *cobra.Command, err error) error {
 	if args := cmd.Flags().Args(); cmd.HasSubCommands() && len(args) > 0 {
 		return refuseUnknown(cmd, args)
 	}
+	invalid := new(pflag.InvalidValueError)
+	if errors.As(err, &invalid) {
+		return refuseValue(invalid)
+	}
 	unknown := new(pflag.NotExistError)
 	if !errors.As(err, &unknown) {
 		return fmt.Errorf("%w: see `%s --help`", err, cmd.CommandPath())
@@ -79,6 +84,19 @@ func refuseFlag(cmd *cobra.Command, err error) error {
 		name, dashes = letters, "-" // or a long flag with one dash
 	}
 	return fmt.Errorf("unknown flag %s%s: %s", dashes, name, didYouMean(cmd, "--", flagsLike(cmd, name)))
+}
+
+// refuseValue says what a flag takes.
+func refuseValue(invalid *pflag.InvalidValueError) error {
+	flag, why := invalid.GetFlag(), errors.Unwrap(invalid)
+	if number := new(strconv.NumError); errors.As(why, &number) { // from Go, which people need not know
+		takes := "a whole number"
+		if flag.Value.Type() == "bool" {
+			takes = "true or false"
+		}
+		why = fmt.Errorf("%q is not %s", invalid.GetValue(), takes)
+	}
+	return fmt.Errorf("--%s: %w", flag.Name, why)
 }
 
 // flagsLike returns the command's flags with a name like this one. It is cobra that

@@ -12,24 +12,32 @@ import (
 )
 
 func historyCommand() *cobra.Command {
-	return completing(withJSON(&cobra.Command{
+	var f filter
+	cmd := completing(withListing(&cobra.Command{
 		Use:   "history <key|image>",
 		Short: "Show the journal of an image",
 		Long: `History prints what the journal has on an image: every attempt at every stage, every
 verdict with its reason, every device. With a key it is the history of all
-versions of the object.`,
+versions of the object. Nothing is shortened. Times are UTC.`,
 		Example: `  consumer history images/debian.tar
-  consumer history 17`,
+  consumer history --latest images/debian.tar
+  consumer history 17 -n 5`,
 		SuggestFor:  []string{"log", "logs", "events"},
 		Annotations: exits(3, 5),
-		RunE:        withJournal(showHistory),
-	}), imageKeys, imageIDs)
+		RunE:        withJournal(func(ctx context.Context, c *call) error { return showHistory(ctx, c, f) }),
+	}, "numbers of events"), imageKeys, imageIDs)
+	cmd.Flags().BoolVar(&f.latest, "latest", false, "only the newest version of the key")
+	f.addTo(cmd)
+	return cmd
 }
 
-func showHistory(ctx context.Context, c *call) error {
+func showHistory(ctx context.Context, c *call, f filter) error {
 	images, err := c.find(ctx, c.arg())
 	if err != nil {
 		return err
+	}
+	if f.latest {
+		images = images[len(images)-1:]
 	}
 	var all []store.Event
 	for _, img := range images {
@@ -39,12 +47,20 @@ func showHistory(ctx context.Context, c *call) error {
 		}
 		all = append(all, events...)
 	}
-	if c.asJSON {
-		return printJSON(c.out, nonNil(all))
+	return c.printEvents(pick(filter{last: f.last}, all, func(store.Event) (string, string) { return "", "" }))
+}
+
+func (o *output) printEvents(events []store.Event) error {
+	switch {
+	case o.asJSON:
+		return printJSON(o.out, events)
+	case o.quiet:
+		return printIDs(o.out, events, func(e store.Event) string { return fmt.Sprint(e.Seq) })
 	}
-	t := newTable(c.out, "SEQ", "TIME", "IMAGE", "ATTEMPT", "STAGE", "EVENT", "DETAIL")
-	for _, e := range all {
-		t.row(fmt.Sprint(e.Seq), e.At.Format("15:04:05.000"), fmt.Sprint(e.Image), fmt.Sprint(e.Attempt),
+	t := o.table("SEQ", "TIME", "IMAGE", "ATTEMPT", "STAGE", "EVENT", "DETAIL").wideOnly("ATTEMPT")
+	t.room = 0 // what to do about a refusal is at the end of its reason
+	for _, e := range events {
+		t.row(fmt.Sprint(e.Seq), e.At.Format(logTime), fmt.Sprint(e.Image), fmt.Sprint(e.Attempt),
 			dash(string(e.Stage)), string(e.Kind), detail(e))
 	}
 	return t.flush()

@@ -52,8 +52,17 @@ func (j *journal) pending(key, content string) store.Image {
 	return img
 }
 
+// ended has the first attempt at an image fail, with a verdict.
+func (j *journal) ended(key, verdict, reason string) {
+	j.t.Helper()
+	img := j.pending(key, "e")
+	a := must[store.Attempt](j)(j.Begin(j.t.Context(), img.ID, store.StageDownload))
+	must[store.Image](j)(j.Fail(j.t.Context(), a,
+		store.Failure{Verdict: verdict, Reason: reason, Rules: "strict", Messages: []string{"m-1"}}))
+}
+
 // active takes an image through all its stages.
-func (j *journal) active(key, content string) store.Image {
+func (j *journal) active(key, content string) {
 	j.t.Helper()
 	ctx := j.t.Context()
 	img := j.pending(key, content)
@@ -78,7 +87,7 @@ func (j *journal) active(key, content string) store.Image {
 	sn := must[store.Device](j)(j.Reserve(ctx, a,
 		store.Device{Kind: store.DeviceKindSnapshot, Bytes: 20 << 30, Origin: d.ID}))
 	sn = must[store.Device](j)(j.Advance(ctx, a, sn, store.DeviceCreated, nil))
-	return must[store.Image](j)(j.FinishActivate(ctx, a, sn, fmt.Sprintf("/dev/mapper/cim-images-snap-%d", sn.ID)))
+	must[store.Image](j)(j.FinishActivate(ctx, a, sn, fmt.Sprintf("/dev/mapper/cim-images-snap-%d", sn.ID)))
 }
 
 // quarantined puts a message into the quarantine.
@@ -89,4 +98,19 @@ func (j *journal) quarantined(id, body, reason string) {
 	}); err != nil {
 		j.t.Fatal(err)
 	}
+}
+
+// someJournal has an image in most states, and two of one key.
+func someJournal(t *testing.T) {
+	t.Helper()
+	j := begun(t)
+	j.active("images/debian/12.tar", "1")
+	j.ended("images/setuid.tar", "rejected",
+		`entry "usr/bin/su": setuid bit; set IMAGE_POLICY=distro, and it would be stripped`)
+	j.active("images/debian/12.tar", "2")
+	j.ended("images/busy.tar", "retry", "download: timed out after 5m")
+	j.ended("images/attack.tar", "violation", `entry "../etc/passwd": leaves the root`)
+	j.pending("images/\x1b[31mred.tar", "6")
+	j.quarantined("0f8c-1", `{"Records":`, "not JSON: unexpected end of JSON input")
+	j.quarantined("0f8c-2", "{}", "no record of an object in it")
 }

@@ -147,5 +147,5 @@ func process(pid string) string {
 		return "process " + pid
 	}
 	words := strings.ReplaceAll(strings.TrimRight(string(line), "\x00"), "\x00", " ")
-	return fmt.Sprintf("process %s (%s)", pid, oneLine(words))
+	return fmt.Sprintf("process %s (%s)", pid, cut(oneLine(words), 160))
 }

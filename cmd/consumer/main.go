@@ -55,8 +55,8 @@ func newProgram(out io.Writer) *cobra.Command {
 		verifyCommand(), rmCommand(), submitCommand(), backfillCommand(), checkCommand())
 	addCommands(root, "Pool and journal", reconcileCommand(), backupCommand(), recoverCommand(),
 		newGroup("pool", "Make the thin pool, and look after it",
-			poolCreateCommand(), poolStatusCommand(), poolGrowCommand(), poolRepairCommand(), poolLocateCommand(),
-			poolDetachCommand()),
+			poolCreateCommand(), poolStatusCommand(), poolDevicesCommand(), poolGrowCommand(), poolRepairCommand(),
+			poolLocateCommand(), poolDetachCommand()),
 		newGroup("quarantine", "Look after the messages that failed for good and were not dead-lettered",
 			quarantineListCommand(), quarantineShowCommand(), quarantineRequeueCommand(), quarantineDropCommand()))
 	addTo(root, versionCommand(), settingsTopic(), exitCodesTopic())

@@ -2,21 +2,26 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 )
 
 // output is where and how a command prints.
 type output struct {
 	out    io.Writer
 	asJSON bool
+	quiet  bool // ids only
+	wide   bool // all columns
+	room   int  // letters in a line of a table, 0 for any number
 }
 
 // withJSON adds --json to a command.
@@ -25,28 +30,56 @@ func withJSON(cmd *cobra.Command) *cobra.Command {
 	return cmd
 }
 
-// newOutput reads what withJSON has added.
+// withTable adds to a command what tables take.
+func withTable(cmd *cobra.Command) *cobra.Command {
+	forms := []cobra.Completion{"table", "wide", "json"}
+	cmd.Flags().StringP("output", "o", forms[0], "form of the output: "+strings.Join(forms, ", ")+
+		"; wide has all columns")
+	cmd.Flags().Bool("no-trunc", false, "do not shorten what does not fit the terminal")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(forms, cobra.ShellCompDirectiveNoFileComp))
+	return withJSON(cmd)
+}
+
+// withListing adds to a command what listings take.
+func withListing(cmd *cobra.Command, ids string) *cobra.Command {
+	cmd.Flags().BoolP("quiet", "q", false, "print "+ids+" only")
+	return withTable(cmd)
+}
+
+// newOutput reads what was added. A flag that the command does not have is not set.
 func newOutput(cmd *cobra.Command) (*output, error) {
 	o := &output{out: cmd.OutOrStdout()}
-	if cmd.Flags().Lookup("json") == nil {
-		return o, nil
+	form, _ := cmd.Flags().GetString("output")
+	o.asJSON, _ = cmd.Flags().GetBool("json")
+	o.quiet, _ = cmd.Flags().GetBool("quiet")
+	whole, _ := cmd.Flags().GetBool("no-trunc")
+	switch form {
+	case "", "table":
+	case "wide":
+		o.wide = true
+	case "json":
+		o.asJSON = true
+	default:
+		return nil, &usageError{fmt.Errorf("--output %q is not table, wide or json", form)}
 	}
-	var err error
-	o.asJSON, err = cmd.Flags().GetBool("json")
-	return o, err
+	if o.asJSON && o.quiet {
+		return nil, &usageError{errors.New("--quiet prints no JSON: give one of the two")}
+	}
+	if screen, ok := o.out.(*os.File); ok && !whole {
+		o.room, _, _ = term.GetSize(int(screen.Fd())) // 0 if it is no terminal
+	}
+	return o, nil
 }
 
-// table is text in columns.
-type table struct{ w *tabwriter.Writer }
-
-func newTable(out io.Writer, columns ...string) *table {
-	t := &table{tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)}
-	t.row(columns...)
-	return t
+// printIDs prints each on a line.
+func printIDs[T any](out io.Writer, list []T, id func(T) string) error {
+	for _, row := range list {
+		if _, err := fmt.Fprintln(out, id(row)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
-
-func (t *table) row(cells ...string) { fmt.Fprintln(t.w, strings.Join(cells, "\t")) }
-func (t *table) flush() error        { return t.w.Flush() }
 
 func printJSON(out io.Writer, v any) error {
 	enc := json.NewEncoder(out)
@@ -70,14 +103,10 @@ func quoted(key string) string {
 	return key
 }
 
-// oneLine keeps a reason on its line of a table.
+// oneLine keeps a text on its line of a table.
 func oneLine(text string) string {
-	const most = 160
-	text = strings.Trim(strconv.Quote(text), `"`)
-	if len(text) > most {
-		text = text[:most] + "…"
-	}
-	return strings.ReplaceAll(text, `\"`, `"`)
+	q := strconv.Quote(text)
+	return strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
 }
 
 func short(hex string) string { return hex[:min(12, len(hex))] }

@@ -12,7 +12,7 @@ import (
 )
 
 func poolStatusCommand() *cobra.Command {
-	return withJSON(&cobra.Command{
+	return withTable(&cobra.Command{
 		Use:   "status",
 		Short: "Show space and health of the thin pool",
 		Long: `Status shows how full the pool is, and what mode the kernel has it in. Of a pool that
@@ -42,7 +42,7 @@ func (c *call) printLostPool(ctx context.Context, why error) error {
 	if c.asJSON {
 		return printJSON(c.out, map[string]any{"pool": row, "status": nil, "error": why.Error()})
 	}
-	t := newTable(c.out, "POOL", "MODE", "UUID", "BLOCK", "DATA ON", "METADATA ON")
+	t := c.table("POOL", "MODE", "UUID", "BLOCK", "DATA ON", "METADATA ON")
 	t.row(row.Name, "not open", row.UUID, units.BytesSize(float64(row.BlockSize)), row.Data, row.Metadata)
 	return t.flush()
 }
@@ -64,7 +64,7 @@ func (c *call) printPool(ctx context.Context) error {
 		return fmt.Sprintf("%s of %s (%.1f %%)",
 			units.BytesSize(float64(used)), units.BytesSize(float64(total)), 100*float64(used)/float64(total))
 	}
-	t := newTable(c.out, "POOL", "MODE", "DATA USED", "METADATA USED", "BLOCK", "DATA ON")
+	t := c.table("POOL", "MODE", "DATA USED", "METADATA USED", "BLOCK", "DATA ON")
 	t.row(row.Name, string(st.Mode), percent(st.UsedData, st.TotalData), percent(st.UsedMetadata, st.TotalMetadata),
 		units.BytesSize(float64(row.BlockSize)), row.Data)
 	return t.flush()
@@ -72,7 +72,7 @@ func (c *call) printPool(ctx context.Context) error {
 
 func poolGrowCommand() *cobra.Command {
 	var data, metadata size
-	cmd := withJSON(&cobra.Command{
+	cmd := withTable(&cobra.Command{
 		Use:   "grow",
 		Short: "Make the pool larger, while it is in use",
 		Long: `Grow extends the pool's files. A block device must have been enlarged before. A pool

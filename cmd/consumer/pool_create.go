@@ -27,7 +27,7 @@ type poolOptions struct {
 
 func poolCreateCommand() *cobra.Command {
 	o := poolOptions{dataSize: 100e9, blockSize: 64 << 10}
-	cmd := withJSON(&cobra.Command{
+	cmd := withTable(&cobra.Command{
 		Use:   "create",
 		Short: "Make the thin pool",
 		Long: `Create makes the thin pool, and the database if there is none: on files in STATE_DIR

@@ -13,7 +13,7 @@ import (
 
 func poolLocateCommand() *cobra.Command {
 	var data, metadata string
-	cmd := withJSON(&cobra.Command{
+	cmd := withTable(&cobra.Command{
 		Use:   "locate",
 		Short: "Record where the pool's devices or files are now, after proving them",
 		Long: `Locate records other paths of the pool's data and metadata, after the kernel gave

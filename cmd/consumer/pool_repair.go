@@ -14,7 +14,7 @@ import (
 
 func poolRepairCommand() *cobra.Command {
 	var metadata size
-	cmd := withJSON(&cobra.Command{
+	cmd := withTable(&cobra.Command{
 		Use:   "repair",
 		Short: "Detach the pool, check its metadata, and rebuild or enlarge them",
 		Long: `Repair detaches the pool, checks its metadata, rebuilds what is damaged, and clears
@@ -42,7 +42,7 @@ func repairPool(ctx context.Context, c *call, metadata size) error {
 	if c.asJSON {
 		return printJSON(c.out, r)
 	}
-	t := newTable(c.out, "METADATA", "REBUILT", "FLAG CLEARED", "ENLARGED", "DAMAGED KEPT AS")
+	t := c.table("METADATA", "REBUILT", "FLAG CLEARED", "ENLARGED", "DAMAGED KEPT AS")
 	t.row(units.BytesSize(float64(r.Bytes)), fmt.Sprint(r.Rebuilt), fmt.Sprint(r.FlagCleared), fmt.Sprint(r.Enlarged),
 		dash(r.DamagedSaved))
 	return t.flush()

@@ -14,27 +14,35 @@ import (
 )
 
 func quarantineListCommand() *cobra.Command {
-	return withJSON(&cobra.Command{
+	var f filter
+	cmd := withListing(&cobra.Command{
 		Use:   "list",
 		Short: "List the messages in quarantine: given up on, and not dead-lettered",
 		Long: `List shows the messages that failed for good while no dead-letter queue was set, with
-the reason of each.`,
-		Example:     "  consumer quarantine list",
+the reason of each, oldest first.`,
+		Example: `  consumer quarantine list
+  consumer quarantine list -q -n 10`,
 		SuggestFor:  []string{"ls"},
 		Annotations: exits(3, 5),
-		RunE:        withJournal(listQuarantine),
-	})
+		RunE:        withJournal(func(ctx context.Context, c *call) error { return listQuarantine(ctx, c, f) }),
+	}, "ids")
+	f.addTo(cmd)
+	return cmd
 }
 
-func listQuarantine(ctx context.Context, c *call) error {
+func listQuarantine(ctx context.Context, c *call, f filter) error {
 	list, err := c.store.QuarantinedMessages(ctx)
 	if err != nil {
 		return err
 	}
-	if c.asJSON {
-		return printJSON(c.out, nonNil(list))
+	list = pick(f, list, func(store.QuarantinedMessage) (string, string) { return "", "" })
+	switch {
+	case c.asJSON:
+		return printJSON(c.out, list)
+	case c.quiet:
+		return printIDs(c.out, list, func(q store.QuarantinedMessage) string { return fmt.Sprint(q.ID) })
 	}
-	t := newTable(c.out, "ID", "MESSAGE", "ATTEMPTS", "SINCE", "REASON")
+	t := c.table("ID", "MESSAGE", "ATTEMPTS", "SINCE", "REASON")
 	for _, q := range list {
 		t.row(fmt.Sprint(q.ID), quoted(q.MessageID), fmt.Sprint(q.Attempts), ago(q.CreatedAt), oneLine(q.Reason))
 	}

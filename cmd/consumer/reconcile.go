@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/spf13/cobra"
 
@@ -13,7 +12,7 @@ import (
 
 func reconcileCommand() *cobra.Command {
 	var dry bool
-	cmd := withJSON(&cobra.Command{
+	cmd := withTable(&cobra.Command{
 		Use:   "reconcile",
 		Short: "Bring journal, pool and files into agreement; --dry-run shows what would be done",
 		Long: `Reconcile compares what the journal, the pool and the files say of each image. It
@@ -51,7 +50,7 @@ func reconcileNow(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(printDiff(c.out, diff, c.asJSON), done.Err())
+	return errors.Join(c.printDiff(diff), done.Err())
 }
 
 // showDiff changes nothing. It works beside a running daemon, and a daemon may start
@@ -71,21 +70,21 @@ func showDiff(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	return printDiff(c.out, diff, c.asJSON)
+	return c.printDiff(diff)
 }
 
-func printDiff(out io.Writer, diff reconcile.Diff, asJSON bool) error {
-	if asJSON {
-		return printJSON(out, nonNil(diff.Actions))
+func (o *output) printDiff(diff reconcile.Diff) error {
+	if o.asJSON {
+		return printJSON(o.out, nonNil(diff.Actions))
 	}
 	if diff.InHand > 0 {
-		fmt.Fprintf(out, "not looked at, because the daemon works on them: %d images\n", diff.InHand)
+		fmt.Fprintf(o.out, "not looked at, because the daemon works on them: %d images\n", diff.InHand)
 	}
 	if len(diff.Actions) == 0 {
-		fmt.Fprintln(out, "journal, pool and files agree: nothing to do")
+		fmt.Fprintln(o.out, "journal, pool and files agree: nothing to do")
 		return nil
 	}
-	t := newTable(out, "DO", "WHAT", "IMAGE", "REASON")
+	t := o.table("DO", "WHAT", "IMAGE", "REASON")
 	for _, a := range diff.Actions {
 		image := ""
 		if a.Image > 0 {

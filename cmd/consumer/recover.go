@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -33,7 +32,7 @@ type recoverOptions struct {
 
 func recoverCommand() *cobra.Command {
 	var o recoverOptions
-	cmd := withJSON(&cobra.Command{
+	cmd := withTable(&cobra.Command{
 		Use:   "recover",
 		Short: "Rebuild a lost database from the pool; --dry-run only looks",
 		Long: `Recover makes the database again from what is recorded on the devices of the pool. It
@@ -90,7 +89,7 @@ func recoverJournal(ctx context.Context, c *call, o recoverOptions) error {
 	if err != nil {
 		return err
 	}
-	return printFound(c.out, recovered{row, found, files, o.dry}, c.asJSON)
+	return c.printFound(recovered{row, found, files, o.dry})
 }
 
 // checkNoDatabase refuses a state directory with a database, or with a part of one:
@@ -193,21 +192,21 @@ type recovered struct {
 
 // printFound shows what every device of the pool is. It is an error if the journal does
 // not have all of them now.
-func printFound(out io.Writer, r recovered, asJSON bool) error {
+func (o *output) printFound(r recovered) error {
 	is := map[string]int{}
 	for _, f := range r.Devices {
 		is[f.Is]++
 	}
 	var err error
-	if asJSON {
-		err = printJSON(out, r)
+	if o.asJSON {
+		err = printJSON(o.out, r)
 	} else {
-		err = r.table(out)
+		err = r.table(o)
 		done := "the database is rebuilt. `consumer backfill` finds the images that the pool does not have"
 		if r.DryRun {
 			done = "nothing was written"
 		}
-		fmt.Fprintf(out, "pool %s (%s): %d images, %d snapshots; %s\n", r.Pool.Name, r.Pool.UUID,
+		fmt.Fprintf(o.out, "pool %s (%s): %d images, %d snapshots; %s\n", r.Pool.Name, r.Pool.UUID,
 			is[reconcile.FoundImage], is[reconcile.FoundSnapshot], done)
 	}
 	if n := is[reconcile.FoundUnproven]; err == nil && n > 0 {
@@ -216,8 +215,8 @@ func printFound(out io.Writer, r recovered, asJSON bool) error {
 	return err
 }
 
-func (r recovered) table(out io.Writer) error {
-	t := newTable(out, "DEVICE", "IS", "IMAGE", "KEY", "ARCHIVE", "PATH", "WHY")
+func (r recovered) table(o *output) error {
+	t := o.table("DEVICE", "IS", "IMAGE", "KEY", "ARCHIVE", "PATH", "WHY")
 	for _, f := range r.Devices {
 		image, archive := "-", "-"
 		if f.Image != 0 {
@@ -230,7 +229,7 @@ func (r recovered) table(out io.Writer) error {
 	}
 	err := t.flush()
 	for _, path := range r.Archives {
-		fmt.Fprintf(out, "%s belongs to none of these images; it is left alone\n", path)
+		fmt.Fprintf(o.out, "%s belongs to none of these images; it is left alone\n", path)
 	}
 	return err
 }

@@ -82,7 +82,8 @@ func TestPrintFound(t *testing.T) {
 		Archives: []string{"/state/blobs/9.tar"},
 	}
 	var out bytes.Buffer
-	if err := printFound(&out, r, false); err != nil {
+	o := &output{out: &out}
+	if err := o.printFound(r); err != nil {
 		t.Error(err)
 	}
 	for _, says := range []string{
@@ -96,7 +97,7 @@ func TestPrintFound(t *testing.T) {
 	out.Reset()
 	r.Devices, r.DryRun = append(r.Devices,
 		reconcile.Candidate{Device: 5, Is: reconcile.FoundUnproven, Why: "damaged"}), true
-	if err := printFound(&out, r, false); !errors.Is(err, errLeftAlone) ||
+	if err := o.printFound(r); !errors.Is(err, errLeftAlone) ||
 		!strings.Contains(out.String(), "nothing was written") || !strings.Contains(out.String(), "damaged") {
 		t.Errorf("%v: %s", err, out.String())
 	}

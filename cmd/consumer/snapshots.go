@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 
 	"github.com/spf13/cobra"
 
@@ -11,29 +10,37 @@ import (
 )
 
 func snapshotsCommand() *cobra.Command {
-	return withJSON(&cobra.Command{
-		Use:         "snapshots",
-		Short:       "List the active snapshots",
-		Long:        "Snapshots lists the active snapshots with the path of each, ready to be mounted.",
-		Example:     "  consumer snapshots",
+	var f filter
+	cmd := withListing(&cobra.Command{
+		Use:   "snapshots",
+		Short: "List the active snapshots",
+		Long:  "Snapshots lists the active snapshots, oldest first, with the path of each, ready to be mounted.",
+		Example: `  consumer snapshots
+  mount "$(consumer snapshots --latest --key debian.tar --json | jq -r '.[0].path')" /mnt`,
 		Annotations: exits(3, 5),
-		RunE:        withJournal(listSnapshots),
-	})
+		RunE:        withJournal(func(ctx context.Context, c *call) error { return listSnapshots(ctx, c, f) }),
+	}, "names for rm")
+	f.addKeys(cmd)
+	f.addTo(cmd)
+	return cmd
 }
 
-func listSnapshots(ctx context.Context, c *call) error {
+func listSnapshots(ctx context.Context, c *call, f filter) error {
 	list, err := c.store.Snapshots(ctx)
 	if err != nil {
 		return err
 	}
-	return printSnapshots(c.out, list, c.asJSON)
+	return c.printSnapshots(pick(f, list, func(sn store.Snapshot) (string, string) { return sn.Key, sn.State }))
 }
 
-func printSnapshots(out io.Writer, list []store.Snapshot, asJSON bool) error {
-	if asJSON {
-		return printJSON(out, nonNil(list))
+func (o *output) printSnapshots(list []store.Snapshot) error {
+	switch {
+	case o.asJSON:
+		return printJSON(o.out, list)
+	case o.quiet:
+		return printIDs(o.out, list, func(sn store.Snapshot) string { return snapshotPrefix + fmt.Sprint(sn.Device) })
 	}
-	t := newTable(out, "DEVICE", "IMAGE", "KEY", "STATE", "PATH", "CREATED")
+	t := o.table("DEVICE", "IMAGE", "KEY", "STATE", "PATH", "CREATED").wideOnly("STATE")
 	for _, sn := range list {
 		t.row(fmt.Sprint(sn.Device), fmt.Sprint(sn.Image), quoted(sn.Key), sn.State, sn.Path, ago(sn.CreatedAt))
 	}
@@ -41,7 +48,7 @@ func printSnapshots(out io.Writer, list []store.Snapshot, asJSON bool) error {
 }
 
 func snapshotCommand() *cobra.Command {
-	return completing(withJSON(&cobra.Command{
+	return completing(withTable(&cobra.Command{
 		Use:   "snapshot <key|image>",
 		Short: "Make one more snapshot of an image",
 		Long: `Snapshot makes a further copy-on-write snapshot of an active image and prints its
@@ -68,5 +75,5 @@ func makeSnapshot(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	return printSnapshots(c.out, []store.Snapshot{sn}, c.asJSON)
+	return c.printSnapshots([]store.Snapshot{sn})
 }

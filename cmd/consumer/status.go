@@ -10,7 +10,7 @@ import (
 )
 
 func statusCommand() *cobra.Command {
-	return withJSON(&cobra.Command{
+	return withTable(&cobra.Command{
 		Use:   "status",
 		Short: "Show what is queued, running, active and refused",
 		Long: `Status counts the images by state, and lists the pending ones with the stage they
@@ -53,7 +53,7 @@ func showStatus(ctx context.Context, c *call) error {
 	if len(pending) == 0 {
 		return nil
 	}
-	t := newTable(c.out, "IMAGE", "KEY", "STAGE", "RUNNING", "FAILURES", "SINCE", "REASON")
+	t := c.table("IMAGE", "KEY", "STAGE", "RUNNING", "FAILURES", "SINCE", "REASON")
 	for _, img := range pending {
 		t.row(fmt.Sprint(img.ID), quoted(img.Key), string(img.Stage), fmt.Sprint(img.Running),
 			fmt.Sprint(img.Failures), ago(img.UpdatedAt), oneLine(img.Reason))

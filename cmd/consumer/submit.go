@@ -68,7 +68,7 @@ func submit(ctx context.Context, c *call) error {
 
 func backfillCommand() *cobra.Command {
 	var dry bool
-	cmd := withJSON(withSettings(&cobra.Command{
+	cmd := withListing(withSettings(&cobra.Command{
 		Use:   "backfill",
 		Short: "Compare the bucket with the journal and enqueue what is missing",
 		Long: `Backfill lists the objects of S3_BUCKET under S3_PREFIX, and enqueues those that the
@@ -78,7 +78,7 @@ lost.`,
   consumer backfill`,
 		Annotations: exits(3, 5),
 		RunE:        withJournal(func(ctx context.Context, c *call) error { return backfill(ctx, c, dry) }),
-	}, "bucket", "region", "endpoint-url"))
+	}, "bucket", "region", "endpoint-url"), "the keys of --dry-run")
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "only list what is missing")
 	return cmd
 }
@@ -98,13 +98,16 @@ func backfill(ctx context.Context, c *call, dry bool) error {
 	if err != nil {
 		return err
 	}
+	if c.quiet {
+		return printIDs(c.out, missing, func(o store.Object) string { return o.Key })
+	}
 	if c.asJSON {
 		return printJSON(c.out, map[string]any{"backfill": b, "dry_run": dry, "missing": missing})
 	}
 	verb := "enqueued"
 	if dry {
 		verb = "missing"
-		t := newTable(c.out, "MISSING", "SIZE", "ETAG")
+		t := c.table("MISSING", "SIZE", "ETAG")
 		for _, o := range missing {
 			t.row(quoted(o.Key), units.BytesSize(float64(o.Size)), o.ETag)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -18,7 +17,7 @@ var errVerify = errors.New("not what was sealed")
 
 func verifyCommand() *cobra.Command {
 	var all bool
-	cmd := completing(withJSON(&cobra.Command{
+	cmd := completing(withTable(&cobra.Command{
 		Use:   "verify [<key|image>]",
 		Short: "Read an image's device and compare it with its seal; --all for every image",
 		Long: `Verify reads an image's device as it is on the disk, and compares every file with
@@ -61,7 +60,7 @@ func verifyImages(ctx context.Context, c *call, all bool) (err error) {
 		}
 	}
 	results, err := c.verify(ctx, l.host, ids, all)
-	return errors.Join(err, printVerified(c.out, results, c.asJSON))
+	return errors.Join(err, c.printVerified(results))
 }
 
 // verified is the result for one image.
@@ -117,11 +116,11 @@ func (s *system) verify(ctx context.Context, h *provision.Host, ids []int64, all
 	return results, errors.Join(errs...)
 }
 
-func printVerified(out io.Writer, results []verified, asJSON bool) error {
-	if asJSON {
-		return printJSON(out, results)
+func (o *output) printVerified(results []verified) error {
+	if o.asJSON {
+		return printJSON(o.out, results)
 	}
-	t := newTable(out, "IMAGE", "KEY", "DEVICE", "RESULT", "SEAL RECORD", "TREE")
+	t := o.table("IMAGE", "KEY", "DEVICE", "RESULT", "SEAL RECORD", "TREE")
 	for _, v := range results {
 		t.row(fmt.Sprint(v.Image), dash(quoted(v.Key)), fmt.Sprint(v.Device), v.result(), dash(v.Seal), dash(v.Sealed))
 	}
@@ -129,7 +128,7 @@ func printVerified(out io.Writer, results []verified, asJSON bool) error {
 	for _, v := range results {
 		for _, line := range append(v.Differences, v.Unreadable, v.Error) {
 			if line != "" {
-				fmt.Fprintf(out, "image %d: %s\n", v.Image, line)
+				fmt.Fprintf(o.out, "image %d: %s\n", v.Image, line)
 			}
 		}
 	}
