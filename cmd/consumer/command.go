@@ -104,8 +104,8 @@ func checkArgs(cmd *cobra.Command, args []string) error {
 	case takes == "" && len(args) > 0:
 		return fmt.Errorf("%s takes no argument %q", commandName(cmd), args[0])
 	case len(args) == 0 && strings.HasPrefix(takes, "<"), len(args) > 1 && !strings.HasSuffix(takes, "..."):
-		return fmt.Errorf("%s takes one %s: see `%s --help`", commandName(cmd), strings.Trim(takes, "[]"),
-			cmd.CommandPath())
+		return fmt.Errorf("%s takes one %s: see `%s --help`", commandName(cmd),
+			strings.Replace(strings.Trim(takes, "[]"), "...", " or more", 1), cmd.CommandPath())
 	}
 	return nil
 }

@@ -123,9 +123,10 @@ func TestRmNames(t *testing.T) {
 		code int
 		says string
 	}{
-		"rm":                   {2, "takes one <key|image|snapshot>"},
-		"rm 1 2":               {2, "takes one <key|image|snapshot>"},
+		"rm":                   {2, "takes one <key|image|snapshot> or more"},
 		"rm images/a.tar":      {2, "[1 2]"},
+		"rm 3 99":              {5, "99"},
+		"rm snapshot:7 3":      {5, "consumer snapshots"},
 		"rm images/none.tar":   {5, "consumer images"},
 		"rm 99":                {5, "99"},
 		"rm snapshot:x":        {2, "snapshot:ID"},

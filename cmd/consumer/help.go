@@ -168,6 +168,10 @@ func settingsTopic() *cobra.Command {
 	})
 }
 
+func namesTopic() *cobra.Command {
+	return topic("names", "How to name images and snapshots", func() (string, error) { return namesText, nil })
+}
+
 func exitCodesTopic() *cobra.Command {
 	return topic("exit-codes", "What the exit codes mean", func() (string, error) { return exitCodeTable(), nil })
 }

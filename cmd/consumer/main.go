@@ -59,7 +59,7 @@ func newProgram(out io.Writer) *cobra.Command {
 			poolLocateCommand(), poolDetachCommand()),
 		newGroup("quarantine", "Look after the messages that failed for good and were not dead-lettered",
 			quarantineListCommand(), quarantineShowCommand(), quarantineRequeueCommand(), quarantineDropCommand()))
-	addTo(root, versionCommand(), settingsTopic(), exitCodesTopic())
+	addTo(root, versionCommand(), settingsTopic(), namesTopic(), exitCodesTopic())
 	addSettings(root)
 	addVersion(root)
 	addHelp(root)

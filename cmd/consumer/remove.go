@@ -16,65 +16,73 @@ import (
 func rmCommand() *cobra.Command {
 	var force bool
 	cmd := completing(withJSON(&cobra.Command{
-		Use:   "rm <key|image|snapshot>",
-		Short: "Remove an image, or one snapshot by its path or snapshot:ID",
-		Long: `Rm removes an image with its device and its archive, or a single snapshot. What is
-open or mounted is not removed, and an image with snapshots only by --force. The
-journal keeps the history. It works beside a running daemon or without one; to
-remove something again is not an error.`,
+		Use:   "rm <key|image|snapshot>...",
+		Short: "Remove images, or single snapshots by their path or snapshot:ID",
+		Long: `Rm removes images, each with its device and its archive, or single snapshots. What is
+open or mounted is not removed, and an image with snapshots only by --force. If
+one of the names is wrong, nothing is removed; a thing that is in use keeps none
+of the others. The journal keeps the history. It works beside a running daemon or
+without one; to remove something again is not an error.`,
 		Example: `  consumer rm images/debian.tar
-  consumer rm --force 17
+  consumer rm --force 17 18
   consumer rm snapshot:42`,
 		SuggestFor:  []string{"remove", "delete", "del"},
 		Annotations: exits(3, 4, 5),
-		RunE: withJournal(func(ctx context.Context, c *call) error {
-			if isSnapshot(c.arg()) {
-				return removeSnapshot(ctx, c)
-			}
-			return removeImage(ctx, c, force)
-		}),
+		RunE:        withJournal(func(ctx context.Context, c *call) error { return remove(ctx, c, force) }),
 	}), imageKeys, imageIDs, snapshotNames)
 	cmd.Flags().BoolVar(&force, "force", false,
 		"remove an image's snapshots with it; what is open or mounted is refused all the same")
 	return cmd
 }
 
-// removeImage removes an image, beside a running daemon or without one. To remove it
-// again is not an error: an interrupted command is simply repeated.
-func removeImage(ctx context.Context, c *call, force bool) error {
-	img, err := c.findOne(ctx, c.arg())
-	if err != nil {
-		return err
+// removal removes what one argument names.
+type removal func(context.Context, *provision.Host) error
+
+// remove removes all that is named, beside a running daemon or without one. To remove
+// something again is not an error: an interrupted command is simply repeated.
+func remove(ctx context.Context, c *call, force bool) error {
+	var removals []removal
+	for _, name := range c.args {
+		r, err := c.removal(ctx, name, force)
+		if err != nil {
+			return err
+		}
+		removals = append(removals, r)
 	}
 	l, err := c.openBeside(ctx)
 	if err != nil {
 		return err
 	}
-	if err := c.endCutOff(ctx, img); err != nil {
-		return err
+	var errs []error
+	for _, r := range removals {
+		errs = append(errs, r(ctx, l.host))
 	}
-	r, err := l.host.RemoveImage(ctx, img.ID, force)
-	if err != nil {
-		return err
-	}
-	return c.printRemoved(r, fmt.Sprintf("image %d (%s)", r.Image, quoted(r.Key)))
+	return errors.Join(errs...)
 }
 
-// removeSnapshot removes one snapshot, as removeImage does an image.
-func removeSnapshot(ctx context.Context, c *call) error {
-	sn, err := c.findSnapshot(ctx, c.arg())
-	if err != nil {
-		return err
+// removal finds what a name stands for.
+func (c *call) removal(ctx context.Context, name string, force bool) (removal, error) {
+	if isSnapshot(name) {
+		sn, err := c.findSnapshot(ctx, name)
+		return func(ctx context.Context, h *provision.Host) error {
+			r, err := h.RemoveSnapshot(ctx, sn)
+			if err != nil {
+				return err
+			}
+			return c.printRemoved(r, fmt.Sprintf("snapshot %s of image %d (%s)", sn.Path, r.Image, quoted(r.Key)))
+		}, err
 	}
-	l, err := c.openBeside(ctx)
-	if err != nil {
-		return err
-	}
-	r, err := l.host.RemoveSnapshot(ctx, sn)
-	if err != nil {
-		return err
-	}
-	return c.printRemoved(r, fmt.Sprintf("snapshot %s of image %d (%s)", sn.Path, r.Image, quoted(r.Key)))
+	img, err := c.findOne(ctx, name)
+	return func(ctx context.Context, h *provision.Host) error {
+		if err := c.endCutOff(ctx, img); err != nil {
+			return err
+		}
+		r, err := h.RemoveImage(ctx, img.ID, force)
+		if err != nil {
+			return err
+		}
+		return c.printRemoved(r, fmt.Sprintf("image %d (%s)", r.Image, quoted(r.Key)))
+	}, err
 }
 
 // endCutOff ends the attempt of a dead daemon. While a daemon runs, the attempt is its
@@ -133,7 +141,7 @@ func (s *system) findSnapshot(ctx context.Context, name string) (store.Snapshot,
 	return s.store.SnapshotByID(ctx, id)
 }
 
-// findOne returns the one image with this id or key. Of several versions of a key it is
+// findOne returns the one image with this name. Of several versions of a key it is
 // the one with something kept. If there are more, the operator decides.
 func (s *system) findOne(ctx context.Context, name string) (store.Image, error) {
 	images, err := s.find(ctx, name)

@@ -51,7 +51,11 @@ func submit(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	img, created, err := sub.Resubmit(ctx, c.arg())
+	key, err := c.objectKey(ctx, c.arg())
+	if err != nil {
+		return err
+	}
+	img, created, err := sub.Resubmit(ctx, key)
 	if err != nil {
 		return err
 	}

@@ -32,6 +32,7 @@ const (
 	newestByETag = imageSelect + ` WHERE bucket = ?1 AND key = ?2 AND etag = ?3 AND etag <> ''
 		AND (?4 = '' OR version_id = '') ORDER BY id DESC LIMIT 1`
 	imagesByKey          = imageSelect + ` WHERE key = ? ORDER BY id`
+	imagesByKeyEnd       = imageSelect + ` WHERE substr(key, -length(?1)) = ?1 ORDER BY id`
 	imagesPending        = imageSelect + ` WHERE state = 'pending' ORDER BY id`
 	imagesAll            = imageSelect + ` ORDER BY id`
 	imagesByETag         = imageSelect + ` WHERE bucket = ? AND key = ? AND etag = ? ORDER BY id`
@@ -77,6 +78,11 @@ func (s *Store) ByETag(ctx context.Context, bucket, key, etag string) ([]Image, 
 // ByKey returns every image made from versions of the key, oldest first.
 func (s *Store) ByKey(ctx context.Context, key string) ([]Image, error) {
 	return queryImages(ctx, s.readDB, imagesByKey, key)
+}
+
+// ByKeyEnd returns every image whose key ends with the text, oldest first.
+func (s *Store) ByKeyEnd(ctx context.Context, end string) ([]Image, error) {
+	return queryImages(ctx, s.readDB, imagesByKeyEnd, end)
 }
 
 // PendingImages returns the pending images, oldest first.

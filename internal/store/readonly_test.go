@@ -67,6 +67,23 @@ func files(t *testing.T, dir string) string {
 	return names
 }
 
+// Images are found by the end of their key, all of the text taken as it is.
+func TestByKeyEnd(t *testing.T) {
+	s := newStore(t)
+	for _, key := range []string{"images/a.tar", "other/a.tar", "a.tar", "images/%.tar"} {
+		if _, _, err := s.Enqueue(t.Context(), Object{Bucket: "b", Key: key, ETag: "e"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for end, want := range map[string]int{
+		"/a.tar": 2, "a.tar": 3, "%.tar": 1, "/%.tar": 1, "s/a.tar": 1, "x/images/a.tar": 0,
+	} {
+		if images, err := s.ByKeyEnd(t.Context(), end); err != nil || len(images) != want {
+			t.Errorf("%q: %d images, %v, want %d", end, len(images), err, want)
+		}
+	}
+}
+
 // Images are found by the beginning of their key or id, the newest first.
 func TestNamed(t *testing.T) {
 	s := newStore(t)
