@@ -46,7 +46,8 @@ setup: ## install the Debian packages that building and running the program take
 
 .PHONY: setup-test
 setup-test: setup ## install what tests and demo take besides (root)
-	@./test/setup/setup.sh user-mode-linux mmdebstrap debian-archive-keyring patchelf awscli shellcheck yamllint curl git
+	@./test/setup/setup.sh user-mode-linux mmdebstrap debian-archive-keyring patchelf awscli shellcheck yamllint curl git \
+		skopeo umoci libarchive-tools squashfs-tools bzip2 xz-utils zstd
 
 .PHONY: observe
 observe: ## make dashboards, alerts and runbooks again (RUNBOOKS=https://... for the address in alerts)

@@ -118,7 +118,7 @@ func (c *checker) check(ctx context.Context, size int64) (*Plan, error) {
 	if err := b.addEntries(ctx, c.src, size); err != nil {
 		return nil, err
 	}
-	c.shape = detectShape(outer, c.opts.Layout)
+	c.shape = detectShape(outer, fstree.Root, c.opts.Layout)
 	switch c.shape {
 	case Docker, OCI:
 		if b.ambiguous != nil {

@@ -79,6 +79,9 @@ func checkRejection(t *testing.T, c images.Case, p Policy, r *Rejection) {
 	if p == Strict && c.Distro == "" && !strings.Contains(text, "IMAGE_POLICY=distro") {
 		t.Errorf("%q does not name the remedy", text)
 	}
+	if r.Remedy == "" && !r.Violation {
+		t.Errorf("%q has no remedy", text)
+	}
 	if p != Strict && strings.Contains(text, "IMAGE_POLICY") {
 		t.Errorf("%q advises what does not help", text)
 	}

@@ -15,6 +15,7 @@ type manifestRef struct {
 	digest     string
 	platform   imagePlatform
 	artifact   string // its type, if it is known to be no image
+	name       string // of the layout's entry that leads to it
 }
 
 // newManifestRef reads what the descriptor itself says.
@@ -38,6 +39,7 @@ func newManifestRef(d object) (m manifestRef, err error) {
 type candidate struct {
 	manifest object
 	spec     *imageSpec
+	name     string
 	rank     int
 	missing  *Rejection // its manifest is not in the archive
 }
@@ -47,7 +49,7 @@ type choice struct {
 	want      Platform
 	seen      map[string]bool // digests of manifests that were read
 	best      *candidate
-	equal     int      // number of candidates that are as good as the best, itself included
+	equal     []string // names of the candidates that are as good as the best, itself included
 	others    []string // platforms of images for others
 	artifacts []string // types of what is no image
 }
@@ -56,16 +58,24 @@ type choice struct {
 // names for one manifest are one image.
 func (im *imageReader) chooseImage(ctx context.Context, list []object) (*candidate, error) {
 	c := &choice{want: im.opts.Platform, seen: map[string]bool{}}
-	if err := im.eachManifest(ctx, list, 0, func(m manifestRef) error { return im.consider(ctx, c, m) }); err != nil {
-		return nil, err
+	for _, d := range list {
+		name, err := refName(d)
+		if err != nil {
+			return nil, err
+		}
+		err = im.eachManifest(ctx, []object{d}, 0, func(m manifestRef) error {
+			m.name = name
+			return im.consider(ctx, c, m)
+		})
+		if err != nil {
+			return nil, err
+		}
 	}
 	switch {
 	case c.best == nil:
 		return nil, c.refuseNone()
-	case c.equal > 1:
-		r := refuse(MultipleImages, "%d images for %s", c.equal, c.want)
-		r.Remedy = "put one image into the layout"
-		return nil, r
+	case len(c.equal) > 1:
+		return nil, c.refuseSeveral()
 	case c.best.missing != nil:
 		return nil, c.best.missing
 	}
@@ -87,6 +97,16 @@ func (c *choice) refuseNone() *Rejection {
 	return r
 }
 
+// refuseSeveral refuses an index with several images for the platform.
+func (c *choice) refuseSeveral() *Rejection {
+	r := refuse(MultipleImages, "%d images for %s", len(c.equal), c.want)
+	r.Remedy = "put one image into the layout"
+	if !slices.ContainsFunc(c.equal, func(name string) bool { return !plainName.MatchString(name) }) {
+		r.Remedy = "copy one of them: " + skopeoCopy("oci-archive:IN:NAME") + ", NAME being " + listShort(c.equal)
+	}
+	return r
+}
+
 // consider looks at one thing in an index.
 func (im *imageReader) consider(ctx context.Context, c *choice, m manifestRef) error {
 	switch {
@@ -102,7 +122,7 @@ func (im *imageReader) consider(ctx context.Context, c *choice, m manifestRef) e
 	c.seen[m.digest] = true
 	manifest, err := im.blobDocument(ctx, m.descriptor)
 	if r := asRejection(err); r != nil && r.Reason == MissingBlob {
-		c.add(&candidate{rank: m.platform.rank(), missing: r})
+		c.add(&candidate{rank: m.platform.rank(), name: m.name, missing: r})
 		return nil
 	}
 	if err != nil {
@@ -129,7 +149,7 @@ func (im *imageReader) considerImage(ctx context.Context, c *choice, m manifestR
 		c.others = append(c.others, spec.platform.String())
 		return nil
 	}
-	c.add(&candidate{manifest: manifest, spec: spec, rank: m.platform.or(spec.platform).rank()})
+	c.add(&candidate{manifest: manifest, spec: spec, name: m.name, rank: m.platform.or(spec.platform).rank()})
 	return nil
 }
 
@@ -137,10 +157,32 @@ func (im *imageReader) considerImage(ctx context.Context, c *choice, m manifestR
 func (c *choice) add(n *candidate) {
 	switch {
 	case c.best == nil || n.rank < c.best.rank:
-		c.best, c.equal = n, 1
+		c.best, c.equal = n, []string{n.name}
 	case n.rank == c.best.rank:
-		c.equal++
+		c.equal = append(c.equal, n.name)
 	}
+}
+
+// refName returns the name of an image in a layout. Source: OCI image specification,
+// image-layout.md, "index.json file".
+func refName(d object) (string, error) {
+	annotations, err := d.objectAt("annotations")
+	if err != nil {
+		return "", err
+	}
+	return annotations.stringAt("org.opencontainers.image.ref.name")
+}
+
+// ociSource returns how skopeo names an image of a layout, or "" if it cannot. Without a
+// name it takes a layout with one entry only.
+func ociSource(name string, entries int) string {
+	switch {
+	case entries == 1:
+		return "oci-archive:IN"
+	case plainName.MatchString(name):
+		return "oci-archive:IN:" + name
+	}
+	return ""
 }
 
 // maxListed is how many different things a message lists.

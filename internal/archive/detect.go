@@ -35,6 +35,7 @@ var formats = []format{
 	{"zip", true, "PK\x07\x08", 0},
 	{"lzma", true, "\x5d\x00\x00", 0}, // a guess by the usual first bytes; it has no magic
 	{"squashfs", false, "hsqs", 0},
+	{"sif", false, "SIF_MAGIC", 32}, // after a line that starts it as a program
 	{"cpio", false, "070701", 0},
 	{"cpio", false, "070702", 0},
 	{"cpio", false, "070707", 0},
@@ -47,11 +48,14 @@ var formats = []format{
 	{"iso9660", false, "CD001", 32769},
 }
 
-const magicSpan = 32774 // bytes up to the end of the last magic
+const (
+	magicSpan  = 32774 // bytes up to the end of the last magic
+	compressed = "compressed:"
+)
 
 func (f format) reason() Reason {
 	if f.compressed {
-		return Reason("compressed:" + f.name)
+		return Reason(compressed + f.name)
 	}
 	return Reason("format_" + f.name)
 }
@@ -114,7 +118,7 @@ func isZero(head []byte) bool {
 // refuseCompressed refuses a file and names its compression.
 func refuseCompressed(f format) *Rejection {
 	r := refuse(f.reason(), "it is compressed with %s; only plain tar archives are accepted", f.name)
-	r.Remedy = "decompress it before upload"
+	r.Remedy = formatRemedy(f)
 	return r
 }
 
@@ -124,7 +128,9 @@ func refuseFormat(f format, known bool, head []byte) *Rejection {
 	case known && f.compressed:
 		return refuseCompressed(f)
 	case known:
-		return refuse(f.reason(), "it is a file of format %s, not a tar archive", f.name)
+		r := refuse(f.reason(), "it is a file of format %s, not a tar archive", f.name)
+		r.Remedy = formatRemedy(f)
+		return r
 	}
 	return refuse(Format, "it is not a tar archive: it begins with %s", fmt.Sprintf("%q", head[:min(len(head), 16)]))
 }

@@ -14,7 +14,9 @@ import (
 // both must describe the same image.
 func (im *imageReader) readDocker(ctx context.Context) (*imageSpec, error) {
 	if !im.hasMember("manifest.json") {
-		return nil, refuse(BadManifest, "no manifest.json: saved by a Docker before 1.10; load it and save it again")
+		r := refuse(BadManifest, "no manifest.json: saved by a Docker before 1.10")
+		r.Remedy = "load it into a current Docker and save it again"
+		return nil, r
 	}
 	entry, err := im.readDockerManifest(ctx)
 	if err != nil {
@@ -68,7 +70,7 @@ func (im *imageReader) readDockerManifest(ctx context.Context) (object, error) {
 	}
 	list, _ := v.([]any)
 	if len(list) == 0 {
-		return nil, refuse(BadManifest, "manifest.json lists no image")
+		return nil, im.refuseManifest(v)
 	}
 	first, ok := list[0].(object)
 	if !ok {
@@ -76,10 +78,26 @@ func (im *imageReader) readDockerManifest(ctx context.Context) (object, error) {
 	}
 	if slices.ContainsFunc(list[1:], func(other any) bool { return !sameImage(first, other) }) {
 		r := refuse(MultipleImages, "manifest.json lists %d images", len(list))
-		r.Remedy = "save one image per archive"
+		r.Remedy = "copy one of them: " + skopeoCopy("docker-archive:IN:@0") + ", the first being number 0"
 		return nil, r
 	}
+	if im.source = "docker-archive:IN"; len(list) > 1 {
+		im.source += ":@0"
+	}
 	return first, nil
+}
+
+// refuseManifest refuses a manifest.json that lists no image.
+func (im *imageReader) refuseManifest(v any) *Rejection {
+	if _, ok := v.(object); !ok {
+		return refuse(BadManifest, "manifest.json lists no image")
+	}
+	r := refuse(BadManifest, "manifest.json is the manifest of an image, not a list as docker save writes it")
+	if im.hasMember("version") {
+		r.Detail = "a directory that skopeo wrote (dir:), not an archive of docker save"
+		r.Remedy = "copy it into such an archive: " + skopeoCopy("dir:DIR") + ", DIR being that directory"
+	}
+	return r
 }
 
 // sameImage reports whether two entries of manifest.json differ in their names at most.

@@ -24,9 +24,7 @@ func (b *treeBuilder) checkDuplicate(ctx context.Context, h *tarball.Header, fir
 		// In a layer it replaces what is below it, for all tools. In a plain archive GNU
 		// tar refuses it.
 		if b.layer == 0 && b.tree.HasChildren(first) {
-			r := refuse(Duplicate, "the name is there twice, first as a directory that is not empty")
-			r.Remedy = "leave one of them out"
-			return r
+			return refuse(Duplicate, "the name is there twice, first as a directory that is not empty")
 		}
 	}
 	from, to := b.tree.At(first).Kind, kinds[h.Type]

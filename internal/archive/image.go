@@ -19,6 +19,7 @@ type imageReader struct {
 	members  *fstree.Tree           // of the outer archive; freed before the layers' tree is made
 	sums     map[fstree.ID][32]byte // of members already hashed
 
+	source      string             // of the image, for skopeo; empty if it cannot name it
 	seen        map[fstree.ID]bool // documents already read, with all that they name
 	descriptors int                // named by documents
 	parsed      int64              // bytes of documents
@@ -93,11 +94,11 @@ func (im *imageReader) verifyLayers(ctx context.Context, spec *imageSpec) error 
 		// The format comes before the digest: the DiffID of a compressed layer differs,
 		// as it is that of its content, and the format is the better answer.
 		if err := im.detectLayerFormat(l); err != nil {
-			return inLayer(err, k)
+			return im.inLayer(err, k)
 		}
 		// A layer is read each time it is named. Honest images repeat only empty layers.
 		if left -= l.size; left < 0 {
-			return inLayer(refuse(ImageTooBig, "the layers have more than %d bytes together",
+			return im.inLayer(refuse(ImageTooBig, "the layers have more than %d bytes together",
 				im.opts.Limits.ImageBytes), k)
 		}
 		got, err := im.digest(ctx, l.member)
@@ -106,7 +107,7 @@ func (im *imageReader) verifyLayers(ctx context.Context, spec *imageSpec) error 
 		}
 		for _, want := range []string{spec.diffIDs[k], l.digest} {
 			if want != "" && want != got {
-				return inLayer(refuse(DigestMismatch, "its digest is %s, should be %s", got, want), k)
+				return im.inLayer(refuse(DigestMismatch, "its digest is %s, should be %s", got, want), k)
 			}
 		}
 	}
@@ -136,10 +137,16 @@ func (im *imageReader) checkLayerCount(n int) error {
 	return nil
 }
 
-// inLayer adds the layer to a rejection, counted from 1, lowest first.
-func inLayer(err error, k int) error {
-	if r := asRejection(err); r != nil {
-		r.inLayer(k + 1)
+// inLayer adds the layer to a rejection, counted from 1, lowest first. To decompress the
+// file is no remedy for a layer.
+func (im *imageReader) inLayer(err error, k int) error {
+	r := asRejection(err)
+	if r == nil {
+		return err
+	}
+	r.inLayer(k + 1)
+	if r.isCompressed() {
+		r.Remedy = decompressLayers(im.source, r.Reason)
 	}
 	return err
 }

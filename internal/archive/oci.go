@@ -50,6 +50,7 @@ func (im *imageReader) readOCI(ctx context.Context) (*imageSpec, error) {
 	if err != nil {
 		return nil, err
 	}
+	im.source = ociSource(chosen.name, len(list))
 	return chosen.spec, im.readLayers(ctx, chosen)
 }
 
@@ -136,7 +137,7 @@ func (im *imageReader) readLayers(ctx context.Context, c *candidate) error {
 		}
 		l, err := im.ociLayer(d)
 		if err != nil {
-			return inLayer(err, k)
+			return im.inLayer(err, k)
 		}
 		c.spec.layers = append(c.spec.layers, l)
 	}

@@ -96,9 +96,7 @@ func (b *treeBuilder) place(h *tarball.Header, link fstree.ID, path, what string
 
 // refuseBelow refuses a path below a symbolic link that cannot be followed.
 func refuseBelow(t *fstree.Tree, link fstree.ID, why string) *Rejection {
-	r := refuse(ThroughLink, "below the symbolic link %q, %s", shownPath(t, link), why)
-	r.Remedy = "name the directory itself"
-	return r
+	return refuse(ThroughLink, "below the symbolic link %q, %s", shownPath(t, link), why)
 }
 
 // joinPath joins a directory's path and a name.

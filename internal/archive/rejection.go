@@ -62,7 +62,10 @@ func (r *Rejection) More() int {
 
 // refuse returns a rejection by a rule. The entry is added with locate.
 func refuse(reason Reason, format string, args ...any) *Rejection {
-	return &Rejection{Reason: reason, Violation: byReason[reason].Violation, Detail: fmt.Sprintf(format, args...)}
+	return &Rejection{
+		Reason: reason, Violation: byReason[reason].Violation, Detail: fmt.Sprintf(format, args...),
+		Remedy: advice[reason],
+	}
 }
 
 // locate sets the entry of a rejection. offset is where its header begins in the archive.
@@ -93,10 +96,10 @@ var remedies = map[Disposition]string{
 	Close:   "it would be read as if it had one",
 }
 
-// remedy returns the advice for an entry refused by the strict policy only.
+// remedy returns the advice for an entry that a policy refuses.
 func remedy(rule Rule, p Policy) string {
 	if p != Strict || rule.Distro == Reject {
-		return ""
+		return advice[rule.Reason]
 	}
 	return "set IMAGE_POLICY=distro, and " + remedies[rule.Distro]
 }

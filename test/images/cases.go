@@ -43,7 +43,7 @@ func Cases() []Case {
 		{name: "framing", list: slices.Concat(framingCases(), directoryCases())},
 		{name: "pax", list: slices.Concat(paxCases(), brokenPAXCases())},
 		{name: "formats", list: formatCases()},
-		{name: "shape", list: shapeCases()},
+		{name: "shape", list: slices.Concat(shapeCases(), otherShapeCases())},
 		{name: "docker", list: slices.Concat(dockerCases(), dockerLayerCases())},
 		{name: "oci", list: slices.Concat(ociCases(), artifactCases(), platformCases())},
 		{name: "layers", list: slices.Concat(layerCases(), refusedLayerCases(), unterminatedCases())},

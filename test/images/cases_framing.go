@@ -205,6 +205,7 @@ func formatCases() []Case {
 		{name: "qcow2", magic: "QFI\xfb"},
 		{name: "ar", magic: "!<arch>\n"},
 		{name: "rpm", magic: "\xed\xab\xee\xdb\x03\x00"},
+		{name: "sif", magic: "#!/usr/bin/env run-singularity\n\x00SIF_MAGIC\x00"},
 	} {
 		list = append(list, refused(f.name, "format_"+f.name, pad(f.magic)).says(f.name))
 	}
@@ -229,13 +230,13 @@ func shapeCases() []Case {
 		refused("var missing", "layout", Tar(Entry{Name: "etc/"}, Entry{Name: "usr/"})).says("missing: var"),
 		refused("etc is a symlink", "layout",
 			Tar(Entry{Name: "usr/"}, Entry{Name: "usr/etc/"}, Entry{Name: "var/"},
-				Entry{Name: "etc", Link: "usr/etc"})).says("missing: etc"),
+				Entry{Name: "etc", Link: "usr/etc"})).says(`: etc is a symbolic link to "usr/etc"`),
 		refused("etc is a file", "layout",
-			Tar(Entry{Name: "usr/"}, Entry{Name: "var/"}, Entry{Name: "etc", Body: "x"})),
+			Tar(Entry{Name: "usr/"}, Entry{Name: "etc", Body: "x"})).says("missing: var; etc is a file"),
 		refused("rootfs is empty", "layout", Tar(Entry{Name: "rootfs/"})),
 		refused("rootfs is a symlink", "layout", Tar(Entry{Name: "real/"}, Entry{Name: "rootfs", Link: "real"})),
 		refused("beside rootfs", "layout", Tar(Bundle(Entry{Name: "evil", Body: "x"})...)).says("evil"),
-		refused("nested in a directory", "layout", Tar(below(Root(), "image/")...)),
+		refused("nested in a directory", "layout", Tar(below(Root(), "image/")...)).says("a plain root file system"),
 		refused("rootfs through a symlink", "through_symlink",
 			Tar(Entry{Name: "rootfs", Link: "real"}, Entry{Name: "rootfs/etc/"})),
 		good("rootfs is empty, as a mount point in a plain root file system", "flat", with(Entry{Name: "rootfs/"})).

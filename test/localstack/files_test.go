@@ -6,11 +6,13 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"imagemanager.internal/test/program"
 )
 
 // Every shell script of the repository passes shellcheck.
 func TestShellcheck(t *testing.T) {
-	checker := tool(t, "shellcheck", "shellcheck")
+	checker := program.Require(t, "shellcheck", "shellcheck")
 	if got := execute(t, nil, checker, files(t, "*.sh", ".ci/*")...); got.code != 0 {
 		t.Error(got.out + got.errs)
 	}
@@ -20,7 +22,7 @@ func TestShellcheck(t *testing.T) {
 func TestYAML(t *testing.T) {
 	args := append([]string{"--strict", "--config-file", filepath.Join(root, ".yamllint.yml")},
 		files(t, "*.yml", "*.yaml")...)
-	if got := execute(t, nil, tool(t, "yamllint", "yamllint"), args...); got.code != 0 {
+	if got := execute(t, nil, program.Require(t, "yamllint", "yamllint"), args...); got.code != 0 {
 		t.Error(got.out + got.errs)
 	}
 }
@@ -31,7 +33,7 @@ func files(t *testing.T, patterns ...string) []string {
 	args := append([]string{
 		"-c", "safe.directory=*", "-C", root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--",
 	}, patterns...)
-	listed := succeed(t, nil, tool(t, "git", "git"), args...)
+	listed := succeed(t, nil, program.Require(t, "git", "git"), args...)
 	var paths []string
 	for _, name := range strings.Split(strings.TrimRight(listed.out, "\x00"), "\x00") {
 		if path := filepath.Join(root, name); fileExists(path) { // not deleted meanwhile

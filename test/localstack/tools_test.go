@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"imagemanager.internal/test/program"
 )
 
 var (
@@ -17,29 +19,13 @@ var (
 	hook  = filepath.Join(root, "localstack", "init", "ready.d", "10-setup.sh")
 )
 
-// tool returns the path of a program that a test needs. Without the program the test is
-// skipped, or fails with CIM_REQUIRE_TOOLS=1.
-func tool(t *testing.T, name, debian string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	switch {
-	case err == nil:
-		return path
-	case os.Getenv("CIM_REQUIRE_TOOLS") == "1":
-		t.Fatalf("%s is not installed: apt-get install %s", name, debian)
-	default:
-		t.Skipf("%s is not installed: apt-get install %s", name, debian)
-	}
-	return ""
-}
-
 // awsCLI is Debian's if it is there, whatever else is in front of it in PATH.
 func awsCLI(t *testing.T) string {
 	t.Helper()
 	if _, err := os.Stat("/usr/bin/aws"); err == nil {
 		return "/usr/bin/aws"
 	}
-	return tool(t, "aws", "awscli")
+	return program.Require(t, "aws", "awscli")
 }
 
 // outcome is how a program ended.

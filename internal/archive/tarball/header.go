@@ -1,6 +1,9 @@
 package tarball
 
-import "bytes"
+import (
+	"bytes"
+	"fmt"
+)
 
 // The types of entries that Next returns.
 const (
@@ -175,7 +178,19 @@ func (f *fields) knownType() *Error {
 	case f.typ == typeSparse:
 		return defect(Sparse, "a sparse file; store it without holes").named(f.name)
 	}
-	return defect(UnknownType, "entry of type %q", string(rune(f.typ))).named(f.name)
+	what := fmt.Sprintf("an entry of type %q", string(rune(f.typ)))
+	if origin := gnuTypes[f.typ]; origin != "" {
+		what += ", " + origin
+	}
+	return defect(UnknownType, "%s", what).named(f.name)
+}
+
+// gnuTypes are types of entries that only GNU tar understands. Source: GNU tar, tar.h.
+var gnuTypes = map[byte]string{
+	'D': "a list of names, as tar writes it with its option -g (--listed-incremental)",
+	'M': "the rest of a file, as tar writes it with its option -M (--multi-volume)",
+	'N': "long names, as old versions of tar wrote them",
+	'V': "a label, as tar writes it with its option -V (--label)",
 }
 
 func (f *fields) numbers(b []byte) (err *Error) {
