@@ -26,9 +26,13 @@ PROMETHEUS := $(CACHE)/prometheus
 DEB_TREE := $(CACHE)/debian-systemd.tar
 # The module of dashboards and alerts. ./... does not reach into it.
 OBSERVE := deploy/observe
+# Programs that write images and are Go modules, with their versions.
+WRITERS := test/tools
 # Packages whose tests need a real thin pool, or root in a kernel of their own. Those of
 # test/crash bring their kernel down.
 KERNEL := -alone ./test/crash ./test/e2e ./test/powercut ./test/disks ./test/soak ./internal/archive/... ./internal/devmapper/...
+# Tests that a target of their own gives what they need.
+APART := ^TestDebianImages$$|^TestArchivesOfToolsBecomeSnapshots$$|Udevd
 # What Debian 12's kernel is asked for too: confinement, and detached mounts.
 OLDEST := -run 'Capabilit|Rights|Nothing|Raised|Confined|Cancel|Privileges|Mount' ./internal/archive/... ./internal/devmapper/...
 
@@ -161,7 +165,7 @@ test-host: setup-test $(PROMETHEUS) ## the tests that any machine can run, with 
 
 .PHONY: test-uml
 test-uml: build-test $(PROMETHEUS) ## the tests that need a real thin pool, in user-mode-linux (natively where root has dm-thin)
-	$(DM) bin/uml-test -skip '^TestDebianImages$$|Udevd' $(KERNEL)
+	$(DM) bin/uml-test -skip '$(APART)' $(KERNEL)
 	$(DM) CIM_UML_KERNEL=6.1 bin/uml-test -skip Udevd $(OLDEST)
 	@$(MAKE) --no-print-directory test-udev
 
@@ -192,7 +196,7 @@ $(DEB_TREE): | setup-test
 .PHONY: test-kernels
 test-kernels: build-test ## the tests that need a real thin pool, on each of the kernels 6.1, 6.12 and 7.2
 	@failed=; for kernel in 6.1 6.12 7.2; do \
-		$(DM) CIM_UML_KERNEL=$$kernel bin/uml-test -skip '^TestDebianImages$$|Udevd' $(KERNEL) || failed="$$failed $$kernel"; \
+		$(DM) CIM_UML_KERNEL=$$kernel bin/uml-test -skip '$(APART)' $(KERNEL) || failed="$$failed $$kernel"; \
 	done; test -z "$$failed" || { echo "failed on:$$failed" >&2; exit 1; }
 
 .PHONY: test-crash
@@ -209,6 +213,25 @@ soak: build-test ## keep a daemon busy for MINUTES=15 with a random mix of uploa
 .PHONY: test-debian
 test-debian: build-test $(CACHE)/debian-minbase.tar $(CACHE)/debian-python3-gcc.tar ## real Debian images, plain and in layers, against GNU tar (minutes)
 	$(DM) CIM_DEBIAN_IMAGES=$(CACHE)/debian-minbase.tar:$(CACHE)/debian-python3-gcc.tar bin/uml-test -v -run '^TestDebianImages$$' ./test/e2e
+
+.PHONY: test-images
+test-images: build-test $(CACHE)/image-tools $(CACHE)/debian-minbase.tar $(CACHE)/debootstrap.tar ## archives written by real tools, against GNU tar and umoci, and through the daemon (root; UPDATE=1 writes the table of docs/images.md)
+	CIM_WRITERS=$(CURDIR)/bin/writers CIM_UPDATE=$(UPDATE) go test -count=1 -run '^TestArchivesOfTools$$' ./test/writers
+	CIM_WRITERS=$(CURDIR)/bin/writers $(DM) bin/uml-test -run '^TestArchivesOfToolsBecomeSnapshots$$' ./test/e2e
+
+.PHONY: setup-images
+setup-images: setup-test
+	@./test/setup/setup.sh acl attr libcap2-bin busybox-static libarchive-tools python3 git skopeo umoci buildah podman debootstrap
+
+$(CACHE)/image-tools: $(WRITERS)/go.mod $(WRITERS)/go.sum | setup-images
+	@mkdir -p $@
+	cd $(WRITERS) && go build -o $@/ tool
+	@touch $@
+
+$(CACHE)/debootstrap.tar: | setup-images
+	@mkdir -p $(CACHE) && rm -rf $@.root
+	debootstrap --variant=minbase bookworm $@.root >$@.log || { cat $@.log >&2; exit 1; }
+	tar -C $@.root -cf $@.part . && mv $@.part $@ && rm -rf $@.root $@.log
 
 .PHONY: lint
 lint: $(GOLANGCI) $(DEADCODE) ## golangci-lint and deadcode, pinned
