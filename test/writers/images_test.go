@@ -22,6 +22,13 @@ func imageWriters() []writer {
 			script: `skopeo copy -q "oci:$LAYOUT:image" "docker-archive:$OUT:image:latest"`,
 		},
 		{
+			tool: "skopeo", how: "skopeo copy … docker-archive: of mmdebstrap's", shape: docker, tree: debian,
+			script: `umoci init --layout "$WORK/layout"
+umoci new --image "$WORK/layout:image"
+umoci raw add-layer --image "$WORK/layout:image" "$CACHE/debian-minbase.tar"
+skopeo copy -q "oci:$WORK/layout:image" "docker-archive:$OUT:image:latest"`,
+		},
+		{
 			tool: "skopeo", how: "skopeo copy … oci-archive:", shape: oci,
 			script: `skopeo copy -q "oci:$LAYOUT:image" "oci-archive:$OUT:image"`,
 		},

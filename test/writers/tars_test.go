@@ -44,6 +44,10 @@ const (
 const reproducible = "tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --format=posix " +
 	"--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime"
 
+const unpackDebian = `mkdir "$WORK/root"
+tar --xattrs --xattrs-include='*' -C "$WORK/root" -xpf "$CACHE/debian-minbase.tar"
+`
+
 // tarWriters write a root file system into one tar archive.
 func tarWriters() []writer {
 	return []writer{
@@ -94,6 +98,14 @@ func tarWriters() []writer {
 		{
 			tool: "mmdebstrap", how: "mmdebstrap --variant=minbase --format=tar", shape: flat, tree: debian,
 			script: `ln -s "$CACHE/debian-minbase.tar" "$OUT"`,
+		},
+		{
+			tool: "GNU tar", how: "tar --xattrs --xattrs-include='*' --acls of mmdebstrap's", shape: flat, tree: debian,
+			script: unpackDebian + `tar --xattrs --xattrs-include='*' --acls -C "$WORK/root" -cf "$OUT" .`,
+		},
+		{
+			tool: "bsdtar", how: "bsdtar --no-read-sparse of mmdebstrap's", shape: flat, tree: debian,
+			script: unpackDebian + `bsdtar --no-read-sparse -C "$WORK/root" -cf "$OUT" .`,
 		},
 		{
 			tool: "debootstrap", how: "debootstrap --variant=minbase, then tar", shape: flat, tree: debian,

@@ -26,6 +26,9 @@ func TestArchivesOfTools(t *testing.T) {
 	if keep == "" {
 		t.Skip("CIM_WRITERS does not name a directory; `make test-images` installs the tools and runs this")
 	}
+	if os.Geteuid() != 0 {
+		t.Fatal("only root makes device nodes and owners")
+	}
 	check(t, errors.Join(os.RemoveAll(keep), os.MkdirAll(keep, 0o755)))
 	w, rows := newWorkshop(t), []row{}
 	for _, tool := range writers() {
