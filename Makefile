@@ -219,9 +219,11 @@ test-images: build-test $(CACHE)/image-tools $(CACHE)/debian-minbase.tar $(CACHE
 	CIM_WRITERS=$(CURDIR)/bin/writers CIM_UPDATE=$(UPDATE) go test -count=1 -run '^TestArchivesOfTools$$' ./test/writers
 	CIM_WRITERS=$(CURDIR)/bin/writers $(DM) bin/uml-test -run '^TestArchivesOfToolsBecomeSnapshots$$' ./test/e2e
 
+# busybox has two packages, and one ends the other.
 .PHONY: setup-images
 setup-images: setup-test
-	@./test/setup/setup.sh acl attr libcap2-bin busybox-static libarchive-tools python3 git skopeo umoci buildah podman debootstrap
+	@./test/setup/setup.sh acl attr libcap2-bin python3 buildah podman debootstrap \
+		$$(command -v busybox >/dev/null || echo busybox)
 
 $(CACHE)/image-tools: $(WRITERS)/go.mod $(WRITERS)/go.sum | setup-images
 	@mkdir -p $@
