@@ -79,6 +79,9 @@ func checkRejection(t *testing.T, c images.Case, p Policy, r *Rejection) {
 	if p == Strict && c.Distro == "" && !strings.Contains(text, "IMAGE_POLICY=distro") {
 		t.Errorf("%q does not name the remedy", text)
 	}
+	if c.Group != "formats" && r.Reason != EmptyArchive && !strings.Contains(text, "; the archive was taken for ") {
+		t.Errorf("%q does not say what the archive was taken for", text)
+	}
 	if r.Remedy == "" && !r.Violation {
 		t.Errorf("%q has no remedy", text)
 	}

@@ -21,7 +21,9 @@ type Rejection struct { //nolint:errname // the word of the domain: what is retu
 	Located   bool   // Index and Offset are set, even if Entry is not
 	Ended     bool   // what comes after it, in its layer or in the archive, was not looked at
 
-	Others map[Reason]int // number of further faults, by rule; of the rejection that counts
+	// Of the rejection that counts:
+	Others map[Reason]int // number of further faults, by rule
+	Shape  Shape          // what the archive was taken for; empty if its reading ended before
 
 	unterminated bool // nothing is missing but the end marker
 }
@@ -44,6 +46,9 @@ func (r *Rejection) Error() string {
 	}
 	if r.Remedy != "" {
 		fmt.Fprintf(&b, "; %s", r.Remedy)
+	}
+	if r.Shape != "" {
+		fmt.Fprintf(&b, "; the archive was taken for %s", titles[r.Shape])
 	}
 	if n := r.More(); n > 0 {
 		fmt.Fprintf(&b, " (and %d more: %s)", n, listOthers(r.Others))

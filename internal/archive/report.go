@@ -24,13 +24,13 @@ type Report struct {
 }
 
 // Rejection returns the rejection that counts, or nil for an accepted archive. It knows
-// the number of the others.
+// the number of the others and the archive's shape.
 func (r *Report) Rejection() *Rejection {
 	if len(r.Rejections) == 0 {
 		return nil
 	}
 	worst := *r.Rejections[0]
-	worst.Others = maps.Clone(r.RefusedBy)
+	worst.Shape, worst.Others = r.Shape, maps.Clone(r.RefusedBy)
 	if worst.Others[worst.Reason]--; worst.Others[worst.Reason] == 0 {
 		delete(worst.Others, worst.Reason)
 	}
