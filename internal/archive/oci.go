@@ -162,11 +162,13 @@ func (im *imageReader) ociLayer(d object) (layer, error) {
 	return im.layer(i, digest), err
 }
 
-// checkLayerType refuses compressed layers, and layers of unknown types.
+// checkLayerType refuses layers of unknown types. Whether a layer is compressed, its
+// bytes say: skopeo writes plain layers with the types of compressed ones.
 func checkLayerType(media string) error {
-	for _, f := range []string{"gzip", "zstd"} {
-		if strings.HasSuffix(media, "+"+f) || strings.HasSuffix(media, ".tar."+f) {
-			return refuseCompressed(format{name: f, compressed: true})
+	for _, suffix := range []string{"+gzip", "+zstd", ".gzip", ".zstd"} {
+		if plain, ok := strings.CutSuffix(media, suffix); ok {
+			media = plain
+			break
 		}
 	}
 	switch media {
