@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -29,6 +30,9 @@ func (c *call) arg() string { return strings.Join(c.args[:min(1, len(c.args))], 
 // work is what a command does once its needs are met.
 type work func(context.Context, *call) error
 
+// errDenied is returned when the state directory is another user's.
+var errDenied = errors.New("the state directory is not yours")
+
 // needs must be met before a command begins.
 type needs struct {
 	settings func(config) error // refuses settings
@@ -43,6 +47,11 @@ func noJournal(context.Context, string) (*store.Store, error) { return nil, nil 
 
 // common are the settings of concern to every command.
 func common(cfg config) error { return errors.Join(cfg.checkCommon()...) }
+
+// looking is for a command that only reads an existing database.
+func looking(do work) func(*cobra.Command, []string) error {
+	return needs{common, store.OpenToLook}.then(do)
+}
 
 // withJournal is for a command on an existing database.
 func withJournal(do work) func(*cobra.Command, []string) error {
@@ -76,6 +85,9 @@ func openSystem(ctx context.Context, cfg config, open openJournal) (*system, err
 	st, err := open(ctx, databasePath(cfg.StateDir))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, fmt.Errorf("%w; is --state-dir right? `consumer pool create` makes a new database", err)
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("%w: %w; run the command as root", errDenied, err)
 	}
 	if err != nil {
 		return nil, err

@@ -24,7 +24,7 @@ versions of the object. Nothing is shortened. Times are UTC.`,
   consumer history 17 -n 5`,
 		SuggestFor:  []string{"log", "logs", "events"},
 		Annotations: exits(3, 5),
-		RunE:        withJournal(func(ctx context.Context, c *call) error { return showHistory(ctx, c, f) }),
+		RunE:        looking(func(ctx context.Context, c *call) error { return showHistory(ctx, c, f) }),
 	}, "numbers of events"), imageKeys, imageIDs)
 	cmd.Flags().BoolVar(&f.latest, "latest", false, "only the newest version of the key")
 	f.addTo(cmd)

@@ -24,7 +24,7 @@ object. An image that was refused or given up has its reason.`,
   consumer rm $(consumer images -q --state superseded)`,
 		SuggestFor:  []string{"list", "ls"},
 		Annotations: exits(3, 5),
-		RunE:        withJournal(func(ctx context.Context, c *call) error { return listImages(ctx, c, f) }),
+		RunE:        looking(func(ctx context.Context, c *call) error { return listImages(ctx, c, f) }),
 	}, "ids")
 	addStates(&f, cmd, store.States())
 	f.addKeys(cmd)

@@ -161,7 +161,7 @@ func TestExitCodes(t *testing.T) {
 		2: {&usageError{errors.New("x")}, fmt.Errorf("x: %w", &usageError{errors.New("y")})},
 		3: {
 			devmapper.ErrUnavailable, fmt.Errorf("x: %w", devmapper.ErrForeign), errNoPool, errPoolLost,
-			fmt.Errorf("x: %w", store.ErrCorrupt),
+			fmt.Errorf("x: %w", store.ErrCorrupt), errDenied,
 		},
 		4:   {fmt.Errorf("%w: /x", errLocked)},
 		5:   {fmt.Errorf("x: %w", store.ErrNotFound)},

@@ -21,7 +21,7 @@ compares them with the pool.`,
 		Example: `  consumer pool devices
   consumer pool devices --state deleting`,
 		Annotations: exits(3, 5),
-		RunE:        withJournal(func(ctx context.Context, c *call) error { return listDevices(ctx, c, f) }),
+		RunE:        looking(func(ctx context.Context, c *call) error { return listDevices(ctx, c, f) }),
 	}, "ids")
 	addStates(&f, cmd, []store.DeviceState{
 		store.DeviceReserved, store.DeviceCreated, store.DeviceFormatted, store.DeviceFilled, store.DeviceSealed,

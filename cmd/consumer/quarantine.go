@@ -24,7 +24,7 @@ the reason of each, oldest first.`,
   consumer quarantine list -q -n 10`,
 		SuggestFor:  []string{"ls"},
 		Annotations: exits(3, 5),
-		RunE:        withJournal(func(ctx context.Context, c *call) error { return listQuarantine(ctx, c, f) }),
+		RunE:        looking(func(ctx context.Context, c *call) error { return listQuarantine(ctx, c, f) }),
 	}, "ids")
 	f.addTo(cmd)
 	return cmd
@@ -67,7 +67,7 @@ func quarantineShowCommand() *cobra.Command {
 		Long:        "Show prints a message in quarantine: its reason, and its body as it was received.",
 		Example:     "  consumer quarantine show 3",
 		Annotations: exits(3, 5),
-		RunE:        withJournal(showQuarantined),
+		RunE:        looking(showQuarantined),
 	}), quarantinedIDs)
 }
 

@@ -18,7 +18,7 @@ func snapshotsCommand() *cobra.Command {
 		Example: `  consumer snapshots
   mount "$(consumer snapshots --latest --key debian.tar --json | jq -r '.[0].path')" /mnt`,
 		Annotations: exits(3, 5),
-		RunE:        withJournal(func(ctx context.Context, c *call) error { return listSnapshots(ctx, c, f) }),
+		RunE:        looking(func(ctx context.Context, c *call) error { return listSnapshots(ctx, c, f) }),
 	}, "names for rm")
 	f.addKeys(cmd)
 	f.addTo(cmd)

@@ -18,7 +18,7 @@ are in and the reason of their last failure. It reads the database, beside a
 running daemon or without one.`,
 		Example:     "  consumer status",
 		Annotations: exits(3, 5),
-		RunE:        withJournal(showStatus),
+		RunE:        looking(showStatus),
 	})
 }
 

@@ -15,10 +15,10 @@ const imagesNamed = imageSelect + ` WHERE substr(key, 1, length(?1)) = ?1 OR sub
 // OpenReadOnly opens an existing database for a look that writes nothing, not even the
 // files that SQLite keeps beside it. While nobody has it open, it is read as it lies, and
 // without a lock: whoever begins to write meanwhile can make the reader see half a
-// change. It returns ErrNotFound if there is no file at path.
+// change. Its errors are those of OpenExisting.
 func OpenReadOnly(ctx context.Context, path string) (*Store, error) {
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: no database at %s", ErrNotFound, path)
+	if err := checkReadable(path); err != nil {
+		return nil, err
 	}
 	mode := "ro"
 	if _, err := os.Stat(path + "-wal"); errors.Is(err, fs.ErrNotExist) {
@@ -29,6 +29,29 @@ func OpenReadOnly(ctx context.Context, path string) (*Store, error) {
 		return nil, errors.Join(asCorrupt(path, fmt.Errorf("%s: %w", path, err)), s.Close())
 	}
 	return s, nil
+}
+
+// OpenToLook is OpenExisting for a command that only reads: if the database cannot be
+// written to, as on a read-only file system, it is OpenReadOnly.
+func OpenToLook(ctx context.Context, path string) (*Store, error) {
+	s, err := OpenExisting(ctx, path)
+	if Unwritable(err) && !Corrupt(err) {
+		return OpenReadOnly(ctx, path)
+	}
+	return s, err
+}
+
+// checkReadable tells a database that is not there from one of somebody else: SQLite has
+// one error for both.
+func checkReadable(path string) error {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: no database at %s", ErrNotFound, path)
+	}
+	if err != nil {
+		return fmt.Errorf("database: %w", err)
+	}
+	return f.Close()
 }
 
 // Named returns the newest images whose key or id begins with the text, newest first and

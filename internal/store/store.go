@@ -72,10 +72,11 @@ func Open(ctx context.Context, path string) (*Store, error) {
 }
 
 // OpenExisting opens an existing database, for commands that show its content. It never
-// migrates. It returns ErrNotFound if there is no file at path.
+// migrates. It returns ErrNotFound if there is no file at path, and fs.ErrPermission for
+// a file of somebody else.
 func OpenExisting(ctx context.Context, path string) (*Store, error) {
-	if _, err := os.Stat(path); err != nil {
-		return nil, fmt.Errorf("%w: no database at %s", ErrNotFound, path)
+	if err := checkReadable(path); err != nil {
+		return nil, err
 	}
 	s := open(path, "rw")
 	if err := checkVersion(ctx, s.readDB); err != nil {
