@@ -18,7 +18,15 @@ type journal struct {
 // begun returns a journal in a new state directory, which STATE_DIR names.
 func begun(t *testing.T) *journal {
 	t.Helper()
-	s, err := store.Open(t.Context(), stateWith(t))
+	dir := t.TempDir()
+	t.Setenv("STATE_DIR", dir)
+	return begunIn(t, dir)
+}
+
+// begunIn returns a journal in a state directory.
+func begunIn(t *testing.T, dir string) *journal {
+	t.Helper()
+	s, err := store.Open(t.Context(), databasePath(dir))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +111,11 @@ func (j *journal) quarantined(id, body, reason string) {
 // someJournal has an image in most states, and two of one key.
 func someJournal(t *testing.T) {
 	t.Helper()
-	j := begun(t)
+	begun(t).fill()
+}
+
+func (j *journal) fill() {
+	j.t.Helper()
 	j.active("images/debian/12.tar", "1")
 	j.ended("images/setuid.tar", "rejected",
 		`entry "usr/bin/su": setuid bit; set IMAGE_POLICY=distro, and it would be stripped`)

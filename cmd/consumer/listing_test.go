@@ -15,19 +15,17 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// changing finds what is different in every run: times, the ids of traces, and the width
-// of their columns.
+// changing finds what is different in every run: times, and the ids of traces.
 var changing = regexp.MustCompile(
-	`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z|\b[0-9a-f]{32}\b|(Less than a|\d+) seconds? ago|  +`)
+	`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z|\b[0-9a-f]{32}\b|(Less than a|\d+) seconds? ago|About a minute ago`)
 
-// steady puts something that stays in the place of what changes.
+// steady puts something that stays in the place of what changes. A table with something
+// that changes loses its columns: they are as wide as that is long.
 func steady(text string) string {
-	return changing.ReplaceAllStringFunc(text, func(found string) string {
-		if strings.HasPrefix(found, " ") {
-			return "  "
-		}
-		return "…"
-	})
+	if strings.Contains(text, " ago") {
+		text = regexp.MustCompile("  +").ReplaceAllString(text, "  ")
+	}
+	return changing.ReplaceAllString(text, "…")
 }
 
 // listings are the commands that list, each with the file of its JSON and what a row is.

@@ -27,9 +27,17 @@ func same(t *testing.T, path, text string) {
 		}
 		return
 	}
-	want, err := os.ReadFile(path)
-	if err != nil || string(want) != text {
-		t.Errorf("%s differs (%v): see `make docs`. It should be:\n%s", path, err, text)
+	golden, err := os.ReadFile(path)
+	if err != nil {
+		t.Error(err)
+	}
+	have, want := strings.Split(text, "\n"), strings.Split(string(golden), "\n")
+	for i := range max(len(have), len(want)) {
+		if i >= len(have) || i >= len(want) || have[i] != want[i] {
+			t.Errorf("%s:%d differs (`make docs` writes it again):\n%s\nis now:\n%s", path, i+1,
+				strings.Join(want[min(i, len(want)):], "\n"), strings.Join(have[min(i, len(have)):], "\n"))
+			return
+		}
 	}
 }
 
