@@ -105,7 +105,11 @@ func indented(v any) ([]byte, error) {
 }
 
 // templated are the types of resources in the templates under deploy/.
-var templated = []string{"AWS::CloudWatch::Alarm", "AWS::CloudWatch::Dashboard"}
+var templated = []string{
+	"AWS::CloudWatch::Alarm", "AWS::CloudWatch::Dashboard",
+	"AWS::IAM::InstanceProfile", "AWS::IAM::ManagedPolicy", "AWS::IAM::Role",
+	"AWS::S3::Bucket", "AWS::SQS::Queue", "AWS::SQS::QueuePolicy",
+}
 
 // extract writes the schemas that templates are checked against. The specification is
 // db.json.gz of npm's @aws-cdk/aws-service-spec, in the version named here.

@@ -43,6 +43,7 @@ func (s *Schema) Check(text []byte) ([]string, error) {
 		t.resource(name, object(t.resources[name]))
 	}
 	t.references("the template", sections)
+	t.circles()
 	return t.faults, nil
 }
 
@@ -111,9 +112,17 @@ func (t *template) value(at string, v any, want Type) {
 		text := Property{Required: true, Type: Type{Type: "string"}}
 		t.object(at, v, Properties{"Key": text, "Value": text})
 	default:
-		if !scalar(v, want) {
-			t.fault(at, "want %s, have %v", want.Type, v)
-		}
+		t.scalar(at, v, want)
+	}
+}
+
+func (t *template) scalar(at string, v any, want Type) {
+	text, isText := v.(string)
+	switch {
+	case !scalar(v, want):
+		t.fault(at, "want %s, have %v", want.Type, v)
+	case isText && len(want.Allowed) > 0 && !slices.Contains(want.Allowed, v):
+		t.fault(at, "want one of %v, have %s", want.Allowed, text)
 	}
 }
 
@@ -189,16 +198,13 @@ func (t *template) references(at string, v any) {
 var substituted = regexp.MustCompile(`\$\{([^!}][^}]*)\}`)
 
 func (t *template) reference(at, name string, argument any) {
-	list, _ := argument.([]any)
-	switch text, isText := argument.(string); {
-	case name == "Ref" && isText:
-		t.target(at, text, false)
-	case name == "Fn::Sub" && isText:
-		for _, m := range substituted.FindAllStringSubmatch(text, -1) {
-			t.target(at, m[1], true)
-		}
-	case name == "Fn::GetAtt" && len(list) == 2:
-		t.target(at, fmt.Sprintf("%v.%v", list[0], list[1]), true)
+	named := targets(name, argument)
+	for _, target := range named {
+		t.target(at, target, name != "Ref")
+	}
+	_, isText := argument.(string)
+	switch list, _ := argument.([]any); {
+	case named != nil || name == "Fn::Sub" && isText: // of which there may be none to name
 	case name == "Fn::If" && len(list) == 3:
 		if c, _ := list[0].(string); t.conditions[c] == nil {
 			t.fault(at, "there is no condition %v", list[0])

@@ -39,7 +39,12 @@ const good = `{
     "Prom": {"Type": "AWS::CloudWatch::Alarm", "Properties": {"EvaluationInterval": 60,
       "EvaluationCriteria": {"PromQLCriteria": {"Query": "up == 0", "PendingPeriod": 300}}}},
     "Board": {"Type": "AWS::CloudWatch::Dashboard", "Properties": {
-      "DashboardBody": {"Fn::Sub": "{\"a\": \"${Classic.Arn} ${Queue} ${!Literal}\"}"}}}
+      "DashboardBody": {"Fn::Sub": "{\"a\": \"${Classic.Arn} ${Queue} ${!Literal}\"}"}}},
+    "Store": {"Type": "AWS::S3::Bucket", "DependsOn": "Policy", "Properties": {"BucketName": "b",
+      "AbacStatus": "Enabled"}},
+    "Policy": {"Type": "AWS::SQS::QueuePolicy", "Properties": {"Queues": [{"Ref": "Line"}],
+      "PolicyDocument": {"Resource": {"Fn::GetAtt": ["Line", "Arn"]}, "Bucket": "arn:aws:s3:::b"}}},
+    "Line": {"Type": "AWS::SQS::Queue"}
   }}`
 
 func TestGoodTemplate(t *testing.T) {
@@ -71,6 +76,17 @@ func TestPlantedFaults(t *testing.T) {
 		{"unknown attribute", "Classic.Arn", "Classic.Url", "AWS::CloudWatch::Alarm has no attribute Url"},
 		{"dangling condition", `: "HasTopic"`, `: "Topic"`, "Classic: there is no condition Topic"},
 		{"dangling condition of If", `["HasTopic"`, `["Topic"`, "AlarmActions: there is no condition Topic"},
+		{"dangling GetAtt", `["Line", "Arn"]`, `["Lines", "Arn"]`, "PolicyDocument.Resource: there is no Lines.Arn"},
+		{"value not allowed", `"Enabled"`, `"On"`, "Store.AbacStatus: want one of [Enabled Disabled], have On"},
+		{
+			"circle by DependsOn", `"arn:aws:s3:::b"`, `{"Fn::GetAtt": ["Store", "Arn"]}`,
+			"Policy: is needed by itself: Policy, Store, Policy",
+		},
+		{
+			"circle by Sub", `"Line": {"Type": "AWS::SQS::Queue"}`,
+			`"Line": {"Type": "AWS::SQS::Queue", "Properties": {"QueueName": {"Fn::Sub": "a-${Policy}"}}}`,
+			"Line: is needed by itself: Line, Policy, Line",
+		},
 		{"unknown function", `"Fn::Sub"`, `"Fn::Subst"`, "AlarmName: Fn::Subst in a form"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -36,6 +36,7 @@ type Property struct {
 // (of Element), union (of Types), or ref (to a definition).
 type Type struct {
 	Type      string     `json:"type"`
+	Allowed   []any      `json:"allowedValues,omitempty"` // none: any; looked at for strings alone
 	Element   *Type      `json:"element,omitempty"`
 	Types     []Type     `json:"types,omitempty"`
 	Reference *Reference `json:"reference,omitempty"`
