@@ -13,6 +13,9 @@ import (
 // docs/attestations/attestation-storage.md.
 const referenceType = "vnd.docker.reference.type"
 
+// untyped stands for a type that is not there.
+const untyped = "without a type"
+
 // describedArtifact returns the type of the artifact that a descriptor is about, or "" if
 // it may be about an image. platform is the descriptor's.
 func describedArtifact(d object, platform imagePlatform) (string, error) {
@@ -44,7 +47,7 @@ func artifactInManifest(manifest object) (string, error) {
 	}
 	media, err := config.stringAt("mediaType")
 	if err != nil || !isImageConfig(media) {
-		return cmp.Or(media, "manifest without a type"), err
+		return cmp.Or(media, untyped), err
 	}
 	return artifactInLayers(manifest)
 }

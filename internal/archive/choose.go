@@ -89,11 +89,16 @@ func (c *choice) refuseNone() *Rejection {
 		r.Remedy = "upload the image that it belongs to"
 		return r
 	}
-	r := refuse(NoPlatform, "no image for %s, but for: %s", c.want, listShort(c.others))
-	if len(c.others) == 0 {
-		r = refuse(NoPlatform, "no image for %s: the index is empty", c.want)
+	return refusePlatform(c.want, c.others...)
+}
+
+// refusePlatform refuses what has images for other platforms only.
+func refusePlatform(want Platform, others ...string) *Rejection {
+	r := refuse(NoPlatform, "no image for %s, but for: %s", want, listShort(others))
+	if len(others) == 0 {
+		r = refuse(NoPlatform, "no image for %s: the index is empty", want)
 	}
-	r.Remedy = fmt.Sprintf("build or pull the image for %s, and save that", c.want)
+	r.Remedy = fmt.Sprintf("build or pull the image for %s, and save that", want)
 	return r
 }
 

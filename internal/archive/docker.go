@@ -128,9 +128,8 @@ func (im *imageReader) readDockerConfig(ctx context.Context, spec *imageSpec, na
 	if err := spec.setConfig(ctx, name, data); err != nil {
 		return err
 	}
-	if c := (&choice{want: im.opts.Platform}); !spec.platform.fits(c.want) {
-		c.others = []string{spec.platform.String()}
-		return c.refuseNone()
+	if !spec.platform.fits(im.opts.Platform) {
+		return refusePlatform(im.opts.Platform, spec.platform.String())
 	}
 	return nil
 }

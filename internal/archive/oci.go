@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"cmp"
 	"context"
 	"strings"
 
@@ -75,7 +76,7 @@ func (im *imageReader) eachManifest(ctx context.Context, list []object, depth in
 		case mediaManifest, dockerManifest:
 			err = passManifest(d, do)
 		default:
-			err = do(manifestRef{descriptor: d, artifact: media})
+			err = do(manifestRef{artifact: cmp.Or(media, untyped)})
 		}
 		if err != nil {
 			return err

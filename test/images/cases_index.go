@@ -114,6 +114,8 @@ func artifactCases() []Case {
 		taken("attestation by its platform", absent.described(unknown)),
 		taken("attestation by its layers", artifact(mediaConfig, inToto)),
 		taken("manifest of another type", absent.described(Object{"mediaType": artifactManifest})),
+		taken("something without a type", absent.described(Object{"mediaType": ""})),
+		taken("manifest without a type", manifest(Object{"schemaVersion": 2})),
 		[]Case{
 			good("image whose type is named by its configuration's", "oci",
 				listing(plain.described(Object{"artifactType": mediaConfig}))),
