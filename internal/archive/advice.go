@@ -87,7 +87,7 @@ func formatRemedy(f format) string {
 	case program != "":
 		return "decompress it before upload: `" + program + " -dc < IN > OUT`"
 	case f.name == "squashfs":
-		return files + ": `unsquashfs -d DIR/rootfs IN && tar -cf OUT -C DIR rootfs` as root, DIR being a new directory"
+		return files + ", as root: `unsquashfs -d rootfs IN && tar -cf OUT rootfs`"
 	case f.name == "sif":
 		return files + ": unpack it with apptainer's build --sandbox rootfs, and pack rootfs/ with tar"
 	}

@@ -140,7 +140,7 @@ func checkBeside(t *fstree.Tree, root fstree.ID) error {
 	if len(beside) == 0 {
 		return nil
 	}
-	r := refuse(Layout, "%s; beside rootfs/ there is more: %s", kind, strings.Join(beside, ", "))
+	r := refuse(Layout, "it looks like %s; beside rootfs/ there is more: %s", kind, strings.Join(beside, ", "))
 	r.Remedy = "pack rootfs/ alone: `tar -cf OUT -C DIR rootfs`, DIR being where it lies"
 	return r
 }

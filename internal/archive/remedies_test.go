@@ -24,10 +24,13 @@ type workshop struct {
 
 func (w workshop) path(name string) string { return filepath.Join(w.dir, name) }
 
+// skopeo puts its temporary files into the directory: /var/tmp may be read-only here.
+const skopeo = `skopeo() { command skopeo --tmpdir . "$@"; }; `
+
 // run runs a shell script in the directory.
 func (w workshop) run(script string) {
 	w.Helper()
-	cmd := exec.CommandContext(w.Context(), "sh", "-ec", script) //nolint:gosec // the test's own
+	cmd := exec.CommandContext(w.Context(), "sh", "-ec", skopeo+script) //nolint:gosec // the test's own
 	cmd.Dir = w.dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		w.Fatalf("%s: %v\n%s", script, err, out)
@@ -160,7 +163,7 @@ func TestRemedies(t *testing.T) {
 		{"lzma", "xz --format=lzma < plain.tar > in", "compressed:lzma"},
 		{"zstd", "zstd < plain.tar > in", "compressed:zstd"},
 		{"image with gzip", "gzip < image.tar > in", "compressed:gzip"},
-		{"squashfs", "mkdir s dir; tar -xf plain.tar -C s; mksquashfs s in", "format_squashfs"},
+		{"squashfs", "mkdir s; tar -xf plain.tar -C s; mksquashfs s in", "format_squashfs"},
 
 		{"OCI layers with gzip", "skopeo copy docker-archive:image.tar oci-archive:in:x", "compressed:gzip"},
 		{
