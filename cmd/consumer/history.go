@@ -18,7 +18,8 @@ func historyCommand() *cobra.Command {
 		Short: "Show the journal of an image",
 		Long: `History prints what the journal has on an image: every attempt at every stage, every
 verdict with its reason, every device. With a key it is the history of all
-versions of the object. Nothing is shortened. Times are UTC.`,
+versions of the object. Nothing is shortened. Times are UTC. "consumer help names"
+says how else to name an image.`,
 		Example: `  consumer history images/debian.tar
   consumer history --latest images/debian.tar
   consumer history 17 -n 5`,

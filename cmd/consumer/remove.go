@@ -22,7 +22,8 @@ func rmCommand() *cobra.Command {
 open or mounted is not removed, and an image with snapshots only by --force. If
 one of the names is wrong, nothing is removed; a thing that is in use keeps none
 of the others. The journal keeps the history. It works beside a running daemon or
-without one; to remove something again is not an error.`,
+without one; to remove something again is not an error. "consumer help names" says
+how else to name an image.`,
 		Example: `  consumer rm images/debian.tar
   consumer rm --force 17 18
   consumer rm snapshot:42`,

@@ -69,8 +69,10 @@ func newShell(t *testing.T) *shell {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	if err := os.WriteFile(bin+"/nobody", []byte(nobody), 0o755); err != nil {
-		t.Fatal(err)
+	for name, text := range map[string]string{"nobody": nobody, "complete_in_bash": completeInBash} {
+		if err := os.WriteFile(filepath.Join(bin, name), []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
 	c, err := cloud.Emulate(t.TempDir(), nil)
 	if err != nil {
@@ -134,6 +136,17 @@ func (s *shell) check(err error) {
 const nobody = `#!/bin/sh
 test "$(id -u)" != 0 || set -- setpriv --reuid 65534 --regid 65534 --clear-groups "$@"
 exec "$@"
+`
+
+// completeInBash presses the tabulator behind a line, as the package bash-completion
+// does.
+const completeInBash = `#!/bin/bash
+_get_comp_words_by_ref() { words=("${COMP_WORDS[@]}") cword=$COMP_CWORD cur=${COMP_WORDS[COMP_CWORD]}; }
+compopt() { :; }
+source <(consumer completion bash)
+COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMP_TYPE=9
+__start_consumer
+printf '%s\n' "${COMPREPLY[@]}"
 `
 
 // run returns what a command line prints, and its exit code.

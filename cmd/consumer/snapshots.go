@@ -53,7 +53,8 @@ func snapshotCommand() *cobra.Command {
 		Short: "Make one more snapshot of an image",
 		Long: `Snapshot makes a further copy-on-write snapshot of an active image and prints its
 path. The snapshots of an image share its blocks; what is written to one is seen
-by no other. It works beside a running daemon or without one.`,
+by no other. It works beside a running daemon or without one. "consumer help names"
+says how else to name an image.`,
 		Example: `  consumer snapshot images/debian.tar
   mount "$(consumer snapshot --json 3 | jq -r '.[0].path')" /mnt`,
 		Annotations: exits(3, 4, 5),

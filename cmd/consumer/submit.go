@@ -36,7 +36,8 @@ func submitCommand() *cobra.Command {
 		Short: "Enqueue an object by hand, also a removed or refused one",
 		Long: `Submit puts an object of S3_BUCKET into the journal, as if a message had announced
 it. The daemon, running or started later, takes it up. An image that was
-removed, refused or given up is opened again.`,
+removed or refused is opened again. "consumer help names" says how else to name one
+that the journal has.`,
 		Example:     "  consumer submit images/debian.tar",
 		SuggestFor:  []string{"add", "enqueue", "retry"},
 		Annotations: exits(3, 5),

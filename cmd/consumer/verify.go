@@ -22,7 +22,7 @@ func verifyCommand() *cobra.Command {
 		Short: "Read an image's device and compare it with its seal; --all for every image",
 		Long: `Verify reads an image's device as it is on the disk, and compares every file with
 what was sealed. It names each difference. It works beside a running daemon or
-without one.`,
+without one. "consumer help names" says how else to name an image.`,
 		Example: `  consumer verify images/debian.tar
   consumer verify --all`,
 		Annotations: exits(3, 4, 5, 6),
