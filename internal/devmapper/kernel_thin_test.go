@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -170,6 +171,39 @@ func TestHalfCreated(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantActive(t, p)
+}
+
+// One device is found by one ioctl, however many are active beside it.
+func TestFindActive(t *testing.T) {
+	cfg := newConfig(t, 512*mib, minMetadataSize)
+	var ioctls []string
+	cfg.Observe = func(command string, _ time.Duration) { ioctls = append(ioctls, command) }
+	p := created(t, cfg)
+	newImage(t, p)
+	for id := ID(2); id < 6; id++ {
+		check(t, p.CreateThin(id))
+		_, err := p.Activate(id, KindSnapshot, deviceSize, false)
+		check(t, err)
+	}
+	ioctls = nil
+	d, err := p.FindActive(3)
+	check(t, err)
+	if want := (ActiveDevice{ID: 3, Kind: KindSnapshot, Name: d.Name, Path: d.Path}); d != want || d.Name == "" {
+		t.Errorf("found %+v, want %+v", d, want)
+	}
+	if len(ioctls) != 1 {
+		t.Errorf("it took the ioctls %v, want one", ioctls)
+	}
+	check(t, p.Deactivate(3))
+	if d, err := p.FindActive(3); !errors.Is(err, ErrNotFound) {
+		t.Errorf("not active: %+v, %v", d, err)
+	}
+	_, err = p.ctl.Create(cfg.thinName(KindSnapshot, 3), cfg.thinUUID(3))
+	check(t, err)
+	if d, err := p.FindActive(3); err != nil || !d.HalfCreated {
+		t.Errorf("half created: %+v, %v", d, err)
+	}
+	check(t, p.Deactivate(3))
 }
 
 func TestSuspended(t *testing.T) {

@@ -31,16 +31,32 @@ func (p *Pool) Active() ([]ActiveDevice, error) {
 	}
 	var active []ActiveDevice
 	for _, d := range list {
-		id, thin := p.cfg.thinID(d.UUID)
-		if !thin || id == stampID {
-			continue
+		if id, thin := p.cfg.thinID(d.UUID); thin && id != stampID {
+			active = append(active, p.cfg.activeDevice(id, d))
 		}
-		active = append(active, ActiveDevice{
-			ID: id, Kind: p.cfg.kindOf(d.Name, id), Name: d.Name, Path: d.Path(),
-			HalfCreated: !d.Live(), Suspended: d.Live() && d.Suspended(), Open: d.Open,
-		})
 	}
 	return active, nil
+}
+
+// FindActive returns an active thin device of the pool. It asks for that device alone, so
+// its cost does not grow with their number. ErrNotFound is returned when the device is
+// not active.
+func (p *Pool) FindActive(id ID) (ActiveDevice, error) {
+	d, err := p.ctl.Find(p.cfg.thinUUID(id))
+	switch {
+	case errors.Is(err, dmctl.ErrNotFound):
+		return ActiveDevice{}, fmt.Errorf("%w: %d is not active", ErrNotFound, id)
+	case err != nil:
+		return ActiveDevice{}, fmt.Errorf("thin device %d: %w", id, err)
+	}
+	return p.cfg.activeDevice(id, d), nil
+}
+
+func (c Config) activeDevice(id ID, d dmctl.Device) ActiveDevice {
+	return ActiveDevice{
+		ID: id, Kind: c.kindOf(d.Name, id), Name: d.Name, Path: d.Path(),
+		HalfCreated: !d.Live(), Suspended: d.Live() && d.Suspended(), Open: d.Open,
+	}
 }
 
 // ResumeSuspended resumes the pool's devices, the pool first. Call it first after a

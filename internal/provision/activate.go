@@ -105,20 +105,13 @@ func (h *Host) CheckActivate(ctx context.Context, t *Task) error {
 	if err != nil {
 		return err
 	}
-	if len(rows) == 0 {
-		return nil
-	}
-	active, err := h.pool.Active()
-	if err != nil {
-		return err
-	}
-	whole := map[devmapper.ID]bool{}
-	for _, d := range active {
-		whole[d.ID] = !d.HalfCreated
-	}
 	for _, sn := range rows {
-		if !whole[devmapper.ID(sn.Device)] {
+		d, err := h.pool.FindActive(devmapper.ID(sn.Device))
+		switch {
+		case errors.Is(err, devmapper.ErrNotFound), err == nil && d.HalfCreated:
 			return fmt.Errorf("%w: snapshot %s is not active", ErrResultLost, sn.Path)
+		case err != nil:
+			return err
 		}
 	}
 	return nil

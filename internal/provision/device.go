@@ -131,13 +131,13 @@ func (dv *Devices) reactivateAll(devices []store.Device) error {
 // deactivateAll begins with the open ones: it fails on them before it has
 // touched the others.
 func (dv *Devices) deactivateAll(devices []store.Device) error {
-	active, err := dv.pool.Active()
-	if err != nil {
-		return err
-	}
 	open := map[int64]int{}
-	for _, a := range active {
-		open[int64(a.ID)] = a.Open
+	for _, d := range devices {
+		a, err := dv.pool.FindActive(devmapper.ID(d.ID))
+		if err != nil && !errors.Is(err, devmapper.ErrNotFound) {
+			return err
+		}
+		open[d.ID] = a.Open
 	}
 	devices = slices.Clone(devices)
 	slices.SortStableFunc(devices, func(a, b store.Device) int { return open[b.ID] - open[a.ID] })

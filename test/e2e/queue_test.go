@@ -338,32 +338,9 @@ func TestDuplicatesInFlatMemory(t *testing.T) {
 	img := h.WaitActive("images/a.tar")
 	h.WaitDrained()
 	duplicate := message(record("ObjectCreated:Put", h.Cloud.Name, "images/a.tar", md5Hex(body)))
-	burst := func(n int) {
-		var wg sync.WaitGroup
-		for range 4 {
-			wg.Go(func() {
-				for sent := 0; sent < n/4; sent += 10 {
-					var batch []sqstypes.SendMessageBatchRequestEntry
-					for i := range 10 {
-						batch = append(batch, sqstypes.SendMessageBatchRequestEntry{
-							Id:          aws.String(fmt.Sprint(i)),
-							MessageBody: aws.String(duplicate),
-						})
-					}
-					if _, err := h.Cloud.SQS.SendMessageBatch(t.Context(),
-						&sqs.SendMessageBatchInput{QueueUrl: aws.String(h.Cloud.Queue), Entries: batch}); err != nil {
-						t.Error(err)
-						return
-					}
-				}
-			})
-		}
-		wg.Wait()
-		h.WaitLonger(time.Duration(n)*50*time.Millisecond, "the queue is empty", h.IsDrained)
-	}
-	burst(n / 3)
+	h.sendOften(n/3, duplicate)
 	before, events := h.rss(), h.events(img.ID)
-	burst(n)
+	h.sendOften(n, duplicate)
 	after := h.rss()
 	t.Logf("%d duplicates: resident memory %d KiB, then %d KiB", n, before, after)
 	if after > before+before/2 {
@@ -373,6 +350,66 @@ func TestDuplicatesInFlatMemory(t *testing.T) {
 		t.Errorf("duplicates changed the journal: %d events, then %d", events, now)
 	}
 	h.Stop()
+}
+
+// What a duplicate costs does not depend on how many images are active: the kernel is
+// asked for the snapshot of its own image alone.
+func TestDuplicatesBesideManyImages(t *testing.T) {
+	const images, duplicates = 12, 40
+	h := newHost(t, "RECONCILE_INTERVAL=0")
+	body := tarballs.RootFS("hello", 3)
+	h.Start()
+	for i := range images {
+		h.put(fmt.Sprintf("images/%d.tar", i), body)
+	}
+	for i := range images {
+		h.WaitActive(fmt.Sprintf("images/%d.tar", i))
+	}
+	h.WaitDrained()
+	before := h.statusIoctls()
+	h.sendOften(duplicates, message(record("ObjectCreated:Put", h.Cloud.Name, "images/0.tar", md5Hex(body))))
+	if asked := h.statusIoctls() - before; asked < 1 || asked > 2*duplicates {
+		t.Errorf("%d duplicates beside %d images took %g dev_status ioctls, want one each", duplicates, images, asked)
+	}
+	h.Stop()
+}
+
+// statusIoctls counts the daemon's questions for single devices.
+func (h *host) statusIoctls() float64 {
+	h.T.Helper()
+	_, text := h.Get("/metrics")
+	n, found := sampleOf(text, `dm_ioctl_duration_seconds_count{command="dev_status"}`)
+	if !found {
+		h.T.Fatal("no count of ioctls")
+	}
+	return n
+}
+
+// sendOften sends the same message n times, a multiple of 40, and waits until all are
+// settled.
+func (h *host) sendOften(n int, body string) {
+	h.T.Helper()
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for sent := 0; sent < n/4; sent += 10 {
+				var batch []sqstypes.SendMessageBatchRequestEntry
+				for i := range 10 {
+					batch = append(batch, sqstypes.SendMessageBatchRequestEntry{
+						Id:          aws.String(fmt.Sprint(i)),
+						MessageBody: aws.String(body),
+					})
+				}
+				if _, err := h.Cloud.SQS.SendMessageBatch(h.T.Context(),
+					&sqs.SendMessageBatchInput{QueueUrl: aws.String(h.Cloud.Queue), Entries: batch}); err != nil {
+					h.T.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	h.WaitLonger(time.Duration(n)*50*time.Millisecond, "the queue is empty", h.IsDrained)
 }
 
 // rss is the daemon's resident memory in KiB.
