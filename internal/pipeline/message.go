@@ -83,6 +83,11 @@ func (d *delivery) end(o outcome) (last bool) {
 	return d.open == 0
 }
 
+// maxSettling is how many messages may be in the middle of being settled. A call to SQS
+// settles ten, so that is enough for several in flight, and not enough to matter against
+// the queue's limit of messages in flight.
+const maxSettling = 64
+
 // messages are the held messages, from their receipt until they are settled.
 type messages struct {
 	queue   *queue.Client
@@ -95,7 +100,8 @@ type messages struct {
 	tracer  trace.Tracer
 	polled  trace.SpanContext // of the newest poll that brought messages; intake's own
 
-	permits  chan struct{}  // one for each message held; buffered: its length is the number held
+	permits  chan struct{}  // one for each message with work to do; buffered: its length is their number
+	settling chan struct{}  // one for each message being settled, likewise
 	watchers sync.WaitGroup // one goroutine for each message held
 }
 
@@ -104,7 +110,7 @@ func newMessages(cfg Config, d Deps, h *health.Monitor, js *jobs) *messages {
 	d.Metrics.queue.permits.Set(float64(permits))
 	return &messages{
 		queue: d.Queue, store: d.Store, health: h, jobs: js, log: d.Log, metrics: d.Metrics, backoff: cfg.Backoff,
-		tracer: d.tracer(), permits: make(chan struct{}, permits),
+		tracer: d.tracer(), permits: make(chan struct{}, permits), settling: make(chan struct{}, maxSettling),
 	}
 }
 
@@ -186,7 +192,10 @@ func (ms *messages) ignore(m *queue.Message, reason string) *zerolog.Event {
 
 // acknowledge notes the outcome of one record. The last one settles the message. The
 // caller does not wait: the queue client joins what comes at about the same time into one
-// call, and the message's permit is held until its own is answered.
+// call. The message's permit is free before that call is answered, or the time of a call
+// would bound how many messages are answered from the journal. But where SQS does not
+// answer, maxSettling messages wait for it; the next ones keep their permits, and nothing
+// more is received.
 func (ms *messages) acknowledge(ctx context.Context, d *delivery, o outcome) {
 	if !d.end(o) {
 		return
@@ -194,15 +203,20 @@ func (ms *messages) acknowledge(ctx context.Context, d *delivery, o outcome) {
 	ms.watchers.Go(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout) // also while stopping
 		defer cancel()
+		select {
+		case ms.settling <- struct{}{}:
+			defer func() { <-ms.settling }()
+		case <-ctx.Done(): // settle says so
+		}
+		ms.releasePermits(1)
 		ms.settle(ctx, d)
 		close(d.settled)
-		ms.releasePermits(1)
 	})
 }
 
 // settle deletes a message, dead-letters it, or returns it. A message is deleted only
 // when every image it names is terminal, on disk. However it ends, its lease is not
-// extended any more: the permit is free, and nothing else counts what is held.
+// extended any more: nothing counts what is held.
 func (ms *messages) settle(ctx context.Context, d *delivery) {
 	ctx, end := ms.traceSettle(ctx, d)
 	var err error

@@ -123,7 +123,8 @@ func conserved(t *testing.T, seed uint64) {
 	p.health.Capacity = func() health.Reasons { return nil }
 	ctx, stop := context.WithCancel(t.Context())
 	q := &roughQueue{
-		t: t, cap: cap(p.messages.permits), total: 200, done: stop, r: rand.New(rand.NewPCG(seed, 2)),
+		t: t, cap: cap(p.messages.permits) + cap(p.messages.settling), total: 200, done: stop,
+		r:    rand.New(rand.NewPCG(seed, 2)),
 		held: map[string]bool{},
 	}
 	q.bodies = []string{
@@ -153,10 +154,45 @@ func conserved(t *testing.T, seed uint64) {
 	if err := p.Run(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if len(p.messages.permits) != 0 || len(p.jobs.byImage) != 0 || len(q.held) != 0 {
-		t.Errorf("seed %d: %d permits, %d jobs, %d messages left",
-			seed, len(p.messages.permits), len(p.jobs.byImage), len(q.held))
+	ms := p.messages
+	if len(ms.permits) != 0 || len(ms.settling) != 0 || len(p.jobs.byImage) != 0 || len(q.held) != 0 {
+		t.Errorf("seed %d: %d permits, %d being settled, %d jobs, %d messages left",
+			seed, len(ms.permits), len(ms.settling), len(p.jobs.byImage), len(q.held))
 	}
+}
+
+// deaf is a queue without end that does not answer a delete until its test ends.
+type deaf struct{ sameAgain }
+
+func (q *deaf) DeleteMessageBatch(ctx context.Context, _ *sqs.DeleteMessageBatchInput,
+	_ ...func(*sqs.Options),
+) (*sqs.DeleteMessageBatchOutput, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// While SQS answers no delete, a bounded number of messages is taken: those that may be
+// in the middle of being settled, and those with a permit.
+func TestUnsettledMessagesAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPipeline(t)
+		p.health.Capacity = func() health.Reasons { return nil }
+		q := &deaf{sameAgain{body: `{"Event":"s3:TestEvent","Bucket":"b"}`}}
+		p.messages.queue = queue.New(q, queue.Config{URL: "http://127.0.0.1/q", Wait: time.Second})
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- p.Run(ctx) }()
+		synctest.Wait()
+		q.mu.Lock()
+		if most := cap(p.messages.permits) + maxSettling; q.sent != most {
+			t.Errorf("%d messages are taken, want %d", q.sent, most)
+		}
+		q.mu.Unlock()
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // With no permit free there is no call to the queue at all.
