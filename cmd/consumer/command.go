@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"strings"
 
@@ -29,9 +28,6 @@ func (c *call) arg() string { return strings.Join(c.args[:min(1, len(c.args))], 
 
 // work is what a command does once its needs are met.
 type work func(context.Context, *call) error
-
-// errDenied is returned when the state directory is another user's.
-var errDenied = errors.New("the state directory is not yours")
 
 // needs must be met before a command begins.
 type needs struct {
@@ -83,14 +79,8 @@ func (n needs) then(do work) func(*cobra.Command, []string) error {
 // openSystem opens the journal and the log.
 func openSystem(ctx context.Context, cfg config, open openJournal) (*system, error) {
 	st, err := open(ctx, databasePath(cfg.StateDir))
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, fmt.Errorf("%w; is --state-dir right? `consumer pool create` makes a new database", err)
-	}
-	if errors.Is(err, fs.ErrPermission) {
-		return nil, fmt.Errorf("%w: %w; run the command as root", errDenied, err)
-	}
 	if err != nil {
-		return nil, err
+		return nil, cfg.withoutDatabase(err)
 	}
 	s := &system{
 		cfg: cfg, store: st, log: newLogger(cfg.LogLevel, cfg.LogFormat, os.Stderr, stderrIsTerminal()),

@@ -29,7 +29,8 @@ var exitCodes = []exitCode{
 	{4, "another instance holds the state directory", []error{errLocked}},
 	{3, "the machine, the pool or the database is not as it must be", []error{
 		devmapper.ErrUnavailable, devmapper.ErrForeign, devmapper.ErrNoSuperblock, devmapper.ErrHasSuperblock,
-		devmapper.ErrReadOnly, devmapper.ErrDamaged, devmapper.ErrUnidentified, errNoPool, errPoolLost, errDenied,
+		devmapper.ErrReadOnly, devmapper.ErrDamaged, devmapper.ErrUnidentified, errNoPool, errPoolLost,
+		errNoDatabase, errDatabaseLost, errNotPermitted,
 		reconcile.ErrWrongPool,
 	}},
 	{5, "not found", []error{store.ErrNotFound}},

@@ -161,7 +161,7 @@ func TestExitCodes(t *testing.T) {
 		2: {&usageError{errors.New("x")}, fmt.Errorf("x: %w", &usageError{errors.New("y")})},
 		3: {
 			devmapper.ErrUnavailable, fmt.Errorf("x: %w", devmapper.ErrForeign), errNoPool, errPoolLost,
-			fmt.Errorf("x: %w", store.ErrCorrupt), errDenied,
+			fmt.Errorf("x: %w", store.ErrCorrupt), errNotPermitted,
 		},
 		4:   {fmt.Errorf("%w: /x", errLocked)},
 		5:   {fmt.Errorf("x: %w", store.ErrNotFound)},
@@ -300,8 +300,8 @@ func TestFlagsAnywhere(t *testing.T) {
 func TestShow(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("STATE_DIR", dir)
-	if code := report(dispatch(t.Context(), []string{"images"}, io.Discard), io.Discard); code != 5 {
-		t.Errorf("no journal: exit code %d, want 5", code)
+	if code := report(dispatch(t.Context(), []string{"images"}, io.Discard), io.Discard); code != 3 {
+		t.Errorf("no journal: exit code %d, want 3", code)
 	}
 	s, err := store.Open(t.Context(), databasePath(dir))
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
@@ -52,9 +51,6 @@ func (s *system) Close() error {
 
 func (s *system) onClose(fn func() error) { s.undo = append(s.undo, fn) }
 
-// databasePath is where a state directory keeps its journal.
-func databasePath(stateDir string) string { return filepath.Join(stateDir, "consumer.db") }
-
 // openStore opens the journal for writing.
 func (s *system) openStore(ctx context.Context) error {
 	st, err := store.Open(ctx, databasePath(s.cfg.StateDir))
@@ -74,7 +70,7 @@ func (s *system) openPool(ctx context.Context) error {
 	row, err := s.store.Pool(ctx)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		return errNoPool
+		return s.cfg.noPool()
 	case err != nil:
 		return err
 	case row.State != "ready":

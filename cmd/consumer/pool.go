@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
+	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/store"
 )
 
@@ -16,7 +18,8 @@ func poolStatusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show space and health of the thin pool",
 		Long: `Status shows how full the pool is, and what mode the kernel has it in. Of a pool that
-cannot be opened it shows what the journal knows.`,
+is detached or cannot be opened it shows what the journal knows, and attaches
+nothing.`,
 		Example:     "  consumer pool status",
 		Annotations: exits(3, 5),
 		RunE:        withJournal(showPool),
@@ -24,26 +27,49 @@ cannot be opened it shows what the journal knows.`,
 }
 
 func showPool(ctx context.Context, c *call) error {
-	if err := c.openPool(ctx); err != nil {
-		return errors.Join(err, c.printLostPool(ctx, err))
-	}
-	return c.printPool(ctx)
-}
-
-// printLostPool shows what the journal knows of a pool without access to it.
-func (c *call) printLostPool(ctx context.Context, why error) error {
 	row, err := c.store.Pool(ctx)
 	if errors.Is(err, store.ErrNotFound) {
-		return nil
+		return c.cfg.noPool()
 	}
 	if err != nil {
 		return err
 	}
+	active, err := devmapper.IsActive(poolConfig(row))
+	if err == nil && !active && row.State == "ready" {
+		return c.printDetached(row)
+	}
+	if err == nil {
+		err = c.openPool(ctx)
+	}
+	if err != nil {
+		return errors.Join(err, c.printInactive(row, "not open", err.Error()))
+	}
+	return c.printPool(ctx)
+}
+
+// printDetached shows a pool that is not active. It is lost if its parts are not there.
+func (c *call) printDetached(row store.Pool) error {
+	for _, path := range []string{row.Data, row.Metadata} {
+		if _, err := os.Stat(path); err != nil {
+			err = fmt.Errorf("%w: %w", errPoolLost, err)
+			return errors.Join(err, c.printInactive(row, "not open", err.Error()))
+		}
+	}
+	if err := c.printInactive(row, "detached", ""); err != nil || c.asJSON {
+		return err
+	}
+	_, err := fmt.Fprintln(c.out, "nothing of the pool is active; `consumer run` attaches it")
+	return err
+}
+
+// printInactive shows what the journal knows of a pool, without looking at it. why is
+// empty if nothing is wrong.
+func (c *call) printInactive(row store.Pool, mode, why string) error {
 	if c.asJSON {
-		return printJSON(c.out, map[string]any{"pool": row, "status": nil, "error": why.Error()})
+		return printJSON(c.out, map[string]any{"pool": row, "status": nil, "error": why})
 	}
 	t := c.table("POOL", "MODE", "UUID", "BLOCK", "DATA ON", "METADATA ON")
-	t.row(row.Name, "not open", row.UUID, units.BytesSize(float64(row.BlockSize)), row.Data, row.Metadata)
+	t.row(row.Name, mode, row.UUID, units.BytesSize(float64(row.BlockSize)), row.Data, row.Metadata)
 	return t.flush()
 }
 

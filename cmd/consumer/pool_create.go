@@ -23,6 +23,8 @@ type poolOptions struct {
 	blockSize              size
 	thins                  int
 	replace                bool
+
+	given func(flag string) bool // whether the command line has it
 }
 
 func poolCreateCommand() *cobra.Command {
@@ -32,15 +34,17 @@ func poolCreateCommand() *cobra.Command {
 		Short: "Make the thin pool",
 		Long: `Create makes the thin pool, and the database if there is none: on files in STATE_DIR
 behind loop devices, or on the block devices given. It may be run again: it
-finishes what was cut off, and leaves a finished pool alone. It never touches a
-metadata device with a pool on it.`,
+finishes what was cut off, and leaves a finished pool alone; other options than
+those of that pool are refused. It never touches a metadata device with a pool on
+it. If it fails before there is a pool, it leaves nothing behind.`,
 		Example: `  consumer pool create --data-size 200GiB
   consumer pool create --data /dev/sdb --metadata /dev/sdc`,
 		Annotations: exits(3, 4),
-		RunE: needs{common, store.Open}.then(func(ctx context.Context, c *call) error {
+		RunE: needs{common, noJournal}.then(func(ctx context.Context, c *call) error {
 			return makePool(ctx, c, o)
 		}),
 	})
+	o.given = func(flag string) bool { return cmd.Flags().Changed(flag) }
 	o.addTo(cmd.Flags())
 	return cmd
 }
@@ -61,17 +65,34 @@ func (o *poolOptions) addTo(fs *pflag.FlagSet) {
 		"in the place of a pool that is lost; the next start makes every image again")
 }
 
+// poolMaker makes a pool with these options.
+type poolMaker struct {
+	*system
+	poolOptions
+}
+
 // makePool makes the pool, on files behind loop devices or on given block devices. It is
 // safe to run again: it finishes what a crash left half-made, and leaves a finished pool
 // alone.
 func makePool(ctx context.Context, c *call, o poolOptions) error {
+	m := poolMaker{c.system, o}
+	first, err := m.isFirst()
+	if err != nil {
+		return err
+	}
 	if err := c.lockAll(ctx); err != nil {
+		return err
+	}
+	if err := c.openStore(ctx); err != nil {
 		return err
 	}
 	if err := devmapper.Probe(); err != nil {
 		return err
 	}
-	if err := c.createPool(ctx, o); err != nil {
+	if err := m.createPool(ctx); err != nil {
+		if first {
+			err = errors.Join(err, m.forgetPool(ctx))
+		}
 		return err
 	}
 	return c.printPool(ctx)
@@ -79,29 +100,30 @@ func makePool(ctx context.Context, c *call, o poolOptions) error {
 
 // createPool records the intent, makes the files and the pool, and records its existence.
 // From then on its metadata is never written to as if it were new.
-func (s *system) createPool(ctx context.Context, o poolOptions) error {
-	row, err := s.store.Pool(ctx)
+func (m poolMaker) createPool(ctx context.Context) error {
+	row, err := m.store.Pool(ctx)
 	if errors.Is(err, store.ErrNotFound) {
-		if row, err = s.beginPool(ctx, o); err != nil {
+		if row, err = m.beginPool(ctx); err != nil {
 			return err
 		}
 	}
 	if err != nil {
 		return err
 	}
-	if row.State == "ready" && o.replace {
-		row, err = s.replacePool(ctx, row, o)
+	if row.State == "ready" && m.replace {
+		row, err = m.replacePool(ctx, row)
 	}
 	if err != nil {
 		return err
 	}
 	if row.State == "ready" {
-		return s.openPool(ctx)
+		return m.openSame(ctx, row)
 	}
-	if row, err = s.beginElsewhere(ctx, row, o); err != nil {
+	if row, err = m.beginElsewhere(ctx, row); err != nil {
 		return err
 	}
-	if err := makeFiles(row, o); err != nil {
+	made, err := makeFiles(row, m.poolOptions)
+	if err != nil {
 		return err
 	}
 	pool, err := devmapper.Create(poolConfig(row))
@@ -109,34 +131,31 @@ func (s *system) createPool(ctx context.Context, o poolOptions) error {
 		pool, err = devmapper.Finish(ctx, poolConfig(row))
 	}
 	if err != nil {
-		return err
+		return errors.Join(err, removeUnused(row, made))
 	}
-	s.pool = pool
-	s.onClose(pool.Close)
-	return s.store.FinishPool(ctx)
+	m.pool = pool
+	m.onClose(pool.Close)
+	return m.store.FinishPool(ctx)
 }
 
-func (s *system) beginPool(ctx context.Context, o poolOptions) (store.Pool, error) {
-	row, err := s.newPool(o)
+func (m poolMaker) beginPool(ctx context.Context) (store.Pool, error) {
+	row, err := m.newPool()
 	if err != nil {
 		return row, err
 	}
-	if err := s.store.BeginPool(ctx, row); err != nil {
+	if err := m.store.BeginPool(ctx, row); err != nil {
 		return row, err
 	}
-	return s.store.Pool(ctx)
+	return m.store.Pool(ctx)
 }
 
-// beginElsewhere takes other devices for a pool not made yet, if they are given now: the
-// first ones may have been a mistake, and must not be formatted. Once a pool was
-// formatted on the first ones, they stay.
-func (s *system) beginElsewhere(ctx context.Context, row store.Pool, o poolOptions) (store.Pool, error) {
-	data, metadata, err := s.cfg.poolPaths(o.data, o.metadata)
-	if err != nil || o.data == "" {
+// beginElsewhere takes another name or other devices for a pool not made yet, if they are
+// given now: the first ones may have been a mistake, and must not be formatted. Once a
+// pool was formatted on the first ones, they stay.
+func (m poolMaker) beginElsewhere(ctx context.Context, row store.Pool) (store.Pool, error) {
+	asked, err := m.asked(row)
+	if err != nil || asked == row {
 		return row, err
-	}
-	if devmapper.StablePath(data) == row.Data && devmapper.StablePath(metadata) == row.Metadata {
-		return row, nil
 	}
 	used, err := devmapper.HasSuperblock(row.Metadata)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -144,66 +163,82 @@ func (s *system) beginElsewhere(ctx context.Context, row store.Pool, o poolOptio
 	}
 	if used {
 		return row, fmt.Errorf("%w: a pool on %s and %s was begun: "+
-			"finish it by `consumer pool create --data %s --metadata %s`, or wipe the latter yourself",
-			devmapper.ErrHasSuperblock, row.Data, row.Metadata, row.Data, row.Metadata)
+			"finish it by `consumer pool create --name %s --data %s --metadata %s`",
+			devmapper.ErrHasSuperblock, row.Data, row.Metadata, row.Name, row.Data, row.Metadata)
 	}
-	other, err := s.newPool(o)
+	m.name, m.data, m.metadata, m.blockSize = asked.Name, asked.Data, asked.Metadata, size(asked.BlockSize)
+	other, err := m.newPool()
 	if err != nil {
 		return row, err
 	}
-	if err := s.store.ReplacePool(ctx, row.UUID, other); err != nil {
+	if err := m.store.ReplacePool(ctx, row.UUID, other); err != nil {
 		return row, err
 	}
-	return s.store.Pool(ctx)
+	return m.store.Pool(ctx)
 }
 
 // newPool returns the row of a pool with these options. It refuses metadata with a pool
 // on it.
-func (s *system) newPool(o poolOptions) (store.Pool, error) {
+func (m poolMaker) newPool() (store.Pool, error) {
 	var err error
-	if o.data, o.metadata, err = s.cfg.poolPaths(o.data, o.metadata); err != nil {
+	if m.data, m.metadata, err = m.cfg.poolPaths(m.data, m.metadata); err != nil {
 		return store.Pool{}, err
 	}
-	for _, path := range []string{o.data, o.metadata} {
+	for _, path := range []string{m.data, m.metadata} {
 		// not a file in a file system of memory
 		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) && strings.HasPrefix(path, "/dev/") {
 			return store.Pool{}, &usageError{fmt.Errorf("there is no device %s", path)}
 		}
 	}
-	used, err := devmapper.HasSuperblock(o.metadata)
+	used, err := devmapper.HasSuperblock(m.metadata)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return store.Pool{}, err
 	}
 	if used {
-		return store.Pool{}, fmt.Errorf(
-			"%w: %s holds the metadata of a pool; give another device, or wipe this one yourself",
-			devmapper.ErrHasSuperblock, o.metadata)
+		return store.Pool{}, m.refuseUsed()
 	}
-	o.data, o.metadata = devmapper.StablePath(o.data), devmapper.StablePath(o.metadata)
+	m.data, m.metadata = devmapper.StablePath(m.data), devmapper.StablePath(m.metadata)
 	return store.Pool{
-		UUID: uuid.NewString(), Name: o.name, Data: o.data, Metadata: o.metadata,
-		BlockSize: int64(o.blockSize),
+		UUID: uuid.NewString(), Name: m.name, Data: m.data, Metadata: m.metadata,
+		BlockSize: int64(m.blockSize),
 	}, nil
 }
 
-// makeFiles makes the missing backing files.
-func makeFiles(row store.Pool, o poolOptions) error {
-	_, derr := os.Stat(row.Data)
-	_, merr := os.Stat(row.Metadata)
-	if derr == nil && merr == nil {
-		return nil
+// refuseUsed says what to do about metadata with a pool on it.
+func (m poolMaker) refuseUsed() error {
+	if m.cfg.hasPool() && filepath.Dir(m.metadata) == filepath.Join(m.cfg.StateDir, "pool") {
+		return fmt.Errorf("%w: %s", errDatabaseLost, m.cfg.bringBack())
+	}
+	return fmt.Errorf("%w: %s holds the metadata of a pool: give another device; if its database is lost, "+
+		"`consumer recover --data %s --metadata %s` makes it again", devmapper.ErrHasSuperblock, m.metadata, m.data,
+		m.metadata)
+}
+
+// makeFiles makes the missing backing files. It returns the paths that were missing.
+func makeFiles(row store.Pool, o poolOptions) (missing []string, err error) {
+	for _, path := range []string{row.Data, row.Metadata} {
+		if _, err := os.Stat(path); err != nil {
+			missing = append(missing, path)
+		}
+	}
+	if len(missing) == 0 {
+		return nil, nil
 	}
 	if err := os.MkdirAll(filepath.Dir(row.Data), 0o700); err != nil {
-		return err
+		return missing, err
 	}
 	metadata := int64(o.metadataSize)
 	if metadata == 0 {
 		metadata = devmapper.MetadataSize(int64(o.dataSize), row.BlockSize, o.thins)
 	}
 	if err := os.MkdirAll(filepath.Dir(row.Metadata), 0o700); err != nil {
-		return err
+		return missing, err
 	}
-	return devmapper.CreateFiles(row.Data, row.Metadata, int64(o.dataSize), metadata)
+	err = devmapper.CreateFiles(row.Data, row.Metadata, int64(o.dataSize), metadata)
+	if err != nil {
+		err = errors.Join(err, removeUnused(row, missing))
+	}
+	return missing, err
 }
 
 // poolPaths returns where the pool is, or will be: at the paths given, or in the state
@@ -225,11 +260,11 @@ func (c config) poolPaths(data, metadata string) (absData, absMetadata string, e
 // created. A pool that can be opened is not lost, and the new pool goes where there is
 // nothing: no option overrules either. The journal keeps the devices. The new pool does
 // not have them, so the next start makes every image again.
-func (s *system) replacePool(ctx context.Context, lost store.Pool, o poolOptions) (store.Pool, error) {
+func (m poolMaker) replacePool(ctx context.Context, lost store.Pool) (store.Pool, error) {
 	if err := devmapper.CheckReplaceable(poolConfig(lost)); err != nil {
 		return lost, fmt.Errorf("the pool is not lost, and stays: %w", err)
 	}
-	row, err := s.newPool(o)
+	row, err := m.newPool()
 	if err != nil {
 		return lost, err
 	}
@@ -238,10 +273,10 @@ func (s *system) replacePool(ctx context.Context, lost store.Pool, o poolOptions
 			return lost, err
 		}
 	}
-	if err := s.store.ReplacePool(ctx, lost.UUID, row); err != nil {
+	if err := m.store.ReplacePool(ctx, lost.UUID, row); err != nil {
 		return lost, err
 	}
-	s.log.Warn().Str("lost", lost.UUID).Str("data", lost.Data).Str("metadata", lost.Metadata).Str("new", row.UUID).
+	m.log.Warn().Str("lost", lost.UUID).Str("data", lost.Data).Str("metadata", lost.Metadata).Str("new", row.UUID).
 		Msg("pool replaced")
-	return s.store.Pool(ctx)
+	return m.store.Pool(ctx)
 }

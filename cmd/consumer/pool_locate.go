@@ -26,7 +26,7 @@ disks other names, or after files were moved. They must prove to be this pool's.
 			}
 			return nil
 		}),
-		RunE: needs{common, store.Open}.then(func(ctx context.Context, c *call) error {
+		RunE: needs{common, openMigrated}.then(func(ctx context.Context, c *call) error {
 			if err := errors.Join(c.lockState(daemonLock), c.lockState(poolLock)); err != nil {
 				return err
 			}
@@ -49,7 +49,7 @@ func (s *system) locatePool(ctx context.Context, data, metadata string) error {
 	}
 	row, err := s.store.Pool(ctx)
 	if errors.Is(err, store.ErrNotFound) {
-		return errNoPool
+		return s.cfg.noPool()
 	}
 	if err != nil {
 		return err

@@ -79,7 +79,7 @@ func (s *system) detach(ctx context.Context) (store.Pool, error) {
 	}
 	row, err := s.store.Pool(ctx)
 	if errors.Is(err, store.ErrNotFound) {
-		return row, errNoPool
+		return row, s.cfg.noPool()
 	}
 	if err != nil {
 		return row, err

@@ -36,8 +36,8 @@ func recoverCommand() *cobra.Command {
 		Use:   "recover",
 		Short: "Rebuild a lost database from the pool; --dry-run only looks",
 		Long: `Recover makes the database again from what is recorded on the devices of the pool. It
-needs a state directory without a database, and no running daemon. Devices
-without a proof of what they are are left alone.`,
+needs a state directory without a database, or with an empty one, and no running
+daemon. Devices without a proof of what they are are left alone.`,
 		Example: `  consumer recover --dry-run
   consumer recover --data /dev/sdb --metadata /dev/sdc`,
 		Annotations: exits(3, 4, 7),
@@ -66,8 +66,10 @@ func recoverJournal(ctx context.Context, c *call, o recoverOptions) error {
 	if err := c.lockAll(ctx); err != nil {
 		return err
 	}
-	if err := checkNoDatabase(databasePath(c.cfg.StateDir)); err != nil {
-		return err
+	if path := databasePath(c.cfg.StateDir); !isEmptyDatabase(ctx, path) {
+		if err := checkNoDatabase(path); err != nil {
+			return err
+		}
 	}
 	row, attached, err := c.openLostPool(ctx, o)
 	if err != nil {
@@ -147,10 +149,8 @@ func (s *system) recover(ctx context.Context, r *reconcile.Reconciler, row store
 		return found, err
 	}
 	path := databasePath(s.cfg.StateDir)
-	for _, suffix := range []string{"", "-wal", "-shm"} { // what a kill left
-		if err := os.Remove(path + rebuilding + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return found, err
-		}
+	if err := removeDatabase(path + rebuilding); err != nil { // what a kill left
+		return found, err
 	}
 	st, err := store.Open(ctx, path+rebuilding)
 	if err != nil {
@@ -158,6 +158,11 @@ func (s *system) recover(ctx context.Context, r *reconcile.Reconciler, row store
 	}
 	if err := errors.Join(r.Rebuild(ctx, st, row, found), st.Close()); err != nil {
 		return found, err
+	}
+	if isEmptyDatabase(ctx, path) {
+		if err := removeDatabase(path); err != nil {
+			return found, err
+		}
 	}
 	return found, publish(path+rebuilding, path)
 }

@@ -37,6 +37,9 @@ set. SIGTERM lets running work end; a second one ends the process at once.`,
 func runDaemon(ctx context.Context, c *call) error {
 	surviveLog()
 	s, cfg := c.system, c.cfg
+	if err := cfg.checkDatabase(); err != nil { // before anything is made
+		return err
+	}
 	s.log = newLogger(cfg.LogLevel, cfg.LogFormat, newPatientLog(os.Stderr), stderrIsTerminal())
 	ready := newReadiness()
 	defer notifySystemd(s.log, ready)()

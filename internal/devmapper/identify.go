@@ -54,6 +54,21 @@ func Identify(cfg Config) (_ Config, active bool, err error) {
 	return cfg, true, err
 }
 
+// IsActive reports whether the pool is active. It changes nothing, and needs neither the
+// files nor an opened Pool. Errors: ErrUnavailable, and errno.
+func IsActive(cfg Config) (bool, error) {
+	ctl, err := openControl()
+	if err != nil {
+		return false, err
+	}
+	defer ctl.Close()
+	d, err := ctl.Find(cfg.poolUUID())
+	if errors.Is(err, dmctl.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil && d.Live(), err
+}
+
 // activeUUID returns the UUID of the pool that is active under a name.
 func activeUUID(ctl *dmctl.Control, name string) (string, error) {
 	d, err := ctl.FindName(Config{Name: name}.poolName())

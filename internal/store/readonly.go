@@ -8,6 +8,9 @@ import (
 	"os"
 )
 
+const nothingRecorded = `SELECT NOT EXISTS (
+	SELECT 1 FROM pool UNION ALL SELECT 1 FROM images UNION ALL SELECT 1 FROM quarantine)`
+
 // imagesNamed finds images by what their key or their id begins with.
 const imagesNamed = imageSelect + ` WHERE substr(key, 1, length(?1)) = ?1 OR substr(id, 1, length(?1)) = ?1
 	ORDER BY id DESC LIMIT ?2`
@@ -52,6 +55,15 @@ func checkReadable(path string) error {
 		return fmt.Errorf("database: %w", err)
 	}
 	return f.Close()
+}
+
+// Empty reports whether nothing is recorded: neither a pool nor an image nor a message.
+func (s *Store) Empty(ctx context.Context) (bool, error) {
+	empty, err := queryBool(ctx, s.readDB, nothingRecorded)
+	if err != nil {
+		return false, fmt.Errorf("look for what is recorded: %w", err)
+	}
+	return empty, nil
 }
 
 // Named returns the newest images whose key or id begins with the text, newest first and

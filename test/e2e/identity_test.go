@@ -70,7 +70,7 @@ func (h *host) expectPoolRefused(files []string, says ...string) {
 	} else if code := h.ExitCode(); code != 3 {
 		h.T.Errorf("exit code %d, want 3: the machine is not as it must be", code)
 	}
-	out, _ := h.Try("pool", "status")
+	out := string(h.NewestLog())
 	for _, want := range says {
 		if !strings.Contains(out, want) {
 			h.T.Errorf("%s\nwant %q", out, want)
