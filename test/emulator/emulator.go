@@ -6,11 +6,12 @@
 // SQS (JSON 1.0 and the older query protocol); everything else is for S3, path style.
 // Serve it on the loopback interface only: it asks for no credentials.
 //
-// Not emulated: signatures and permissions (a presigned URL's expiry is observed; see
-// [Config] for queue policies), encryption (its headers are answered, and a customer's
-// key is asked for), ACLs and locks of objects, life cycle, delivery from FIFO queues,
-// the minute that AWS makes one wait after deleting or purging a queue, and everything
-// outside S3 and SQS. S3 operations that are not emulated answer 501 NotImplemented.
+// Not emulated: signatures (a presigned URL's expiry is observed), permissions but for
+// [Server.Attach] and the queue policies of [Config], encryption (its headers are
+// answered, and a customer's key is asked for), ACLs and locks of objects, life cycle,
+// delivery from FIFO queues, the minute that AWS makes one wait after deleting or purging
+// a queue, and everything outside S3 and SQS. S3 operations that are not emulated answer
+// 501 NotImplemented.
 package emulator
 
 import (
@@ -40,12 +41,13 @@ type Config struct {
 
 // Server is the emulator. Its methods may be called at any time, also while it serves.
 type Server struct {
-	faults  *faults
-	clock   Clock
-	queues  *queues
-	buckets *buckets
-	courier *courier
-	dir     string
+	faults     *faults
+	identities identities
+	clock      Clock
+	queues     *queues
+	buckets    *buckets
+	courier    *courier
+	dir        string
 
 	closing   sync.Once
 	closed    chan struct{}
@@ -73,6 +75,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("emulator: %w", err)
 	}
 	s := &Server{clock: cfg.Clock, faults: newFaults(), dir: dir, closed: make(chan struct{})}
+	s.identities.byKey = map[string]*identity{}
 	s.queues = newQueues(cfg, s.faults, s.closed)
 	s.courier = &courier{queues: s.queues, clock: cfg.Clock, region: cfg.Region}
 	s.buckets = newBuckets(cfg, &spool{dir: dir}, s.courier)
@@ -131,6 +134,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	call := s.route(r)
 	op, target := call.name()
 	s.faults.count(op)
+	if !s.allow(r, call) {
+		call.refuse(w, r, errNotAllowed)
+		return
+	}
 	f, _ := s.faults.take(op, target)
 	s.perform(w, r, call, f)
 }

@@ -50,7 +50,7 @@ func (q *queues) createQueue(_ context.Context, req sqsRequest, in *createQueueI
 	}
 	now := q.clock.Now()
 	k := &queue{
-		name: in.QueueName, arn: "arn:aws:sqs:" + q.region + ":" + Account + ":" + in.QueueName, created: now,
+		name: in.QueueName, arn: q.arnOf(in.QueueName), created: now,
 		modified:   now,
 		attributes: map[string]string{}, tags: map[string]string{}, byID: map[string]*message{},
 		changed: make(chan struct{}),

@@ -246,4 +246,8 @@ func (q *queues) byARN(arn string) *queue {
 	return nil
 }
 
+func (q *queues) arnOf(name string) string {
+	return "arn:aws:sqs:" + q.region + ":" + Account + ":" + name
+}
+
 func nameInARN(arn string) string { return arn[strings.LastIndex(arn, ":")+1:] }
