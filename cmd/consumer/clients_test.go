@@ -147,7 +147,7 @@ func allDenied(t *testing.T) {
 	defer cancel()
 	_, err := c.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{QueueUrl: aws.String(cfg.QueueURL)},
 		func(o *sqs.Options) { o.Retryer = aws.NopRetryer{} })
-	if got := awserr.Classify(err); got != awserr.Denied {
+	if got := awserr.Classify(err); got != awserr.Credentials {
 		t.Errorf("receive: class %q: %v", got, err)
 	}
 	d, err := download.New(download.NewRegional(s3c), download.Config{Dir: t.TempDir()})
@@ -155,7 +155,7 @@ func allDenied(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = d.Fetch(ctx, "1.tar", download.Object{Bucket: "demo", Key: "images/a.tar", Size: 10}, nil)
-	if got := awserr.Classify(err); got != awserr.Denied {
+	if got := awserr.Classify(err); got != awserr.Credentials {
 		t.Errorf("download: class %q: %v", got, err)
 	}
 	for _, fact := range []error{download.ErrGone, download.ErrNoBucket, download.ErrDenied, download.ErrChanged} {

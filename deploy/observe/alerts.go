@@ -123,10 +123,11 @@ var queueAlerts = []alert{
 		summary: "{{ $labels.instance }} cannot receive messages",
 		meaning: "Every poll of the queue fails. New images are not noticed.",
 		look: []string{
-			"`curl -s localhost:9090/readyz`: it ends with the class of the error. The log has the error itself.",
+			"`curl -s localhost:9090/readyz`: it has the class of the error, and what to do. The log has the error itself.",
 		},
 		do: []string{
-			"`denied`: credentials, the [IAM rights](operating.md#iam), the key policy of an encrypted queue.",
+			"`credentials`: none, wrong or expired ones; the machine's role, and its clock.",
+			"`denied`: the [IAM rights](operating.md#iam), the key policy of an encrypted queue.",
 			"`not_found`: `SQS_QUEUE_URL`, `AWS_REGION`.",
 			"`network`, `timeout`: DNS, proxy, VPC endpoint, security group.",
 			"`throttled`, `server`: AWS's. Wait; the daemon tries again within 20 s.",

@@ -23,17 +23,20 @@ type Class string
 
 // The classes.
 const (
-	Denied    Class = "denied"    // credentials, signature, policy, key policy
-	NotFound  Class = "not_found" // the queue, bucket or key does not exist
-	Throttled Class = "throttled" // called too often, or too many messages in flight
-	Server    Class = "server"    // 5xx
-	Network   Class = "network"   // no answer: name, connection, TLS
-	Timeout   Class = "timeout"   // no answer in time
-	Other     Class = "other"
+	Credentials Class = "credentials" // none, wrong or expired ones, or a wrong clock
+	Denied      Class = "denied"      // policy, key policy
+	NotFound    Class = "not_found"   // the queue, bucket or key does not exist
+	Throttled   Class = "throttled"   // called too often, or too many messages in flight
+	Server      Class = "server"      // 5xx
+	Network     Class = "network"     // no answer: name, connection, TLS
+	Timeout     Class = "timeout"     // no answer in time
+	Other       Class = "other"
 )
 
 // Classes returns all of them.
-func Classes() []Class { return []Class{Denied, NotFound, Throttled, Server, Network, Timeout, Other} }
+func Classes() []Class {
+	return []Class{Credentials, Denied, NotFound, Throttled, Server, Network, Timeout, Other}
+}
 
 // ErrNoCredentials is returned when there are no credentials to sign a request with. The
 // wiring wraps errors of credential providers in it: their codes and statuses are those
@@ -45,7 +48,7 @@ var ErrNoCredentials = errors.New("no credentials: set AWS_ACCESS_KEY_ID and AWS
 // for nil and for an error it does not know.
 func Classify(err error) Class {
 	if errors.Is(err, ErrNoCredentials) {
-		return Denied
+		return Credentials
 	}
 	var api smithy.APIError
 	if errors.As(err, &api) {
@@ -102,7 +105,7 @@ func Retryable(err error) bool {
 	switch Classify(err) {
 	case Throttled, Server, Network, Timeout:
 		return true
-	case Denied, NotFound:
+	case Credentials, Denied, NotFound:
 		return false
 	}
 	var api smithy.APIError

@@ -61,7 +61,7 @@ func TestClassifyAnswers(t *testing.T) {
 		},
 		{"denied", 403, "", `{"__type":"com.amazon.coral.service#AccessDeniedException","message":"no"}`, Denied},
 		{"bad signature", 403, "", `{"__type":"com.amazon.coral.service#InvalidSignatureException"}`, Denied},
-		{"expired token", 400, "", `{"__type":"com.amazon.coral.service#ExpiredTokenException"}`, Denied},
+		{"expired token", 400, "", `{"__type":"com.amazon.coral.service#ExpiredTokenException"}`, Credentials},
 		{
 			"key denied", 400, "KMS.AccessDeniedException;Sender", `{"__type":"com.amazonaws.sqs#KmsAccessDenied"}`,
 			Denied,
@@ -151,7 +151,7 @@ func TestClassifyValues(t *testing.T) {
 		want Class
 	}{
 		{nil, Other},
-		{fmt.Errorf("get identity: %w: %w", ErrNoCredentials, context.DeadlineExceeded), Denied},
+		{fmt.Errorf("get identity: %w: %w", ErrNoCredentials, context.DeadlineExceeded), Credentials},
 		{errors.New("x"), Other},
 		{context.Canceled, Other},
 		{&smithy.CanceledError{Err: context.Canceled}, Other},
@@ -175,7 +175,7 @@ func TestClassifyValues(t *testing.T) {
 		{&smithy.GenericAPIError{Code: "SomethingNew", Fault: smithy.FaultClient}, Other},
 		{&smithy.GenericAPIError{Code: "SlowDown"}, Throttled},
 		{&smithy.GenericAPIError{Code: "NoSuchKey"}, NotFound},
-		{&smithy.GenericAPIError{Code: "RequestExpired", Fault: smithy.FaultClient}, Denied}, // a clock that is wrong
+		{&smithy.GenericAPIError{Code: "RequestExpired", Fault: smithy.FaultClient}, Credentials}, // a clock that is wrong
 	} {
 		if got := Classify(tc.err); got != tc.want {
 			t.Errorf("%v is %s, want %s", tc.err, got, tc.want)

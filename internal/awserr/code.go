@@ -60,7 +60,7 @@ func byCode(code string) (Class, bool) {
 	case IsThrottling(code):
 		return Throttled, true
 	case IsCredentials(code):
-		return Denied, true
+		return Credentials, true
 	}
 	class, known := classes[code]
 	return class, known

@@ -124,7 +124,7 @@ func classify(err error) (verdict, string) {
 		return retry, "database"
 	}
 	switch class := awserr.Classify(err); class {
-	case awserr.Denied, awserr.Throttled, awserr.Server, awserr.Network, awserr.Timeout:
+	case awserr.Credentials, awserr.Denied, awserr.Throttled, awserr.Server, awserr.Network, awserr.Timeout:
 		return outage, string(class)
 	default:
 		return retry, string(class)

@@ -229,20 +229,36 @@ func (m *Monitor) poolProof() error {
 // Polled notes how a poll of the queue ended. A failure is logged once every ten seconds
 // for each class.
 func (m *Monitor) Polled(err error) {
-	class := awserr.Class("")
-	m.mu.Lock()
-	m.polling = nil
+	var why error
+	class := awserr.Classify(err)
+	remedy := queueRemedy("ReceiveMessage", class)
 	if err != nil {
-		class = awserr.Classify(err)
-		m.polling = fmt.Errorf("receiving messages fails: %s", class)
+		why = fmt.Errorf("receiving messages fails: %s: %s; it is tried again by itself", class, remedy)
 	}
+	m.mu.Lock()
+	m.polling = why
 	m.mu.Unlock()
-	if err == nil {
-		return
+	if err != nil && m.Limit.Allows("receive "+string(class), time.Now()) {
+		m.log.Error().Err(err).Str("class", string(class)).Str("remedy", remedy).
+			Msg("cannot receive messages; trying again")
 	}
-	if m.Limit.Allows("receive "+string(class), time.Now()) {
-		m.log.Error().Err(err).Str("class", string(class)).Msg("cannot receive messages; trying again")
+}
+
+// queueRemedy says what an operator can do about a call that fails for every message.
+func queueRemedy(call string, class awserr.Class) string {
+	switch class {
+	case awserr.Credentials:
+		return "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or see to the machine's role, and to its clock"
+	case awserr.Denied:
+		return "allow sqs:" + call + " on the queue, and the use of its key"
+	case awserr.NotFound:
+		return "correct SQS_QUEUE_URL or AWS_REGION"
+	case awserr.Network, awserr.Timeout:
+		return "see to DNS, routes, proxies and AWS_ENDPOINT_URL"
+	case awserr.Other:
+		return "see what answers at SQS_QUEUE_URL and AWS_ENDPOINT_URL"
 	}
+	return "wait, AWS is busy"
 }
 
 // apiCalls are the operators' names for what the queue client does.
@@ -274,15 +290,9 @@ func (m *Monitor) checkSettling() error {
 	if err == nil {
 		return nil
 	}
-	remedy := "it is tried again every few seconds"
-	switch awserr.Classify(err) {
-	case awserr.Denied:
-		remedy = "allow sqs:" + call + " on the queue"
-	case awserr.NotFound:
-		remedy = "see to SQS_QUEUE_URL and AWS_REGION"
-	}
+	class := awserr.Classify(err)
 	return fmt.Errorf("%w: %s fails: %s: %s; intake goes on by itself once it succeeds",
-		errUnsettled, call, awserr.Classify(err), remedy)
+		errUnsettled, call, class, queueRemedy(call, class))
 }
 
 // LogLimit lets one line of a kind pass every ten seconds.

@@ -5,14 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/aws/smithy-go"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
+	"imagemanager.internal/internal/awserr"
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/download"
 	"imagemanager.internal/internal/provision"
@@ -38,12 +42,24 @@ func newMonitor(t *testing.T) *Monitor {
 	return m
 }
 
-// A poll that fails is said until one succeeds.
+// A poll that fails is said, with what to do, until one succeeds.
 func TestPolled(t *testing.T) {
 	m := newMonitor(t)
-	m.Polled(errors.New("refused"))
-	if m.Reasons().Err() == nil {
-		t.Error("polls fail, and all is said to be well")
+	for _, tc := range []struct {
+		err  error
+		says string
+	}{
+		{fmt.Errorf("get identity: %w", awserr.ErrNoCredentials), "credentials: set AWS_ACCESS_KEY_ID"},
+		{&smithy.GenericAPIError{Code: "ExpiredToken"}, "credentials: set AWS_ACCESS_KEY_ID"},
+		{&smithy.GenericAPIError{Code: "AccessDenied"}, "denied: allow sqs:ReceiveMessage"},
+		{&smithy.GenericAPIError{Code: "QueueDoesNotExist"}, "not_found: correct SQS_QUEUE_URL"},
+		{syscall.ECONNREFUSED, "network: see to DNS"},
+		{errors.New("refused"), "other: see what answers"},
+	} {
+		m.Polled(tc.err)
+		if err := m.Reasons().Err(); err == nil || !strings.Contains(err.Error(), tc.says) {
+			t.Errorf("%v is said as %v, want %q", tc.err, err, tc.says)
+		}
 	}
 	m.Polled(nil)
 	if err := m.Reasons().Err(); err != nil {
