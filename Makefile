@@ -58,7 +58,7 @@ observe: ## make dashboards, alerts and runbooks again (RUNBOOKS=https://... for
 	cd $(OBSERVE) && go run . $(if $(RUNBOOKS),-runbooks "$(RUNBOOKS)")
 
 .PHONY: docs
-docs: ## make docs/cli.md, the pages for man(1) and the golden files of the commands again
+docs: ## make docs/cli.md, docs/configuration.md, the pages for man(1) and the golden files of the commands again
 	go test -count=1 -run '^Test(Page|Golden)' ./cmd/consumer -update
 
 .PHONY: pictures

@@ -18,21 +18,6 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// The README shows the settings as the program prints them.
-func TestReadmeHasTheSettings(t *testing.T) {
-	var b bytes.Buffer
-	if err := printEnvironment(&b); err != nil {
-		t.Fatal(err)
-	}
-	text, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(string(text), "```\n"+b.String()+"```") {
-		t.Errorf("README.md does not have this table; paste it:\n%s", b.String())
-	}
-}
-
 // Every setting is explained, and nothing else.
 func TestEverySettingIsDescribed(t *testing.T) {
 	explained := map[string]bool{}

@@ -58,9 +58,14 @@ func TestPageOfCommands(t *testing.T) {
 	var page strings.Builder
 	page.WriteString("# Commands\n\nThis is the help of every command; `make docs` makes the page. " +
 		"`docs/man` has the same for man(1).\n")
+	page.WriteString("\n")
+	for _, c := range manual() {
+		path := c.CommandPath()
+		fmt.Fprintf(&page, "- [%s](#%s): %s\n", path, strings.ReplaceAll(path, " ", "-"), c.Short)
+	}
 	for _, c := range manual() {
 		_, help := perform(t, strings.TrimPrefix(c.CommandPath(), "consumer")+" --help")
-		fmt.Fprintf(&page, "\n## %s\n\n```\n%s```\n", c.CommandPath(), help)
+		fmt.Fprintf(&page, "\n## %s\n\n```text\n%s```\n", c.CommandPath(), help)
 	}
 	same(t, "../../docs/cli.md", page.String())
 }

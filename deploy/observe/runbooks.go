@@ -19,7 +19,10 @@ its id. [Operating](operating.md) has the rest.
 // runbookPage returns docs/runbooks.md.
 func runbookPage() []byte {
 	var b strings.Builder
-	b.WriteString(runbooksHead)
+	b.WriteString(runbooksHead + "\n")
+	for _, a := range alerts {
+		fmt.Fprintf(&b, "- [%s](#%s)\n", a.title(), strings.ToLower(a.title()))
+	}
 	for _, a := range alerts {
 		meaning := fmt.Sprintf("*%s, %s.* %s", a.severity, since(a.pending), a.meaning)
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n\nLook:\n\n", a.title(), wrapped(meaning, ""))

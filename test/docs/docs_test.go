@@ -194,6 +194,9 @@ var (
 	exporterVariable = regexp.MustCompile("^OTEL_(SERVICE_NAME$|EXPORTER_OTLP_|BSP_)")
 )
 
+// credential is one that the SDK reads itself.
+var credential = regexp.MustCompile("^AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY)$")
+
 // Every setting that a page mentions exists: as one of the program, of its traces, or of
 // the compose file.
 func TestSettingsExist(t *testing.T) {
@@ -212,7 +215,7 @@ func TestSettingsExist(t *testing.T) {
 		for _, m := range settingName.FindAllStringSubmatch(text, -1) {
 			mentioned++
 			isOther := func(names *regexp.Regexp) bool { return names.MatchString(m[1]) }
-			others := []*regexp.Regexp{kernelFlag, testVariable, exporterVariable}
+			others := []*regexp.Regexp{kernelFlag, testVariable, exporterVariable, credential}
 			if !known[m[1]] && !slices.ContainsFunc(others, isOther) {
 				t.Errorf("%s mentions %s, which is not a setting", page, m[1])
 			}
