@@ -242,7 +242,7 @@ func TestCheckIsDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	sample, err := os.ReadFile("testdata/check/three-rules.txt")
-	if err != nil || !strings.Contains(string(page), "```\n"+string(sample)+"```") {
+	if err != nil || !strings.Contains(string(page), "```text\n"+string(sample)+"```") {
 		t.Errorf("docs/check.md does not show this result (%v):\n%s", err, sample)
 	}
 	documented := map[string]bool{}

@@ -175,7 +175,7 @@ func TestClassifyValues(t *testing.T) {
 		{&smithy.GenericAPIError{Code: "SomethingNew", Fault: smithy.FaultClient}, Other},
 		{&smithy.GenericAPIError{Code: "SlowDown"}, Throttled},
 		{&smithy.GenericAPIError{Code: "NoSuchKey"}, NotFound},
-		{&smithy.GenericAPIError{Code: "RequestExpired", Fault: smithy.FaultClient}, Credentials}, // a clock that is wrong
+		{&smithy.GenericAPIError{Code: "RequestExpired", Fault: smithy.FaultClient}, Credentials}, // a wrong clock
 	} {
 		if got := Classify(tc.err); got != tc.want {
 			t.Errorf("%v is %s, want %s", tc.err, got, tc.want)
