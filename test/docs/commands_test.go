@@ -7,12 +7,16 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"imagemanager.internal/test/page"
 )
 
 var (
 	commandName = regexp.MustCompile("`consumer\\s+([^`]+)`")
-	word        = regexp.MustCompile(`^[a-z]+$`)
-	flagName    = regexp.MustCompile(`^--([a-z-]+)`)
+	commandLine = regexp.MustCompile(
+		`(?m)(?:^|[;&|(]|exec consumer|until|while|if|!) *(?:bin/)?consumer ([^;&|()#>\n]+)`)
+	word     = regexp.MustCompile(`^[a-z]+$`)
+	flagName = regexp.MustCompile(`^--([a-z-]+)`)
 )
 
 // Commands and flags that a page tells somebody to type exist: at three in the morning
@@ -25,18 +29,37 @@ func TestCommandsExist(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	seen := map[string]bool{}
-	for page, text := range pages(t) {
-		for _, m := range commandName.FindAllStringSubmatch(text, -1) {
-			typed := strings.Join(strings.Fields(m[1]), " ")
+	for name, text := range pages(t) {
+		for _, m := range commandsOf(name, text) {
+			typed := strings.Join(strings.Fields(m), " ")
 			if !seen[typed] {
 				seen[typed] = true
-				checkCommand(t, page, program, strings.Fields(typed))
+				checkCommand(t, name, program, strings.Fields(typed))
 			}
 		}
 	}
 	if len(seen) < 20 {
 		t.Errorf("only %d commands found: this test does not see them", len(seen))
 	}
+}
+
+// commandsOf returns what a page says behind `consumer`: in its lines, in its blocks of
+// commands, and in the examples of the help.
+func commandsOf(name, text string) []string {
+	found := commandName.FindAllStringSubmatch(text, -1)
+	for _, b := range page.Blocks(name, text) {
+		lines := b.Text
+		if b.Language != page.Shell {
+			_, examples, _ := strings.Cut(b.Text, "\nExamples:\n")
+			lines, _, _ = strings.Cut(examples, "\n\n")
+		}
+		found = append(found, commandLine.FindAllStringSubmatch(lines, -1)...)
+	}
+	var typed []string
+	for _, m := range found {
+		typed = append(typed, m[1])
+	}
+	return typed
 }
 
 // checkCommand fails unless the help of the command has all its flags. Its name is one

@@ -25,6 +25,7 @@ import (
 	"imagemanager.internal/internal/pipeline"
 	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/reconcile"
+	"imagemanager.internal/test/page"
 )
 
 const root = "../.."
@@ -41,19 +42,9 @@ func read(t *testing.T, rel string) string {
 // pages returns the text of every page by its path.
 func pages(t *testing.T) map[string]string {
 	t.Helper()
-	all := map[string]string{}
-	for _, pattern := range []string{"*.md", "docs/*.md", "docs/decisions/*.md"} {
-		files, err := filepath.Glob(filepath.Join(root, pattern))
-		if err != nil || len(files) == 0 {
-			t.Fatalf("no page matches %s: %v", pattern, err)
-		}
-		for _, f := range files {
-			rel, err := filepath.Rel(root, f)
-			if err != nil {
-				t.Fatal(err)
-			}
-			all[rel] = read(t, rel)
-		}
+	all, err := page.All(root)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return all
 }
