@@ -25,6 +25,7 @@ type daemonStatus struct {
 	Go         string            `json:"go"`
 	PID        int               `json:"pid"`
 	Started    time.Time         `json:"started"`
+	StateDir   string            `json:"state_dir"`
 	Policy     string            `json:"policy"`
 	Bucket     string            `json:"bucket"`
 	Prefix     string            `json:"prefix"`
@@ -64,7 +65,7 @@ func (p *statusPage) status(ctx context.Context) daemonStatus {
 	reasons := p.ready.reasons()
 	return daemonStatus{
 		Version: metric.Version(), Revision: build.GetRevision(), Go: runtime.Version(),
-		PID: os.Getpid(), Started: p.started,
+		PID: os.Getpid(), Started: p.started, StateDir: p.cfg.StateDir,
 		Policy: p.cfg.Policy, Bucket: p.cfg.Bucket, Prefix: p.cfg.Prefix, Queue: p.cfg.QueueURL,
 		Ready: reasons.Err() == nil, Conditions: conditionStatuses(reasons), Pipeline: p.ready.status(ctx),
 	}

@@ -43,6 +43,7 @@ func statusOf(t *testing.T, f fixed) string {
 	cfg := config{
 		Policy: "strict", Bucket: "b", Prefix: "images/", QueueURL: someQueue,
 		Endpoint: "http://user:secret@localhost:4566",
+		StateDir: "/var/lib/consumer",
 	}
 	p := &statusPage{cfg: cfg, started: time.Date(2026, 5, 4, 0, 0, 0, 0, time.UTC), ready: following(f)}
 	w := ask(t, p, "/status")

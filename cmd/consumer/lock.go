@@ -2,9 +2,11 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -40,7 +42,7 @@ func (s *system) lockState(name string) error {
 		return fmt.Errorf("lock: %w", err)
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return errors.Join(fmt.Errorf("%w: %s is held by %s", errLocked, f.Name(), lockHolder(f)), f.Close())
+		return errors.Join(fmt.Errorf("%w: %s is held by %s", errLocked, f.Name(), lockHolder(f.Name())), f.Close())
 	}
 	s.onClose(f.Close)
 	return nil
@@ -109,26 +111,48 @@ func (s *system) exclusive() (func() error, error) {
 	return alone.Close, nil
 }
 
-// daemonRunning reports whether a daemon holds the state directory.
-func (s *system) daemonRunning() bool {
-	probe := &system{cfg: s.cfg}
-	err := probe.lockState(daemonLock)
-	return errors.Join(err, probe.Close()) != nil && errors.Is(err, errLocked)
+// lockOwner names the process with a lock of a state directory; it is empty if nobody has
+// it. It makes nothing. A lock that this user may not open is only looked up in /proc.
+func lockOwner(stateDir, name string) (string, error) {
+	path := filepath.Join(stateDir, name)
+	f, err := os.Open(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", nil
+	case errors.Is(err, fs.ErrPermission):
+		return lockedBy(path), nil
+	case err != nil:
+		return "", fmt.Errorf("lock: %w", err)
+	}
+	defer f.Close()
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); err != nil {
+		return lockHolder(path), nil
+	}
+	return "", nil
 }
 
-// lockHolder names the process with the lock, as far as /proc tells. Each line
-// of /proc/locks is "1: FLOCK ADVISORY WRITE 4711 fd:01:1234 0 EOF", with the process and
-// the inode.
-func lockHolder(f *os.File) string {
-	const unknown = "a process that is not visible from here"
+// daemonRunning reports whether a daemon holds the state directory.
+func (s *system) daemonRunning() bool {
+	owner, _ := lockOwner(s.cfg.StateDir, daemonLock) // a lock that cannot be read is nobody's for all we know
+	return owner != ""
+}
+
+// lockHolder names the process that holds a lock, as far as /proc tells.
+func lockHolder(path string) string {
+	return cmp.Or(lockedBy(path), "a process that is not visible from here")
+}
+
+// lockedBy looks a lock up in /proc/locks; it is empty if it is not there. Each line is
+// "1: FLOCK ADVISORY WRITE 4711 fd:01:1234 0 EOF", with the process and the inode.
+func lockedBy(path string) string {
 	var st syscall.Stat_t
-	if err := syscall.Fstat(int(f.Fd()), &st); err != nil {
-		return unknown
+	if err := syscall.Stat(path, &st); err != nil {
+		return ""
 	}
 	inode := strconv.FormatUint(st.Ino, 10)
 	locks, err := os.Open("/proc/locks")
 	if err != nil {
-		return unknown
+		return ""
 	}
 	defer locks.Close()
 	for lines := bufio.NewScanner(locks); lines.Scan(); {
@@ -137,7 +161,7 @@ func lockHolder(f *os.File) string {
 			return process(fields[4])
 		}
 	}
-	return unknown
+	return ""
 }
 
 // process is a process with its command line.

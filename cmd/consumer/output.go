@@ -22,6 +22,7 @@ type output struct {
 	quiet  bool // ids only
 	wide   bool // all columns
 	room   int  // letters in a line of a table, 0 for any number
+	colour bool // the screen has colours, and its user wants them
 }
 
 // withJSON adds --json to a command.
@@ -65,8 +66,11 @@ func newOutput(cmd *cobra.Command) (*output, error) {
 	if o.asJSON && o.quiet {
 		return nil, &usageError{errors.New("--quiet prints no JSON: give one of the two")}
 	}
-	if screen, ok := o.out.(*os.File); ok && !whole {
-		o.room, _, _ = term.GetSize(int(screen.Fd())) // 0 if it is no terminal
+	if screen, ok := o.out.(*os.File); ok {
+		o.colour = term.IsTerminal(int(screen.Fd())) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+		if !whole {
+			o.room, _, _ = term.GetSize(int(screen.Fd())) // 0 if it is no terminal
+		}
 	}
 	return o, nil
 }

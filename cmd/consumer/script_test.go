@@ -91,6 +91,7 @@ func newShell(t *testing.T) *shell {
 	s := &shell{t: t, env: []string{
 		"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + root, "TZ=UTC", "LC_ALL=C.UTF-8",
 		"AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x", "AWS_MAX_ATTEMPTS=1",
+		"LISTEN_ADDR=127.0.0.1:1", // nobody answers there
 		"ROOT=" + root, "AWS=" + c.URL, "QUEUE=" + bucket.Queue,
 	}}
 	s.places(root)
@@ -121,6 +122,7 @@ func (s *shell) places(root string) {
 	s.check(os.Chmod(root+"/foreign", 0))
 	lock, err := os.Create(filepath.Join(root, "locked", daemonLock))
 	s.check(err)
+	s.check(lock.Chmod(0o600)) // as a daemon makes it
 	s.t.Cleanup(func() { lock.Close() })
 	s.check(syscall.Flock(int(lock.Fd()), syscall.LOCK_EX))
 }

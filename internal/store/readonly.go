@@ -28,6 +28,7 @@ func OpenReadOnly(ctx context.Context, path string) (*Store, error) {
 		mode = immutable
 	}
 	s := open(path, mode)
+	s.readOnly = true
 	if err := checkVersion(ctx, s.readDB); err != nil {
 		return nil, errors.Join(asCorrupt(path, fmt.Errorf("%s: %w", path, err)), s.Close())
 	}
@@ -43,6 +44,9 @@ func OpenToLook(ctx context.Context, path string) (*Store, error) {
 	}
 	return s, err
 }
+
+// ReadOnly reports whether nothing can be written, not even beside the database.
+func (s *Store) ReadOnly() bool { return s.readOnly }
 
 // checkReadable tells a database that is not there from one of somebody else: SQLite has
 // one error for both.

@@ -32,7 +32,7 @@ func TestOpenReadOnly(t *testing.T) {
 			t.Fatal(err)
 		}
 		images, err := r.Images(t.Context())
-		if err != nil || len(images) != want {
+		if err != nil || len(images) != want || !r.ReadOnly() {
 			t.Errorf("%d images, %v, want %d", len(images), err, want)
 		}
 		if _, _, err := r.Enqueue(t.Context(), Object{Bucket: "b", Key: "k", ETag: "f"}); !Unwritable(err) {
@@ -105,5 +105,26 @@ func TestNamed(t *testing.T) {
 				t.Errorf("%q: image %d, want %d", begin, img.ID, want[i])
 			}
 		}
+	}
+}
+
+// A look opens the database as usual where it may be written.
+func TestOpenToLook(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "consumer.db")
+	if _, err := OpenToLook(t.Context(), path); !errors.Is(err, ErrNotFound) {
+		t.Errorf("no database: %v", err)
+	}
+	s, err := Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	r, err := OpenToLook(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if r.ReadOnly() {
+		t.Error("it is read-only")
 	}
 }

@@ -50,6 +50,8 @@ type Store struct {
 	path    string
 	now     func() time.Time
 
+	readOnly bool // nothing can be written
+
 	// Observe is called after each write transaction with the time it took, waiting for
 	// the lock included, and its error. It may be nil, and is set before the first use.
 	Observe func(took time.Duration, err error)
