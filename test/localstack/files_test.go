@@ -3,7 +3,6 @@ package localstack
 import (
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 
@@ -49,36 +48,4 @@ func files(t *testing.T, patterns ...string) []string {
 func fileExists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
-}
-
-// The image needs what the Dockerfile copies, and no more of the repository than
-// dockerignore lets through.
-func TestDockerfile(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(root, "localstack", "Dockerfile"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ignore, err := os.ReadFile(filepath.Join(root, "localstack", "Dockerfile.dockerignore"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	copied := regexp.MustCompile(`(?m)^COPY ([^-].*) \S+$`).FindAllStringSubmatch(string(text), -1)
-	if len(copied) < 3 {
-		t.Fatalf("copies %q only", copied)
-	}
-	for _, line := range copied {
-		for _, name := range strings.Fields(line[1]) {
-			if !fileExists(filepath.Join(root, name)) || !strings.Contains(string(ignore), "\n!"+name+"\n") {
-				t.Errorf("%s is not in the repository, or not let through", name)
-			}
-		}
-	}
-	release := regexp.MustCompile(`(?m)^go (\d+\.\d+)`)
-	mod, err := os.ReadFile(filepath.Join(root, "go.mod"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if v := release.FindSubmatch(mod); v == nil || !strings.Contains(string(text), "FROM golang:"+string(v[1])+"-") {
-		t.Errorf("the Dockerfile does not build with the Go release of go.mod: %q", v)
-	}
 }
