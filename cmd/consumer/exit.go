@@ -31,7 +31,7 @@ var exitCodes = []exitCode{
 		devmapper.ErrUnavailable, devmapper.ErrForeign, devmapper.ErrNoSuperblock, devmapper.ErrHasSuperblock,
 		devmapper.ErrReadOnly, devmapper.ErrDamaged, devmapper.ErrUnidentified, errNoPool, errPoolLost,
 		errNoDatabase, errDatabaseLost, errNotPermitted,
-		reconcile.ErrWrongPool,
+		reconcile.ErrWrongPool, store.ErrNewer,
 	}},
 	{5, "not found", []error{store.ErrNotFound}},
 	{7, "recover left devices of the pool alone", []error{errLeftAlone}},

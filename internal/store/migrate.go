@@ -44,7 +44,7 @@ func migrate(ctx context.Context, db *sql.DB, from fs.FS) error {
 		return err
 	}
 	if have > len(files) {
-		return fmt.Errorf("%w: schema %d, known %d", ErrNewer, have, len(files))
+		return newer(have, len(files))
 	}
 	for i := have; i < len(files); i++ {
 		text, err := fs.ReadFile(from, files[i])
@@ -105,6 +105,11 @@ func checkForeignKeys(ctx context.Context, tx *sql.Tx) error {
 	return errors.Join(fmt.Errorf("rows of table %q refer to missing rows", table), err)
 }
 
+func newer(have, known int) error {
+	return fmt.Errorf("%w: it has schema %d, and this version knows %d; install the newer version again, or restore "+
+		"the backup from before the upgrade", ErrNewer, have, known)
+}
+
 func schemaVersion(ctx context.Context, db queryer) (int, error) {
 	var v int
 	if err := db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&v); err != nil {
@@ -125,7 +130,7 @@ func checkVersion(ctx context.Context, db *sql.DB) error {
 	case err != nil:
 		return err
 	case have > len(files):
-		return fmt.Errorf("%w: schema %d, known %d", ErrNewer, have, len(files))
+		return newer(have, len(files))
 	case have < len(files):
 		return fmt.Errorf("schema %d is older than %d: start the daemon once to migrate it", have, len(files))
 	}

@@ -33,7 +33,7 @@ var (
 	// remove it.
 	ErrHandedOut = errors.New("the snapshot was handed out")
 	// ErrNewer is returned when a newer version of the program wrote the database.
-	ErrNewer = errors.New("database is newer than this program")
+	ErrNewer = errors.New("a newer version of the program wrote the database")
 )
 
 // changeNothing writes the row of the pool as it is.
