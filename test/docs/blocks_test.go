@@ -81,27 +81,3 @@ func TestBlocksNameWhatExists(t *testing.T) {
 		}
 	}
 }
-
-// The page for beginners tells those without a thin pool how to run all of its commands
-// in a guest. What they run is what the tests run.
-func TestStepsForAGuest(t *testing.T) {
-	const name = "docs/getting-started.md"
-	var extract string
-	var steps strings.Builder
-	for _, b := range shellBlocks(t) {
-		elsewhere, listed := page.FindElsewhere(b)
-		switch {
-		case b.Page != name:
-		case listed && elsewhere.Begins == "sed -n":
-			extract, _, _ = strings.Cut(b.Text, " >steps.sh")
-		case !listed:
-			steps.WriteString(b.Text)
-		}
-	}
-	cmd := exec.CommandContext(t.Context(), "sh", "-c", extract) //nolint:gosec // the page's own
-	cmd.Dir = root
-	out, err := cmd.Output()
-	if err != nil || string(out) != steps.String() || steps.Len() == 0 {
-		t.Errorf("%v; its commands give\n%s\nbut its blocks are\n%s", err, out, steps.String())
-	}
-}

@@ -20,6 +20,8 @@ type machine struct {
 	dir     string
 	args    []string // the program's
 	signals <-chan os.Signal
+
+	terminal *os.File // what the program reads; nil if it has no terminal
 }
 
 // bootAgain boots on the same disk for as long as the program brings its kernel down.
@@ -98,7 +100,7 @@ func (m *machine) writeSpec(booted int) error {
 	text, err := json.Marshal(spec{
 		Args: append([]string{path}, m.args[1:]...), Env: append(m.kernel.programEnvironment(), os.Environ()...),
 		Dir: cwd, Modules: m.kernel.modules, Boot: booted,
-		Writable: os.Getenv("CIM_UML_WRITABLE"), Udev: udev,
+		Writable: os.Getenv("CIM_UML_WRITABLE"), Udev: udev, Terminal: m.terminal != nil,
 	})
 	if err != nil {
 		return err
@@ -158,11 +160,15 @@ func (m *machine) command() (*exec.Cmd, error) {
 	if err != nil {
 		return nil, err
 	}
+	program := "null,fd:1"
+	if m.terminal != nil {
+		program = "fd:0,fd:1"
+	}
 	args := []string{
 		"mem=" + memory(), "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "init=" + self,
 		specVar + "=" + m.dir,
 		"ubd0=" + m.disk(),
-		"con=null", "con1=null,fd:1", "con2=fd:3,null", "con3=null,fd:2", "uml_dir=" + m.dir, "panic=-1",
+		"con=null", "con1=" + program, "con2=fd:3,null", "con3=null,fd:2", "uml_dir=" + m.dir, "panic=-1",
 	}
 	if os.Getenv("CIM_UML_CONSOLE") != "" {
 		args = append(args, "con0=null,fd:4")
@@ -172,6 +178,9 @@ func (m *machine) command() (*exec.Cmd, error) {
 	//nolint:noctx // ends by its own power-off, or killed as a group
 	cmd := exec.Command(m.kernel.path, append(args, m.kernel.arguments()...)...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if m.terminal != nil {
+		cmd.Stdin = m.terminal
+	}
 	cmd.Env = append(append(os.Environ(), "TMPDIR="+memoryDir(m.dir, memory())), m.kernel.environment()...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	return cmd, nil

@@ -213,20 +213,16 @@ func mountScratch(booted int) (string, error) {
 
 // runProgram runs the program and reaps whatever becomes an orphan until it ends.
 func runProgram(s spec, scratch string) (int, error) {
-	out, err := rawConsole("/dev/tty1")
+	in, out, errs, err := openConsoles(s.Terminal)
 	if err != nil {
 		return 0, err
 	}
+	defer in.Close()
 	defer out.Close()
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return 0, err
-	}
-	defer null.Close()
 	env := guestEnv(s, scratch)
 	pid, err := syscall.ForkExec(s.Args[0], s.Args, &syscall.ProcAttr{
-		Dir: s.Dir, Env: env, Files: []uintptr{null.Fd(), out.Fd(), os.Stderr.Fd()},
-		Sys: &syscall.SysProcAttr{Setsid: true},
+		Dir: s.Dir, Env: env, Files: []uintptr{in.Fd(), out.Fd(), errs.Fd()},
+		Sys: &syscall.SysProcAttr{Setsid: true, Setctty: s.Terminal}, // the terminal is file 0
 	})
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", s.Args[0], err)

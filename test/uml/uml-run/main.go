@@ -5,6 +5,7 @@
 // its own, and has a scratch file system.
 //
 //	uml-run -- program args…            passes output and exit code of the program on
+//	uml-run -t -- program args…         gives the program the terminal: a shell, for one
 //	go test -exec uml-run ./package     go test appends the test binary and its flags
 //	uml-run --system DIR        boots the tree of a whole system in DIR, with systemd
 //	uml-run --help
@@ -52,13 +53,14 @@ import (
 	"imagemanager.internal/internal/devmapper"
 )
 
-const usage = `usage: uml-run -- program args…
+const usage = `usage: uml-run [-t] [--] program args…
        uml-run --system DIR
 
 Runs a program where there is a device-mapper thin pool: as it is on a machine
 that has dm-thin and a root user, else as root in a user-mode-linux guest, which
 sees the host's files read-only. Output and exit code are the program's; 70: it
 left devices, mounts or processes behind; 71: the guest did not run it to its end.
+With -t the program has the terminal that uml-run has.
 
 With --system it boots the tree of a whole system in DIR, with systemd, and the
 exit code is what the system leaves in DIR/exit-code.
@@ -98,6 +100,7 @@ type spec struct {
 	Modules  string // directory of the kernel's modules
 	Writable string // a directory of the host's that the program may write to; empty: none
 	Udev     string // directory with the packages of udev; empty: the guest has no udevd
+	Terminal bool   // the program has a terminal
 	Boot     int    // how many kernels ran on this disk before
 }
 
@@ -110,16 +113,20 @@ func main() {
 		guestMain(os.Getenv(specVar))
 		return
 	}
-	switch {
-	case len(args) > 0 && (args[0] == "--help" || args[0] == "-h"):
+	if len(args) > 0 && (args[0] == "--help" || args[0] == "-h") {
 		fmt.Print(usage)
 		return
-	case len(args) > 0 && args[0] == "--":
+	}
+	do := func(args []string) (int, error) { return run(args, nil) }
+	switch {
+	case len(args) == 2 && args[0] == "--system":
+		do = func(args []string) (int, error) { return runSystem(args[1]) }
+	case len(args) > 1 && args[0] == "-t":
+		do = runInTerminal
 		args = args[1:]
 	}
-	do := run
-	if len(args) == 2 && args[0] == "--system" {
-		do = func(args []string) (int, error) { return runSystem(args[1]) }
+	if len(args) > 0 && args[0] == "--" {
+		args = args[1:]
 	}
 	if len(args) == 0 {
 		fmt.Fprint(os.Stderr, usage)
@@ -133,7 +140,8 @@ func main() {
 	os.Exit(code)
 }
 
-func run(args []string) (int, error) {
+// run runs a program. Its terminal is nil if it has none.
+func run(args []string, terminal *os.File) (int, error) {
 	if !reboots() && os.Getenv("CIM_UML_UDEV") == "" && devmapper.Probe() == nil {
 		return native(args)
 	}
@@ -149,7 +157,7 @@ func run(args []string) (int, error) {
 		return 0, err
 	}
 	defer os.RemoveAll(dir)
-	m := &machine{kernel: k, dir: dir, args: args, signals: signals}
+	m := &machine{kernel: k, dir: dir, args: args, signals: signals, terminal: terminal}
 	if err := m.prepare(); err != nil {
 		return 0, err
 	}
