@@ -21,6 +21,7 @@ type call struct {
 	*output
 	name string // the command's, without the program's
 	args []string
+	wait bool // --wait
 }
 
 // arg is the first argument, or empty.
@@ -65,6 +66,7 @@ func (n needs) then(do work) func(*cobra.Command, []string) error {
 			return &usageError{err}
 		}
 		c := &call{name: commandName(cmd), args: args}
+		c.wait, _ = cmd.Flags().GetBool("wait")
 		if c.output, err = newOutput(cmd); err != nil {
 			return err
 		}

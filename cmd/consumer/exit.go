@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/download"
 	"imagemanager.internal/internal/reconcile"
 	"imagemanager.internal/internal/store"
 )
@@ -33,10 +34,10 @@ var exitCodes = []exitCode{
 		errNoDatabase, errDatabaseLost, errNotPermitted,
 		reconcile.ErrWrongPool, store.ErrNewer,
 	}},
-	{5, "not found", []error{store.ErrNotFound}},
+	{5, "not found", []error{store.ErrNotFound, download.ErrGone, errWasGone}},
 	{7, "recover left devices of the pool alone", []error{errLeftAlone}},
-	{8, "check: the archive would be rejected", []error{errRejected}},
-	{9, "check: the archive would be refused as an attack", []error{errViolation}},
+	{8, "the archive is rejected, or would be", []error{errRejected, errWasRejected}},
+	{9, "the archive is refused as an attack, or would be", []error{errViolation, errWasAttack}},
 	{130, "interrupted", nil},
 }
 

@@ -63,17 +63,27 @@ func (j *journal) pending(key, content string) store.Image {
 // ended has the first attempt at an image fail, with a verdict.
 func (j *journal) ended(key, verdict, reason string) {
 	j.t.Helper()
-	img := j.pending(key, "e")
+	j.end(j.pending(key, "e"), verdict, reason)
+}
+
+// end has an attempt at a pending image fail, with a verdict.
+func (j *journal) end(img store.Image, verdict, reason string) {
+	j.t.Helper()
 	a := must[store.Attempt](j)(j.Begin(j.t.Context(), img.ID, store.StageDownload))
 	must[store.Image](j)(j.Fail(j.t.Context(), a,
 		store.Failure{Verdict: verdict, Reason: reason, Rules: "strict", Messages: []string{"m-1"}}))
 }
 
-// active takes an image through all its stages.
+// active takes a new image through all its stages.
 func (j *journal) active(key, content string) {
 	j.t.Helper()
+	j.activate(j.pending(key, content))
+}
+
+// activate takes a pending image through all its stages.
+func (j *journal) activate(img store.Image) {
+	j.t.Helper()
 	ctx := j.t.Context()
-	img := j.pending(key, content)
 	sum := strings.Repeat(fmt.Sprintf("%02x", img.ID), 32)
 	a := must[store.Attempt](j)(j.Begin(ctx, img.ID, store.StageDownload))
 	must[store.Image](j)(j.FinishDownload(ctx, a, store.Blob{

@@ -52,7 +52,7 @@ func newProgram(out io.Writer) *cobra.Command {
 	root.SetOut(out)
 	addCommands(root, "Daemon", runCommand(), statusCommand())
 	addCommands(root, "Images", imagesCommand(), snapshotsCommand(), historyCommand(), snapshotCommand(),
-		verifyCommand(), rmCommand(), submitCommand(), backfillCommand(), checkCommand())
+		verifyCommand(), rmCommand(), submitCommand(), retryCommand(), backfillCommand(), checkCommand())
 	addCommands(root, "Pool and journal", reconcileCommand(), backupCommand(), recoverCommand(),
 		newGroup("pool", "Make the thin pool, and look after it",
 			poolCreateCommand(), poolStatusCommand(), poolDevicesCommand(), poolGrowCommand(), poolRepairCommand(),

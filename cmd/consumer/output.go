@@ -18,6 +18,7 @@ import (
 // output is where and how a command prints.
 type output struct {
 	out    io.Writer
+	errs   io.Writer // what is no result
 	asJSON bool
 	quiet  bool // ids only
 	wide   bool // all columns
@@ -49,7 +50,7 @@ func withListing(cmd *cobra.Command, ids string) *cobra.Command {
 
 // newOutput reads what was added. A flag that the command does not have is not set.
 func newOutput(cmd *cobra.Command) (*output, error) {
-	o := &output{out: cmd.OutOrStdout()}
+	o := &output{out: cmd.OutOrStdout(), errs: cmd.ErrOrStderr()}
 	form, _ := cmd.Flags().GetString("output")
 	o.asJSON, _ = cmd.Flags().GetBool("json")
 	o.quiet, _ = cmd.Flags().GetBool("quiet")

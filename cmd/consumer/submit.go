@@ -31,44 +31,35 @@ func (s *system) openSubmitter(ctx context.Context) (*pipeline.Submitter, error)
 }
 
 func submitCommand() *cobra.Command {
-	return completing(withJSON(withSettings(&cobra.Command{
-		Use:   "submit <key>",
-		Short: "Enqueue an object by hand, also a removed or refused one",
-		Long: `Submit puts an object of S3_BUCKET into the journal, as if a message had announced
-it. The daemon, running or started later, takes it up. An image that was
-removed or refused is opened again. "consumer help names" says how else to name one
-that the journal has.`,
-		Example:     "  consumer submit images/debian.tar",
-		SuggestFor:  []string{"add", "enqueue", "retry"},
-		Annotations: exits(3, 5),
+	return completing(withWait(withJSON(withSettings(&cobra.Command{
+		Use:   "submit <key>...",
+		Short: "Enqueue objects by hand, also removed or refused ones",
+		Long: `Submit puts objects of S3_BUCKET into the journal, as if messages had announced
+them. The daemon, running or started later, takes them up. An image that ended
+without a snapshot, or was removed, is opened again. "consumer help names" says how
+else to name one that the journal has.`,
+		Example: `  consumer submit images/debian.tar
+  mount "$(consumer submit --wait images/debian.tar)" /mnt`,
+		SuggestFor:  []string{"add", "enqueue"},
+		Annotations: exits(3, 5, 8, 9),
 		RunE:        withJournal(submit),
-	}, "bucket", "region", "endpoint-url")), imageKeys)
+	}, "bucket", "region", "endpoint-url"))), imageKeys)
 }
 
-// submit puts one object into the journal. The daemon, running or started later, takes it
+// submit puts objects into the journal. The daemon, running or started later, takes them
 // up.
 func submit(ctx context.Context, c *call) error {
 	sub, err := c.openSubmitter(ctx)
 	if err != nil {
 		return err
 	}
-	key, err := c.objectKey(ctx, c.arg())
-	if err != nil {
-		return err
-	}
-	img, created, err := sub.Resubmit(ctx, key)
-	if err != nil {
-		return err
-	}
-	if c.asJSON {
-		return printJSON(c.out, map[string]any{"created": created, "image": img})
-	}
-	note := "; it was in the journal already"
-	if created {
-		note = ""
-	}
-	fmt.Fprintf(c.out, "image %d is %s%s\n", img.ID, img.State, note)
-	return nil
+	return c.request(ctx, func(name string) (pipeline.Request, error) {
+		key, err := c.objectKey(ctx, name)
+		if err != nil {
+			return pipeline.Request{}, err
+		}
+		return sub.Resubmit(ctx, key)
+	})
 }
 
 func backfillCommand() *cobra.Command {

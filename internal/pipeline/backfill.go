@@ -121,51 +121,6 @@ func (s *Submitter) known(ctx context.Context, o download.Object) (bool, error) 
 	return false, err
 }
 
-// Submit puts the key's present object into the journal. Run takes it up when there is
-// time. A known object stays the same image. If the image ended without a result, it may
-// begin again.
-func (s *Submitter) Submit(ctx context.Context, key string) (img store.Image, created bool, err error) {
-	if err := download.ValidateKey(key, s.Prefix); err != nil {
-		return img, false, err
-	}
-	o, err := s.Bucket.Head(ctx, key)
-	if err != nil {
-		return img, false, fmt.Errorf("s3://%s/%s: %w", s.Name, key, err)
-	}
-	img, created, err = s.Store.Enqueue(ctx,
-		store.Object{Bucket: o.Bucket, Key: o.Key, VersionID: o.VersionID, ETag: o.ETag, Size: o.Size})
-	if err != nil || created {
-		return img, created, err
-	}
-	why := reopenReason(img, s.Rules)
-	if why == "" {
-		return img, false, nil
-	}
-	img, err = s.Store.Reopen(ctx, img.ID, store.StageDownload, why)
-	return img, err == nil, err
-}
-
-// Resubmit is Submit by an operator, and an operator's word is enough: a removed image is
-// made again, a refused one is judged again, and a waiting one is taken up now.
-func (s *Submitter) Resubmit(ctx context.Context, key string) (img store.Image, created bool, err error) {
-	img, created, err = s.Submit(ctx, key)
-	if err != nil || created {
-		return img, created, err
-	}
-	const why = "submitted again by an operator"
-	switch img.State {
-	case store.StatePending:
-		return s.Store.Resume(ctx, img.ID, why)
-	case store.StateRejected, store.StateViolation:
-		img, err = s.Store.Reopen(ctx, img.ID, store.StageDownload, why)
-	case store.StateRemoved:
-		img, err = s.Store.Resubmit(ctx, img.ID)
-	default:
-		return img, false, nil
-	}
-	return img, err == nil, err
-}
-
 // submitNewest puts the successor of an image's object into the journal, before the image
 // is recorded as superseded.
 func (s *Submitter) submitNewest(ctx context.Context, img store.Image) error {

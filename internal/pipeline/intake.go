@@ -224,7 +224,7 @@ func (p *Pipeline) answerFromJournal(work context.Context, job *Job) (o outcome,
 	p.record.HandedOff("settled")
 	line := p.record.Log(&job.Task).Info().Str("state", string(job.Image.State)).Str("reason", job.Image.Reason)
 	if job.Image.State.Refused() {
-		line = line.Str("remedy", fmt.Sprintf("`consumer submit %s` makes it again", job.Image.Key))
+		line = line.Str("remedy", fmt.Sprintf("`consumer retry %d` takes it up again", job.Image.ID))
 	}
 	line.Msg("handed off: nothing to do")
 	if job.Image.State == store.StateDead { // dead-lettered for it, also when a sibling brought the message back

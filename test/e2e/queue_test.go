@@ -263,7 +263,7 @@ func TestBackfillAndSubmit(t *testing.T) {
 	if out := h.Consumer("backfill"); !strings.Contains(out, "0 enqueued") {
 		t.Errorf("a second backfill: %s", out)
 	}
-	if out, code := h.Try("submit", "images/none.tar"); code == 0 {
+	if out, code := h.Try("submit", "images/none.tar"); code != 5 {
 		t.Errorf("submit of a missing key: exit code %d, %s", code, out)
 	}
 	h.WaitDrained()

@@ -105,14 +105,14 @@ func TestRemove(t *testing.T) {
 	h.expectOutput("as sealed", "verify", "images/b.tar")
 	h.checkStaysRemoved(a, body)
 
-	h.expectOutput(fmt.Sprintf("image %d is pending", a.ID), "submit", "images/a.tar")
+	h.expectOutput(fmt.Sprintf("image %d (images/a.tar) was removed", a.ID), "submit", "images/a.tar")
 	if again := h.WaitActive("images/a.tar"); again.ID != a.ID || again.Tree.Digest != b.Tree.Digest {
 		t.Errorf("submitted again: %+v", again)
 	}
 	h.put("images/bad.tar", []byte("no archive"))
 	bad := h.WaitEnded("images/bad.tar")
 	h.expectOutput("removed", "rm", "images/bad.tar")
-	h.expectOutput("is pending", "submit", "images/bad.tar") // a second chance for one that was refused
+	h.expectOutput("was removed", "retry", "bad.tar") // a second chance for one that was refused
 	if again := h.WaitEnded("images/bad.tar"); again.State != store.StateRejected || again.Attempt <= bad.Attempt {
 		t.Errorf("submitted again: %+v", again.Progress)
 	}
