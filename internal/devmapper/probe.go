@@ -17,6 +17,18 @@ func Probe() error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("%w: it needs root", ErrUnavailable)
 	}
+	if err := ProbeTarget(); err != nil {
+		return err
+	}
+	_, missing := thinCheck.Find()
+	if err := errors.Join(ext4.Probe(), missing); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return nil
+}
+
+// ProbeTarget is the part of Probe about device-mapper and its thin-pool target.
+func ProbeTarget() error {
 	ctl, err := openControl()
 	if err != nil {
 		return fmt.Errorf("%w (modprobe dm-mod; in a container, give it %s and CAP_SYS_ADMIN)", err, dmctl.ControlPath)
@@ -25,10 +37,6 @@ func Probe() error {
 	if err := ctl.CheckTarget(targetPool); err != nil {
 		return fmt.Errorf("%w: the kernel has no %s target: %w (modprobe dm-thin-pool)",
 			ErrUnavailable, targetPool, err)
-	}
-	_, missing := thinCheck.Find()
-	if err := errors.Join(ext4.Probe(), missing); err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return nil
 }

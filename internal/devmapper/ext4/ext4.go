@@ -26,6 +26,15 @@ var ErrNoFilesystem = errors.New("no ext4 file system")
 // Probe returns nil if this machine can make and mount file systems. The kernel loads its
 // ext4 module for the answer. The error says what is missing and what to do about it.
 func Probe() error {
+	if err := ProbeKernel(); err != nil {
+		return err
+	}
+	_, err := mke2fs.Find()
+	return err
+}
+
+// ProbeKernel is the part of Probe about the kernel.
+func ProbeKernel() error {
 	fd, err := unix.Fsopen(filesystem, unix.FSOPEN_CLOEXEC)
 	switch {
 	case errors.Is(err, unix.ENOSYS):
@@ -33,8 +42,7 @@ func Probe() error {
 	case err != nil:
 		return fmt.Errorf("fsopen %s: %w (modprobe %s; CAP_SYS_ADMIN)", filesystem, err, filesystem)
 	}
-	_, err = mke2fs.Find()
-	return errors.Join(unix.Close(fd), err)
+	return unix.Close(fd)
 }
 
 // UUID reads the UUID of the file system on a device, mounted or not. ErrNoFilesystem is

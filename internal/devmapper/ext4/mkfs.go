@@ -170,6 +170,9 @@ func parseVersion(out string) (v [3]int, ok bool) {
 
 var mke2fs = tool.Program{Name: "mke2fs", Package: "e2fsprogs"}
 
+// Program returns the program that Make runs.
+func Program() tool.Program { return mke2fs }
+
 // run runs mke2fs without the settings in the environment, and with a configuration file
 // if one is given.
 func run(ctx context.Context, config *os.File, path string, args ...string) (string, error) {
