@@ -127,7 +127,7 @@ var queueAlerts = []alert{
 		},
 		do: []string{
 			"`credentials`: none, wrong or expired ones; the machine's role, and its clock.",
-			"`denied`: the [IAM rights](operating.md#iam), the key policy of an encrypted queue.",
+			"`denied`: the [IAM rights](deployment.md#rights), the key policy of an encrypted queue.",
 			"`not_found`: `SQS_QUEUE_URL`, `AWS_REGION`.",
 			"`network`, `timeout`: DNS, proxy, VPC endpoint, security group.",
 			"`throttled`, `server`: AWS's. Wait; the daemon tries again within 20 s.",

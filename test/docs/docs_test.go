@@ -172,8 +172,8 @@ func settings(t *testing.T) map[string]bool {
 // settingName finds what looks like a variable: words of capitals, alone or with a value.
 var settingName = regexp.MustCompile("`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)[`=]")
 
-// kernelFlag is a flag of a system call, which looks like a setting.
-var kernelFlag = regexp.MustCompile("^(O|RESOLVE|GLIBC)_")
+// kernelFlag is a flag of a system call or a capability, which look like settings.
+var kernelFlag = regexp.MustCompile("^(O|RESOLVE|GLIBC|CAP)_")
 
 // composeVariable is one that the compose file puts in from the environment.
 var composeVariable = regexp.MustCompile(`\$\{([A-Z_0-9]+):?-`)
@@ -186,7 +186,7 @@ var (
 )
 
 // credential is one that the SDK reads itself.
-var credential = regexp.MustCompile("^AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY)$")
+var credential = regexp.MustCompile("^AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY|SHARED_CREDENTIALS_FILE)$")
 
 // Every setting that a page mentions exists: as one of the program, of its traces, or of
 // the compose file.

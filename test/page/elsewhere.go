@@ -14,18 +14,25 @@ type Elsewhere struct {
 const (
 	noDocker  = "there is no Docker; test/localstack reads what it starts"
 	noNetwork = "guests have no network"
+	noSystemd = "there is no systemd; test/deb starts the unit"
+	noPackage = "nothing can be installed in a guest; test/deb does it"
 	ownGuest  = "it boots guests of its own; the test that runs the pages is such a run"
 )
+
+const deployment = "docs/deployment.md"
+
+// runDaemon does what the unit does.
+const runDaemon = "consumer run 2>daemon.log &\n" +
+	`until grep -q '"message":"running"' daemon.log; do sleep 0.1; done`
 
 // OutOfReach lists the blocks that no test runs as they stand. Tests still parse them,
 // and look up every `consumer` command in them.
 var OutOfReach = []Elsewhere{
 	{Page: "README.md", Begins: "make demo", Why: "it boots guests of its own; .ci/run runs both"},
-	{Page: "README.md", Begins: "make deb\n", Why: "nothing can be installed in a guest; test/deb does it"},
+	{Page: "README.md", Begins: "make deb\n", Why: noPackage},
 	{Page: "README.md", Begins: "localstack/setup.sh", Why: "it is for AWS; test/localstack runs the script"},
 	{
-		"README.md", "systemctl enable", "there is no systemd; test/deb starts the unit",
-		"consumer run 2>daemon.log &\n" + `until grep -q '"message":"running"' daemon.log; do sleep 0.1; done`,
+		"README.md", "systemctl enable", noSystemd, runDaemon,
 	},
 	{"README.md", "mmdebstrap", noNetwork, "cp small.tar debian.tar"},
 
@@ -34,6 +41,26 @@ var OutOfReach = []Elsewhere{
 	{Page: "docs/getting-started.md", Begins: "modprobe", Why: "a guest has loaded its modules"},
 	{Page: "docs/getting-started.md", Begins: "bin/uml-run -t", Why: "a guest in a guest; TestTerminal does it"},
 	{Page: "docs/getting-started.md", Begins: "sudo modprobe", Why: noDocker},
+
+	{Page: deployment, Begins: "make deb", Why: noPackage},
+	{Page: deployment, Begins: "make build install", Why: "nothing can be installed in a guest"},
+	{Page: deployment, Begins: "modprobe", Why: noDocker},
+	{
+		Page: deployment, Begins: "aws cloudformation deploy",
+		Why: "the emulator has no CloudFormation; deploy/observe checks the template",
+	},
+	{
+		deployment, "localstack/setup.sh", "it is for AWS; test/localstack runs the script",
+		`printf 'S3_BUCKET=%s\nSQS_QUEUE_URL=%s\n' "$S3_BUCKET" "$SQS_QUEUE_URL" >consumer.env`,
+	},
+	{Page: deployment, Begins: "install -m 640", Why: "a guest cannot write to /etc"},
+	{deployment, "set -a", "the settings are not in /etc", "set -a; . ./consumer.env; set +a"},
+	{deployment, "systemctl start", noSystemd, runDaemon},
+	{Page: deployment, Begins: "apt install ./", Why: noPackage},
+	{Page: deployment, Begins: "apt install --allow-downgrades", Why: "there is no older version yet"},
+	{Page: deployment, Begins: "apt remove", Why: noPackage},
+	{deployment, "systemctl disable", noSystemd, "kill $!\nwait $!"},
+	{Page: deployment, Begins: "rm /usr/local", Why: "nothing is installed in a guest"},
 
 	{"docs/check.md", "skopeo copy", noNetwork, "cp small.tar image.tar"},
 	{Page: "docs/operating.md", Begins: "export OTEL_EXPORTER_OTLP_ENDPOINT", Why: noDocker},
