@@ -56,6 +56,8 @@ func runDaemon(ctx context.Context, c *call) error {
 	if err := s.serveAdmin(ctx, adminPages(cfg, reg, ready)); err != nil {
 		return err
 	}
+	logFaults(s.log, cfg.machine().CheckQuickly())
+	checkConnections(ctx, s)
 	if err := s.openDaemon(ctx); err != nil {
 		return err
 	}
