@@ -12,6 +12,7 @@ import (
 
 	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/provision"
+	"imagemanager.internal/internal/store"
 )
 
 var (
@@ -34,7 +35,7 @@ type checked struct {
 	Shape       archive.Shape          `json:"shape"`
 	Faults      []fault                `json:"faults"`
 	FaultsBy    map[archive.Reason]int `json:"faults_by_rule"`
-	Adjustments []adjustment           `json:"adjustments"`
+	Adjustments []store.Adjustment     `json:"adjustments"`
 	AdjustedBy  map[archive.Reason]int `json:"adjustments_by_rule"`
 	Image       *imageNeeds            `json:"image"`
 }
@@ -50,14 +51,6 @@ type fault struct {
 	Detail    string         `json:"detail"`
 	Remedy    string         `json:"remedy,omitempty"`
 	Ended     bool           `json:"ended,omitempty"`
-}
-
-// adjustment is a change that the policy makes.
-type adjustment struct {
-	Rule  archive.Reason `json:"rule"`
-	Entry string         `json:"entry"`
-	From  string         `json:"from"`
-	To    string         `json:"to"`
 }
 
 // imageNeeds is what an image has, and takes.
@@ -76,16 +69,17 @@ const ruleTooSmall = "device_too_small"
 func newChecked(path string, size int64, opts archive.Options, r *archive.Report, cfg provision.Config) *checked {
 	c := &checked{
 		Archive: path, Verdict: "accepted", Complete: !r.Incomplete, Policy: opts.Policy, Size: size, Shape: r.Shape,
-		Faults: []fault{}, FaultsBy: r.RefusedBy, Adjustments: []adjustment{}, AdjustedBy: r.AdjustedBy,
+		Faults: []fault{}, FaultsBy: r.RefusedBy, Adjustments: []store.Adjustment{}, AdjustedBy: r.AdjustedBy,
 	}
 	for _, rejection := range r.Rejections {
 		c.Faults = append(c.Faults, newFault(rejection))
 	}
 	for _, a := range r.Adjustments {
-		c.Adjustments = append(c.Adjustments, adjustment{a.Reason, a.Entry, a.From, a.To})
+		c.Adjustments = append(c.Adjustments,
+			store.Adjustment{Rule: string(a.Reason), Entry: a.Entry, From: a.From, To: a.To})
 	}
 	if p := r.Plan; p != nil {
-		c.Image = &imageNeeds{p.Platform(), p.Layers, p.Entries, p.Bytes, p.DeviceBytes(), p.PoolBytes()}
+		c.Image = &imageNeeds{p.Platform(), len(p.Layers), p.Entries, p.Bytes, p.DeviceBytes(), p.PoolBytes()}
 		if err := cfg.CheckFits(p); err != nil {
 			c.Faults, c.FaultsBy[ruleTooSmall] = []fault{{Rule: ruleTooSmall, Detail: err.Error()}}, 1
 		}
@@ -129,7 +123,7 @@ func (c *checked) print(out io.Writer, asJSON bool) error {
 	}
 	b.WriteByte('\n')
 	c.writeFaults(&b)
-	c.writeAdjustments(&b)
+	writeAdjustments(&b, c.Adjustments, c.AdjustedBy, mostShown)
 	c.writeImage(&b)
 	_, err := io.WriteString(out, b.String())
 	return err
@@ -183,20 +177,21 @@ func (f fault) String() string {
 // mostShown is how many cases of a rule the text has.
 const mostShown = 20
 
-// writeAdjustments writes the changes by rule.
-func (c *checked) writeAdjustments(b *strings.Builder) {
-	for _, cases := range byRule(c.Adjustments, func(a adjustment) archive.Reason { return a.Rule }) {
-		rule := cases[0].Rule
-		fmt.Fprintf(b, "\n%s: %d adjusted\n", rule, c.AdjustedBy[rule])
-		shown := cases[:min(len(cases), mostShown)]
+// writeAdjustments writes changes by rule, at most so many of each. counts has how many
+// there were.
+func writeAdjustments(b *strings.Builder, all []store.Adjustment, counts map[archive.Reason]int, most int) {
+	for _, cases := range byRule(all, func(a store.Adjustment) archive.Reason { return archive.Reason(a.Rule) }) {
+		rule := archive.Reason(cases[0].Rule)
+		fmt.Fprintf(b, "\n%s: %d adjusted\n", rule, counts[rule])
+		shown := cases[:min(len(cases), most)]
 		for _, a := range shown {
-			fmt.Fprintf(b, "  entry %q: %s\n", a.Entry, a.change())
+			fmt.Fprintf(b, "  entry %q: %s\n", a.Entry, changeOf(a))
 		}
-		writeMore(b, c.AdjustedBy[rule]-len(shown))
+		writeMore(b, counts[rule]-len(shown))
 	}
 }
 
-func (a adjustment) change() string {
+func changeOf(a store.Adjustment) string {
 	if a.To == "" {
 		return fmt.Sprintf("%q is left out", a.From)
 	}

@@ -94,17 +94,20 @@ func (j *journal) activate(img store.Image) {
 	d := must[store.Device](j)(j.Reserve(ctx, a,
 		store.Device{Kind: store.DeviceKindImage, Bytes: 20 << 30, FSUUID: "11111111-2222-3333-4444-555555555555"}))
 	for _, to := range []store.DeviceState{store.DeviceCreated, store.DeviceFormatted, store.DeviceFilled} {
-		d = must[store.Device](j)(j.Advance(ctx, a, d, to, nil))
+		d = must[store.Device](j)(j.Advance(ctx, a, d, to))
 	}
-	d = must[store.Device](j)(j.Advance(ctx, a, d, store.DeviceSealed, &store.Tree{
-		Device: d.ID, Shape: "rootfs", Policy: "strict", Digest: "sha256:" + sum, Entries: 120, Files: 100,
-		Bytes: 1 << 19, Changed: 2,
+	d = must[store.Device](j)(j.Seal(ctx, a, d, store.Tree{
+		Device: d.ID, Shape: "oci", Policy: "distro", Digest: "sha256:" + sum, Entries: 120, Files: 100,
+		Bytes: 1 << 19, Changed: 2, Layers: []store.Layer{{Digest: "sha256:" + sum, Size: 1 << 18}},
+	}, []store.Adjustment{
+		{Rule: "setuid_setgid", Entry: "usr/bin/su", From: "04755", To: "0755"},
+		{Rule: "device_node", Entry: "dev/\x1b[2Jnull", From: "character device 1:3"},
 	}))
 	must[store.Image](j)(j.FinishUnpack(ctx, a, d))
 	a = must[store.Attempt](j)(j.Begin(ctx, img.ID, store.StageActivate))
 	sn := must[store.Device](j)(j.Reserve(ctx, a,
 		store.Device{Kind: store.DeviceKindSnapshot, Bytes: 20 << 30, Origin: d.ID}))
-	sn = must[store.Device](j)(j.Advance(ctx, a, sn, store.DeviceCreated, nil))
+	sn = must[store.Device](j)(j.Advance(ctx, a, sn, store.DeviceCreated))
 	must[store.Image](j)(j.FinishActivate(ctx, a, sn, fmt.Sprintf("/dev/mapper/cim-images-snap-%d", sn.ID)))
 }
 

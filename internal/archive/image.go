@@ -42,6 +42,15 @@ type layer struct {
 	digest string // "sha256:..." as declared; empty if the member's name has none
 }
 
+// layerList describes the layers, once they are verified.
+func (spec *imageSpec) layerList() []Layer {
+	list := make([]Layer, 0, len(spec.layers))
+	for k, l := range spec.layers {
+		list = append(list, Layer{Digest: spec.diffIDs[k], Size: l.size})
+	}
+	return list
+}
+
 // checkImage plans an image. It verifies the layers, merges them in memory and judges the
 // result as one tree.
 func (c *checker) checkImage(ctx context.Context, members *fstree.Tree, shape Shape) (*Plan, error) {
@@ -75,7 +84,7 @@ func (c *checker) checkImage(ctx context.Context, members *fstree.Tree, shape Sh
 	if err != nil {
 		return nil, err
 	}
-	plan.Layers, plan.Config = len(spec.layers), spec.config
+	plan.Layers, plan.Config = spec.layerList(), spec.config
 	plan.blocks += blocksFor(int64(len(spec.config)))
 	return plan, nil
 }

@@ -16,7 +16,7 @@ type Plan struct {
 	Policy      Policy
 	Entries     int            // names to be written, the root included
 	Bytes       int64          // of all files together, each file counted once
-	Layers      int            // of the image; 0 for a bundle or a plain root file system
+	Layers      []Layer        // of the image, lowest first; none for a bundle or a plain root file system
 	Adjusted    int            // number of changes that the policy made
 	AdjustedBy  map[Reason]int // the same, by rule
 	Adjustments []Adjustment   // the first 2,000 of them, in the archive's order
@@ -27,6 +27,12 @@ type Plan struct {
 
 	stamp  stamp
 	blocks int64 // file system blocks of data, directories and attributes
+}
+
+// Layer is a layer of an image.
+type Layer struct {
+	Digest string // "sha256:…"
+	Size   int64  // bytes
 }
 
 // Unchanged reports whether src is the file that was checked, with the same size and

@@ -37,7 +37,7 @@ func (h *Host) reactivate(ctx context.Context, t *Task) (stands bool, err error)
 		_, err := h.pool.Activate(devmapper.ID(d.ID), devmapper.KindSnapshot, d.Bytes, false)
 		if errors.Is(err, devmapper.ErrNotFound) {
 			h.record.Log(t).Error().Err(err).Int64("device_id", d.ID).Msg("the pool has lost a snapshot")
-			errs = append(errs, h.record.advance(ctx, t, &d, store.DeviceGone, nil))
+			errs = append(errs, h.record.advance(ctx, t, &d, store.DeviceGone))
 			continue
 		}
 		errs, stands = append(errs, err), true
@@ -66,7 +66,7 @@ func (h *Host) snapshot(ctx context.Context, t *Task) error {
 		}
 		return h.Devices.releaseForeignID(ctx, d, err)
 	}
-	if err := h.record.advance(ctx, t, &d, store.DeviceCreated, nil); err != nil {
+	if err := h.record.advance(ctx, t, &d, store.DeviceCreated); err != nil {
 		return err
 	}
 	path, err := h.pool.Activate(devmapper.ID(d.ID), devmapper.KindSnapshot, d.Bytes, false)
@@ -88,7 +88,7 @@ func (h *Host) snapshot(ctx context.Context, t *Task) error {
 // unpacks again.
 func (h *Host) recordOriginLoss(ctx context.Context, t *Task, origin store.Device, cause error) error {
 	return errors.Join(fmt.Errorf("%w: device %d: %w", ErrResultLost, origin.ID, cause),
-		h.record.advance(ctx, t, &origin, store.DeviceGone, nil))
+		h.record.advance(ctx, t, &origin, store.DeviceGone))
 }
 
 // UndoActivate destroys what an attempt made short of an active snapshot.

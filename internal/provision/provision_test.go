@@ -148,7 +148,7 @@ func sealed(t *testing.T, h *Host, task *Task, tree *store.Tree) {
 	d, err := h.store.Reserve(ctx, task.Attempt, store.Device{Kind: store.DeviceKindImage, Bytes: 1})
 	check(t, err)
 	tree.Device = d.ID
-	check(t, h.record.advance(ctx, task, &d, store.DeviceSealed, tree))
+	check(t, h.record.seal(ctx, task, &d, tree, nil))
 }
 
 // Space that one task reserved is not there for another until it is released, in the pool

@@ -7,6 +7,7 @@ import (
 	"github.com/rs/zerolog"
 	"go.opentelemetry.io/otel/trace"
 
+	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/store"
 )
 
@@ -93,18 +94,30 @@ func (r *Recorder) stepped(t *Task, d store.Device) {
 	r.Event(&on, store.EventStep, t.Attempt.Stage).Str("device_state", string(d.State)).Msgf("device %s", d.State)
 }
 
-// advance records a device's next state, and with the seal its tree.
-func (r *Recorder) advance(ctx context.Context, t *Task, d *store.Device, to store.DeviceState,
-	tree *store.Tree,
-) error {
-	next, err := r.store.Advance(ctx, t.Attempt, *d, to, tree)
+// advance records a device's next state. The last one before it is ready is that of seal.
+func (r *Recorder) advance(ctx context.Context, t *Task, d *store.Device, to store.DeviceState) error {
+	next, err := r.store.Advance(ctx, t.Attempt, *d, to)
 	if err != nil {
 		return err
 	}
 	*d = next
-	if tree != nil {
-		t.Image.Tree = tree
+	r.stepped(t, next)
+	return nil
+}
+
+// seal records a device's seal with its tree, and what the policy changed in it.
+func (r *Recorder) seal(ctx context.Context, t *Task, d *store.Device, tree *store.Tree,
+	changes []archive.Adjustment,
+) error {
+	kept := make([]store.Adjustment, 0, len(changes))
+	for _, c := range changes {
+		kept = append(kept, store.Adjustment{Rule: string(c.Reason), Entry: c.Entry, From: c.From, To: c.To})
 	}
+	next, err := r.store.Seal(ctx, t.Attempt, *d, *tree, kept)
+	if err != nil {
+		return err
+	}
+	*d, t.Image.Tree = next, tree
 	r.stepped(t, next)
 	return nil
 }

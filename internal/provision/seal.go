@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 
+	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/archive/extract"
 	"imagemanager.internal/internal/archive/fstree"
 	"imagemanager.internal/internal/store"
@@ -23,11 +24,12 @@ const (
 
 // seal saves the manifest of a filled device and records the seal.
 func (h *Host) seal(ctx context.Context, t *Task, d *store.Device, tree *store.Tree, written *fstree.Inventory,
+	changes []archive.Adjustment,
 ) (err error) {
 	ctx, end := h.record.step(ctx, stepSeal)
 	defer func() { end(err) }()
 	return h.Manifests.saveUntil(written, func() error {
-		return h.record.advance(ctx, t, d, store.DeviceSealed, tree)
+		return h.record.seal(ctx, t, d, tree, changes)
 	})
 }
 

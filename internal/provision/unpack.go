@@ -146,7 +146,7 @@ func (h *Host) makeDevice(ctx context.Context, t *Task) (d store.Device, err err
 	if err := h.pool.CreateThin(devmapper.ID(d.ID)); err != nil {
 		return d, h.Devices.releaseForeignID(ctx, d, err)
 	}
-	if err := h.record.advance(ctx, t, &d, store.DeviceCreated, nil); err != nil {
+	if err := h.record.advance(ctx, t, &d, store.DeviceCreated); err != nil {
 		return d, err
 	}
 	path, err := h.pool.Activate(devmapper.ID(d.ID), devmapper.KindImage, d.Bytes, false)
@@ -156,7 +156,7 @@ func (h *Host) makeDevice(ctx context.Context, t *Task) (d store.Device, err err
 	if err := devmapper.MakeFilesystem(ctx, path, d.FSUUID); err != nil {
 		return d, err
 	}
-	return d, h.record.advance(ctx, t, &d, store.DeviceFormatted, nil)
+	return d, h.record.advance(ctx, t, &d, store.DeviceFormatted)
 }
 
 // fill writes the planned tree, syncs, unmounts, reads it back, and seals it.
@@ -170,13 +170,13 @@ func (h *Host) fill(ctx context.Context, t *Task, d *store.Device, src *os.File,
 	if err != nil {
 		return nil, err
 	}
-	if err := h.record.advance(ctx, t, d, store.DeviceFilled, nil); err != nil {
+	if err := h.record.advance(ctx, t, d, store.DeviceFilled); err != nil {
 		return nil, err
 	}
 	if err := readBack(ctx, h.record, path, written); err != nil {
 		return nil, err
 	}
-	return tree, h.seal(ctx, t, d, tree, written)
+	return tree, h.seal(ctx, t, d, tree, written, plan.Adjustments)
 }
 
 // extract writes the tree and its seal record, durably.
@@ -196,6 +196,9 @@ func (h *Host) extract(ctx context.Context, t *Task, d store.Device, path string
 	tree := &store.Tree{
 		Device: d.ID, Shape: string(plan.Shape), Policy: string(plan.Policy), Digest: written.Digest(),
 		Entries: plan.Entries, Files: len(written.Records), Bytes: plan.Bytes, Changed: plan.Adjusted,
+	}
+	for _, l := range plan.Layers {
+		tree.Layers = append(tree.Layers, store.Layer{Digest: l.Digest, Size: l.Size})
 	}
 	if err := h.writeSealRecord(ctx, m.Root(), t.Image, d, tree); err != nil {
 		return nil, nil, err

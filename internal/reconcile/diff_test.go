@@ -192,7 +192,7 @@ func sealed(t *testing.T, r *Reconciler) (store.Image, store.Device) {
 	check(t, err)
 	d, err := r.store.Reserve(ctx, a, store.Device{Kind: store.DeviceKindImage, Bytes: 1})
 	check(t, err)
-	_, err = r.store.Advance(ctx, a, d, store.DeviceSealed, &store.Tree{Device: d.ID, Digest: "sha256:x"})
+	_, err = r.store.Seal(ctx, a, d, store.Tree{Device: d.ID, Digest: "sha256:x"}, nil)
 	check(t, err)
 	img, err = r.store.Image(ctx, img.ID)
 	check(t, err)

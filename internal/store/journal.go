@@ -68,11 +68,10 @@ func (s *Store) Reserve(ctx context.Context, a Attempt, d Device) (Device, error
 	return d, err
 }
 
-// Advance records a new state of the device. tree is the tree on the device and comes
-// with DeviceSealed; for other states it is nil.
-func (s *Store) Advance(ctx context.Context, a Attempt, d Device, to DeviceState, tree *Tree) (Device, error) {
+// Advance records a new state of the device. For DeviceSealed, see Seal.
+func (s *Store) Advance(ctx context.Context, a Attempt, d Device, to DeviceState) (Device, error) {
 	d.State = to
-	_, err := s.writeEvent(ctx, a.event(EventStep, s.now(), Detail{Device: &d, Tree: tree}))
+	_, err := s.writeEvent(ctx, a.event(EventStep, s.now(), Detail{Device: &d}))
 	return d, err
 }
 

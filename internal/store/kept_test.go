@@ -114,6 +114,6 @@ func TestReopenedAtUnpackWithItsDevice(t *testing.T) {
 	must[Image](t)(s.RecordLoss(ctx, own(t, s, img), "lost"))
 	a := must[Attempt](t)(s.Begin(ctx, img.ID, StageUnpack))
 	d := must[Device](t)(s.Reserve(ctx, a, Device{Kind: DeviceKindImage, Bytes: 1 << 20, FSUUID: "u"}))
-	d = must[Device](t)(s.Advance(ctx, a, d, DeviceSealed, &Tree{Device: d.ID}))
+	d = must[Device](t)(s.Seal(ctx, a, d, Tree{Device: d.ID}, nil))
 	must[Image](t)(s.FinishUnpack(ctx, a, d))
 }

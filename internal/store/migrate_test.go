@@ -3,6 +3,8 @@ package store
 import (
 	"database/sql"
 	"errors"
+	"fmt"
+	"io/fs"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -58,15 +60,43 @@ func TestOlderIsRefusedByCommands(t *testing.T) {
 	}
 }
 
-// later are migrations that might follow the first one.
+// later are the migrations there are, and some that might follow them.
 func later(t *testing.T, texts ...string) fstest.MapFS {
 	t.Helper()
-	first := must[[]byte](t)(migrations.ReadFile("migrations/001_journal.sql"))
-	files := fstest.MapFS{"migrations/001_journal.sql": {Data: first}}
-	for i, text := range texts {
-		files["migrations/00"+string(rune('2'+i))+"_later.sql"] = &fstest.MapFile{Data: []byte(text)}
+	files := fstest.MapFS{}
+	for _, name := range must[[]string](t)(fs.Glob(migrations, "migrations/*.sql")) {
+		files[name] = &fstest.MapFile{Data: must[[]byte](t)(migrations.ReadFile(name))}
+	}
+	for _, text := range texts {
+		files[fmt.Sprintf("migrations/%03d_later.sql", len(files)+1)] = &fstest.MapFile{Data: []byte(text)}
 	}
 	return files
+}
+
+// A database of the first schema keeps what it holds. What its images had changed is not
+// known.
+func TestFirstSchemaMigrates(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.db")
+	old, ctx := open(path, "rwc"), t.Context()
+	first := later(t)
+	delete(first, "migrations/002_adjustments.sql")
+	if err := migrate(ctx, old.writeDB, first); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := old.Enqueue(ctx, object(1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := old.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s := must[*Store](t)(Open(ctx, path))
+	defer s.Close()
+	if img := run(t, s, object(2)); img.ID != 2 {
+		t.Errorf("the second image is %d", img.ID)
+	}
+	if changes := must[[]Adjustment](t)(s.Adjustments(ctx, 1)); len(changes) != 0 {
+		t.Errorf("%+v", changes)
+	}
 }
 
 // replaceDevices replaces a table that others refer to by one with a further state.
@@ -112,8 +142,8 @@ func TestMigrationsApplyInOrder(t *testing.T) {
 		user != "nobody at all" {
 		t.Errorf("user %q, %v", user, err)
 	}
-	if v := must[int](t)(schemaVersion(ctx, s.readDB)); v != 4 {
-		t.Errorf("schema version %d, want 4", v)
+	if v := must[int](t)(schemaVersion(ctx, s.readDB)); v != len(files) {
+		t.Errorf("schema version %d, want %d", v, len(files))
 	}
 	if now := must[[]Image](t)(s.Images(ctx)); !reflect.DeepEqual(now, images) {
 		t.Errorf("images\n%+v, want\n%+v", now, images)
@@ -147,11 +177,11 @@ func TestMigrationIsAllOrNothing(t *testing.T) {
 			run(t, s, object(1))
 			files := later(t, "CREATE TABLE more (id INTEGER)", c.text)
 			if err := migrate(ctx, s.writeDB, files); err == nil || !strings.Contains(err.Error(), c.says) ||
-				!strings.Contains(err.Error(), "003_later.sql") {
+				!strings.Contains(err.Error(), fmt.Sprintf("%03d_later.sql", len(files))) {
 				t.Errorf("%v, want it to say %q", err, c.says)
 			}
-			if v := must[int](t)(schemaVersion(ctx, s.readDB)); v != 2 {
-				t.Errorf("schema version %d, want 2", v)
+			if v := must[int](t)(schemaVersion(ctx, s.readDB)); v != len(files)-1 {
+				t.Errorf("schema version %d, want %d", v, len(files)-1)
 			}
 			if n := len(must[[]Snapshot](t)(s.Snapshots(ctx))) + len(must[[]Device](t)(s.Devices(ctx))); n != 3 {
 				t.Errorf("%d snapshots and devices, want 3", n)

@@ -49,7 +49,8 @@ func TestRebuild(t *testing.T) {
 		img, seal := images[i], someSeal(want.id)
 		if img.ID != want.id || img.State != want.state || img.Stage != want.stage || (img.Blob != nil) != want.blob ||
 			img.Running ||
-			*img.Tree != seal.Tree() || img.Object != seal.Object() || !img.CreatedAt.Equal(seal.CreatedAt) {
+			!reflect.DeepEqual(*img.Tree, seal.Tree()) || img.Object != seal.Object() ||
+			!img.CreatedAt.Equal(seal.CreatedAt) {
 			t.Errorf("image %+v, want %+v", img, want)
 		}
 		events := must[[]Event](t)(s.History(ctx, img.ID))

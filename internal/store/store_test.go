@@ -105,13 +105,13 @@ func run(t *testing.T, s *Store, o Object) Image {
 	a = must[Attempt](t)(s.Begin(ctx, img.ID, StageUnpack))
 	d := must[Device](t)(s.Reserve(ctx, a, Device{Kind: DeviceKindImage, Bytes: 1 << 20, FSUUID: "u"}))
 	for _, st := range []DeviceState{DeviceCreated, DeviceFormatted, DeviceFilled} {
-		d = must[Device](t)(s.Advance(ctx, a, d, st, nil))
+		d = must[Device](t)(s.Advance(ctx, a, d, st))
 	}
-	d = must[Device](t)(s.Advance(ctx, a, d, DeviceSealed, &Tree{Device: d.ID, Digest: "sha256:x"}))
+	d = must[Device](t)(s.Seal(ctx, a, d, Tree{Device: d.ID, Digest: "sha256:x"}, nil))
 	must[Image](t)(s.FinishUnpack(ctx, a, d))
 	a = must[Attempt](t)(s.Begin(ctx, img.ID, StageActivate))
 	sn := must[Device](t)(s.Reserve(ctx, a, Device{Kind: DeviceKindSnapshot, Bytes: 1 << 20, Origin: d.ID}))
-	sn = must[Device](t)(s.Advance(ctx, a, sn, DeviceCreated, nil))
+	sn = must[Device](t)(s.Advance(ctx, a, sn, DeviceCreated))
 	return must[Image](t)(s.FinishActivate(ctx, a, sn, "/dev/mapper/x"))
 }
 
@@ -380,7 +380,7 @@ func walk(t *testing.T, s *Store, r *rand.Rand, steps int) {
 				devices = append(devices, made)
 			}
 		case 6, 7:
-			_, err = s.Advance(ctx, a, d, DeviceSealed, &Tree{Device: d.ID})
+			_, err = s.Seal(ctx, a, d, Tree{Device: d.ID}, nil)
 		case 8:
 			_, err = s.FinishUnpack(ctx, a, d)
 		case 9:

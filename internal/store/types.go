@@ -90,4 +90,12 @@ type Tree struct {
 	Files   int    `json:"files"`
 	Bytes   int64  `json:"bytes"`
 	Changed int    `json:"changed"` // entries rewritten, stripped or skipped by the policy
+
+	Layers []Layer `json:"layers,omitempty"` // lowest first; none for a plain root file system, or after a rebuild
+}
+
+// Layer is a layer of an image, as its archive has it.
+type Layer struct {
+	Digest string `json:"digest"` // "sha256:…"
+	Size   int64  `json:"size"`   // bytes
 }

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -84,7 +85,8 @@ func TestRefusals(t *testing.T) {
 	h.Look()
 }
 
-// What `distro` is for: links rewritten, special bits stripped, devices skipped.
+// What `distro` is for: links rewritten, special bits stripped, devices skipped. The
+// journal keeps each change.
 func TestDistro(t *testing.T) {
 	h := newHost(t, "IMAGE_POLICY=distro")
 	h.Start()
@@ -94,6 +96,12 @@ func TestDistro(t *testing.T) {
 	img := h.WaitActive("images/d.tar")
 	if img.Tree.Changed != 3 || img.Tree.Policy != "distro" {
 		t.Errorf("%d entries adjusted under %q, want 3", img.Tree.Changed, img.Tree.Policy)
+	}
+	changes, err := h.Store.Adjustments(t.Context(), img.Tree.Device)
+	h.Check(err)
+	want := store.Adjustment{Rule: "symlink_absolute", Entry: "etc/mtab", From: "/etc/x", To: "x"}
+	if len(changes) != 3 || !slices.Contains(changes, want) {
+		t.Errorf("changes %+v, want %+v among them", changes, want)
 	}
 	snapshots, err := h.Store.SnapshotsOf(t.Context(), img.ID)
 	h.Check(err)

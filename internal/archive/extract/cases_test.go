@@ -55,7 +55,7 @@ func extractBytes(t testing.TB, b []byte, p archive.Policy, root *os.File) *fstr
 	check(t, err)
 	m, err := Write(t.Context(), bytes.NewReader(b), plan, root, nil)
 	check(t, err)
-	if want := plan.Entries + min(plan.Layers, 1); len(m.Records) != want {
+	if want := plan.Entries + min(len(plan.Layers), 1); len(m.Records) != want {
 		t.Errorf("%d records, planned %d", len(m.Records), want)
 	}
 	return m
