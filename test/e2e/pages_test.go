@@ -93,7 +93,7 @@ func newReader(t *testing.T) *reader {
 	}
 	r.check(os.WriteFile(filepath.Join(r.dir, "small.tar"), debianLike(), 0o600))
 	r.env = append(os.Environ(),
-		"PATH="+r.tools()+":"+os.Getenv("PATH"), "STATE_DIR="+filepath.Join(r.dir, "state"), "LISTEN_ADDR=127.0.0.1:0")
+		"PATH="+r.tools()+":"+os.Getenv("PATH"), "STATE_DIR="+filepath.Join(r.dir, "state"))
 	return r
 }
 
@@ -135,12 +135,14 @@ const ending = `trap 'kill $(jobs -p) 2>/dev/null || :; wait' EXIT` + "\n"
 // what cannot run here.
 func (r *reader) work(name string, env []string) {
 	r.Helper()
-	blocks, err := page.ShellBlocks(repository)
+	pages, err := page.All(repository)
 	r.check(err)
 	var script strings.Builder
 	script.WriteString(ending)
-	for _, b := range blocks {
-		if b.Page != name {
+	var samples []page.Block
+	for _, b := range page.Blocks(name, pages[name]) {
+		if b.Language != page.Shell {
+			samples = append(samples, b)
 			continue
 		}
 		text := b.Text
@@ -152,12 +154,31 @@ func (r *reader) work(name string, env []string) {
 	cmd := exec.CommandContext(r.Context(), "bash", "-euxo", "pipefail", "-c", script.String())
 	cmd.Dir, cmd.Env = r.dir, slices.Concat(r.env, env)
 	r.Cleanup(func() { r.detach(cmd.Env) })
-	r.show(cmd)
+	said := r.show(cmd)
+	if name == gettingStarted {
+		r.compare(samples, said)
+	}
 }
 
-// show runs the shell, and prints what it said if it failed. What it leaves behind may
-// hold its output open, so that is a file.
-func (r *reader) show(cmd *exec.Cmd) {
+// compare fails unless the first line of each sample is one that the shell has printed,
+// but for the widths of columns.
+func (r *reader) compare(samples []page.Block, said string) {
+	r.Helper()
+	printed := map[string]bool{}
+	for line := range strings.Lines(said) {
+		printed[strings.Join(strings.Fields(line), " ")] = true
+	}
+	for _, b := range samples {
+		first, _, _ := strings.Cut(b.Text, "\n")
+		if !printed[strings.Join(strings.Fields(first), " ")] {
+			r.Errorf("%s: nothing printed %q", b, first)
+		}
+	}
+}
+
+// show runs the shell and returns what it said. What it leaves behind may hold its output
+// open, so that is a file.
+func (r *reader) show(cmd *exec.Cmd) string {
 	r.Helper()
 	out, err := os.Create(filepath.Join(r.TempDir(), "output"))
 	r.check(err)
@@ -168,6 +189,7 @@ func (r *reader) show(cmd *exec.Cmd) {
 	r.check(err)
 	r.Logf("%s", text)
 	r.check(failure)
+	return string(text)
 }
 
 // detach takes away the pool that a page made, if it left one.
