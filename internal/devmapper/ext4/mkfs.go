@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,7 +27,7 @@ func Make(ctx context.Context, device, uuid string) error {
 	if err != nil {
 		return err
 	}
-	version, err := mke2fsVersion(ctx, path)
+	version, err := newest.of(ctx, path)
 	if err != nil {
 		return err
 	}
@@ -128,44 +127,6 @@ func memoryFile(name, text string) (*os.File, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
-}
-
-func atLeast(v, least [3]int) bool {
-	for i := range v {
-		if v[i] != least[i] {
-			return v[i] > least[i]
-		}
-	}
-	return true
-}
-
-func mke2fsVersion(ctx context.Context, path string) ([3]int, error) {
-	out, err := run(ctx, nil, path, "-V")
-	if err != nil {
-		return [3]int{}, err
-	}
-	v, ok := parseVersion(out)
-	if !ok {
-		return v, fmt.Errorf("%s -V: malformed version %q", path, out)
-	}
-	return v, nil
-}
-
-var versionPattern = regexp.MustCompile(`^mke2fs (\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?`)
-
-// parseVersion reads `mke2fs 1.47.0 (5-Feb-2023)`. The third number may be missing, and
-// letters may follow.
-func parseVersion(out string) (v [3]int, ok bool) {
-	m := versionPattern.FindStringSubmatch(out)
-	if m == nil {
-		return v, false
-	}
-	for i := range v {
-		if m[i+1] != "" {
-			v[i], _ = strconv.Atoi(m[i+1]) // at most four digits
-		}
-	}
-	return v, true
 }
 
 var mke2fs = tool.Program{Name: "mke2fs", Package: "e2fsprogs"}

@@ -50,7 +50,7 @@ func TestMkfsOptions(t *testing.T) {
 func TestMkfsOptionsAreAccepted(t *testing.T) {
 	path, err := mke2fs.Find()
 	check(t, err)
-	version, err := mke2fsVersion(t.Context(), path)
+	version, err := askVersion(t.Context(), path)
 	check(t, err)
 	for _, v := range [][3]int{{1, 46, 0}, version} {
 		image := newFile(t, deviceSize)
