@@ -79,6 +79,8 @@ func (e *extension) addGlobal(data []byte) *Error {
 		switch {
 		case key == "mtime":
 			return e.setGlobalTime(value)
+		case key == "atime" || key == "ctime": // GNU tar fails on one that is no time
+			return checkTime(value)
 		case key == "path", key == "linkpath", key == "size", key == "uid", key == "gid",
 			key == "SCHILY.fflags", key == "SCHILY.filetype", key == "SCHILY.realsize",
 			strings.HasPrefix(key, "SCHILY.xattr."), strings.HasPrefix(key, "SCHILY.acl."),
@@ -99,6 +101,15 @@ func (e *extension) setGlobalTime(value []byte) *Error {
 	}
 	t, err := timestamp(value)
 	e.globalTime = &t
+	return err
+}
+
+// checkTime reads a time that is not kept. An empty one is none.
+func checkTime(value []byte) *Error {
+	if len(value) == 0 {
+		return nil
+	}
+	_, err := timestamp(value)
 	return err
 }
 
@@ -156,7 +167,7 @@ func (e *extension) record(h *Header, key string, value []byte) (err *Error) {
 		switch key {
 		case "path", "linkpath", "size", "uid", "gid": // to some readers nothing, or 0
 			return defect(AmbiguousHeader, "an empty record for %q", key)
-		case "mtime", "atime", "ctime":
+		case "mtime":
 			return nil
 		}
 	}
@@ -174,7 +185,7 @@ func (e *extension) record(h *Header, key string, value []byte) (err *Error) {
 	case "mtime":
 		h.ModTime, err = timestamp(value)
 	case "atime", "ctime":
-		_, err = timestamp(value)
+		err = checkTime(value)
 	case "uname", "gname":
 		_, err = text(value)
 	default:
