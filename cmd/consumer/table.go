@@ -18,6 +18,7 @@ type table struct {
 	hidden []bool     // columns that are not shown
 	wide   bool       // show all
 	room   int        // letters in a line, 0 for any number
+	begun  []int      // widths of the columns so far, once something was printed
 }
 
 // table begins a table with these columns.
@@ -38,12 +39,17 @@ func (t *table) wideOnly(columns ...string) *table {
 
 func (t *table) row(cells ...string) { t.rows = append(t.rows, cells) }
 
-// flush prints the table.
+// flush prints the table. More rows may follow: they are printed by the next flush,
+// without the titles.
 func (t *table) flush() error {
-	widths := t.widths()
+	widths, rows := t.widths(), t.rows
+	if t.begun != nil {
+		rows = rows[1:]
+	}
+	t.begun, t.rows = slices.Clone(widths), t.rows[:1]
 	fit(widths, t.room)
 	var b strings.Builder
-	for _, row := range t.rows {
+	for _, row := range rows {
 		line := ""
 		for i, cell := range row {
 			if !t.hidden[i] {
@@ -59,6 +65,7 @@ func (t *table) flush() error {
 // widths returns how wide each column wants to be; a hidden one is 0.
 func (t *table) widths() []int {
 	widths := make([]int, len(t.rows[0]))
+	copy(widths, t.begun)
 	for _, row := range t.rows {
 		for i, cell := range row {
 			if !t.hidden[i] {
