@@ -51,8 +51,9 @@ func newProgram(out io.Writer) *cobra.Command {
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetOut(out)
 	addCommands(root, "Daemon", runCommand(), statusCommand(), doctorCommand())
-	addCommands(root, "Images", imagesCommand(), snapshotsCommand(), historyCommand(), snapshotCommand(),
-		verifyCommand(), rmCommand(), submitCommand(), retryCommand(), backfillCommand(), checkCommand())
+	addCommands(root, "Images", imagesCommand(), snapshotsCommand(), historyCommand(), traceCommand(),
+		snapshotCommand(), verifyCommand(), rmCommand(), submitCommand(), retryCommand(), backfillCommand(),
+		checkCommand())
 	addCommands(root, "Pool and journal", reconcileCommand(), backupCommand(), recoverCommand(),
 		newGroup("pool", "Make the thin pool, and look after it",
 			poolCreateCommand(), poolStatusCommand(), poolDevicesCommand(), poolGrowCommand(), poolRepairCommand(),
