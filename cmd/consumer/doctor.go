@@ -127,7 +127,7 @@ func (c config) machine() *doctor.Machine {
 	return &doctor.Machine{
 		StateDir: c.StateDir, Database: databasePath(c.StateDir), Listen: c.Listen,
 		MinFreeDisk: int64(c.MinFreeDisk), MinFreeData: c.MinFreeData, MinFreeMetadata: c.MinFreeMetadata,
-		Daemon: func(ctx context.Context) (int, error) { return daemonAt(ctx, c) },
+		Daemon: func(ctx context.Context) (int, error) { return daemonPID(ctx, c) },
 	}
 }
 
@@ -157,4 +157,13 @@ func newCloud(ctx context.Context, s *system) (*doctor.Cloud, error) {
 		Bucket: s.cfg.Bucket, Prefix: s.cfg.Prefix, QueueURL: s.cfg.QueueURL, DeadLetterURL: s.cfg.DeadLetter,
 		Region: s.cfg.region(), Visibility: s.cfg.Visibility, MaxAttempts: s.cfg.MaxAttempts,
 	}, nil
+}
+
+// daemonPID returns the process of the daemon that answers at LISTEN_ADDR.
+func daemonPID(ctx context.Context, cfg config) (int, error) {
+	status, err := askDaemon(ctx, cfg)
+	if err != nil {
+		return 0, err
+	}
+	return status.PID, nil
 }

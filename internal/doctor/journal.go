@@ -100,9 +100,14 @@ func (m *Machine) pool(row store.Pool) []Finding {
 	if !isRoot() {
 		return skippedWithoutRoot(check, "pool-space")
 	}
-	s, zeroes, err := devmapper.Inspect(devmapper.Config{
+	cfg := devmapper.Config{
 		Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata, BlockSize: row.BlockSize,
-	})
+	}
+	s, err := devmapper.Look(cfg)
+	zeroes := false
+	if err == nil {
+		zeroes, err = devmapper.Zeroes(cfg)
+	}
 	switch {
 	case errors.Is(err, devmapper.ErrNotFound):
 		return []Finding{m.detached(row), skipped("the pool is not active", "pool-space")[0]}
