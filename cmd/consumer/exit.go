@@ -34,7 +34,7 @@ var exitCodes = []exitCode{
 		errNoDatabase, errDatabaseLost, errNotPermitted,
 		reconcile.ErrWrongPool, store.ErrNewer,
 	}},
-	{5, "not found", []error{store.ErrNotFound, download.ErrGone, errWasGone}},
+	{5, "not found", []error{store.ErrNotFound, download.ErrGone, errWasGone, errNotMounted}},
 	{7, "recover left devices of the pool alone", []error{errLeftAlone}},
 	{8, "the archive is rejected, or would be", []error{errRejected, errWasRejected}},
 	{9, "the archive is refused as an attack, or would be", []error{errViolation, errWasAttack}},

@@ -52,7 +52,7 @@ func newProgram(out io.Writer) *cobra.Command {
 	root.SetOut(out)
 	addCommands(root, "Daemon", runCommand(), statusCommand(), doctorCommand())
 	addCommands(root, "Images", imagesCommand(), snapshotsCommand(), historyCommand(), traceCommand(),
-		snapshotCommand(), verifyCommand(), rmCommand(), submitCommand(), retryCommand(), backfillCommand(),
+		snapshotCommand(), umountCommand(), verifyCommand(), rmCommand(), submitCommand(), retryCommand(), backfillCommand(),
 		checkCommand())
 	addCommands(root, "Pool and journal", reconcileCommand(), backupCommand(), recoverCommand(),
 		newGroup("pool", "Make the thin pool, and look after it",

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -48,22 +50,38 @@ func (o *output) printSnapshots(list []store.Snapshot) error {
 }
 
 func snapshotCommand() *cobra.Command {
-	return completing(withTable(&cobra.Command{
-		Use:   "snapshot <key|image>",
-		Short: "Make one more snapshot of an image",
+	var m mounting
+	cmd := completing(withTable(&cobra.Command{
+		Use:   "snapshot <key|image|snapshot>",
+		Short: "Make one more snapshot of an image; --mount mounts it",
 		Long: `Snapshot makes a further copy-on-write snapshot of an active image and prints its
 path. The snapshots of an image share its blocks; what is written to one is seen
-by no other. It works beside a running daemon or without one. "consumer help names"
-says how else to name an image.`,
+by no other. With --mount it is mounted as well, and "consumer umount" ends that; a
+snapshot that is there already is mounted if it is named by its path or as
+snapshot:ID. The root file system of the image is in rootfs there. The mount is
+read-only without --writable, and neither set-uid bits nor device nodes mean
+anything in it. It works beside a running daemon or without one. "consumer help
+names" says how else to name an image.`,
 		Example: `  consumer snapshot images/debian.tar
-  mount "$(consumer snapshot --json 3 | jq -r '.[0].path')" /mnt`,
+  consumer snapshot images/debian.tar --mount /mnt/debian
+  consumer snapshot snapshot:42 --mount /mnt/debian --writable`,
+		SuggestFor:  []string{"mount"},
 		Annotations: exits(3, 4, 5),
-		RunE:        withJournal(makeSnapshot),
-	}), imageKeys, imageIDs)
+		RunE:        withJournal(func(ctx context.Context, c *call) error { return makeSnapshot(ctx, c, m) }),
+	}), imageKeys, imageIDs, snapshotNames)
+	m.addTo(cmd)
+	return cmd
 }
 
-// makeSnapshot makes a further snapshot, beside a running daemon or without one.
-func makeSnapshot(ctx context.Context, c *call) error {
+// makeSnapshot makes a further snapshot, and mounts it if that is asked for. A failure
+// leaves nothing behind.
+func makeSnapshot(ctx context.Context, c *call, m mounting) error {
+	if err := m.prepare(); err != nil {
+		return err
+	}
+	if isSnapshot(c.arg()) {
+		return c.mountExisting(ctx, m)
+	}
 	image, err := c.findActive(ctx, c.arg())
 	if err != nil {
 		return err
@@ -76,5 +94,28 @@ func makeSnapshot(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.printSnapshots([]store.Snapshot{sn})
+	if err := c.cfg.mount(sn, m); err != nil {
+		_, undo := l.host.RemoveSnapshot(context.WithoutCancel(ctx), sn)
+		return errors.Join(err, undo)
+	}
+	return c.printMounted(sn, m)
+}
+
+// mountExisting mounts a snapshot that is there.
+func (c *call) mountExisting(ctx context.Context, m mounting) error {
+	if m.dir == "" {
+		return &usageError{fmt.Errorf("%s is a snapshot already: --mount DIR mounts it", c.arg())}
+	}
+	sn, err := c.findSnapshot(ctx, c.arg())
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(sn.Path); err != nil {
+		return fmt.Errorf("snapshot %s is not active: it was removed, or the pool is detached, which "+
+			"`consumer pool status` shows", sn.Path)
+	}
+	if err := c.cfg.mount(sn, m); err != nil {
+		return err
+	}
+	return c.printMounted(sn, m)
 }

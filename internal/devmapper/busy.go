@@ -54,31 +54,47 @@ func openExclusive(path string, flags int) (f *os.File, err error) {
 }
 
 // holders returns everybody found to keep a block device open: devices on top of it,
-// mounts, and processes with a descriptor of it or of a file on it. Only such descriptors
-// reveal detached mounts, because no mount table lists those. This process is named last.
+// mounts, and processes that use it. Only processes reveal detached mounts, because no
+// mount table lists those. A mount that this process sees is named with the command that
+// ends it, another with a process that sees it.
 func holders(dev uint64) []string {
-	var list, own []string
+	var list []string
 	for _, h := range glob("/sys/dev/block/" + dmctl.MajorMinor(dev) + "/holders/*") {
 		list = append(list, "under "+dmName(h))
 	}
 	seen := map[string]bool{} // mount points: many processes share one table
+	if place := mountedIn("/proc/self", dev); place != "" {
+		seen[place] = true
+		list = append(list, fmt.Sprintf("mounted on %q: `umount %s` ends that", place, place))
+	}
 	for _, proc := range glob("/proc/[0-9]*") {
-		pid := filepath.Base(proc)
-		place := mountedIn(proc, dev)
-		how := openIn(proc, dev)
-		switch {
-		case place != "" && !seen[place]:
+		if place := mountedIn(proc, dev); place != "" && !seen[place] {
 			seen[place] = true
-			list = append(list, fmt.Sprintf("mounted on %q, seen by process %s (%s)",
-				place, pid, firstLine(proc+"/comm")))
+			list = append(list, fmt.Sprintf("mounted on %q, seen by process %s", place, processOf(proc)))
+		}
+	}
+	return append(list, usersOf(dev)...)
+}
+
+// usersOf returns the processes that have the device open, or are in a mount of it. This
+// process is named last.
+func usersOf(dev uint64) []string {
+	var list, own []string
+	for _, proc := range glob("/proc/[0-9]*") {
+		switch how := openIn(proc, dev); {
 		case how == "":
-		case pid == strconv.Itoa(os.Getpid()):
+		case filepath.Base(proc) == strconv.Itoa(os.Getpid()):
 			own = append(own, how+" by this process")
 		default:
-			list = append(list, fmt.Sprintf("%s by process %s (%s)", how, pid, firstLine(proc+"/comm")))
+			list = append(list, how+" by process "+processOf(proc))
 		}
 	}
 	return append(list, own...)
+}
+
+// processOf names a process by its number and its program.
+func processOf(proc string) string {
+	return fmt.Sprintf("%s (%s)", filepath.Base(proc), firstLine(proc+"/comm"))
 }
 
 // mountedIn returns the place where a process sees the device mounted, or "".
@@ -95,9 +111,10 @@ func mountedIn(proc string, dev uint64) string {
 	return ""
 }
 
-// openIn looks for the device, or a file on it, among the descriptors of a process.
+// openIn looks for the device, or a file on it, among the descriptors of a process, its
+// directories and its program.
 func openIn(proc string, dev uint64) string {
-	for _, fd := range glob(proc + "/fd/*") {
+	for _, fd := range append(glob(proc+"/fd/*"), proc+"/cwd", proc+"/root", proc+"/exe") {
 		var st unix.Stat_t
 		switch err := unix.Stat(fd, &st); {
 		case err != nil:
