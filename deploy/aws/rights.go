@@ -16,9 +16,6 @@ const (
 // places are in the order of the statements.
 var places = []Place{Objects, Bucket, Queue, DeadLetterQueue}
 
-// Doctor is the caller of rights that the daemon can do without.
-const Doctor = "doctor"
-
 // Right allows the program an action: Service Authorization Reference, "Actions,
 // resources, and condition keys".
 type Right struct {
@@ -30,30 +27,34 @@ type Right struct {
 
 // Rights are all rights that the program uses.
 var Rights = []Right{
-	{"s3:GetObject", Objects, []string{"run", "backfill", "submit", Doctor}, "downloads, and what an object is"},
+	{"s3:GetObject", Objects, []string{"run", "backfill", "submit", "doctor"}, "downloads, and what an object is"},
 	{"s3:GetObjectVersion", Objects, []string{"run"}, "downloads from a bucket with versions"},
 	{
 		"s3:ListBucket", Bucket,
-		[]string{"run", "backfill", "submit", Doctor},
+		[]string{"run", "backfill", "submit", "doctor"},
 		"backfills, and the question whether the bucket answers at all. Without it S3 answers 403 instead of 404 for " +
 			"a deleted object; the image is then retried instead of recorded as vanished",
 	},
-	{"s3:GetBucketNotification", Bucket, []string{Doctor}, "whether the bucket announces its images to the queue"},
+	{
+		"s3:GetBucketNotification", Bucket,
+		[]string{"run", "doctor"},
+		"whether the bucket announces its images to the queue. Without it the daemon does not look at its start",
+	},
 	{"sqs:ReceiveMessage", Queue, []string{"run"}, "polls"},
 	{"sqs:DeleteMessage", Queue, []string{"run"}, "messages whose images have ended"},
 	{"sqs:ChangeMessageVisibility", Queue, []string{"run"}, "messages that are worked on, or given back"},
 	{
 		"sqs:GetQueueAttributes", Queue,
-		[]string{"run", Doctor},
+		[]string{"run", "doctor"},
 		"the metric of its depth (`SQS_DEPTH_INTERVAL`). Without it there is a warning",
 	},
 	{"sqs:SendMessage", Queue, []string{"quarantine requeue"}, "messages in quarantine"},
 	{
 		"sqs:GetQueueAttributes", DeadLetterQueue,
-		[]string{"run", Doctor},
+		[]string{"run", "doctor"},
 		"the metric of its depth, and the check at the start that it exists. Without it each is only a warning",
 	},
-	{"sqs:GetQueueUrl", DeadLetterQueue, []string{Doctor}, "whether the redrive policy names a queue that exists"},
+	{"sqs:GetQueueUrl", DeadLetterQueue, []string{"doctor"}, "whether the redrive policy names a queue that exists"},
 	{"sqs:SendMessage", DeadLetterQueue, []string{"run"}, "dead-lettering"},
 }
 

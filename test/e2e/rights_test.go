@@ -11,6 +11,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	deploy "imagemanager.internal/deploy/aws"
 	"imagemanager.internal/internal/store"
@@ -18,12 +19,14 @@ import (
 	tarballs "imagemanager.internal/test/images"
 )
 
+// sqsARN is how the ARNs of the emulator's queues begin.
+const sqsARN = "arn:aws:sqs:us-east-1:" + emulator.Account + ":"
+
 // restrict gives each command, and the daemon, the rights that operators are told to give
 // them, and no others. The name of the command is its access key, so that their requests
 // can be told apart. The test itself has another one.
 func (h *host) restrict(commands []string, queue, deadLetters string) {
 	h.T.Helper()
-	const sqsARN = "arn:aws:sqs:us-east-1:" + emulator.Account + ":"
 	bucket := "arn:aws:s3:::" + h.Cloud.Name
 	policy, err := json.Marshal(deploy.Policy(map[deploy.Place]any{
 		deploy.Objects: bucket + "/images/*", deploy.Bucket: bucket,
@@ -38,9 +41,9 @@ func (h *host) restrict(commands []string, queue, deadLetters string) {
 // place returns what a resource is.
 func place(arn, queue string) deploy.Place {
 	switch {
-	case strings.HasPrefix(arn, "arn:aws:sqs:") && strings.HasSuffix(arn, ":"+queue):
+	case strings.HasPrefix(arn, sqsARN) && strings.HasSuffix(arn, ":"+queue):
 		return deploy.Queue
-	case strings.HasPrefix(arn, "arn:aws:sqs:"):
+	case strings.HasPrefix(arn, sqsARN):
 		return deploy.DeadLetterQueue
 	case strings.Contains(arn, "/"):
 		return deploy.Objects
@@ -53,7 +56,7 @@ func place(arn, queue string) deploy.Place {
 func TestRights(t *testing.T) {
 	h := newHost(t)
 	dlq := h.deadLetterQueue()
-	commands, queue := []string{"run", "submit", "backfill", "quarantine requeue"}, h.Cloud.Name
+	commands, queue := []string{"run", "submit", "backfill", "quarantine requeue", "doctor"}, h.Cloud.Name
 	h.restrict(commands, queue, path.Base(dlq))
 	h.worksOnAll(dlq)
 	for _, command := range commands {
@@ -79,6 +82,16 @@ func (h *host) by(command string, succeeds bool, args ...string) {
 	if (code == 0) != succeeds {
 		h.T.Errorf("%s %q: exit code %d\n%s", command, args, code, out)
 	}
+}
+
+// redrive has SQS itself dead-letter messages.
+func (h *host) redrive(dlq string) {
+	h.T.Helper()
+	policy := fmt.Sprintf(`{"deadLetterTargetArn":"%s%s","maxReceiveCount":100}`, sqsARN, path.Base(dlq))
+	_, err := h.Cloud.SQS.SetQueueAttributes(h.T.Context(), &sqs.SetQueueAttributesInput{
+		QueueUrl: &h.Cloud.Queue, Attributes: map[string]string{"RedrivePolicy": policy},
+	})
+	h.Check(err)
 }
 
 // worksOnAll has the daemon and the commands do everything that takes a right.
@@ -119,6 +132,8 @@ func (h *host) worksOnAll(dlq string) {
 	h.WaitActive("images/unannounced.tar")
 	h.WaitActive("images/by-hand.tar")
 	h.WaitDrained()
+	h.redrive(dlq)
+	h.diagnose([]string{"AWS_ACCESS_KEY_ID=doctor", "SQS_DEAD_LETTER_URL=" + dlq})
 	h.Stop()
 	if n := h.countImages(store.StateActive); n != 4 {
 		h.T.Errorf("%d active images", n)
