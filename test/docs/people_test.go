@@ -1,6 +1,7 @@
 package docs
 
 import (
+	"bytes"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	"imagemanager.internal/internal/archive"
+	tarballs "imagemanager.internal/test/images"
 )
 
 // constants returns the values of a package's constants of the given types that are
@@ -122,6 +124,17 @@ func TestRefusals(t *testing.T) {
 	}
 	for code := range rows {
 		t.Errorf("docs/refused.md explains %s, which does not exist", code)
+	}
+}
+
+// The page for whoever's image was refused shows a reason as it is printed.
+func TestSampleOfARefusal(t *testing.T) {
+	image := tarballs.Tar(tarballs.Root(
+		tarballs.Entry{Name: "usr/bin/su", Body: "su", Mode: 0o4755},
+		tarballs.Entry{Name: "sh", Link: "/usr/bin/sh"})...)
+	_, err := archive.Check(t.Context(), bytes.NewReader(image), int64(len(image)), archive.Options{})
+	if err == nil || !strings.Contains(read(t, "docs/refused.md"), "```text\n"+err.Error()+"\n```") {
+		t.Errorf("docs/refused.md does not show this reason:\n%v", err)
 	}
 }
 
