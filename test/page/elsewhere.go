@@ -31,9 +31,7 @@ var OutOfReach = []Elsewhere{
 	{Page: "README.md", Begins: "make demo", Why: "it boots guests of its own; .ci/run runs both"},
 	{Page: "README.md", Begins: "make deb\n", Why: noPackage},
 	{Page: "README.md", Begins: "localstack/setup.sh", Why: "it is for AWS; test/localstack runs the script"},
-	{
-		"README.md", "consumer doctor\nsystemctl", noSystemd, runDaemon,
-	},
+	{"README.md", "consumer doctor\nsystemctl", noSystemd, runDaemon},
 	{"README.md", "mmdebstrap", noNetwork, "cp small.tar debian.tar"},
 
 	{Page: "docs/getting-started.md", Begins: "make build-test", Why: "it builds what the tests need"},
