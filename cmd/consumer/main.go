@@ -52,8 +52,8 @@ func newProgram(out io.Writer) *cobra.Command {
 	root.SetOut(out)
 	addCommands(root, "Daemon", runCommand(), statusCommand(), doctorCommand())
 	addCommands(root, "Images", imagesCommand(), snapshotsCommand(), historyCommand(), traceCommand(),
-		snapshotCommand(), umountCommand(), verifyCommand(), rmCommand(), submitCommand(), retryCommand(), backfillCommand(),
-		checkCommand())
+		snapshotCommand(), umountCommand(), verifyCommand(), rmCommand(), submitCommand(), retryCommand(),
+		backfillCommand(), checkCommand())
 	addCommands(root, "Pool and journal", reconcileCommand(), backupCommand(), recoverCommand(),
 		newGroup("pool", "Make the thin pool, and look after it",
 			poolCreateCommand(), poolStatusCommand(), poolDevicesCommand(), poolGrowCommand(), poolRepairCommand(),
