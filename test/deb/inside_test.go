@@ -18,13 +18,21 @@ import (
 const settings = `S3_BUCKET=%s
 SQS_QUEUE_URL=%s
 AWS_ENDPOINT_URL=%s
-AWS_ACCESS_KEY_ID=x
-AWS_SECRET_ACCESS_KEY=x
 SQS_WAIT=1s
 `
 
-// dropIn shortens the watchdog's patience.
-const dropIn = "/etc/systemd/system/consumer.service.d/watchdog.conf"
+// keys is the file with the operator's access key.
+const keys = "/etc/consumer/aws"
+
+// dropIn hands the access key over, as docs/deployment.md has it, and shortens the
+// watchdog's patience.
+const dropIn = "/etc/systemd/system/consumer.service.d/override.conf"
+
+const dropInText = `[Service]
+LoadCredential=aws:` + keys + `
+Environment=AWS_SHARED_CREDENTIALS_FILE=%d/aws
+WatchdogSec=15
+`
 
 // TestInside is what an operator does. It is root on a machine of its own.
 func TestInside(t *testing.T) {
@@ -52,7 +60,8 @@ func TestInside(t *testing.T) {
 	check(t, err)
 	check(t, f.Close())
 	check(t, os.MkdirAll(filepath.Dir(dropIn), 0o755)) //nolint:gosec // as systemd's own
-	check(t, os.WriteFile(dropIn, []byte("[Service]\nWatchdogSec=15\n"), 0o600))
+	check(t, os.WriteFile(dropIn, []byte(dropInText), 0o600))
+	check(t, os.WriteFile(keys, []byte("[default]\naws_access_key_id = x\naws_secret_access_key = x\n"), 0o600))
 	run(t, "systemctl", "daemon-reload")
 	run(t, "consumer", "pool", "create", "--data-size", "1GiB")
 	run(t, "systemctl", "start", "consumer")
