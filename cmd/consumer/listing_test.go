@@ -17,7 +17,8 @@ import (
 
 // changing finds what is different in every run: times, and the ids of traces.
 var changing = regexp.MustCompile(
-	`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z|\b[0-9a-f]{32}\b|(Less than a|About a|\d+) (second|minute)s? ago`)
+	`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC|` +
+		`\b[0-9a-f]{32}\b|(Less than a|About a|\d+) (second|minute)s? ago`)
 
 // steady puts something that stays in the place of what changes. A table with something
 // that changes loses its columns: they are as wide as that is long.

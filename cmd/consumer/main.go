@@ -51,7 +51,7 @@ func newProgram(out io.Writer) *cobra.Command {
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetOut(out)
 	addCommands(root, "Daemon", runCommand(), statusCommand(), doctorCommand())
-	addCommands(root, "Images", imagesCommand(), snapshotsCommand(), historyCommand(), traceCommand(),
+	addCommands(root, "Images", imagesCommand(), showCommand(), snapshotsCommand(), historyCommand(), traceCommand(),
 		snapshotCommand(), umountCommand(), verifyCommand(), rmCommand(), submitCommand(), retryCommand(),
 		backfillCommand(), checkCommand())
 	addCommands(root, "Pool and journal", reconcileCommand(), backupCommand(), recoverCommand(),

@@ -247,14 +247,18 @@ func TestStatusTakesListen(t *testing.T) {
 	}
 }
 
-// The page on JSON has every field.
+// The page on JSON has every field of the report. Those of images and of the daemon are
+// elsewhere.
 func TestStatusFieldsAreDocumented(t *testing.T) {
-	documented(t, "consumer status", "", reflect.TypeFor[statusReport](), "pending", "daemon", "pool")
+	fields := slices.DeleteFunc(fieldsOf(reflect.TypeFor[statusReport](), ""), func(field string) bool {
+		outer, _, inner := strings.Cut(field, ".")
+		return inner && slices.Contains([]string{"pending", "daemon", "pool"}, outer)
+	})
+	documented(t, "consumer status", append(fields, "pending[].doing"))
 }
 
-// documented checks that a section of docs/json.md has the fields of a type, but not
-// those inside of some.
-func documented(t *testing.T, section, prefix string, row reflect.Type, whole ...string) {
+// documented checks that a section of docs/json.md has these fields.
+func documented(t *testing.T, section string, fields []string) {
 	t.Helper()
 	text, err := os.ReadFile("../../docs/json.md")
 	if err != nil {
@@ -265,11 +269,7 @@ func documented(t *testing.T, section, prefix string, row reflect.Type, whole ..
 	if !found {
 		t.Errorf("docs/json.md has no section %s", section)
 	}
-	for _, field := range fieldsOf(row, prefix) {
-		outer, _, inner := strings.Cut(field, ".")
-		if inner && slices.Contains(whole, outer) {
-			continue
-		}
+	for _, field := range fields {
 		if !strings.Contains(after, "`"+field+"`") {
 			t.Errorf("docs/json.md does not say what %s of `%s` is", field, section)
 		}

@@ -159,7 +159,7 @@ func TestTraceJSON(t *testing.T) {
 
 // The page on JSON has every field.
 func TestTraceFieldsAreDocumented(t *testing.T) {
-	documented(t, "consumer trace", "", reflect.TypeFor[imageTrace]())
-	documented(t, "consumer trace", "runs[].", reflect.TypeFor[imageRun]())
-	documented(t, "consumer trace", "runs[].spans[].", reflect.TypeFor[journalSpan]())
+	documented(t, "consumer trace", fieldsOf(reflect.TypeFor[imageTrace](), ""))
+	documented(t, "consumer trace", fieldsOf(reflect.TypeFor[imageRun](), "runs[]."))
+	documented(t, "consumer trace", fieldsOf(reflect.TypeFor[journalSpan](), "runs[].spans[]."))
 }

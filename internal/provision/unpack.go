@@ -122,7 +122,7 @@ func (h *Host) planArchive(ctx context.Context, t *Task, src *os.File) (*archive
 	h.record.metrics.judged(plan)
 	if plan.Adjusted > 0 {
 		h.record.Log(t).Info().Int("entries", plan.Adjusted).Str("policy", string(plan.Policy)).
-			Msg("entries adjusted by policy; each is a line at level debug")
+			Msg("entries adjusted by policy: `consumer show` lists them")
 	}
 	return plan, nil
 }
