@@ -120,6 +120,9 @@ func addSettings(root *cobra.Command) {
 	for i, s := range settingFlags {
 		s.addTo(root, root.PersistentFlags()).Hidden = i > 1
 	}
+	root.PersistentFlags().String(envFileFlag, "", "`file` with settings, one NAME=value a line, as systemd reads it "+
+		"(default "+defaultEnvFile+")")
+	_ = root.MarkPersistentFlagFilename(envFileFlag) // fails if the flag is not there
 }
 
 // withSettings shows the flags of these settings in the command's help.
@@ -132,9 +135,13 @@ func withSettings(cmd *cobra.Command, names ...string) *cobra.Command {
 	return cmd
 }
 
-// loadConfig reads the environment, then the flags.
+// loadConfig reads the environment with the file of settings, then the flags.
 func loadConfig(flags *pflag.FlagSet) (config, error) {
-	c := readEnvironment()
+	lines, unread := useEnvFile(flags, defaultEnvFile)
+	c := readEnvironment(lines)
+	if unread != nil {
+		c.unread = append([]error{unread}, c.unread...)
+	}
 	for _, s := range settingFlags {
 		if f := flags.Lookup(s.name); f.Changed {
 			*s.field(&c) = f.Value.String()

@@ -15,8 +15,9 @@ import (
 // empty variable takes its default: compose files and unit files leave such ones behind.
 var mayBeEmpty = map[string]bool{"S3_PREFIX": true, "LISTEN_ADDR": true}
 
-// readEnvironment reads every variable by itself: envconfig stops at the first error.
-func readEnvironment() config {
+// readEnvironment reads every variable by itself: envconfig stops at the first error. An
+// error names the line that the variable is from, if it is from a file.
+func readEnvironment(lines map[string]string) config {
 	var c config
 	all := reflect.ValueOf(&c).Elem()
 	for i := range all.NumField() {
@@ -29,7 +30,7 @@ func readEnvironment() config {
 		empty := set && value == "" && !mayBeEmpty[name]
 		read, err := readVariable(field)
 		if err != nil && !empty {
-			c.unread = append(c.unread, notReadable(name, value, field))
+			c.unread = append(c.unread, notReadable(name, value, lines[name], field))
 		}
 		if err != nil || empty {
 			read = defaultOf(field)
@@ -57,7 +58,7 @@ func defaultOf(field reflect.StructField) reflect.Value {
 }
 
 // notReadable says how the variable is to be written.
-func notReadable(name, value string, field reflect.StructField) error {
+func notReadable(name, value, line string, field reflect.StructField) error {
 	how := map[string]string{
 		"Duration": "a duration, such as 90s, 5m or 1h30m",
 		"size":     "a size, such as 20GiB, 100GB or a number of bytes",
@@ -66,7 +67,7 @@ func notReadable(name, value string, field reflect.StructField) error {
 		"bool":     "true or false",
 		"":         "prefix:policy, several with commas between them: images/debian/:distro,images/own/:trusted",
 	}[field.Type.Name()]
-	return fmt.Errorf("%s %q cannot be read: write %s", name, value, how)
+	return fmt.Errorf("%s%s %q cannot be read: write %s", line, name, value, how)
 }
 
 // size is a number of bytes, written like 20GiB, 100GB or 4096.

@@ -158,11 +158,21 @@ func topic(name, short string, text func() (string, error)) *cobra.Command {
 	return page
 }
 
+// settingsIntro says where settings come from.
+const settingsIntro = `Settings are environment variables. A flag wins over its variable; "consumer run
+--help" has the flags.
+
+Variables that are not set may be in a file, one NAME=value a line, in the form of
+systemd's EnvironmentFile=. It is the one of --env-file, or else
+` + defaultEnvFile + `, which the service reads too. The latter is not read where
+STATE_DIR or --state-dir names another state directory.
+
+`
+
 func settingsTopic() *cobra.Command {
 	return topic("settings", "The environment variables, with their defaults", func() (string, error) {
 		var b strings.Builder
-		b.WriteString("Settings come from the environment. A flag wins over its variable; `consumer run --help` has\n" +
-			"the flags.\n\n")
+		b.WriteString(settingsIntro)
 		err := printEnvironment(&b)
 		return b.String(), err
 	})
