@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -40,6 +41,28 @@ func TestPageOfSettings(t *testing.T) {
 		t.Fatalf("%s does not say where the settings begin and end", path)
 	}
 	same(t, path, before+settingsBegin+settingTables(t)+"\n"+settingsEnd+after)
+}
+
+// The README's few settings have their defaults.
+func TestSettingsOfReadme(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := regexp.MustCompile("(?m)^\\| `([A-Z0-9_]+)` \\| (.*?) ?\\|").FindAllStringSubmatch(string(readme), -1)
+	if len(rows) < 5 {
+		t.Errorf("only %d settings", len(rows))
+	}
+	fields := reflect.TypeFor[config]()
+	for _, row := range rows {
+		field, found := fields.FieldByNameFunc(func(name string) bool {
+			f, _ := fields.FieldByName(name)
+			return f.Tag.Get("envconfig") == row[1]
+		})
+		if !found || field.Tag.Get("default") != row[2] {
+			t.Errorf("README.md: the default of %s is %q, not %q", row[1], field.Tag.Get("default"), row[2])
+		}
+	}
 }
 
 // settingTables renders the settings as the page has them.
