@@ -89,8 +89,13 @@ func (w *ward) must(err error) {
 // set changes an attribute of the queue.
 func (w *ward) set(name, value string) {
 	w.t.Helper()
+	w.setOf(w.Queue, name, value)
+}
+
+func (w *ward) setOf(queue, name, value string) {
+	w.t.Helper()
 	_, err := w.SQS.SetQueueAttributes(w.t.Context(), &sqs.SetQueueAttributesInput{
-		QueueUrl: aws.String(w.Queue), Attributes: map[string]string{name: value},
+		QueueUrl: aws.String(queue), Attributes: map[string]string{name: value},
 	})
 	w.must(err)
 }
@@ -235,6 +240,14 @@ var faultsInCloud = []struct {
 		"dead-letter queue is the queue", func(w *ward) { w.c.DeadLetterURL = w.c.QueueURL },
 		"dead-letter-queue", Fail, "the queue itself", "SQS_DEAD_LETTER_URL",
 	},
+	{
+		"FIFO dead-letter queue", func(w *ward) { w.setOf(w.c.DeadLetterURL, "FifoQueue", "true") },
+		"dead-letter-queue", Fail, "is a FIFO queue", "SQS_DEAD_LETTER_URL",
+	},
+	{
+		"dead letters die early", func(w *ward) { w.setOf(w.c.DeadLetterURL, "MessageRetentionPeriod", "3600") },
+		"dead-letter-queue", Warn, "1h0m0s only", "MessageRetentionPeriod=1209600",
+	},
 	{"no policy", func(w *ward) { w.set("Policy", "") }, "queue-policy", Fail, "has no policy", "aws:SourceArn"},
 	{
 		"policy for another bucket", func(w *ward) { w.set("Policy", allowing("arn:aws:s3:::other")) },
@@ -364,6 +377,24 @@ func TestOverlappingNotifications(t *testing.T) {
 			t.Errorf("beside %+v: %+v", tc.other, f)
 		}
 	}
+}
+
+// What goes by way of EventBridge is not seen from here, and needs no policy for S3.
+func TestDetour(t *testing.T) {
+	c := &Cloud{Bucket: someBucket, Prefix: "images/"}
+	f, direct := c.judgeNotifications(&s3.GetBucketNotificationConfigurationOutput{
+		EventBridgeConfiguration: &s3types.EventBridgeConfiguration{},
+	}, queueARN)
+	if f.Result != Warn || f.Remedy == "" || direct {
+		t.Errorf("%+v, direct %t", f, direct)
+	}
+	if f := c.policy(attributes{"QueueArn": queueARN}, false); f.Result != OK {
+		t.Errorf("%+v", f)
+	}
+}
+
+func TestClockUnseen(t *testing.T) {
+	expect(t, []Finding{new(Clock).check()}, "clock", Warn, "not looked at", "mend the connection")
 }
 
 func TestQueuePolicies(t *testing.T) {

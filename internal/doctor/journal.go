@@ -104,24 +104,28 @@ func (m *Machine) pool(row store.Pool) []Finding {
 		Name: row.Name, UUID: row.UUID, Data: row.Data, Metadata: row.Metadata, BlockSize: row.BlockSize,
 	}
 	s, err := devmapper.Look(cfg)
-	zeroes := false
-	if err == nil {
-		zeroes, err = devmapper.Zeroes(cfg)
-	}
-	switch {
-	case errors.Is(err, devmapper.ErrNotFound):
+	if errors.Is(err, devmapper.ErrNotFound) {
 		return []Finding{m.detached(row), skipped("the pool is not active", "pool-space")[0]}
-	case err != nil:
-		return append(skipped(err.Error(), check), skipped("the pool is not seen", "pool-space")...)
-	case s.NeedsCheck || s.Mode == devmapper.ModeReadOnly || s.Mode == devmapper.ModeFailed:
-		return []Finding{fail(check, "stop the daemon, and run `consumer pool repair`",
-			"%s is %s, and its metadata need a check: %t", row.Name, s.Mode, s.NeedsCheck), m.space(s)}
-	case !zeroes:
-		return []Finding{fail(check,
-			"`consumer pool detach`, and start the daemon: it activates the pool as it must be",
-			"%s does not zero new blocks: deleted data would show up in other images", row.Name), m.space(s)}
 	}
-	return []Finding{ok(check, "%s is active and %s, and zeroes new blocks", row.Name, s.Mode), m.space(s)}
+	zeroes, errTable := devmapper.Zeroes(cfg)
+	if err := errors.Join(err, errTable); err != nil {
+		return skipped(err.Error(), check, "pool-space")
+	}
+	return []Finding{judgePool(row.Name, s, zeroes), m.space(s)}
+}
+
+// judgePool judges an active pool.
+func judgePool(name string, s devmapper.Status, zeroes bool) Finding {
+	const check = "pool"
+	switch {
+	case s.NeedsCheck || s.Mode == devmapper.ModeReadOnly || s.Mode == devmapper.ModeFailed:
+		return fail(check, "stop the daemon, and run `consumer pool repair`",
+			"%s is %s, and its metadata need a check: %t", name, s.Mode, s.NeedsCheck)
+	case !zeroes:
+		return fail(check, "`consumer pool detach`, and start the daemon: it activates the pool as it must be",
+			"%s does not zero new blocks: deleted data would show up in other images", name)
+	}
+	return ok(check, "%s is active and %s, and zeroes new blocks", name, s.Mode)
 }
 
 // detached looks whether an inactive pool can be attached.

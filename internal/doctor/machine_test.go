@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/devmapper/tool"
 	"imagemanager.internal/internal/store"
 )
@@ -80,6 +81,10 @@ var faultsOnMachine = []struct {
 		"no state directory", func(_ *testing.T, m *Machine) { m.StateDir += "x" },
 		"state-dir", Fail, "there is no", "STATE_DIR",
 	},
+	{
+		"a file for a state directory", func(_ *testing.T, m *Machine) { m.StateDir = m.Database },
+		"state-dir", Fail, "not a directory", "STATE_DIR",
+	},
 	{"open state directory", func(t *testing.T, m *Machine) {
 		if err := os.Chmod(m.StateDir, 0o755); err != nil {
 			t.Fatal(err)
@@ -125,6 +130,25 @@ func TestFaultsOnMachine(t *testing.T) {
 			expect(t, found, tc.check, tc.result, tc.text, tc.remedy)
 			allHaveRemedies(t, found)
 		})
+	}
+}
+
+// A pool that must not be written to is named, and so is one that leaks.
+func TestBadPools(t *testing.T) {
+	sound := devmapper.Status{Mode: devmapper.ModeReadWrite}
+	for _, tc := range []struct {
+		status       devmapper.Status
+		zeroes       bool
+		want         Level
+		text, remedy string
+	}{
+		{sound, true, OK, "read-write", ""},
+		{sound, false, Fail, "does not zero", "consumer pool detach"},
+		{devmapper.Status{Mode: devmapper.ModeReadWrite, NeedsCheck: true}, true, Fail, "check: true", "pool repair"},
+		{devmapper.Status{Mode: devmapper.ModeReadOnly}, true, Fail, "read-only", "consumer pool repair"},
+		{devmapper.Status{Mode: devmapper.ModeFailed}, true, Fail, "failed", "consumer pool repair"},
+	} {
+		expect(t, []Finding{judgePool("images", tc.status, tc.zeroes)}, "pool", tc.want, tc.text, tc.remedy)
 	}
 }
 
