@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -100,7 +101,8 @@ type messages struct {
 	tracer  trace.Tracer
 	polled  trace.SpanContext // of the newest poll that brought messages; intake's own
 
-	permits  chan struct{}  // one for each message with work to do; buffered: its length is their number
+	permits  chan struct{}  // one for each message with work to do, or asked for by a poll; buffered
+	held     atomic.Int64   // messages with work to do
 	settling chan struct{}  // one for each message being settled, likewise
 	watchers sync.WaitGroup // one goroutine for each message held
 }
@@ -123,7 +125,6 @@ func (ms *messages) keepInvisible(work context.Context) {
 
 // acquire waits for one permit and takes up to most. It returns 0 when ctx has ended.
 func (ms *messages) acquire(ctx context.Context, most int) (n int) {
-	defer func() { ms.metrics.queue.held.Add(float64(n)) }()
 	select {
 	case ms.permits <- struct{}{}:
 	case <-ctx.Done():
@@ -143,7 +144,12 @@ func (ms *messages) releasePermits(n int) {
 	for range n {
 		<-ms.permits
 	}
-	ms.metrics.queue.held.Sub(float64(n))
+}
+
+// hold counts messages more, or less.
+func (ms *messages) hold(n int) {
+	ms.held.Add(int64(n))
+	ms.metrics.queue.held.Add(float64(n))
 }
 
 // receive polls once if work may be taken. Otherwise it waits a moment and returns none.
@@ -156,6 +162,7 @@ func (ms *messages) receive(ctx context.Context, n int) ([]*queue.Message, error
 	defer ms.health.Pulse.Rest(health.Polling)
 	began := time.Now()
 	msgs, err := ms.queue.Receive(ctx, n)
+	ms.hold(len(msgs))
 	ms.traceReceived(ctx, began, msgs)
 	return msgs, err
 }
@@ -208,6 +215,7 @@ func (ms *messages) acknowledge(ctx context.Context, d *delivery, o outcome) {
 			defer func() { <-ms.settling }()
 		case <-ctx.Done(): // settle says so
 		}
+		ms.hold(-1)
 		ms.releasePermits(1)
 		ms.settle(ctx, d)
 		close(d.settled)

@@ -53,8 +53,8 @@ func newQueueMetrics(f promauto.Factory) queueMetrics {
 		}, []string{"queue", "state"}),
 		receives: counters("queue_receives_total", "Polls: with messages, empty, or failed.", "result"),
 		failures: counters("queue_receive_failures_total", "Failed polls.", "class"),
-		permits:  gauge("queue_permits", "Messages that may be held: one for each worker."),
-		held:     gauge("queue_messages_held", "Messages held or being received."),
+		permits:  gauge("queue_permits", "Messages that may be held at once: one for each worker."),
+		held:     gauge("queue_messages_held", "Messages held: their images are worked on."),
 		received: counter("queue_messages_received_total", "Messages received."),
 		ignored: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "notifications_ignored_total", Help: "Notifications that name no image of ours.",

@@ -155,7 +155,8 @@ func conserved(t *testing.T, seed uint64) {
 		t.Fatal(err)
 	}
 	ms := p.messages
-	if len(ms.permits) != 0 || len(ms.settling) != 0 || len(p.jobs.byImage) != 0 || len(q.held) != 0 {
+	if len(ms.permits) != 0 || len(ms.settling) != 0 || ms.held.Load() != 0 ||
+		len(p.jobs.byImage) != 0 || len(q.held) != 0 {
 		t.Errorf("seed %d: %d permits, %d being settled, %d jobs, %d messages left",
 			seed, len(ms.permits), len(ms.settling), len(p.jobs.byImage), len(q.held))
 	}
@@ -187,7 +188,40 @@ func TestUnsettledMessagesAreBounded(t *testing.T) {
 		if most := cap(p.messages.permits) + maxSettling; q.sent != most {
 			t.Errorf("%d messages are taken, want %d", q.sent, most)
 		}
+		if held := p.Status(ctx).Queue.Held; held != cap(p.messages.permits) {
+			t.Errorf("%d messages are held, want those with a permit", held)
+		}
 		q.mu.Unlock()
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// quiet is a queue without messages: a poll of it lasts.
+type quiet struct{ roughQueue }
+
+func (*quiet) ReceiveMessage(ctx context.Context, _ *sqs.ReceiveMessageInput,
+	_ ...func(*sqs.Options),
+) (*sqs.ReceiveMessageOutput, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// A daemon without work holds no message, though its poll has the permits.
+func TestPollHoldsNoMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPipeline(t)
+		p.health.Capacity = func() health.Reasons { return nil }
+		p.messages.queue = queue.New(&quiet{}, queue.Config{URL: "http://127.0.0.1/q", Wait: time.Second})
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- p.Run(ctx) }()
+		synctest.Wait()
+		if held := p.Status(ctx).Queue.Held; held != 0 || len(p.messages.permits) == 0 {
+			t.Errorf("%d messages are held, and %d permits taken", held, len(p.messages.permits))
+		}
 		stop()
 		if err := <-ended; err != nil {
 			t.Error(err)

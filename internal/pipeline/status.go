@@ -56,8 +56,8 @@ type StageStatus struct {
 
 // QueueStatus counts messages.
 type QueueStatus struct {
-	Held    int `json:"held"`    // or being received
-	Permits int `json:"permits"` // that may be held
+	Held    int `json:"held"`    // their images are worked on
+	Permits int `json:"permits"` // that may be held at once
 }
 
 // ReconcileStatus is how a comparison of journal, pool and files ended; that of the start
@@ -72,7 +72,7 @@ type ReconcileStatus struct {
 func (p *Pipeline) Status(ctx context.Context) *Status {
 	s := &Status{
 		Jobs: p.jobs.list(), Pool: p.health.Pool(), Reconcile: p.reconciled.Load(),
-		Queue: QueueStatus{Held: len(p.messages.permits), Permits: cap(p.messages.permits)},
+		Queue: QueueStatus{Held: int(p.messages.held.Load()), Permits: cap(p.messages.permits)},
 	}
 	for _, st := range p.table {
 		s.Stages = append(s.Stages, stageStatus(st, s.Jobs))
