@@ -50,7 +50,7 @@ func newProgram(out io.Writer) *cobra.Command {
 	root := newGroup("consumer", "Take container images from an S3 bucket to active device-mapper snapshots")
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetOut(out)
-	addCommands(root, "Daemon", runCommand(), statusCommand(), doctorCommand())
+	addCommands(root, "Daemon", runCommand(), statusCommand(), watchCommand(), doctorCommand())
 	addCommands(root, "Images", imagesCommand(), showCommand(), snapshotsCommand(), historyCommand(), traceCommand(),
 		snapshotCommand(), umountCommand(), verifyCommand(), rmCommand(), submitCommand(), retryCommand(),
 		backfillCommand(), checkCommand())

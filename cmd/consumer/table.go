@@ -31,8 +31,16 @@ func (o *output) table(columns ...string) *table {
 
 // wideOnly hides columns unless all are asked for.
 func (t *table) wideOnly(columns ...string) *table {
+	if t.wide {
+		return t
+	}
+	return t.without(columns...)
+}
+
+// without hides columns.
+func (t *table) without(columns ...string) *table {
 	for i, title := range t.rows[0] {
-		t.hidden[i] = !t.wide && slices.Contains(columns, title)
+		t.hidden[i] = t.hidden[i] || slices.Contains(columns, title)
 	}
 	return t
 }

@@ -188,6 +188,9 @@ var (
 // credential is one that the SDK reads itself.
 var credential = regexp.MustCompile("^AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY|SHARED_CREDENTIALS_FILE)$")
 
+// colourVariable is what programs for the terminal agree on: https://no-color.org.
+var colourVariable = regexp.MustCompile("^NO_COLOR$")
+
 // Every setting that a page mentions exists: as one of the program, of its traces, or of
 // the compose file.
 func TestSettingsExist(t *testing.T) {
@@ -206,7 +209,7 @@ func TestSettingsExist(t *testing.T) {
 		for _, m := range settingName.FindAllStringSubmatch(text, -1) {
 			mentioned++
 			isOther := func(names *regexp.Regexp) bool { return names.MatchString(m[1]) }
-			others := []*regexp.Regexp{kernelFlag, testVariable, exporterVariable, credential}
+			others := []*regexp.Regexp{kernelFlag, testVariable, exporterVariable, credential, colourVariable}
 			if !known[m[1]] && !slices.ContainsFunc(others, isOther) {
 				t.Errorf("%s mentions %s, which is not a setting", page, m[1])
 			}
