@@ -52,7 +52,6 @@ var OutOfReach = []Elsewhere{
 		`printf 'S3_BUCKET=%s\nSQS_QUEUE_URL=%s\n' "$S3_BUCKET" "$SQS_QUEUE_URL" >consumer.env`,
 	},
 	{Page: deployment, Begins: "install -m 640", Why: "a guest cannot write to /etc"},
-	{deployment, "set -a", "the settings are not in /etc", "set -a; . ./consumer.env; set +a"},
 	{deployment, "systemctl start", noSystemd, runDaemon},
 	{Page: deployment, Begins: "apt install ./", Why: noPackage},
 	{Page: deployment, Begins: "apt install --allow-downgrades", Why: "there is no older version yet"},
