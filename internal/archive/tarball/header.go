@@ -225,9 +225,10 @@ func (f *fields) dialect(b []byte) *Error {
 	switch {
 	case posix:
 		f.prefix = cstring(b[345:500])
-		// In star's dialect the prefix ends at 476, and times follow.
-		if bytes.Equal(b[508:512], trailerStar) && len(f.prefix) > 131 {
-			return defect(AmbiguousHeader, "a name that runs into star's fields")
+		if bytes.Equal(b[508:512], trailerStar) {
+			if err := f.star(b); err != nil {
+				return err
+			}
 		}
 	case !gnu && bytes.HasPrefix(magic, []byte("ustar")):
 		return defect(AmbiguousHeader, "unknown dialect %q", magic)
@@ -236,6 +237,20 @@ func (f *fields) dialect(b []byte) *Error {
 		return defect(AmbiguousHeader, "%.12q in place of a prefix, in a dialect that has none", cstring(b[345:500]))
 	}
 	return f.devices(b, posix || gnu)
+}
+
+// star checks what star's dialect has behind byte 131 of the prefix: two times. They
+// are not kept, but to archive/tar the header is malformed where they are no numbers.
+func (f *fields) star(b []byte) *Error {
+	if len(f.prefix) > 131 {
+		return defect(AmbiguousHeader, "a name that runs into star's fields")
+	}
+	for _, raw := range [][]byte{b[476:488], b[488:500]} {
+		if _, err := number(raw); err != nil {
+			return defect(ParseError, "time of star: %s", err.Detail)
+		}
+	}
+	return nil
 }
 
 // devices reads the device numbers, if the dialect has them. If not, they are numbers all
