@@ -116,6 +116,8 @@ func paxCases() []Case {
 			before(Entry{Name: "g", Type: 'g', Body: Records("mtime=NaN")})),
 		refused("global access time that is not a number", "parse_error",
 			before(Entry{Name: "g", Type: 'g', Body: Records("mtime=1600000000", "atime=E")})),
+		refused("global user name with a NUL", "parse_error",
+			before(Entry{Name: "g", Type: 'g', Body: Records("uname=a\x00")})),
 		attack("global path", "pax_global_path", before(Entry{Name: "g", Type: 'g', Body: Records("path=etc/all")})),
 		attack("global size", "pax_global_path", before(Entry{Name: "g", Type: 'g', Body: Records("size=512")})),
 		attack("global link path", "pax_global_path",

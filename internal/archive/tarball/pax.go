@@ -81,6 +81,9 @@ func (e *extension) addGlobal(data []byte) *Error {
 			return e.setGlobalTime(value)
 		case key == "atime" || key == "ctime": // GNU tar fails on one that is no time
 			return checkTime(value)
+		case key == "uname" || key == "gname":
+			_, err := text(value)
+			return err
 		case key == "path", key == "linkpath", key == "size", key == "uid", key == "gid",
 			key == "SCHILY.fflags", key == "SCHILY.filetype", key == "SCHILY.realsize",
 			strings.HasPrefix(key, "SCHILY.xattr."), strings.HasPrefix(key, "SCHILY.acl."),
