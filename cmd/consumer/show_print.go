@@ -28,7 +28,8 @@ func (c *call) printImage(s *shownImage) error {
 		if err := c.printSnapshots(s.Snapshots); err != nil {
 			return err
 		}
-		fmt.Fprintf(c.out, "mount one: mount %s DIR\n", s.Snapshots[len(s.Snapshots)-1].Path)
+		fmt.Fprintf(c.out, "mount one: consumer snapshot %s%d --mount DIR\n", snapshotPrefix,
+			s.Snapshots[len(s.Snapshots)-1].Device)
 	}
 	return s.writeAdjustments(c.out)
 }

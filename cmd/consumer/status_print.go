@@ -171,7 +171,7 @@ func reconcileText(r *pipeline.ReconcileStatus) string {
 	if r.Error != "" {
 		return fmt.Sprintf("left undone, %s: %s", ago(r.Ended), oneLine(r.Error))
 	}
-	return "journal, pool and files agreed, " + ago(r.Ended)
+	return "nothing is left to do, " + ago(r.Ended)
 }
 
 // printWork prints the stages and the images in them.
