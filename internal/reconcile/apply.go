@@ -125,8 +125,11 @@ func (r *Reconciler) logRecovered(rc Recovered) {
 			Msg("left as it is")
 	}
 	line, text := r.log.Info(), "journal, pool and files agree"
-	if len(rc.Problems) > 0 {
+	switch {
+	case len(rc.Problems) > 0:
 		line, text = r.log.Warn(), "journal, pool and files agree but for what is left as it is"
+	case len(rc.Foreign) > 0:
+		line, text = r.log.Warn(), "journal, pool and files agree but for what is not the journal's: it is left alone"
 	}
 	line.Interface("recovered", rc).Msg(text)
 }

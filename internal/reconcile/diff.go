@@ -211,10 +211,13 @@ func (r *Reconciler) diffArchives(c comparison) []Action {
 	for _, name := range c.archives {
 		id, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSuffix(name, ".part"), ".tar"), 10, 64)
 		img, known := c.after.images[id]
-		if err != nil || !known || !strings.HasPrefix(name, provision.ArchiveName(id)) {
-			actions = append(actions, Action{
-				Kind: Report, What: "file " + name, Reason: "it is not named like ours", leftover: "file",
-			})
+		ours := err == nil && strings.HasPrefix(name, provision.ArchiveName(id))
+		if !ours || !known {
+			why := "it is not named like an archive"
+			if ours {
+				why = "the journal has no such image"
+			}
+			actions = append(actions, Action{Kind: Report, What: "file " + name, Reason: why, leftover: "file"})
 			continue
 		}
 		// An image claims its complete archive once it is recorded, and the part until
