@@ -2,7 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
@@ -27,7 +31,14 @@ consumer.db-wal and consumer.db-shm.`,
 // backup copies the database beside a running daemon or without one. It takes no lock:
 // SQLite gives it one moment's view.
 func backup(ctx context.Context, c *call, force bool) error {
+	dir := filepath.Dir(c.arg())
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("there is no directory %s: make it first", dir)
+	}
 	b, err := c.store.Backup(ctx, c.arg(), force)
+	if errors.Is(err, fs.ErrExist) && !force {
+		return fmt.Errorf("%w: --force replaces it", err)
+	}
 	if err != nil {
 		return err
 	}

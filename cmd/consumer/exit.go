@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"imagemanager.internal/internal/devmapper"
-	"imagemanager.internal/internal/download"
 	"imagemanager.internal/internal/reconcile"
 	"imagemanager.internal/internal/store"
 )
@@ -34,7 +33,7 @@ var exitCodes = []exitCode{
 		errNoDatabase, errDatabaseLost, errNotPermitted,
 		reconcile.ErrWrongPool, store.ErrNewer,
 	}},
-	{5, "not found", []error{store.ErrNotFound, download.ErrGone, errWasGone, errNotMounted}},
+	{5, "not found", []error{store.ErrNotFound, errNoObject, errWasGone, errNotMounted}},
 	{7, "recover left devices of the pool alone", []error{errLeftAlone}},
 	{8, "the archive is rejected, or would be", []error{errRejected, errWasRejected}},
 	{9, "the archive is refused as an attack, or would be", []error{errViolation, errWasAttack}},

@@ -127,6 +127,9 @@ func growPool(ctx context.Context, c *call, data, metadata size) (err error) {
 	if err := c.openPool(ctx); err != nil {
 		return err
 	}
+	if err := c.refuseShrinking(data, metadata); err != nil {
+		return err
+	}
 	if data > 0 {
 		err = c.pool.GrowData(int64(data))
 	}
@@ -137,4 +140,24 @@ func growPool(ctx context.Context, c *call, data, metadata size) (err error) {
 		return fmt.Errorf("grow: %w", err)
 	}
 	return c.printPool(ctx)
+}
+
+// refuseShrinking refuses a size below the one that the pool has.
+func (c *call) refuseShrinking(data, metadata size) error {
+	st, err := c.pool.Status()
+	if err != nil {
+		return err
+	}
+	for _, part := range []struct {
+		flag       string
+		asked, has int64
+	}{
+		{"--data-size", int64(data), st.TotalData}, {"--metadata-size", int64(metadata), st.TotalMetadata},
+	} {
+		if part.asked > 0 && part.asked < part.has {
+			return &usageError{fmt.Errorf("%s %s is less than the pool has, %s: a pool cannot shrink", part.flag,
+				units.BytesSize(float64(part.asked)), units.BytesSize(float64(part.has)))}
+		}
+	}
+	return nil
 }

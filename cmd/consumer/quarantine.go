@@ -1,10 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
+	"unicode"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
@@ -79,9 +83,24 @@ func showQuarantined(ctx context.Context, c *call) error {
 	if c.asJSON {
 		return printJSON(c.out, q)
 	}
-	fmt.Fprintf(c.out, "message %s, quarantined %s after %d attempts: %s\n%q\n", quoted(q.MessageID),
-		ago(q.CreatedAt), q.Attempts, oneLine(q.Reason), q.Body)
+	fmt.Fprintf(c.out, "message %s, quarantined %s after %d attempts: %s\n%s\n", quoted(q.MessageID),
+		ago(q.CreatedAt), q.Attempts, oneLine(q.Reason), bodyText(q.Body))
 	return nil
+}
+
+// bodyText is the body of a message for a terminal. JSON has lines of its own; anything
+// else is quoted.
+func bodyText(body string) string {
+	var lines bytes.Buffer
+	if err := json.Indent(&lines, []byte(body), "", "  "); err != nil {
+		return strconv.Quote(body)
+	}
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, lines.String())
 }
 
 func quarantineDropCommand() *cobra.Command {

@@ -211,8 +211,8 @@ func (o *output) printFound(r recovered) error {
 		if r.DryRun {
 			done = "nothing was written"
 		}
-		fmt.Fprintf(o.out, "pool %s (%s): %d images, %d snapshots; %s\n", r.Pool.Name, r.Pool.UUID,
-			is[reconcile.FoundImage], is[reconcile.FoundSnapshot], done)
+		fmt.Fprintf(o.out, "pool %s (%s): %s, %s; %s\n", r.Pool.Name, r.Pool.UUID,
+			count(is[reconcile.FoundImage], "image"), count(is[reconcile.FoundSnapshot], "snapshot"), done)
 	}
 	if n := is[reconcile.FoundUnproven]; err == nil && n > 0 {
 		err = fmt.Errorf("%d %w", n, errLeftAlone)

@@ -87,7 +87,7 @@ func TestPrintFound(t *testing.T) {
 		t.Error(err)
 	}
 	for _, says := range []string{
-		"1 images, 1 snapshots", "consumer backfill", "/dev/mapper/x", "/state/blobs/9.tar",
+		"1 image, 1 snapshot", "consumer backfill", "/dev/mapper/x", "/state/blobs/9.tar",
 		"yes",
 	} {
 		if !strings.Contains(out.String(), says) || strings.Contains(out.String(), "\x1b") {

@@ -118,6 +118,7 @@ func (s *shell) places(root string) {
 	s.check(os.WriteFile(databasePath(root+"/damaged"), []byte("this is no database"), 0o600))
 	s.check(os.Chmod(root, 0o755))
 	s.check(os.Chmod(databasePath(root+"/readonly"), 0o444))
+	s.check(os.Chmod(databasePath(root+"/locked"), 0o644))
 	s.check(os.Chmod(root+"/readonly", 0o555))
 	s.check(os.Chmod(root+"/foreign", 0))
 	lock, err := os.Create(filepath.Join(root, "locked", daemonLock))

@@ -46,6 +46,9 @@ else to name one that the journal has.`,
 	}, "bucket", "region", "endpoint-url"))), imageKeys)
 }
 
+// errNoObject is returned when there is nothing to submit.
+var errNoObject = errors.New("the bucket has no such object: `aws s3 ls` shows what there is")
+
 // submit puts objects into the journal. The daemon, running or started later, takes them
 // up.
 func submit(ctx context.Context, c *call) error {
@@ -58,7 +61,11 @@ func submit(ctx context.Context, c *call) error {
 		if err != nil {
 			return pipeline.Request{}, err
 		}
-		return sub.Resubmit(ctx, key)
+		r, err := sub.Resubmit(ctx, key)
+		if errors.Is(err, download.ErrGone) {
+			err = fmt.Errorf("s3://%s/%s: %w", c.cfg.Bucket, key, errNoObject)
+		}
+		return r, err
 	})
 }
 

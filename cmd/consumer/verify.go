@@ -43,7 +43,7 @@ without one. "consumer help names" says how else to name an image.`,
 func verifyImages(ctx context.Context, c *call, all bool) (err error) {
 	ids := make([]int64, 1)
 	if !all {
-		if ids[0], err = c.findActive(ctx, c.arg()); err != nil {
+		if ids[0], err = c.findKept(ctx); err != nil {
 			return err
 		}
 	}
@@ -61,6 +61,21 @@ func verifyImages(ctx context.Context, c *call, all bool) (err error) {
 	}
 	results, err := c.verify(ctx, l.host, ids, all)
 	return errors.Join(err, c.printVerified(results))
+}
+
+// findKept returns the newest active image that the argument names, or the newest of
+// which something is kept.
+func (c *call) findKept(ctx context.Context) (int64, error) {
+	id, err := c.findActive(ctx, c.arg())
+	if err != nil {
+		return 0, err
+	}
+	img, err := c.store.Image(ctx, id)
+	if err == nil && img.State.Refused() {
+		err = fmt.Errorf("image %d (%s) is %s: nothing of it is kept, so there is nothing to verify", id,
+			quoted(img.Key), img.State)
+	}
+	return id, err
 }
 
 // verified is the result for one image.

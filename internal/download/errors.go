@@ -152,9 +152,7 @@ func (a *answerError) sentinel() error {
 }
 
 // Error begins with S3's code and reason: readers look for them.
-func (a *answerError) Error() string {
-	return fmt.Sprintf("%s: %s (%s, status %d, request id %q)", a.code, a.message, a.operation, a.status, a.requestID)
-}
+func (a *answerError) Error() string { return awserr.Plain(a.err).Error() }
 
 func (a *answerError) Unwrap() error { return a.err }
 
@@ -166,7 +164,7 @@ func translate(err error) error {
 	}
 	a := answerOf(err)
 	if a == nil {
-		return err
+		return awserr.Plain(err)
 	}
 	if a.code != "" {
 		err = a

@@ -113,8 +113,8 @@ func TestProgressOutlivesProxy(t *testing.T) {
 // The first thing that an error says is S3's code and reason: tables cut what is long.
 func TestErrorBeginsWithCode(t *testing.T) {
 	for code, want := range map[string]string{
-		"InvalidRequest": "S3 refuses this object: InvalidRequest: no (GetObject, status 400, request id",
-		"InternalError":  "InternalError: no (GetObject, status 400, request id",
+		"InvalidRequest": "S3 refuses this object: InvalidRequest: no (GetObject, status 400",
+		"InternalError":  "InternalError: no (GetObject, status 400",
 	} {
 		_, err := downloader(t, client(t, failing(400, code)), Config{}).Fetch(t.Context(), "1.tar", notified(9), nil)
 		var api smithy.APIError

@@ -10,6 +10,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+
+	"imagemanager.internal/internal/awserr"
 )
 
 const (
@@ -51,7 +53,7 @@ func (c *Client) sendChanges(ctx context.Context, entries []entry) []error {
 	defer cancel()
 	out, err := c.api.ChangeMessageVisibilityBatch(ctx, in, noRetry)
 	if err != nil {
-		return entryErrors(len(entries), err, nil, nil)
+		return entryErrors(len(entries), awserr.Plain(err), nil, nil)
 	}
 	ok := make([]*string, 0, len(out.Successful))
 	for _, s := range out.Successful {
@@ -75,7 +77,7 @@ func (c *Client) sendDeletes(ctx context.Context, entries []entry) []error {
 	defer cancel()
 	out, err := c.api.DeleteMessageBatch(ctx, in, noRetry)
 	if err != nil {
-		return entryErrors(len(entries), err, nil, nil)
+		return entryErrors(len(entries), awserr.Plain(err), nil, nil)
 	}
 	ok := make([]*string, 0, len(out.Successful))
 	for _, s := range out.Successful {

@@ -105,9 +105,9 @@ func (c *Client) ProbeDeadLetter(ctx context.Context) error {
 	case err == nil:
 		return nil
 	case awserr.NamesMissing(err):
-		return fmt.Errorf("%w: %s: %w", ErrUnfit, url, err)
+		return fmt.Errorf("%w: %s: %w", ErrUnfit, url, awserr.Plain(err))
 	}
-	return fmt.Errorf("dead-letter queue %s: %w", url, err)
+	return fmt.Errorf("dead-letter queue %s: %w", url, awserr.Plain(err))
 }
 
 // sendCopy sends the message to the dead-letter queue, as part of the sender's trace.
@@ -135,7 +135,7 @@ func (c *Client) sendCopy(ctx context.Context, m *Message, reason string, attemp
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.CallTimeout)
 	defer cancel()
 	_, err := c.api.SendMessage(ctx, in, noRetry)
-	return err
+	return awserr.Plain(err)
 }
 
 // attributeText makes a text fit for an attribute: SQS accepts only the characters of XML

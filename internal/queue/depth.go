@@ -8,6 +8,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+
+	"imagemanager.internal/internal/awserr"
 )
 
 // Depth is how many messages a queue has, as SQS estimates it: the numbers lag behind by
@@ -46,7 +48,7 @@ func (c *Client) depth(ctx context.Context, url string) (Depth, error) {
 	defer cancel()
 	out, err := c.api.GetQueueAttributes(ctx, in, noRetry)
 	if err != nil {
-		return Depth{}, fmt.Errorf("depth of %s: %w", url, err)
+		return Depth{}, fmt.Errorf("depth of %s: %w", url, awserr.Plain(err))
 	}
 	for name, n := range numbers {
 		if *n, err = strconv.Atoi(out.Attributes[string(name)]); err != nil {

@@ -7,6 +7,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
+
+	"imagemanager.internal/internal/awserr"
 )
 
 // Receive polls once for up to n messages, 10 at most, and waits Config.Wait for the
@@ -50,7 +52,7 @@ func (c *Client) poll(ctx context.Context, n int) ([]*Message, error) {
 		MessageSystemAttributeNames: systemAttributes,
 	}, noRetry)
 	if err != nil {
-		return nil, fmt.Errorf("receive: %w", err)
+		return nil, fmt.Errorf("receive: %w", awserr.Plain(err))
 	}
 	received := time.Now()
 	msgs := make([]*Message, 0, len(out.Messages))

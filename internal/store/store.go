@@ -66,11 +66,24 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	if err := checkFile(ctx, path); err != nil {
 		return nil, err
 	}
+	if err := makeFile(path); err != nil {
+		return nil, err
+	}
 	s := open(path, "rwc")
 	if err := migratePatiently(ctx, s.writeDB); err != nil {
 		return nil, errors.Join(fmt.Errorf("migrate %s: %w", path, err), s.Close())
 	}
 	return s, nil
+}
+
+// makeFile makes the file of the database if there is none: SQLite would let others read
+// it. Its other files get the same mode.
+func makeFile(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("database: %w", err)
+	}
+	return f.Close()
 }
 
 // OpenExisting opens an existing database, for commands that show its content. It never
