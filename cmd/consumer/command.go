@@ -70,7 +70,11 @@ func (n needs) then(do work) func(*cobra.Command, []string) error {
 		if c.output, err = newOutput(cmd); err != nil {
 			return err
 		}
-		if c.system, err = openSystem(cmd.Context(), cfg, n.journal); err != nil {
+		level := commandLevel
+		if cmd.Flags().Changed("log-level") {
+			level = cfg.LogLevel
+		}
+		if c.system, err = openSystem(cmd.Context(), cfg, level, n.journal); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, c.Close()) }()
@@ -78,14 +82,17 @@ func (n needs) then(do work) func(*cobra.Command, []string) error {
 	}
 }
 
+// commandLevel is the lowest level that is logged by commands: they answer by themselves.
+const commandLevel = "warn"
+
 // openSystem opens the journal and the log.
-func openSystem(ctx context.Context, cfg config, open openJournal) (*system, error) {
+func openSystem(ctx context.Context, cfg config, level string, open openJournal) (*system, error) {
 	st, err := open(ctx, databasePath(cfg.StateDir))
 	if err != nil {
 		return nil, cfg.withoutDatabase(err)
 	}
 	s := &system{
-		cfg: cfg, store: st, log: newLogger(cfg.LogLevel, cfg.LogFormat, os.Stderr, stderrIsTerminal()),
+		cfg: cfg, store: st, log: newLogger(level, cfg.LogFormat, os.Stderr, stderrIsTerminal()),
 		metrics: provision.NewMetrics(prometheus.NewRegistry()), // nobody reads those of a command
 		traces:  noop.NewTracerProvider(),
 	}

@@ -60,7 +60,7 @@ func (s *system) waitLock(ctx context.Context, name string, patience time.Durati
 			return err
 		}
 		if waited >= report {
-			s.log.Info().Err(err).Dur("waited_ms", waited).Dur("at_most_ms", patience).
+			s.log.Warn().Err(err).Dur("waited_ms", waited).Dur("at_most_ms", patience).
 				Msg("waiting for another process")
 			report = waited + lockReport
 		}

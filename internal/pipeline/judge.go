@@ -161,8 +161,12 @@ func (p *Pipeline) logFailure(log *zerolog.Logger, j judgement, img store.Image)
 			line = line.Str("sha256", img.Blob.SHA256)
 		}
 		line.Msg(j.text)
+	case superseded, vanished: // as in any bucket that is in use
+		log.Info().Msg(j.text)
+	case reject:
+		j.place(log.Warn()).Msg(j.text)
 	default:
-		j.place(log.Error()).Msg(j.text)
+		log.Error().Msg(j.text)
 	}
 }
 

@@ -64,6 +64,21 @@ func TestRefusalsAreLoggedByName(t *testing.T) {
 	}
 }
 
+// What happens in any bucket that is in use is no error, nor is an archive that somebody
+// has to make again. Alerts on errors are for what the operator has to see to.
+func TestLevelsOfVerdicts(t *testing.T) {
+	for v, level := range map[verdict]string{
+		superseded: "info", vanished: "info", retry: "warn", reject: "warn", violation: "error", dead: "error",
+	} {
+		var log bytes.Buffer
+		logger := zerolog.New(&log)
+		newPipeline(t).logFailure(&logger, judgement{verdict: v, text: "x"}, store.Image{})
+		if !strings.Contains(log.String(), `"level":"`+level+`"`) {
+			t.Errorf("%s: %s; want level %s", v, &log, level)
+		}
+	}
+}
+
 // attempt begins an attempt at the download, or at the unpack after it.
 func attempt(t *testing.T, p *Pipeline, job *Job, st store.Stage) {
 	t.Helper()

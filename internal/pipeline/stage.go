@@ -45,6 +45,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	defer stop()
 	var running sync.WaitGroup
 	running.Go(func() { p.messages.keepInvisible(work) })
+	running.Go(func() { announceStop(ctx, p) })
 	jobs := p.source(ctx, work, &running)
 	for _, st := range p.table {
 		jobs = p.start(work, &running, st, jobs)
@@ -118,7 +119,7 @@ func (p *Pipeline) step(work context.Context, st stage, job *Job) outcome {
 	ctx, ended := p.traces.beginAttempt(ctx, st, job)
 	defer ended()
 	began := time.Now()
-	err := p.begin(ctx, job, st.name)
+	err := p.begin(context.WithoutCancel(ctx), job, st.name) // so that a time limit counts as the image's failure
 	if err == nil {
 		job.late, err = st.perform(ctx, job)
 	}
