@@ -123,7 +123,8 @@ var queueAlerts = []alert{
 		summary: "{{ $labels.instance }} cannot receive messages",
 		meaning: "Every poll of the queue fails. New images are not noticed.",
 		look: []string{
-			"`curl -s localhost:9090/readyz`: it has the class of the error, and what to do. The log has the error itself.",
+			"`curl -s localhost:9090/readyz`: it has the class of the error, and what to do. " +
+				"The log has the error itself.",
 		},
 		do: []string{
 			"`credentials`: none, wrong or expired ones; the machine's role, and its clock.",
