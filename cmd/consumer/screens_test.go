@@ -43,6 +43,9 @@ func someReport(lacks health.Reasons) *statusReport {
 		},
 		Reconcile: &pipeline.ReconcileStatus{Ended: ago(4 * time.Minute)},
 	}
+	if lacks[health.PoolLow] != nil { // as poolLow says
+		p.Pool.UsedData = p.Pool.TotalData * 959 / 1000
+	}
 	waiting := store.Image{ID: 41, Object: store.Object{Key: "images/late.tar"}, UpdatedAt: ago(40 * time.Second)}
 	waiting.Stage, waiting.Failures, waiting.Reason = store.StageDownload, 1, "download: timed out after 5m0s"
 	return &statusReport{
