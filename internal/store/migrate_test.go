@@ -79,7 +79,11 @@ func TestFirstSchemaMigrates(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "c.db")
 	old, ctx := open(path, "rwc"), t.Context()
 	first := later(t)
-	delete(first, "migrations/002_adjustments.sql")
+	for name := range first {
+		if name != "migrations/001_journal.sql" {
+			delete(first, name)
+		}
+	}
 	if err := migrate(ctx, old.writeDB, first); err != nil {
 		t.Fatal(err)
 	}

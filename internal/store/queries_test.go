@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -34,6 +35,54 @@ func TestQueriesPrepare(t *testing.T) {
 	if n < 40 {
 		t.Errorf("only %d queries: this test misses some", n)
 	}
+}
+
+// What is asked for each message, job, command or reconcile costs as much as it returns,
+// not as much as there ever was: no query reads a table that grows from end to end.
+func TestQueriesUseIndexes(t *testing.T) {
+	s, texts := newStore(t), constants(t)
+	for _, name := range []string{
+		"imageByID", "imageByObject", "newestByETag", "imagesByKey", "imagesByETag", "imagesPending",
+		"imagesNeverAttempted", "imageCounts", "devicesPresent", "devicesOf", "deviceCounts", "devicesLeft",
+		"keptCounts", "deviceHandedOut", "eventsOf", "eventsAfter", "messageTried", "lastSeq", "snapshotsAll",
+		"snapshotsOf", "snapshotByID", "snapshotByPath", "adjustmentsOf",
+	} {
+		for _, step := range plan(t, s, texts[name]) {
+			if fullScan.MatchString(step) {
+				t.Errorf("%s: %s", name, step)
+			}
+		}
+	}
+}
+
+// fullScan is a step that reads a table of ours from end to end.
+var fullScan = regexp.MustCompile(`^SCAN [a-z]+$`)
+
+// plan returns the steps of a query (https://www.sqlite.org/eqp.html).
+func plan(t *testing.T, s *Store, query string) []string {
+	t.Helper()
+	if query == "" {
+		t.Fatal("no such query")
+	}
+	args := make([]any, strings.Count(query, "?"))
+	rows, err := s.readDB.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, args...)
+	if err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	defer rows.Close()
+	var steps []string
+	for rows.Next() {
+		var id, parent, unused int
+		var step string
+		if err := rows.Scan(&id, &parent, &unused, &step); err != nil {
+			t.Fatal(err)
+		}
+		steps = append(steps, step)
+	}
+	if err := rows.Err(); err != nil || len(steps) == 0 {
+		t.Fatalf("%s: %d steps, %v", query, len(steps), err)
+	}
+	return steps
 }
 
 // constants returns the string constants and variables in the package's source that are
