@@ -58,8 +58,8 @@ observe: ## make dashboards, alerts and runbooks again (RUNBOOKS=https://... for
 	cd $(OBSERVE) && go run . $(if $(RUNBOOKS),-runbooks "$(RUNBOOKS)")
 
 .PHONY: docs
-docs: ## make docs/cli.md, docs/configuration.md, man pages, golden files of the commands and the files of deploy/aws again
-	go test -count=1 -run '^Test(Page|Golden)' ./cmd/consumer ./deploy/aws -update
+docs: ## make docs/cli.md, docs/configuration.md, man pages, golden files and the files of deploy/aws again
+	go test -count=1 -run '^Test(Page|Golden)' ./cmd/consumer ./deploy/aws ./internal/pipeline/... -update
 
 .PHONY: pictures
 pictures: build-test $(PROMETHEUS) ## record a live run in user-mode-linux, and draw it into docs/dashboard.svg

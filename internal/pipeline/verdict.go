@@ -144,6 +144,10 @@ func remedy(err error) string {
 	switch class {
 	case "denied", "credentials":
 		return "see to the credentials and their policy (docs/operating.md lists the rights)"
+	case "kms":
+		return "see to the key of the objects: enabled, and with the right kms:Decrypt"
+	case classBusy:
+		return "end whoever has the device open"
 	case "no_bucket":
 		return "make the bucket, or correct S3_BUCKET and AWS_REGION"
 	case "not_s3":

@@ -25,7 +25,12 @@ func CheckWritable(s devmapper.Status) error {
 	if !s.NeedsCheck && (s.Mode == devmapper.ModeReadWrite || s.Mode == devmapper.ModeOutOfDataSpace) {
 		return nil
 	}
-	return fmt.Errorf("%w: it is %s, needs a check: %t, metadata %d of %d bytes: "+
-		"stop the daemon and run `consumer pool repair`",
-		devmapper.ErrReadOnly, s.Mode, s.NeedsCheck, s.UsedMetadata, s.TotalMetadata)
+	why := fmt.Sprintf("its mode is %s", s.Mode)
+	if s.NeedsCheck {
+		why = "its metadata need a check"
+	}
+	if s.TotalMetadata > 0 { // full metadata have to be enlarged
+		why += fmt.Sprintf("; %d %% of the metadata are used", 100*s.UsedMetadata/s.TotalMetadata)
+	}
+	return fmt.Errorf("%w: %s: stop the daemon and run `consumer pool repair`", devmapper.ErrReadOnly, why)
 }

@@ -19,7 +19,7 @@ func (m *Monitor) checkCapacity() Reasons {
 	}
 	s, err := m.deps.PoolStatus()
 	if err != nil {
-		lacks[PoolGone] = fmt.Errorf("thin pool does not answer: %w", err)
+		lacks[PoolGone] = fmt.Errorf("thin pool does not answer: %w: start the daemon again, it attaches the pool", err)
 		return lacks
 	}
 	m.notePool(s)
