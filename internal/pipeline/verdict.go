@@ -143,7 +143,7 @@ func remedy(err error) string {
 	_, class := classify(err)
 	switch class {
 	case "denied", "credentials":
-		return "see to the credentials and their policy (docs/operating.md lists the rights)"
+		return "see to the credentials and their policy (docs/deployment.md lists the rights)"
 	case "kms":
 		return "see to the key of the objects: enabled, and with the right kms:Decrypt"
 	case classBusy:
