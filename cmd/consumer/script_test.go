@@ -16,9 +16,9 @@ import (
 )
 
 // unsteady finds what differs in every run, or on every machine, besides what the
-// listings have: addresses, processes, and what Go and the build are.
+// listings have: addresses, processes, what Go and the build are, the size of a database.
 var unsteady = regexp.MustCompile(
-	`127\.0\.0\.1:\d{4,5}|process \d+ \(.*\)|go1\.[0-9.]+|linux/[a-z0-9]+|request id "[^"]+"`)
+	`127\.0\.0\.1:\d{4,5}|process \d+ \(.*\)|go1\.[0-9.]+|linux/[a-z0-9]+|request id "[^"]+"|\d+KiB, up to`)
 
 // scriptFile has the invocations with what they print, standard error after standard
 // output, and with their exit code. Lines that begin with # say what follows.
