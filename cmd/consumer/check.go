@@ -21,6 +21,7 @@ const (
 	mostUnpacks           = 2
 	mostDownloadTime      = 5 * time.Minute
 	mostUnpackTime        = 30 * time.Minute
+	leastDevice      size = 16 << 20 // of our own
 	mostDevice       size = 100e9
 	deviceUnit       size = 64 << 10
 )
@@ -120,9 +121,9 @@ func (c config) checkCaps() []error {
 func (c config) checkSizes() []error {
 	var p problems
 	most := archive.DefaultLimits()
-	p.bad(c.DeviceSize < 16<<20 || c.DeviceSize > mostDevice, "DEVICE_SIZE %s is outside 16MiB..100GB",
+	p.bad(c.DeviceSize < leastDevice || c.DeviceSize > mostDevice, "DEVICE_SIZE %s is outside 16MiB..100GB",
 		c.DeviceSize.String())
-	p.bad(c.DeviceSize%deviceUnit != 0 && c.DeviceSize <= mostDevice,
+	p.bad(c.DeviceSize%deviceUnit != 0 && c.DeviceSize >= leastDevice && c.DeviceSize <= mostDevice,
 		"DEVICE_SIZE %d is not a multiple of 64 KiB: write %d", c.DeviceSize, c.DeviceSize/deviceUnit*deviceUnit)
 	p.bad(c.MaxImage < 1 || int64(c.MaxImage) > most.ImageBytes, "MAX_IMAGE_SIZE %s is outside 1..%s",
 		c.MaxImage.String(), units.BytesSize(float64(most.ImageBytes)))

@@ -71,6 +71,18 @@ func TestNothingThere(t *testing.T) {
 	}
 }
 
+// Where there is nothing to rebuild a database from, recover makes nothing.
+func TestNothingToRecover(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "none")
+	t.Setenv("STATE_DIR", dir)
+	if code, text := perform(t, "recover"); code != 3 || !strings.Contains(text, "there is no pool: is --state-dir") {
+		t.Errorf("exit code %d: %s", code, text)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("the state directory was made")
+	}
+}
+
 // An empty database, as a command of an earlier version left it, is in nobody's way, and
 // one with anything in it is.
 func TestEmptyDatabase(t *testing.T) {

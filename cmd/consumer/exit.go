@@ -30,7 +30,7 @@ var exitCodes = []exitCode{
 	{3, "the machine, the pool or the database is not as it must be", []error{
 		devmapper.ErrUnavailable, devmapper.ErrForeign, devmapper.ErrNoSuperblock, devmapper.ErrHasSuperblock,
 		devmapper.ErrReadOnly, devmapper.ErrDamaged, devmapper.ErrUnidentified, errNoPool, errPoolLost,
-		errNoDatabase, errDatabaseLost, errNotPermitted,
+		errNoDatabase, errDatabaseLost, errNoParts, errNotPermitted,
 		reconcile.ErrWrongPool, store.ErrNewer,
 	}},
 	{5, "not found", []error{store.ErrNotFound, errNoObject, errWasGone, errNotMounted}},

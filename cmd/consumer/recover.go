@@ -63,6 +63,9 @@ func (o *recoverOptions) addTo(fs *pflag.FlagSet) {
 // it is killed anywhere, it can be run again: the database gets its name when it is
 // complete.
 func recoverJournal(ctx context.Context, c *call, o recoverOptions) error {
+	if err := c.cfg.checkPlace(o); err != nil { // before anything is made
+		return err
+	}
 	if err := c.lockAll(ctx); err != nil {
 		return err
 	}
@@ -92,6 +95,18 @@ func recoverJournal(ctx context.Context, c *call, o recoverOptions) error {
 		return err
 	}
 	return c.printFound(recovered{row, found, files, o.dry})
+}
+
+// errNoParts is returned when there is nothing to rebuild a database from.
+var errNoParts = errors.New("there is no pool: is --state-dir right? Of a pool elsewhere, give --data and --metadata")
+
+// checkPlace returns errNoParts for a state directory that does not exist, unless the
+// pool is elsewhere.
+func (c config) checkPlace(o recoverOptions) error {
+	if _, err := os.Stat(c.StateDir); o.data == "" && errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: %w", c.StateDir, errNoParts)
+	}
+	return nil
 }
 
 // checkNoDatabase refuses a state directory with a database, or with a part of one:
