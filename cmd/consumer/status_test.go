@@ -145,6 +145,17 @@ func TestGoldenStatus(t *testing.T) {
 	same(t, "testdata/status.txt", all.String())
 }
 
+// Programs depend on the form of the JSON. That of the daemon has a golden file of its
+// own.
+func TestGoldenStatusJSON(t *testing.T) {
+	someJournal(t)
+	code, text := perform(t, "status --json")
+	if code != 0 {
+		t.Errorf("exit code %d: %s", code, text)
+	}
+	same(t, "testdata/json/status.json", steady(strings.ReplaceAll(text, os.Getenv("STATE_DIR"), "/state")))
+}
+
 // Programs find every state, and the daemon's answer as the daemon gave it.
 func TestStatusJSON(t *testing.T) {
 	someJournal(t)
