@@ -390,7 +390,7 @@ func (h *host) killWhileScanning(args []string) {
 	f, err := os.Create(log)
 	h.Check(err)
 	defer f.Close()
-	cmd := exec.Command(h.Program(), args...)
+	cmd := exec.Command(h.Program(), append(args, "--log-level", "info")...)
 	cmd.Env, cmd.Stderr = h.Environment(), f
 	h.Check(cmd.Start())
 	h.WaitFor("recover reads devices", func() bool {
