@@ -121,10 +121,10 @@ func (s *system) verify(ctx context.Context, h *provision.Host, ids []int64, all
 		case err != nil:
 			v.Image, v.Same, v.Error = id, false, err.Error()
 			errs = append(errs, fmt.Errorf("image %d was not looked at: %w", id, err))
-		case v.Unreadable != "":
-			errs = append(errs, fmt.Errorf("image %d: device %d: %w: %s", id, v.Device, errVerify, v.Unreadable))
 		case !v.Same:
-			errs = append(errs, fmt.Errorf("image %d: device %d: %w", id, v.Device, errVerify))
+			errs = append(errs, fmt.Errorf("image %d: device %d: %w: `consumer rm --force %[1]d` and then "+
+				"`consumer retry %[1]d` make it again, without what was written to its snapshots",
+				id, v.Device, errVerify))
 		}
 		results = append(results, v)
 	}

@@ -41,7 +41,8 @@ func TestVerify(t *testing.T) {
 	h.Stop()
 	h.plant(img.Tree.Device, text, "A")
 	out, code := h.Try("verify", "--all")
-	if code != 6 || !strings.Contains(out, `"rootfs/var/planted": sha256`) || strings.Count(out, "rootfs/") != 1 {
+	if code != 6 || !strings.Contains(out, `"rootfs/var/planted": sha256`) || strings.Count(out, "rootfs/") != 1 ||
+		!strings.Contains(out, "`consumer retry") {
 		t.Errorf("after damage: exit code %d, %s", code, out)
 	}
 	h.plant(img.Tree.Device, strings.Replace(text, "a", "A", 1), "a")
