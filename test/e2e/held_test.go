@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -232,7 +233,7 @@ func TestDeviceDoesNotAnswer(t *testing.T) {
 	h.Start()
 	h.WaitRunning()
 	key, device := h.stopInUnpack()
-	name := fmt.Sprintf("cim-%s-image-%d", poolName(t), device)
+	name := h.imageDevice(device)
 	disks.Run(t, "dmsetup", "suspend", "--nolockfs", "--noflush", name)
 	h.Signal(syscall.SIGCONT)
 	h.WaitFor("the log says that it does not come back",
@@ -250,19 +251,24 @@ func TestDeviceDoesNotAnswer(t *testing.T) {
 	h.Look()
 }
 
-// stopInUnpack uploads an image and stops the daemon while it writes the image's tree. A
-// daemon that was faster is let go on, and another image is tried.
+// stopInUnpack uploads an image and stops the daemon while it writes the image's tree.
+// The device is mounted then: before that, the daemon would activate it once more, and so
+// resume it. A daemon that was faster is let go on, and another image is tried.
 func (h *host) stopInUnpack() (key string, device int64) {
 	h.T.Helper()
 	for i := range 10 {
 		key = fmt.Sprintf("images/x%d.tar", i)
 		h.put(key, tarballs.RootFS(fmt.Sprint("hello", i), 3, big(60)))
 		h.waitEvent(key, "step unpack formatted")
+		id := h.ImagesOf(key)[0].ID
+		h.WaitFor("the device is mounted", func() bool {
+			var formatted bool
+			device, formatted = h.formatted(id)
+			return !formatted || h.isOpen(device)
+		})
 		h.Signal(syscall.SIGSTOP)
-		devices, err := h.Store.DevicesOf(h.T.Context(), h.ImagesOf(key)[0].ID)
-		h.Check(err)
-		if len(devices) > 0 && devices[0].State == store.DeviceFormatted {
-			return key, devices[0].ID
+		if _, formatted := h.formatted(id); formatted && h.isOpen(device) {
+			return key, device
 		}
 		h.Signal(syscall.SIGCONT)
 		h.WaitActive(key)
@@ -270,3 +276,25 @@ func (h *host) stopInUnpack() (key string, device int64) {
 	h.T.Fatal("the daemon was faster than the test ten times")
 	return "", 0
 }
+
+// formatted returns the image's device, and reports whether it is not filled yet.
+func (h *host) formatted(image int64) (device int64, is bool) {
+	h.T.Helper()
+	devices, err := h.Store.DevicesOf(h.T.Context(), image)
+	h.Check(err)
+	if len(devices) == 0 {
+		return 0, false
+	}
+	return devices[0].ID, devices[0].State == store.DeviceFormatted
+}
+
+// isOpen reports whether somebody has an image's device open, such as by a mount.
+func (h *host) isOpen(device int64) bool {
+	h.T.Helper()
+	out, err := exec.CommandContext(h.T.Context(), "dmsetup", "info", "--columns", "--noheadings", "-o", "open",
+		h.imageDevice(device)).Output()
+	return err == nil && strings.TrimSpace(string(out)) != "0"
+}
+
+// imageDevice is the name of an image's device while it is active.
+func (h *host) imageDevice(id int64) string { return fmt.Sprintf("cim-%s-image-%d", poolName(h.T), id) }
