@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"syscall"
 
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
 	"imagemanager.internal/internal/devmapper"
+	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/store"
 )
 
@@ -132,6 +135,9 @@ func growPool(ctx context.Context, c *call, data, metadata size) (err error) {
 	}
 	if data > 0 {
 		err = c.pool.GrowData(int64(data))
+		if errors.Is(err, syscall.ENOSPC) {
+			err = fmt.Errorf("%w: enlarge them first, with a larger --metadata-size alone", err)
+		}
 	}
 	if err == nil && metadata > 0 {
 		err = c.pool.GrowMetadata(int64(metadata))
@@ -139,7 +145,35 @@ func growPool(ctx context.Context, c *call, data, metadata size) (err error) {
 	if err != nil {
 		return fmt.Errorf("grow: %w", err)
 	}
+	if err := c.warnOfDisk(ctx); err != nil {
+		return err
+	}
 	return c.printPool(ctx)
+}
+
+// warnOfDisk says so if the pool's data may outgrow their disk. A data file is sparse, so
+// nothing fails before it is full.
+func (c *call) warnOfDisk(ctx context.Context) error {
+	row, err := c.store.Pool(ctx)
+	if err != nil {
+		return err
+	}
+	data, err := os.Stat(row.Data)
+	if err != nil || !data.Mode().IsRegular() {
+		return err
+	}
+	dir := filepath.Dir(row.Data)
+	_, free, err := provision.FreeUnder(dir)
+	if err != nil {
+		return err
+	}
+	const block = 512 // stat(2)
+	if st, ok := data.Sys().(*syscall.Stat_t); ok && st.Size-st.Blocks*block > free {
+		fmt.Fprintf(c.errs, "warning: the pool may take %s more of the disk, and %s are free under %s: when it is "+
+			"full, no image is taken\n", units.BytesSize(float64(st.Size-st.Blocks*block)),
+			units.BytesSize(float64(free)), dir)
+	}
+	return nil
 }
 
 // refuseShrinking refuses a size below the one that the pool has.

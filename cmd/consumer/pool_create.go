@@ -95,6 +95,9 @@ func makePool(ctx context.Context, c *call, o poolOptions) error {
 		}
 		return err
 	}
+	if err := c.warnOfDisk(ctx); err != nil {
+		return err
+	}
 	return c.printPool(ctx)
 }
 

@@ -14,11 +14,35 @@ import (
 // extended, sparse. A block device must have been enlarged before, and all of it is
 // taken. A pool out of data space becomes writable again. GrowData may be called again
 // after a crash, and with the present size. Errors: EINVAL for less than the present
-// size, ErrReadOnly, and errno; then the pool is as before.
+// size, ENOSPC if the metadata cannot count so many blocks, ErrReadOnly, and errno; then
+// the pool is as before.
 func (p *Pool) GrowData(newBytes int64) error {
-	err := p.grow(func(_, data *blockDevice) error { return data.extend(newBytes, (*os.File).Truncate) })
+	err := p.grow(func(_, data *blockDevice) error {
+		if err := p.checkCountable(newBytes); err != nil {
+			return err
+		}
+		return data.extend(newBytes, (*os.File).Truncate)
+	})
 	if err != nil {
 		return fmt.Errorf("grow data of pool %s: %w", p.cfg.Name, err)
+	}
+	return nil
+}
+
+// checkCountable returns ENOSPC if the metadata have no room to count so many bytes of
+// data. The kernel would refuse the table only when the file is enlarged already, and
+// then at every start as well. It takes a block for each 16,320 blocks of data, and some
+// for the index of those. Source: drivers/md/persistent-data/dm-space-map-common.h.
+func (p *Pool) checkCountable(newBytes int64) error {
+	const perBitmap, spare = (metadataBlock - 16) * 4, 32
+	s, err := p.Status()
+	if err != nil {
+		return err
+	}
+	more := (newBytes - s.TotalData) / p.cfg.BlockSize / perBitmap
+	needed := (more + more/32 + spare) * metadataBlock
+	if free := s.TotalMetadata - s.UsedMetadata; more > 0 && needed > free {
+		return fmt.Errorf("its metadata need %d bytes more for that, and %d are free: %w", needed, free, unix.ENOSPC)
 	}
 	return nil
 }

@@ -48,6 +48,24 @@ func TestGrow(t *testing.T) {
 	}
 }
 
+// Data that the metadata cannot count are refused before anything changes: with its file
+// enlarged, the pool could not be opened any more.
+func TestGrowBeyondMetadata(t *testing.T) {
+	p, cfg := newPool(t)
+	newImage(t, p)
+	if err := p.GrowData(2 << 40); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("%v, want ENOSPC", err)
+	}
+	if data, err := os.Stat(cfg.Data); err != nil || data.Size() != 512*mib {
+		t.Errorf("the data file: %v, %v", data.Size(), err)
+	}
+	check(t, p.GrowData(768*mib))
+	check(t, Detach(cfg))
+	q := opened(t, cfg)
+	check(t, q.GrowMetadata(64*mib))
+	check(t, q.GrowData(2<<40))
+}
+
 // Growing is what brings a full pool back, with the device still open.
 func TestGrowFullPool(t *testing.T) {
 	cfg := newConfig(t, 16*mib, minMetadataSize)

@@ -46,6 +46,13 @@ func TestPoolLowThenGrown(t *testing.T) {
 	if out := h.Consumer("pool", "repair"); !strings.Contains(out, "false") { // sound: nothing to do
 		t.Errorf("pool repair: %s", out)
 	}
+	out, code := h.Try("pool", "grow", "--data-size", "2TiB")
+	if code != 1 || !strings.Contains(out, "--metadata-size") {
+		t.Errorf("more data than its metadata can count: exit code %d: %s", code, out)
+	}
+	if out = h.Consumer("pool", "grow", "--data-size", "200GiB"); !strings.Contains(out, "warning: the pool may take") {
+		t.Errorf("a pool larger than its disk: %s", out)
+	}
 	h.Start()
 	h.Stop()
 	h.Look()
