@@ -18,7 +18,7 @@ func watchCommand() *cobra.Command {
 	return withSettings(&cobra.Command{
 		Use:   "watch",
 		Short: "Watch the stages, the pool, the queue and the journal at work",
-		Long: `Watch shows what status does, and the newest events of the journal, anew every second,
+		Long: `Watch shows what status does, and the newest events of the journal, every second,
 until Ctrl-C, which is its normal end. If its output is not a terminal, it prints
 a line for each event, and one whenever the health or the number of images changes.`,
 		Example:     "  consumer watch\n  consumer watch | tee journal.txt",

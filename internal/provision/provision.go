@@ -67,7 +67,8 @@ func (c Config) Judging(key string) archive.Options {
 // CheckFits returns ErrTooSmall if an image's device cannot hold the planned tree.
 func (c Config) CheckFits(plan *archive.Plan) error {
 	if need := plan.DeviceBytes(); need > c.DeviceBytes {
-		return fmt.Errorf("%w: it needs about %d bytes of %d: raise DEVICE_SIZE", ErrTooSmall, need, c.DeviceBytes)
+		return fmt.Errorf("%w: it needs about %s of %s: raise DEVICE_SIZE", ErrTooSmall,
+			sizeText(need), sizeText(c.DeviceBytes))
 	}
 	return nil
 }

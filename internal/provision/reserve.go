@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/docker/go-units"
+
 	"imagemanager.internal/internal/devmapper"
 )
 
@@ -102,8 +104,9 @@ func (r *reservations) poolShort(n need) (short, err error) {
 	if n.pool <= data && metadataFor(n.pool) <= metadata {
 		return nil, nil
 	}
-	return fmt.Errorf("%w: the image needs about %d bytes of data and %d of metadata, %d and %d are free: "+
-		"`consumer pool grow` adds space", ErrPoolLow, n.pool, metadataFor(n.pool), data, metadata), nil
+	return fmt.Errorf("%w: the image needs about %s of data and %s of metadata, %s and %s are free: "+
+		"`consumer pool grow` adds space", ErrPoolLow, sizeText(n.pool), sizeText(metadataFor(n.pool)), sizeText(data),
+		sizeText(metadata)), nil
 }
 
 // diskShort says why the file system has no room beyond its reserve.
@@ -118,9 +121,12 @@ func (r *reservations) diskShort(n need) (dev uint64, short, err error) {
 	if free -= r.minFreeDisk + r.disks[dev]; n.disk <= free {
 		return dev, nil, nil
 	}
-	return dev, fmt.Errorf("%w: the image needs about %d MiB under %s, %d MiB are free there beyond the reserve "+
-		"(STATE_MIN_FREE): make room, or enlarge it", ErrDiskLow, n.disk>>20, n.dir, max(free, 0)>>20), nil
+	return dev, fmt.Errorf("%w: the image needs about %s under %s, %s are free there beyond the reserve "+
+		"(STATE_MIN_FREE): make room, or enlarge it", ErrDiskLow, sizeText(n.disk), n.dir, sizeText(free)), nil
 }
+
+// sizeText says how many bytes there are; none if there are less than none.
+func sizeText(bytes int64) string { return units.BytesSize(float64(max(bytes, 0))) }
 
 // FreeUnder returns how many bytes of a directory's file system are free, and the file
 // system's device number.

@@ -29,7 +29,7 @@ func TestTampering(t *testing.T) {
 		{"mode", `"rootfs/var/x": mode 4755`, func(d string) error { return unix.Chmod(d+"/var/x", 0o4755) }},
 		{"owner", `"rootfs/var/x": owner 5:6`, func(d string) error { return os.Lchown(d+"/var/x", 5, 6) }},
 		{
-			"time", `"rootfs/var": modified at 1.`,
+			"time", `"rootfs/var": modified at 1970-01-01T00:00:01`,
 			func(d string) error { return os.Chtimes(d+"/var", time.Time{}, time.Unix(1, 5)) },
 		},
 		{"link", `"rootfs/bin": target "sbin"`, func(d string) error { return relink(d+"/bin", "sbin") }},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // The types of records. A tree read from a device may have others; they stand for files
@@ -107,6 +108,11 @@ func compareFirst(a, b []*Record) int {
 // sortKey orders paths as an inventory does: a directory comes right before its entries.
 func (r *Record) sortKey() string { return strings.ReplaceAll(r.Path(), "/", "\x00") }
 
+// modified is the time of the last modification, for people.
+func (r *Record) modified() string {
+	return time.Unix(r.Sec, int64(r.Nsec)).UTC().Format(time.RFC3339Nano)
+}
+
 // difference describes the first difference between two records of the same path.
 func (r *Record) difference(o *Record) string {
 	switch {
@@ -123,7 +129,7 @@ func (r *Record) difference(o *Record) string {
 	case r.Target != o.Target:
 		return fmt.Sprintf("target %q, should be %q", TruncateName(o.Target), TruncateName(r.Target))
 	case r.Sec != o.Sec || r.Nsec != o.Nsec:
-		return fmt.Sprintf("modified at %d.%09d, should be %d.%09d", o.Sec, o.Nsec, r.Sec, r.Nsec)
+		return fmt.Sprintf("modified at %s, should be %s", o.modified(), r.modified())
 	case !slices.EqualFunc(r.Xattrs, o.Xattrs,
 		func(a, b Xattr) bool { return a.Name == b.Name && string(a.Value) == string(b.Value) }):
 		return "other extended attributes"

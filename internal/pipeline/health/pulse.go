@@ -37,7 +37,7 @@ func (l Loop) String() string { return [...]string{"the heartbeat", "a poll of t
 //   - A disk or the pool does not answer the kernel. The process would outlive its own
 //     end, and the next would wait at the same place. For the same reason a stage given
 //     up as stuck does not count: its worker is free again.
-//   - Recovery takes as long as it takes, and would begin anew.
+//   - Recovery takes as long as it takes, and would begin again.
 //
 // Its clock stands still while the machine sleeps.
 type Pulse struct {
