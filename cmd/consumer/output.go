@@ -18,7 +18,7 @@ import (
 // output is where and how a command prints.
 type output struct {
 	out    io.Writer
-	errs   io.Writer // what is no result
+	errs   io.Writer // notes and progress
 	asJSON bool
 	quiet  bool // ids only
 	wide   bool // all columns

@@ -42,7 +42,8 @@ func (p *Pool) checkCountable(newBytes int64) error {
 	more := (newBytes - s.TotalData) / p.cfg.BlockSize / perBitmap
 	needed := (more + more/32 + spare) * metadataBlock
 	if free := s.TotalMetadata - s.UsedMetadata; more > 0 && needed > free {
-		return fmt.Errorf("its metadata need %d bytes more for that, and %d are free: %w", needed, free, unix.ENOSPC)
+		return fmt.Errorf("its metadata need %d MiB more for that, and %d are free: %w",
+			(needed+1<<20-1)>>20, free>>20, unix.ENOSPC)
 	}
 	return nil
 }

@@ -165,6 +165,19 @@ func conserved(t *testing.T, seed uint64) {
 // deaf is a queue without end that does not answer a delete until its test ends.
 type deaf struct{ sameAgain }
 
+// ReceiveMessage has an end all the same: a fault shall fail the test, not hang it.
+func (q *deaf) ReceiveMessage(ctx context.Context, in *sqs.ReceiveMessageInput, opts ...func(*sqs.Options),
+) (*sqs.ReceiveMessageOutput, error) {
+	q.mu.Lock()
+	enough := q.sent > 10*maxSettling
+	q.mu.Unlock()
+	if enough {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return q.sameAgain.ReceiveMessage(ctx, in, opts...)
+}
+
 func (q *deaf) DeleteMessageBatch(ctx context.Context, _ *sqs.DeleteMessageBatchInput,
 	_ ...func(*sqs.Options),
 ) (*sqs.DeleteMessageBatchOutput, error) {
