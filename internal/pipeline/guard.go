@@ -4,10 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"time"
 
-	"imagemanager.internal/internal/archive/extract"
+	"imagemanager.internal/internal/archive"
 )
 
 // returnTimeout is how long a stage may take to return after its context has ended.
@@ -16,23 +15,12 @@ const returnTimeout = 10 * time.Second
 // errStuck is returned for a stage that did not return although its time was over.
 var errStuck = errors.New("does not come back")
 
-// catchPanic calls do. A panic becomes an error with the stack, as one in a goroutine of
-// the archive's does.
-func catchPanic(do func() error) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = &extract.Panic{Value: r, Stack: debug.Stack()}
-		}
-	}()
-	return do()
-}
-
 // perform does the stage's work on a job. If the work neither returns nor heeds its
 // context (a system call on a silent device, or a fault of ours), it is left alone. Then
 // the error is errStuck, and late delivers the work's own should it ever return.
 func (st stage) perform(ctx context.Context, job *Job) (late <-chan error, err error) {
 	result := make(chan error, 1) // buffered: the work ends even if nobody waits for it any more
-	go func() { result <- catchPanic(func() error { return st.do(ctx, &job.Task) }) }()
+	go func() { result <- archive.CatchPanic(func() error { return st.do(ctx, &job.Task) }) }()
 	select {
 	case err := <-result:
 		return nil, err

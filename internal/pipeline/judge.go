@@ -9,7 +9,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"imagemanager.internal/internal/archive"
-	"imagemanager.internal/internal/archive/extract"
 	"imagemanager.internal/internal/download"
 	"imagemanager.internal/internal/pipeline/health"
 	"imagemanager.internal/internal/provision"
@@ -43,7 +42,7 @@ func (p *Pipeline) judge(t *provision.Task, err error) judgement {
 	}
 	j := judgement{verdict: v, class: class, text: err.Error(), fetched: download.Progress(err)}
 	errors.As(err, &j.rejection)
-	var panicked *extract.Panic
+	var panicked *archive.Panic
 	if errors.As(err, &panicked) {
 		j.stack = panicked.Stack
 	}

@@ -7,7 +7,6 @@ import (
 	"syscall"
 
 	"imagemanager.internal/internal/archive"
-	"imagemanager.internal/internal/archive/extract"
 	"imagemanager.internal/internal/awserr"
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/download"
@@ -108,7 +107,7 @@ func classify(err error) (verdict, string) {
 		}
 		return reject, string(rejected.Reason)
 	}
-	var panicked *extract.Panic
+	var panicked *archive.Panic
 	if errors.As(err, &panicked) {
 		return retry, classPanic
 	}

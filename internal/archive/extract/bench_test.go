@@ -52,7 +52,7 @@ func BenchmarkWrite(b *testing.B) {
 				check(b, err)
 				check(b, unix.Syncfs(int(root.Fd())))
 				b.StopTimer()
-				check(b, os.RemoveAll(dir+"/"+rootfsName))
+				check(b, os.RemoveAll(dir+"/"+archive.RootName))
 				b.StartTimer()
 			}
 		})
@@ -92,7 +92,7 @@ func BenchmarkConfinement(b *testing.B) {
 				_, err = readBack(b.Context(), read, root)
 				check(b, err)
 				reading = time.Since(start)
-				check(b, errors.Join(os.RemoveAll(dir+"/"+rootfsName), unix.Syncfs(int(root.Fd()))))
+				check(b, errors.Join(os.RemoveAll(dir+"/"+archive.RootName), unix.Syncfs(int(root.Fd()))))
 				return writing, reading
 			}
 			var with, without [2][]time.Duration

@@ -7,10 +7,13 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/internal/archive"
 )
 
 // confine calls work on a confined thread and returns its error, or its panic as a
-// *Panic. If the thread cannot be confined, it returns why, and work is not called.
+// *archive.Panic. If the thread cannot be confined, it returns why, and work is not
+// called.
 type confine func(work func() error) error
 
 // confined calls fn on a thread confined by in, and returns what fn returns.
@@ -45,7 +48,7 @@ func withOnlyCapabilities(effective, reserve capabilities) confine {
 			}
 			// The thread is never unlocked: so it ends with the goroutine.
 			if err = dropTo(effective, reserve); err == nil {
-				err = catchPanic(work)
+				err = archive.CatchPanic(work)
 			}
 		})
 		done.Wait()

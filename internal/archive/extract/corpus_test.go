@@ -32,7 +32,7 @@ func TestCorpus(t *testing.T) {
 				written, err := Write(t.Context(), bytes.NewReader(c.Bytes), plan, root, nil)
 				check(t, err)
 				compare(t, written, root)
-				check(t, os.RemoveAll(filepath.Join(dir, rootfsName)))
+				check(t, os.RemoveAll(filepath.Join(dir, archive.RootName)))
 				check(t, removeConfig(dir))
 			}
 		})
@@ -43,7 +43,7 @@ func TestCorpus(t *testing.T) {
 }
 
 func removeConfig(dir string) error {
-	err := os.Remove(filepath.Join(dir, configName))
+	err := os.Remove(filepath.Join(dir, archive.ConfigName))
 	if os.IsNotExist(err) {
 		return nil
 	}

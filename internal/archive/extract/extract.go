@@ -10,13 +10,12 @@
 // of an image in layers; and seal.json, the seal record.
 //
 // All work is done by threads that keep only the capabilities for it and end afterwards.
-// A panic of one of them is an error, a [*Panic]. The package neither logs nor retries
-// nor counts.
+// A panic of one of them is an error, a [*archive.Panic]. The package neither logs nor
+// retries nor counts.
 package extract
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -28,12 +27,6 @@ import (
 	"imagemanager.internal/internal/archive/fstree"
 )
 
-// Names at the root of the file system; sealRecordName is another.
-const (
-	rootfsName = "rootfs"     // the tree
-	configName = "image.json" // the image's configuration
-)
-
 // Write writes the plan's tree to rootfs/ below root. root is an open directory of an
 // empty file system that nobody else uses, ideally a detached mount with nosymfollow,
 // nodev, nosuid and noexec. Write returns the inventory of what it wrote; the caller
@@ -43,8 +36,8 @@ const (
 // one at a time. They read src too, and keep only the capabilities for writing a tree.
 //
 // Write needs the rights of root. Errors are archive.ErrChanged, the cause of ctx, a
-// *Panic, and errno of the file system. After an error the caller discards what was
-// written.
+// *archive.Panic, and errno of the file system. After an error the caller discards what
+// was written.
 func Write(ctx context.Context, src io.ReaderAt, plan *archive.Plan, root *os.File,
 	progress func(done int64),
 ) (*fstree.Inventory, error) {
@@ -68,14 +61,13 @@ func (w *writer) write(ctx context.Context, in confine, plan *archive.Plan, root
 	if !plan.Unchanged(w.src) {
 		return nil, archive.ErrChanged
 	}
-	config, err := writeConfig(ctx, plan.Config, int(root.Fd()))
-	if err != nil {
+	if err := writeConfig(ctx, plan.Config, int(root.Fd())); err != nil {
 		return nil, err
 	}
 	inner, workers := startWorkers(ctx, in)
 	w.workers = workers
 	w.early.fd = int(root.Fd())
-	err = workers.finish(inner, catchPanic(func() error { return w.writeRoot(inner, int(root.Fd())) }))
+	err := workers.finish(inner, archive.CatchPanic(func() error { return w.writeRoot(inner, int(root.Fd())) }))
 	err = errors.Join(err, w.early.wait())
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
@@ -85,41 +77,23 @@ func (w *writer) write(ctx context.Context, in confine, plan *archive.Plan, root
 	case !plan.Unchanged(w.src):
 		return nil, archive.ErrChanged
 	}
-	return inventory(ctx, plan, w.sums, config)
+	return plan.Inventory(ctx, w.sums)
 }
 
-// inventory returns the inventory of a written plan. config is nil for an archive without
-// layers.
-func inventory(ctx context.Context, plan *archive.Plan, sums []*[32]byte, config *fstree.Record) (*fstree.Inventory,
-	error,
-) {
-	records := make([]*fstree.Record, 0, plan.Entries+1)
-	if config != nil {
-		records = append(records, config)
-	}
-	records, err := plan.Tree.AppendRecords(ctx, records, plan.Root, rootfsName, sums)
-	if err != nil {
-		return nil, err
-	}
-	return &fstree.Inventory{Records: records}, nil
-}
-
-// writeConfig writes the configuration of an image beside the tree. It does nothing and
-// returns nil if there is none.
-func writeConfig(ctx context.Context, config []byte, root int) (*fstree.Record, error) {
+// writeConfig writes the configuration of an image beside the tree. It does nothing if
+// there is none.
+func writeConfig(ctx context.Context, config []byte, root int) error {
 	if config == nil {
-		return nil, nil //nolint:nilnil // no configuration, no record, no error
+		return nil
 	}
 	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
-	n := fstree.Node{Name: configName, Mode: 0o644, Size: int64(len(config))}
+	n := fstree.Node{Name: archive.ConfigName, Mode: archive.ConfigMode}
 	fd, err := createFile(root, n.Name)
 	if err != nil {
-		return nil, fmt.Errorf("write %s: %w", configName, err)
+		return fmt.Errorf("write %s: %w", n.Name, err)
 	}
 	err = writeAll(fd, config)
-	err = errors.Join(err, setAttributes(fd, &n, nil), setTimes(root, n.Name, &n), unix.Close(fd))
-	sum := sha256.Sum256(config)
-	return &fstree.Record{Name: n.Name, Type: fstree.TypeFile, Mode: n.Mode, Size: n.Size, SHA256: &sum}, err
+	return errors.Join(err, setAttributes(fd, &n, nil), setTimes(root, n.Name, &n), unix.Close(fd))
 }

@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"hash"
 	"sync"
+
+	"imagemanager.internal/internal/archive"
 )
 
 // hasher takes the SHA-256 of data while they are read or written.
@@ -27,7 +29,7 @@ func (h *hasher) add(data []byte, background bool) error {
 		return nil
 	}
 	h.running.Go(func() {
-		h.err = catchPanic(func() error { _, err := h.hash.Write(data); return err })
+		h.err = archive.CatchPanic(func() error { _, err := h.hash.Write(data); return err })
 	})
 	return nil
 }

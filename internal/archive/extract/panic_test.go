@@ -41,7 +41,7 @@ func (panickingHash) Write([]byte) (int, error) { defective(); return 0, nil }
 // isPanic checks that an error is a panic, with the stack of the goroutine that did it.
 func isPanic(t *testing.T, err error, where string) {
 	t.Helper()
-	var p *Panic
+	var p *archive.Panic
 	if !errors.As(err, &p) || !strings.Contains(string(p.Stack), where) || strings.Contains(err.Error(), "\n") {
 		t.Fatalf("%v", err)
 	}

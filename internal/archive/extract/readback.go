@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/archive/fstree"
 )
 
@@ -23,7 +24,7 @@ const lostFound = "lost+found"
 //
 // It follows no symbolic link and opens directories and regular files only. Its threads
 // keep only the capabilities for reading all files and seeing all attributes. Errors are
-// the cause of ctx, a *Panic, and errno.
+// the cause of ctx, a *archive.Panic, and errno.
 func ReadBack(ctx context.Context, root *os.File) (*fstree.Inventory, error) {
 	return readBack(ctx, withOnlyCapabilities(readCaps, trustedXattrCaps), root)
 }
@@ -40,7 +41,7 @@ func readTree(ctx context.Context, in confine, root *os.File) (*fstree.Inventory
 	}
 	inner, workers := startWorkers(ctx, in)
 	r := &reader{workers: workers, first: map[uint64]*fstree.Record{}}
-	err = catchPanic(func() error { return r.readDir(inner, fd, nil) })
+	err = archive.CatchPanic(func() error { return r.readDir(inner, fd, nil) })
 	err = workers.finish(inner, errors.Join(err, unix.Close(fd)))
 	if err != nil {
 		return nil, fmt.Errorf("read back: %w", err)
@@ -81,7 +82,7 @@ func (r *reader) readEntry(ctx context.Context, dir int, parent *fstree.Record, 
 	if err := retry(func() error { return unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) }); err != nil {
 		return err
 	}
-	if parent == nil && name == sealRecordName && isSealRecord(&st) {
+	if parent == nil && name == archive.SealRecordName && isSealRecord(&st) {
 		return nil
 	}
 	rec := &fstree.Record{

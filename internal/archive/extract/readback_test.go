@@ -67,7 +67,7 @@ func TestTampering(t *testing.T) {
 			defer root.Close()
 			written := extractBytes(t, b, archive.Strict, root)
 			compare(t, written, root)
-			check(t, c.change(filepath.Join(dir, rootfsName)))
+			check(t, c.change(filepath.Join(dir, archive.RootName)))
 			found, err := ReadBack(t.Context(), root)
 			check(t, err)
 			if found.Digest() == written.Digest() {

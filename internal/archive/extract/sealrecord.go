@@ -9,13 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/archive/fstree"
-)
-
-const (
-	sealRecordName = "seal.json" // beside the tree
-	sealRecordMode = 0o600
-	maxSealRecord  = 16 << 10 // bytes
 )
 
 // ErrSealRecord is returned when a seal record has the wrong size, or its file is not as
@@ -26,24 +21,24 @@ var ErrSealRecord = errors.New("seal record is not a file as it was written")
 // caller synchronises the file system. No archive can bring a seal record, as its files
 // lie below rootfs/. ReadBack leaves it out.
 func WriteSealRecord(root *os.File, record []byte) error {
-	if len(record) == 0 || len(record) > maxSealRecord {
-		return fmt.Errorf("%w: %d bytes, at most %d", ErrSealRecord, len(record), maxSealRecord)
+	if len(record) == 0 || len(record) > archive.MaxSealRecord {
+		return fmt.Errorf("%w: %d bytes, at most %d", ErrSealRecord, len(record), archive.MaxSealRecord)
 	}
 	in := withOnlyCapabilities(writeCaps, 0)
 	if err := in(func() error { return writeSealRecord(int(root.Fd()), record) }); err != nil {
-		return fmt.Errorf("write %s: %w", sealRecordName, err)
+		return fmt.Errorf("write %s: %w", archive.SealRecordName, err)
 	}
 	return nil
 }
 
 func writeSealRecord(root int, record []byte) error {
-	fd, err := createFile(root, sealRecordName)
+	fd, err := createFile(root, archive.SealRecordName)
 	if err != nil {
 		return err
 	}
-	n := fstree.Node{Name: sealRecordName, Mode: sealRecordMode}
+	n := fstree.Node{Name: archive.SealRecordName, Mode: archive.SealRecordMode}
 	err = writeAll(fd, record)
-	return errors.Join(err, setAttributes(fd, &n, nil), setTimes(root, sealRecordName, &n), unix.Close(fd))
+	return errors.Join(err, setAttributes(fd, &n, nil), setTimes(root, archive.SealRecordName, &n), unix.Close(fd))
 }
 
 // ReadSealRecord returns the record that WriteSealRecord wrote below root. It returns
@@ -53,13 +48,13 @@ func ReadSealRecord(root *os.File) ([]byte, error) {
 	record, err := confined(withOnlyCapabilities(readCaps, 0),
 		func() ([]byte, error) { return readSealRecord(int(root.Fd())) })
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", sealRecordName, err)
+		return nil, fmt.Errorf("read %s: %w", archive.SealRecordName, err)
 	}
 	return record, nil
 }
 
 func readSealRecord(root int) ([]byte, error) {
-	fd, err := openFile(root, sealRecordName)
+	fd, err := openFile(root, archive.SealRecordName)
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return nil, fs.ErrNotExist
@@ -93,6 +88,6 @@ func readSealRecord(root int) ([]byte, error) {
 // isSealRecord reports whether a file is as WriteSealRecord makes it. ReadBack leaves out
 // no other file, so it cannot overlook anything.
 func isSealRecord(st *unix.Stat_t) bool {
-	return st.Mode == unix.S_IFREG|sealRecordMode && st.Nlink == 1 && st.Uid == 0 && st.Gid == 0 &&
-		st.Mtim == (unix.Timespec{}) && st.Size > 0 && st.Size <= maxSealRecord
+	return st.Mode == unix.S_IFREG|archive.SealRecordMode && st.Nlink == 1 && st.Uid == 0 && st.Gid == 0 &&
+		st.Mtim == (unix.Timespec{}) && st.Size > 0 && st.Size <= archive.MaxSealRecord
 }

@@ -3,6 +3,8 @@ package extract
 import (
 	"context"
 	"sync"
+
+	"imagemanager.internal/internal/archive"
 )
 
 const (
@@ -36,9 +38,9 @@ type workerPool struct {
 }
 
 // startWorkers returns a pool, and a context that ends with the first failure, which may
-// be a *Panic. Every accepted job is run, even after a failure, so that it can release
-// what it holds. If a worker cannot be confined, the context has ended and no job is
-// accepted.
+// be a *archive.Panic. Every accepted job is run, even after a failure, so that it can
+// release what it holds. If a worker cannot be confined, the context has ended and no job
+// is accepted.
 func startWorkers(ctx context.Context, in confine) (context.Context, *workerPool) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	p := &workerPool{jobs: make(chan func(context.Context, *bufferPair) error, queueDepth), cancel: cancel}
@@ -61,7 +63,7 @@ func (p *workerPool) work(ctx context.Context) {
 	b := bufferPool.Get().(*bufferPair) //nolint:forcetypeassert // the pool has nothing else
 	defer bufferPool.Put(b)
 	for job := range p.jobs {
-		if err := catchPanic(func() error { return job(ctx, b) }); err != nil {
+		if err := archive.CatchPanic(func() error { return job(ctx, b) }); err != nil {
 			p.cancel(err)
 		}
 	}

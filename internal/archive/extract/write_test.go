@@ -28,10 +28,10 @@ func TestSameTreeAsGNUTar(t *testing.T) {
 			continue
 		}
 		t.Run(c.Group+"/"+c.Name, func(t *testing.T) {
-			defer func() { check(t, os.RemoveAll(filepath.Join(root.Name(), rootfsName))) }()
+			defer func() { check(t, os.RemoveAll(filepath.Join(root.Name(), archive.RootName))) }()
 			want := extractBytes(t, c.Bytes, archive.Strict, root)
-			check(t, os.RemoveAll(filepath.Join(root.Name(), rootfsName)))
-			dir := filepath.Join(root.Name(), rootfsName)
+			check(t, os.RemoveAll(filepath.Join(root.Name(), archive.RootName)))
+			dir := filepath.Join(root.Name(), archive.RootName)
 			check(t, os.Mkdir(dir, 0o755))
 			cmd := exec.CommandContext(t.Context(), "tar", "--extract", "--preserve-permissions", "--numeric-owner",
 				"--same-owner", "--xattrs", "--xattrs-include=user.*",
@@ -66,7 +66,7 @@ func ignoreImplied(want, got *fstree.Inventory) {
 func TestHostileDestination(t *testing.T) {
 	needRoot(t)
 	b := images.Tar(images.Image{Layers: [][]byte{images.Tar(images.Root()...)}}.OCI()...)
-	for _, c := range []struct{ name, at string }{{"tree", rootfsName}, {"configuration", configName}} {
+	for _, c := range []struct{ name, at string }{{"tree", archive.RootName}, {"configuration", archive.ConfigName}} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newSentinel(t)
 			dir := t.TempDir()
@@ -104,7 +104,7 @@ func TestSwappedDirectories(t *testing.T) {
 	go func() {
 		defer close(done)
 		for n := 0; !stop.Load(); n++ {
-			victim := filepath.Join(dir, rootfsName, "srv", fmt.Sprint(n%7))
+			victim := filepath.Join(dir, archive.RootName, "srv", fmt.Sprint(n%7))
 			if os.Rename(victim, fmt.Sprintf("%s.%d", victim, n)) == nil && os.Symlink(s.dir, victim) == nil {
 				swaps.Add(1)
 			}
@@ -150,7 +150,7 @@ func TestWriterAlone(t *testing.T) {
 		if _, err := Write(t.Context(), bytes.NewReader(nil), &archive.Plan{Tree: tr}, root, nil); err == nil {
 			t.Errorf("%s: written", name)
 		}
-		check(t, os.RemoveAll(filepath.Join(root.Name(), rootfsName)))
+		check(t, os.RemoveAll(filepath.Join(root.Name(), archive.RootName)))
 	}
 	s.unchanged()
 }

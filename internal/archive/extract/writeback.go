@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"imagemanager.internal/internal/archive"
 )
 
 // writeBackEvery is how many bytes of small files are written before the kernel is asked
@@ -40,7 +42,7 @@ func (b *writeBack) add(size int64) {
 	}
 	b.pending, b.busy = 0, true
 	b.running.Go(func() {
-		err := catchPanic(func() error { return unix.Syncfs(b.fd) })
+		err := archive.CatchPanic(func() error { return unix.Syncfs(b.fd) })
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.busy, b.err = false, errors.Join(b.err, err)

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/archive/fstree"
 	"imagemanager.internal/internal/failpoint"
 )
@@ -43,7 +44,7 @@ type directory struct {
 }
 
 func (w *writer) writeRoot(ctx context.Context, above int) error {
-	d, err := w.makeDir(w.root, rootfsName, nil, above)
+	d, err := w.makeDir(w.root, archive.RootName, nil, above)
 	if err != nil {
 		return err
 	}
@@ -176,7 +177,7 @@ func (w *writer) release(d *directory) error {
 	var errs []error
 	for ; d != nil && d.pending.Add(-1) == 0; d = d.parent {
 		// A panic is caught here, so that the directories above are closed too.
-		errs = append(errs, catchPanic(func() error { return w.finishDir(d) }), unix.Close(d.fd))
+		errs = append(errs, archive.CatchPanic(func() error { return w.finishDir(d) }), unix.Close(d.fd))
 	}
 	return errors.Join(errs...)
 }
