@@ -35,6 +35,8 @@ KERNEL := -alone ./test/crash ./test/e2e ./test/powercut ./test/disks ./test/soa
 APART := ^TestDebianImages$$|^TestArchivesOfToolsBecomeSnapshots$$|Udevd
 # What Debian 12's kernel is asked for too: confinement, and detached mounts.
 OLDEST := -run 'Capabilit|Rights|Nothing|Raised|Confined|Cancel|Privileges|Mount' ./internal/archive/... ./internal/devmapper/...
+# What the mounted engine is asked for once more: images, a full pool, and a selection of kills.
+MOUNTED := -run '^Test(EndToEnd|TenAtOnce|PoolFullInUnpack|Killed)$$' -alone ./test/crash ./test/e2e
 
 .PHONY: help
 help: ## print this
@@ -167,6 +169,7 @@ test-host: setup-test $(PROMETHEUS) ## the tests that any machine can run, with 
 test-uml: build-test $(PROMETHEUS) ## the tests that need a real thin pool, in user-mode-linux (natively where root has dm-thin)
 	$(DM) bin/uml-test -skip '$(APART)' $(KERNEL)
 	$(DM) CIM_UML_KERNEL=6.1 bin/uml-test -skip Udevd $(OLDEST)
+	$(DM) UNPACK_ENGINE=mounted bin/uml-test $(MOUNTED)
 	@$(MAKE) --no-print-directory test-udev
 
 .PHONY: test-udev

@@ -12,6 +12,7 @@ import (
 	"github.com/docker/go-units"
 
 	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/provision"
 	"imagemanager.internal/internal/tracing"
 )
 
@@ -115,6 +116,11 @@ func (c config) checkCaps() []error {
 	timeout("DOWNLOAD_TIMEOUT", c.DownloadTimeout, mostDownloadTime)
 	timeout("UNPACK_TIMEOUT", c.UnpackTimeout, mostUnpackTime)
 	timeout("ACTIVATE_TIMEOUT", c.ActivateTimeout, mostActivateTime)
+	p.bad(c.Engine != string(provision.EngineDirect) && c.Engine != string(provision.EngineMounted),
+		"UNPACK_ENGINE %q is not direct or mounted", c.Engine)
+	p.bad(c.Verify != string(provision.VerifyDevice) && c.Verify != string(provision.VerifyKernel),
+		"VERIFY %q is not device or kernel", c.Verify)
+	p.bad(c.VerifySample < 0, "VERIFY_SAMPLE %d is negative: 0 reads none through a mount", c.VerifySample)
 	return p
 }
 

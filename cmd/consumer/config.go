@@ -61,6 +61,10 @@ type config struct {
 	UnpackTimeout   time.Duration `envconfig:"UNPACK_TIMEOUT" default:"30m"`
 	ActivateTimeout time.Duration `envconfig:"ACTIVATE_TIMEOUT" default:"1m"`
 
+	Engine       string `envconfig:"UNPACK_ENGINE" default:"direct"`
+	Verify       string `envconfig:"VERIFY" default:"device"`
+	VerifySample int    `envconfig:"VERIFY_SAMPLE" default:"20"`
+
 	Wait       time.Duration `envconfig:"SQS_WAIT" default:"20s"`
 	Visibility time.Duration `envconfig:"SQS_VISIBILITY" default:"60s"`
 	Backoff    time.Duration `envconfig:"RETRY_BACKOFF" default:"5s"`
@@ -170,6 +174,7 @@ func (c config) provision() provision.Config {
 	return provision.Config{
 		Prefix: c.Prefix,
 		Policy: archive.Policy(c.Policy), Policies: policies, Limits: limits, DeviceBytes: int64(c.DeviceSize),
+		Engine: provision.Engine(c.Engine), Verify: provision.Verification(c.Verify), VerifySample: c.VerifySample,
 		StateDir: c.StateDir, MinFreeDisk: int64(c.MinFreeDisk),
 		ManifestDir:  filepath.Join(c.StateDir, "manifests"),
 		ViolationDir: filepath.Join(c.StateDir, "violations"), ViolationBytes: int64(c.Violations),

@@ -87,7 +87,8 @@ func TestFlagsWinOverTheEnvironment(t *testing.T) {
 // A bad configuration names every problem at once.
 func TestAllProblemsAtOnce(t *testing.T) {
 	for name, value := range map[string]string{
-		"MAX_DOWNLOADS": "0", "MAX_UNPACKS": "-1", "MAX_ACTIVATIONS": "0", "SQS_WAIT": "30s", "SQS_DRAIN": "0s",
+		"MAX_DOWNLOADS": "0", "MAX_UNPACKS": "-1", "MAX_ACTIVATIONS": "0", "UNPACK_ENGINE": "fast", "VERIFY": "no",
+		"VERIFY_SAMPLE": "-1", "SQS_WAIT": "30s", "SQS_DRAIN": "0s",
 		"SQS_VISIBILITY": "13h", "IMAGE_POLICY": "lenient",
 		"LOG_LEVEL": "loud", "DEVICE_SIZE": "200GB", "MAX_IMAGE_SIZE": "11GiB", "MAX_FILE_SIZE": "2GiB",
 		"MAX_ENTRIES": "100001", "MAX_ATTEMPTS": "0", "MAX_CUT_OFFS": "0",
@@ -108,7 +109,8 @@ func TestAllProblemsAtOnce(t *testing.T) {
 		t.Fatal("accepted")
 	}
 	for _, name := range []string{
-		"MAX_DOWNLOADS", "MAX_UNPACKS", "MAX_ACTIVATIONS", "SQS_WAIT", "SQS_DRAIN", "SQS_VISIBILITY", "IMAGE_POLICY",
+		"MAX_DOWNLOADS", "MAX_UNPACKS", "MAX_ACTIVATIONS", "UNPACK_ENGINE", "VERIFY ", "VERIFY_SAMPLE",
+		"SQS_WAIT", "SQS_DRAIN", "SQS_VISIBILITY", "IMAGE_POLICY",
 		"LOG_LEVEL", "DEVICE_SIZE", "MAX_IMAGE_SIZE",
 		"MAX_FILE_SIZE", "MAX_ENTRIES", "MAX_ATTEMPTS", "MAX_CUT_OFFS", "RETRY_BACKOFF", "SHUTDOWN_GRACE",
 		"POOL_MIN_FREE_DATA", "POOL_MIN_FREE_METADATA", "FOREIGN_EVENTS",

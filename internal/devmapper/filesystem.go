@@ -3,6 +3,7 @@ package devmapper
 import (
 	"context"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -38,6 +39,17 @@ func MountDetached(path string, mode ext4.MountMode) (m *ext4.Mount, err error) 
 		return nil, fmt.Errorf("mount %s: %w", path, withHoldersOf(err, node))
 	}
 	return m, nil
+}
+
+// OpenExclusive opens a thin device for direct reads and writes of its blocks, while
+// nothing is mounted from it and nobody else has it so. It waits and fails as
+// MountDetached does.
+func OpenExclusive(path string) (*os.File, error) {
+	node, err := workPath(path)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	return openExclusive(node, os.O_RDWR|unix.O_DIRECT)
 }
 
 // FilesystemUUID reads the UUID of the ext4 on a thin device, mounted or not.

@@ -39,6 +39,10 @@ type Config struct {
 	Limits      archive.Limits
 	DeviceBytes int64 // virtual size of an image's thin device
 
+	Engine       Engine       // that writes trees; the zero value is the mounted one
+	Verify       Verification // of what was written; the zero value is by the kernel
+	VerifySample int          // the kernel reads one tree in so many, too, if Verify is VerifyDevice; 0 is none
+
 	StateDir    string // archives are in its file system
 	PoolDir     string // directory of the pool's data file; empty for a block device
 	MinFreeDisk int64  // bytes to leave free on the file systems of both
@@ -102,6 +106,7 @@ type Host struct {
 	log      zerolog.Logger
 	record   *Recorder
 	space    *reservations
+	engines  *engines
 
 	Devices   *Devices
 	Manifests *Manifests
@@ -120,6 +125,7 @@ func New(cfg Config, r *Recorder, archives *download.Downloader, pool *devmapper
 		log:       r.log,
 		record:    r,
 		space:     newReservations(pool, cfg.MinFreeDisk, r.metrics.setReserved),
+		engines:   &engines{engine: cfg.Engine, verify: cfg.Verify, sample: cfg.VerifySample},
 		Devices:   &Devices{store: r.store, pool: pool, log: r.log},
 		Manifests: &Manifests{dir: cfg.ManifestDir, store: r.store},
 		fetched:   map[int64]store.Blob{},

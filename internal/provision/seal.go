@@ -33,19 +33,13 @@ func (h *Host) seal(ctx context.Context, t *Task, d *store.Device, tree *store.T
 	})
 }
 
-// writeSealRecord writes the record of a new tree below root.
-func (h *Host) writeSealRecord(ctx context.Context, root *os.File, img store.Image, d store.Device,
-	tree *store.Tree,
-) error {
+// sealRecord returns the record of a new tree.
+func (h *Host) sealRecord(ctx context.Context, img store.Image, d store.Device, tree *store.Tree) ([]byte, error) {
 	pool, err := h.store.Pool(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	record, err := store.NewSealRecord(pool, img, *img.Blob, d, *tree).Encode()
-	if err != nil {
-		return err
-	}
-	return extract.WriteSealRecord(root, record)
+	return store.NewSealRecord(pool, img, *img.Blob, d, *tree).Encode()
 }
 
 // compareSealRecord compares the record below root with the journal, and names what

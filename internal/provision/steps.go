@@ -38,3 +38,11 @@ func (r *Recorder) step(ctx context.Context, name unpackStep) (context.Context, 
 		end(err)
 	}
 }
+
+// inStep does a step.
+func (r *Recorder) inStep(ctx context.Context, name unpackStep, do func(context.Context) error) error {
+	ctx, end := r.step(ctx, name)
+	err := do(ctx)
+	end(err)
+	return err
+}

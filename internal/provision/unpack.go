@@ -3,17 +3,14 @@ package provision
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
-	"strings"
 
 	"github.com/google/uuid"
 
 	"imagemanager.internal/internal/archive"
-	"imagemanager.internal/internal/archive/extract"
+	"imagemanager.internal/internal/archive/direct"
 	"imagemanager.internal/internal/archive/fstree"
 	"imagemanager.internal/internal/devmapper"
-	"imagemanager.internal/internal/devmapper/ext4"
 	"imagemanager.internal/internal/download"
 	"imagemanager.internal/internal/span"
 	"imagemanager.internal/internal/store"
@@ -159,40 +156,52 @@ func (h *Host) makeDevice(ctx context.Context, t *Task) (d store.Device, err err
 	return d, h.record.advance(ctx, t, &d, store.DeviceFormatted)
 }
 
-// fill writes the planned tree, syncs, unmounts, reads it back, and seals it.
+// fill writes the planned tree, makes it durable, reads it back, and seals it.
 func (h *Host) fill(ctx context.Context, t *Task, d *store.Device, src *os.File, plan *archive.Plan,
-) (*store.Tree, error) {
+) (_ *store.Tree, err error) {
 	path, err := h.pool.Activate(devmapper.ID(d.ID), devmapper.KindImage, d.Bytes, false)
 	if err != nil {
 		return nil, err
 	}
-	written, tree, err := h.extract(ctx, t, *d, path, src, plan)
+	e, err := h.engines.open(ctx, path, src, plan)
+	if errors.Is(err, direct.ErrUnsupported) {
+		h.record.Log(t).Info().Err(err).Msg("unpacked through a mount instead")
+	} else if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, e.close()) }()
+	written, tree, err := h.writeTree(ctx, t, *d, e, plan)
 	if err != nil {
+		return nil, err
+	}
+	if err := h.record.inStep(ctx, stepSync, func(context.Context) error { return e.sync() }); err != nil {
 		return nil, err
 	}
 	if err := h.record.advance(ctx, t, d, store.DeviceFilled); err != nil {
 		return nil, err
 	}
-	if err := readBack(ctx, h.record, path, written); err != nil {
+	if err := h.record.inStep(ctx, stepReadBack, e.readBack); err != nil {
 		return nil, err
 	}
 	return tree, h.seal(ctx, t, d, tree, written, plan.Adjustments)
 }
 
-// extract writes the tree and its seal record, durably.
-func (h *Host) extract(ctx context.Context, t *Task, d store.Device, path string, src *os.File, plan *archive.Plan,
-) (_ *fstree.Inventory, _ *store.Tree, err error) {
-	m, err := devmapper.MountDetached(path, ext4.MountBuild)
-	if err != nil {
-		return nil, nil, err
+// writeTree writes the tree and its seal record.
+func (h *Host) writeTree(ctx context.Context, t *Task, d store.Device, e engine, plan *archive.Plan,
+) (written *fstree.Inventory, tree *store.Tree, err error) {
+	seal := func(written *fstree.Inventory) ([]byte, error) {
+		tree = newTree(d, plan, written)
+		return h.sealRecord(ctx, t.Image, d, tree)
 	}
-	defer func() { err = errors.Join(err, m.Close()) }()
-	stepCtx, end := h.record.step(ctx, stepExtract)
-	written, err := extract.Write(stepCtx, src, plan, m.Root(), h.record.progress(t, plan.Bytes))
-	end(err)
-	if err != nil {
-		return nil, nil, err
-	}
+	err = h.record.inStep(ctx, stepExtract, func(ctx context.Context) (err error) {
+		written, err = e.write(ctx, seal, h.record.progress(t, plan.Bytes))
+		return err
+	})
+	return written, tree, err
+}
+
+// newTree describes a written tree for the journal.
+func newTree(d store.Device, plan *archive.Plan, written *fstree.Inventory) *store.Tree {
 	tree := &store.Tree{
 		Device: d.ID, Shape: string(plan.Shape), Policy: string(plan.Policy), Digest: written.Digest(),
 		Entries: plan.Entries, Files: len(written.Records), Bytes: plan.Bytes, Changed: plan.Adjusted,
@@ -200,27 +209,7 @@ func (h *Host) extract(ctx context.Context, t *Task, d store.Device, path string
 	for _, l := range plan.Layers {
 		tree.Layers = append(tree.Layers, store.Layer{Digest: l.Digest, Size: l.Size})
 	}
-	if err := h.writeSealRecord(ctx, m.Root(), t.Image, d, tree); err != nil {
-		return nil, nil, err
-	}
-	_, end = h.record.step(ctx, stepSync)
-	err = m.Sync()
-	end(err)
-	return written, tree, err
-}
-
-// readBack compares what the device holds with what was meant to be written.
-func readBack(ctx context.Context, r *Recorder, path string, written *fstree.Inventory) (err error) {
-	ctx, end := r.step(ctx, stepReadBack)
-	defer func() { end(err) }()
-	found, err := readTree(ctx, path)
-	if err != nil {
-		return err
-	}
-	if found.Digest() != written.Digest() {
-		return fmt.Errorf("%w: %s", ErrReadBack, strings.Join(written.Diff(found, 5), "; "))
-	}
-	return nil
+	return tree
 }
 
 // finishSealed makes the image's sealed device ready. An earlier attempt could not,

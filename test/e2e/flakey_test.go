@@ -76,18 +76,13 @@ func openKernelLog(t *testing.T) *os.File {
 	return f
 }
 
-// File data that are lost while the archive is still being extracted, on a disk that is
-// well again before the file system is synced, are not forgotten: the attempt fails for
-// that reason, and the next one ends with the whole image.
+// File data that are lost while the archive is still being extracted through a mount, on
+// a disk that is well again before the file system is synced, are not forgotten: the
+// attempt fails for that reason, and the next one ends with the whole image.
 func TestDataWritesFail(t *testing.T) {
-	h, data, _ := newFlakyHost(t)
-	h.Start()
-	h.WaitRunning()
-	kernel := openKernelLog(t)
-	// behind mkfs's blocks, before those of 32 MiB of files
-	disks.Swap(t, data.name, disks.FailRange(data.loop, data.size, 12<<20, 24<<20))
 	const key = "images/a.tar"
-	h.put(key, smallFiles(key, 1100))
+	kernel := openKernelLog(t)
+	h, data := newHostWithBadRange(t, key, "UNPACK_ENGINE=mounted")
 	line, lost := make([]byte, 8192), regexp.MustCompile(`I/O error.* writing to inode`)
 	h.WaitFor("file data are lost", func() bool {
 		n, _ := unix.Read(int(kernel.Fd()), line) // EAGAIN: nothing new
@@ -100,10 +95,43 @@ func TestDataWritesFail(t *testing.T) {
 	if len(reasons) == 0 || !strings.Contains(reasons[0], "early write-back") {
 		t.Error("no attempt failed because of its early write-back")
 	}
+	h.checkVerified()
+}
+
+// newHostWithBadRange is a host to whose queue an image was put, and whose data disk
+// fails behind mkfs's blocks and before those of 32 MiB of files.
+func newHostWithBadRange(t *testing.T, key string, env ...string) (*host, *flaky) {
+	t.Helper()
+	h, data, _ := newFlakyHost(t, env...)
+	h.Start()
+	h.WaitRunning()
+	disks.Swap(t, data.name, disks.FailRange(data.loop, data.size, 12<<20, 24<<20))
+	h.put(key, smallFiles(key, 1100))
+	return h, data
+}
+
+// checkVerified stops the daemon and has all images verified.
+func (h *host) checkVerified() {
+	h.T.Helper()
 	h.WaitDrained()
 	h.Stop()
 	h.Consumer("verify", "--all")
 	h.Look()
+}
+
+// A write to the device that fails in the middle of an image fails the attempt at once.
+// It says where, and the next one ends with the whole image once the disk is well.
+func TestDirectWriteFails(t *testing.T) {
+	const key = "images/a.tar"
+	h, data := newHostWithBadRange(t, key)
+	h.WaitFor("an attempt fails", func() bool { return len(h.failures(key)) > 0 })
+	data.heal()
+	h.WaitActive(key)
+	if reason := h.failures(key)[0]; !strings.Contains(reason, "bytes at byte") ||
+		!strings.Contains(reason, "input/output error") {
+		t.Errorf("the attempt failed for %q", reason)
+	}
+	h.checkVerified()
 }
 
 // failures returns the reasons for which attempts at a key's image have failed.
