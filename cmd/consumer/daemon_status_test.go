@@ -34,6 +34,7 @@ func atWork() *pipeline.Status {
 		Images:      map[store.State]int{store.StatePending: 1, store.StateActive: 40},
 		Quarantined: &quarantined,
 		Reconcile:   &pipeline.ReconcileStatus{Ended: at, TookMS: 12, Error: "device 5 is in use"},
+		Activating:  &pipeline.ActivatingStatus{Done: 12, Total: 40},
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"sync"
@@ -30,12 +31,15 @@ type notifier struct {
 }
 
 // message returns what there is to say now: variables, one a line. A daemon that is stuck
-// sends no WATCHDOG, so systemd starts it again.
+// sends no WATCHDOG, so systemd starts it again. READY waits for the snapshots: units
+// ordered after the daemon mount them.
 func (n *notifier) message() string {
 	var lines []string
 	reasons := n.ready.reasons()
+	activating := n.ready.activating()
 	switch {
-	case reasons[health.Starting] != nil, reasons[health.Recovering] != nil:
+	case reasons[health.Starting] != nil, reasons[health.Recovering] != nil,
+		activating != "" && !n.begun && reasons[health.Stopping] == nil:
 		lines = append(lines, fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", notifyExtension.Microseconds()))
 	case reasons[health.Stopping] != nil && !n.ending:
 		n.ending = true
@@ -44,7 +48,7 @@ func (n *notifier) message() string {
 		n.begun = true
 		lines = append(lines, daemon.SdNotifyReady)
 	}
-	status := "ready"
+	status := cmp.Or(activating, "ready")
 	if why := reasons.Err(); why != nil {
 		status = unbroken.Replace(why.Error())
 	}

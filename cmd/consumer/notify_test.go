@@ -29,6 +29,10 @@ func TestNotifierMessages(t *testing.T) {
 			only{health.Recovering, errRecovering},
 			"EXTEND_TIMEOUT_USEC=30000000\nSTATUS=" + errRecovering.Error() + "\n" + alive,
 		},
+		{ // units that are ordered after it mount snapshots
+			fixed{activated: 1, toActivate: 2},
+			"EXTEND_TIMEOUT_USEC=30000000\nSTATUS=activating snapshots: 1 of 2\n" + alive,
+		},
 		{fixed{reasons: low}, "READY=1\nSTATUS=disk is low: make room\n" + alive}, // intake pauses, but it runs
 		{fixed{}, "STATUS=ready\n" + alive},
 		{fixed{}, alive},

@@ -138,5 +138,8 @@ func (s *system) openPipeline(ctx context.Context, reg prometheus.Registerer) (*
 		Metrics:    metrics,
 		Traces:     s.traces,
 		Exclusive:  s.exclusive,
+		Alone: func(ctx context.Context, do func() error) error {
+			return s.holdingPool(ctx, startPatience, do)
+		},
 	})
 }

@@ -22,8 +22,9 @@ var (
 
 // source is what tells how the daemon is.
 type source interface {
-	Reasons() health.Reasons // why no work is taken
-	Stuck() error            // why it must be started again
+	Reasons() health.Reasons       // why no work is taken
+	Stuck() error                  // why it must be started again
+	Activating() (done, total int) // snapshots beside the work; zeros when all were tried
 
 	Status(context.Context) *pipeline.Status // nil before the pipeline works
 }
@@ -36,6 +37,7 @@ type only struct {
 
 func (o only) Reasons() health.Reasons { return health.Reasons{o.name: o.why} }
 func (o only) Stuck() error            { return nil }
+func (o only) Activating() (_, _ int)  { return 0, 0 }
 
 func (o only) Status(context.Context) *pipeline.Status { return nil }
 
@@ -46,6 +48,8 @@ type working struct {
 }
 
 func (w working) Stuck() error { return w.Health().Stuck() }
+
+func (w working) Activating() (done, total int) { return w.Health().Activating() }
 
 func (w working) Reasons() health.Reasons {
 	why := w.Health().Reasons()
@@ -78,6 +82,16 @@ func (r *readiness) status(ctx context.Context) *pipeline.Status { return (*r.as
 // why returns the first reason; nil while work is taken.
 func (r *readiness) why() error { return r.reasons().Err() }
 
+// activating says how far the activation of snapshots is, which goes on beside the work;
+// empty when it is over.
+func (r *readiness) activating() string {
+	done, total := (*r.ask.Load()).Activating()
+	if total == 0 {
+		return ""
+	}
+	return fmt.Sprintf("activating snapshots: %d of %d", done, total)
+}
+
 // stuck returns why the daemon must be started again; nil if it need not be.
 func (r *readiness) stuck() error { return (*r.ask.Load()).Stuck() }
 
@@ -91,7 +105,8 @@ func (r *readiness) alive(w http.ResponseWriter, _ *http.Request) {
 }
 
 // ServeHTTP answers 200 while work is taken, and otherwise 503 with the reason. With
-// ?verbose it answers a line for each condition, in the form of Kubernetes.
+// ?verbose it answers a line for each condition, in the form of Kubernetes. What goes on
+// beside the work has a line of its own.
 func (r *readiness) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	reasons := r.reasons()
 	why := reasons.Err()
@@ -107,6 +122,9 @@ func (r *readiness) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		fmt.Fprintln(w, why)
 	default:
 		fmt.Fprintln(w, "ok")
+	}
+	if beside := r.activating(); beside != "" {
+		fmt.Fprintln(w, beside)
 	}
 }
 

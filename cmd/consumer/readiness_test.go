@@ -28,10 +28,14 @@ type fixed struct {
 	reasons health.Reasons
 	stuck   error
 	status  *pipeline.Status
+
+	activated, toActivate int // snapshots
 }
 
 func (f fixed) Reasons() health.Reasons { return f.reasons }
 func (f fixed) Stuck() error            { return f.stuck }
+
+func (f fixed) Activating() (done, total int) { return f.activated, f.toActivate }
 
 func (f fixed) Status(context.Context) *pipeline.Status { return f.status }
 
@@ -86,6 +90,19 @@ func TestReadyz(t *testing.T) {
 		lines := strings.Split(strings.TrimSpace(w.Body.String()), "\n")
 		if want := len(health.Reasons{}.Conditions()) + 1; w.Code != c.code || len(lines) != want {
 			t.Errorf("%s, verbose: %d with %d lines, want %d with %d", name, w.Code, len(lines), c.code, want)
+		}
+	}
+}
+
+// A daemon that still activates snapshots takes work, and says how far it is.
+func TestReadyzWhileActivating(t *testing.T) {
+	after := following(fixed{activated: 312, toActivate: 1000})
+	for target, want := range map[string]string{
+		"/readyz":         "ok\nactivating snapshots: 312 of 1000\n",
+		"/readyz?verbose": "readyz check passed\nactivating snapshots: 312 of 1000\n",
+	} {
+		if w := ask(t, after, target); w.Code != http.StatusOK || !strings.HasSuffix(w.Body.String(), want) {
+			t.Errorf("%s: %d %q, want %q at its end", target, w.Code, w.Body, want)
 		}
 	}
 }

@@ -46,11 +46,11 @@ func reconcileNow(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	done, err := r.Recover(ctx)
+	left, err := r.Recover(ctx)
 	if err != nil {
 		return err
 	}
-	return errors.Join(c.printDiff(diff), done.Err())
+	return errors.Join(c.printDiff(diff), left)
 }
 
 // showDiff changes nothing. It works beside a running daemon, and a daemon may start

@@ -77,8 +77,9 @@ func runDaemon(ctx context.Context, c *call) error {
 	}
 	ready.follow(working{p, ctx.Err})
 	s.onClose(s.changeLevelOnSIGHUP())
+	_, toActivate := p.Health().Activating()
 	s.log.Info().Str("bucket", cfg.Bucket).Str("prefix", cfg.Prefix).Str("queue", cfg.QueueURL).
-		Str("policy", cfg.Policy).Msg("running")
+		Str("policy", cfg.Policy).Int("to_activate", toActivate).Msg("running")
 	failpoint.Here("running")
 	return p.Run(ctx)
 }
@@ -121,7 +122,7 @@ func (s *system) openDaemon(ctx context.Context) error {
 }
 
 // recoverPool runs recovery while no other command touches the pool. It waits for a
-// command at work.
+// command at work. Snapshots are activated later, beside the work.
 func (s *system) recoverPool(ctx context.Context, p *pipeline.Pipeline) error {
 	return s.holdingPool(ctx, startPatience, func() error {
 		_, err := p.Recover(ctx)

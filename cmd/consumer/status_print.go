@@ -93,8 +93,8 @@ func (c *call) facts(r *statusReport) []fact {
 	facts := c.identity(r)
 	facts = append(facts, fact{"Pool", poolText(r.Pool, r.NoPool)},
 		fact{"Images", imagesText(r.Images)},
-		fact{"Snapshots", fmt.Sprintf("%d active", r.Snapshots)})
-	facts = append(facts, fact{"Quarantine", quarantineText(r.Quarantined)})
+		fact{"Snapshots", r.snapshotsText()},
+		fact{"Quarantine", quarantineText(r.Quarantined)})
 	if p := r.pipeline(); p != nil && p.Reconcile != nil {
 		facts = append(facts, fact{"Reconcile", reconcileText(p.Reconcile)})
 	}
@@ -158,6 +158,15 @@ func imagesText(counts map[store.State]int) string {
 		return "none"
 	}
 	return fmt.Sprintf("%d: %s", total, strings.Join(parts, ", "))
+}
+
+// snapshotsText counts the snapshots. To the journal they are active from the start on.
+func (r *statusReport) snapshotsText() string {
+	if p := r.pipeline(); p != nil && p.Activating != nil {
+		return fmt.Sprintf("%d; activating after the start: %d of %d done", r.Snapshots, p.Activating.Done,
+			p.Activating.Total)
+	}
+	return fmt.Sprintf("%d active", r.Snapshots)
 }
 
 func quarantineText(messages int64) string {

@@ -23,7 +23,10 @@ func (p *Pipeline) source(ctx, work context.Context, running *sync.WaitGroup) <-
 	senders.Go(func() { p.drainBacklog(ctx, work, out) })
 	senders.Go(func() { p.sweepLoop(ctx) })
 	senders.Go(func() { p.backfillLoop(ctx) })
-	senders.Go(func() { p.reconcileLoop(ctx) })
+	senders.Go(func() {
+		p.activations.run(ctx)
+		p.reconcileLoop(ctx)
+	})
 	senders.Go(func() { p.health.Watch(ctx) })
 	senders.Go(func() { p.health.Beat(ctx, func() { p.jobs.idle() }) })
 	senders.Go(func() { p.growth.watch(ctx) })
@@ -179,6 +182,7 @@ func (p *Pipeline) dispatch(ctx, work context.Context, job *Job, out chan<- *Job
 		return
 	}
 	job.Image = img
+	p.activations.of(work, job)
 	p.traces.beginJob(work, job)
 	if p.cfg.suspect(img) && p.health.Alone() != img.ID {
 		p.finish(work, job, outcome{verdict: retry, delay: backoff(p.cfg.Backoff, img.CutOffs)})

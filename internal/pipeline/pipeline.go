@@ -105,6 +105,9 @@ type Deps struct {
 	// Exclusive keeps other commands out of the pool until the function returned is
 	// called. Its error names the command at work.
 	Exclusive func() (func() error, error)
+	// Alone calls do while other commands are kept out of the pool. It waits for one at
+	// work, and lets one that waits go first.
+	Alone func(ctx context.Context, do func() error) error
 }
 
 func (d Deps) tracer() trace.Tracer {
@@ -129,6 +132,8 @@ type Pipeline struct {
 	exclusive  func() (func() error, error)
 	log        zerolog.Logger
 	metrics    *Metrics
+
+	activations *activations
 
 	jobs      *jobs
 	messages  *messages
@@ -159,6 +164,8 @@ func New(cfg Config, d Deps) (*Pipeline, error) {
 		OnRecovery: p.retrySuspects, OnPoolStatus: d.Metrics.pool.set,
 		OnDisk: func(dir string, free, reserve int64) { d.Metrics.disk.set(cfg.contentOf(dir), free, reserve) },
 	})
+	p.activations = &activations{alone: d.Alone, reconciled: &p.reconciled, log: d.Log}
+	p.health.Activating = p.activations.progress
 	p.messages = newMessages(cfg, d, p.health, p.jobs)
 	p.growth = &growth{
 		store: d.Store, dirs: cfg.Kept, idle: p.jobs.idle, limit: &p.health.Limit, log: d.Log, metrics: d.Metrics,
@@ -181,14 +188,16 @@ func (p *Pipeline) retrySuspects() { p.jobs.hasten(p.health.Breaker.Suspects) }
 // Health returns what knows whether work is taken, and why not.
 func (p *Pipeline) Health() *health.Monitor { return p.health }
 
-// Recover brings journal, pool and files into agreement. Nothing else may use the pool
-// meanwhile. See reconcile.Reconciler.
+// Recover brings journal, pool and files into agreement, but for snapshots that are not
+// active: Run activates those. Nothing else may use the pool meanwhile. See
+// reconcile.Reconciler.
 func (p *Pipeline) Recover(ctx context.Context) (reconcile.Recovered, error) {
 	if err := p.traces.interrupted(ctx); err != nil {
 		p.log.Warn().Err(err).Msg("the journal does not say which attempts were cut off")
 	}
 	began := time.Now()
-	done, err := p.reconciler.Recover(ctx)
+	done, inactive, err := p.reconciler.Prepare(ctx)
+	p.activations.inactive = inactive
 	p.reconciled.ended(began, errors.Join(err, done.Err()))
 	return done, err
 }

@@ -22,6 +22,7 @@ type Status struct {
 	Images      map[store.State]int `json:"images"`         // nil if they cannot be read
 	Quarantined *int64              `json:"quarantined"`    // messages; nil if they cannot be read
 	Reconcile   *ReconcileStatus    `json:"last_reconcile"` // nil before the first
+	Activating  *ActivatingStatus   `json:"activating"`     // nil when that is over
 }
 
 // JobStatus is an image on its way through the stages.
@@ -68,6 +69,12 @@ type ReconcileStatus struct {
 	Error  string    `json:"error,omitempty"` // what is left to be done
 }
 
+// ActivatingStatus counts the snapshots that the start found inactive.
+type ActivatingStatus struct {
+	Done  int `json:"done"` // tried: active, or a problem that last_reconcile has
+	Total int `json:"total"`
+}
+
 // Status reads the journal; all else is at hand. What cannot be read is missing.
 func (p *Pipeline) Status(ctx context.Context) *Status {
 	s := &Status{
@@ -76,6 +83,9 @@ func (p *Pipeline) Status(ctx context.Context) *Status {
 	}
 	for _, st := range p.table {
 		s.Stages = append(s.Stages, stageStatus(st, s.Jobs))
+	}
+	if done, total := p.activations.progress(); total > 0 {
+		s.Activating = &ActivatingStatus{done, total}
 	}
 	if size, err := p.store.Size(ctx); err == nil {
 		s.Quarantined = &size.Quarantined

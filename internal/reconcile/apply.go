@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 
@@ -12,14 +13,14 @@ import (
 	"imagemanager.internal/internal/store"
 )
 
-// Recovered says what Recover found and did.
+// Recovered says what Prepare found and did.
 type Recovered struct {
-	RolledBack  int      `json:"rolled_back"` // devices of cut-off attempts
-	RolledOn    int      `json:"rolled_on"`   // sealed devices, ready now
-	Reactivated int      `json:"reactivated"` // snapshots, active again
-	Lost        int      `json:"lost"`        // results lost by the pool: made again
-	Blobs       int      `json:"blobs"`       // archives and temporary files without an image
-	Foreign     []string `json:"foreign"`     // thin ids and files of others: left alone
+	RolledBack int      `json:"rolled_back"` // devices of cut-off attempts
+	RolledOn   int      `json:"rolled_on"`   // sealed devices, ready now
+	ToActivate int      `json:"to_activate"` // snapshots that are not active: an Activation has them
+	Lost       int      `json:"lost"`        // results lost by the pool: made again
+	Blobs      int      `json:"blobs"`       // archives and temporary files without an image
+	Foreign    []string `json:"foreign"`     // thin ids and files of others: left alone
 
 	Problems []Problem `json:"problems,omitempty"` // what is unchanged, and tried again
 }
@@ -57,10 +58,12 @@ func remedyOf(err error) string {
 func (rc *Recovered) Err() error {
 	var errs []error
 	for _, pr := range rc.Problems {
-		errs = append(errs, fmt.Errorf("%w: %s", pr.err, pr.Remedy))
+		errs = append(errs, pr.asError())
 	}
 	return errors.Join(errs...)
 }
+
+func (pr Problem) asError() error { return fmt.Errorf("%w: %s", pr.err, pr.Remedy) }
 
 func (rc *Recovered) add(a Action) {
 	switch a.Kind {
@@ -68,28 +71,41 @@ func (rc *Recovered) add(a Action) {
 		rc.RolledBack++
 	case RollForward:
 		rc.RolledOn++
-	case Reactivate:
-		rc.Reactivated++
 	case MakeAgain:
 		rc.Lost++
 	case RemoveFile:
 		rc.Blobs++
 	case Report:
 		rc.Foreign = append(rc.Foreign, a.What)
-	case Deactivate, Resume:
+	case Reactivate, Deactivate, Resume:
 	}
 }
 
 // Recover brings journal, pool and files into agreement after a crash, a power cut or a
-// reboot. Nothing else may use the pool meanwhile. It is idempotent: if it is killed at
-// any point, the next run finishes, and a run after a complete one changes nothing. A
+// reboot: it is Prepare, and then activates the snapshots. What is left as it is comes
+// first, then the error of Prepare.
+func (r *Reconciler) Recover(ctx context.Context) (left, err error) {
+	_, inactive, err := r.Prepare(ctx)
+	if err != nil {
+		return nil, err
+	}
+	alone := func(_ context.Context, do func() error) error { return do() }
+	if err := inactive.Run(ctx, alone); err != nil {
+		return nil, err
+	}
+	return inactive.Err(), nil
+}
+
+// Prepare brings journal, pool and files into agreement, but for the snapshots that are
+// not active. Nothing else may use the pool meanwhile. It is idempotent: if it is killed
+// at any point, the next run finishes, and a run after a complete one changes nothing. A
 // device that was not sealed is rolled back, a sealed one is rolled forward. Unfinished
 // images are left to the pipeline.
 //
 // If one thing cannot be brought into agreement, such as a device open elsewhere, it
 // becomes a Problem and the others go on. The error is about the pool or the journal as a
 // whole.
-func (r *Reconciler) Recover(ctx context.Context) (Recovered, error) {
+func (r *Reconciler) Prepare(ctx context.Context) (Recovered, *Activation, error) {
 	var rc Recovered
 	began := time.Now()
 	if err := r.pool.ResumeSuspended(); err != nil { // readers of a suspended device cannot even be killed
@@ -97,12 +113,15 @@ func (r *Reconciler) Recover(ctx context.Context) (Recovered, error) {
 	}
 	diff, err := r.Diff(ctx, true)
 	if err != nil {
-		return rc, errors.Join(err, rc.Err())
+		return rc, nil, errors.Join(err, rc.Err())
 	}
-	for _, a := range diff.Actions {
+	inactive := func(a Action) bool { return a.Kind == Reactivate }
+	now := slices.DeleteFunc(slices.Clone(diff.Actions), inactive)
+	rc.ToActivate = len(diff.Actions) - len(now)
+	for _, a := range now {
 		err := r.apply(ctx, &provision.Task{Image: a.image}, a)
 		if ctx.Err() != nil {
-			return rc, context.Cause(ctx)
+			return rc, nil, context.Cause(ctx)
 		}
 		if err != nil {
 			rc.Problems = append(rc.Problems, problemOf(a, err))
@@ -110,19 +129,17 @@ func (r *Reconciler) Recover(ctx context.Context) (Recovered, error) {
 		}
 		rc.add(a)
 	}
-	r.metrics.ended(began, len(rc.Problems))
-	r.metrics.recovery.Set(time.Since(began).Seconds())
+	r.metrics.prepared(began, rc)
 	r.logRecovered(rc)
 	if err := r.countLeftovers(ctx, diff, true); err != nil { // it only measures
 		r.log.Warn().Err(err).Msg("what is left over cannot be counted")
 	}
-	return rc, nil
+	return rc, r.newActivation(diff.Actions, rc.Problems), nil
 }
 
 func (r *Reconciler) logRecovered(rc Recovered) {
 	for _, pr := range rc.Problems {
-		r.log.Error().Err(pr.err).Str("remedy", pr.Remedy).Int64("image_id", pr.Image).Int64("device_id", pr.Device).
-			Msg("left as it is")
+		r.logProblem(pr)
 	}
 	line, text := r.log.Info(), "journal, pool and files agree"
 	switch {
@@ -132,6 +149,11 @@ func (r *Reconciler) logRecovered(rc Recovered) {
 		line, text = r.log.Warn(), "journal, pool and files agree but for what is not the journal's: it is left alone"
 	}
 	line.Interface("recovered", rc).Msg(text)
+}
+
+func (r *Reconciler) logProblem(pr Problem) {
+	r.log.Error().Err(pr.err).Str("remedy", pr.Remedy).Int64("image_id", pr.Image).Int64("device_id", pr.Device).
+		Msg("left as it is")
 }
 
 // apply carries out one action and counts it. It may find its work done already.

@@ -13,12 +13,13 @@ var leftovers = []string{"thin_device", "dm_device", "mount", "loop_device", "fi
 
 // Metrics say what the reconciles found and did, that of the start included.
 type Metrics struct {
-	unclaimed *prometheus.GaugeVec
-	problems  prometheus.Gauge
-	actions   *prometheus.CounterVec
-	duration  prometheus.Histogram
-	success   prometheus.Gauge
-	recovery  prometheus.Gauge
+	unclaimed  *prometheus.GaugeVec
+	problems   prometheus.Gauge
+	actions    *prometheus.CounterVec
+	duration   prometheus.Histogram
+	success    prometheus.Gauge
+	recovery   prometheus.Gauge
+	toActivate prometheus.Gauge
 }
 
 // NewMetrics registers the metrics.
@@ -39,7 +40,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			.01, .1, 1, 10, 60, 600)),
 		success: gauge("reconcile_last_success_timestamp_seconds",
 			"Unix time of the end of the last reconcile that left nothing; 0 before the first."),
-		recovery: gauge("recovery_duration_seconds", "Time that the reconcile of the start took; 0 before its end."),
+		recovery: gauge("recovery_duration_seconds",
+			"Time that the reconcile of the start took, without the activation of snapshots; 0 before its end."),
+		toActivate: gauge("snapshots_to_activate", "Snapshots that the start found inactive and has yet to activate."),
 	}
 	for _, kind := range leftovers {
 		m.leftover(kind, 0)
@@ -57,6 +60,22 @@ func (m *Metrics) did(kind ActionKind) { m.actions.WithLabelValues(kind.label())
 // ended notes the end of a reconcile that began then and left so many problems.
 func (m *Metrics) ended(began time.Time, problems int) {
 	m.duration.Observe(time.Since(began).Seconds())
+	m.left(problems)
+}
+
+// prepared notes the end of the reconcile of the start. It is no success before the
+// snapshots are active.
+func (m *Metrics) prepared(began time.Time, rc Recovered) {
+	took := time.Since(began).Seconds()
+	m.duration.Observe(took)
+	m.recovery.Set(took)
+	if m.problems.Set(float64(len(rc.Problems))); rc.ToActivate == 0 {
+		m.left(len(rc.Problems))
+	}
+}
+
+// left notes how many problems there are now that all was tried.
+func (m *Metrics) left(problems int) {
 	m.problems.Set(float64(problems))
 	if problems == 0 {
 		m.success.SetToCurrentTime()

@@ -175,7 +175,7 @@ func (r *Reconciler) stillApplies(ctx context.Context, a Action) (bool, error) {
 
 // countLeftovers counts what no row of the journal claims, after the actions.
 func (r *Reconciler) countLeftovers(ctx context.Context, diff Diff, alone bool) (err error) {
-	if len(diff.Actions) > 0 {
+	if slices.ContainsFunc(diff.Actions, func(a Action) bool { return a.Kind != Reactivate }) {
 		if diff, err = r.Diff(ctx, alone); err != nil {
 			return err
 		}

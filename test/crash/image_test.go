@@ -63,8 +63,11 @@ func imagePoints(t *testing.T) []string {
 	return trace
 }
 
-// runningPoint is where recovery ends.
-const runningPoint = "running"
+// From runningPoint on messages are taken. Recovery ends at activatedPoint.
+const (
+	runningPoint   = "running"
+	activatedPoint = "activated"
+)
 
 func (h *host) traceFile() string { return filepath.Join(h.dir, "trace") }
 
@@ -137,7 +140,7 @@ func checkImageKilled(t *testing.T, key string, kills ...kill) []string {
 	h.checkAtRest()
 	h.checkReadable(key)
 	trace := h.takeTrace()
-	return trace[:slices.Index(trace, runningPoint)+1]
+	return trace[:slices.Index(trace, activatedPoint)+1]
 }
 
 // checkAtRest stops the daemon: all is whole, and one start more changes nothing.

@@ -389,15 +389,21 @@ func (h *host) statusIoctls() float64 {
 // settled.
 func (h *host) sendOften(n int, body string) {
 	h.T.Helper()
+	h.sendEach(n, func(int) string { return body })
+}
+
+// sendEach sends the messages 0 to n, a multiple of 40, and waits until all are settled.
+func (h *host) sendEach(n int, body func(i int) string) {
+	h.T.Helper()
 	var wg sync.WaitGroup
-	for range 4 {
+	for part := range 4 {
 		wg.Go(func() {
 			for sent := 0; sent < n/4; sent += 10 {
 				var batch []sqstypes.SendMessageBatchRequestEntry
 				for i := range 10 {
 					batch = append(batch, sqstypes.SendMessageBatchRequestEntry{
 						Id:          aws.String(fmt.Sprint(i)),
-						MessageBody: aws.String(body),
+						MessageBody: aws.String(body(4*(sent+i) + part)),
 					})
 				}
 				if _, err := h.Cloud.SQS.SendMessageBatch(h.T.Context(),

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"regexp"
 	"syscall"
 	"time"
 
@@ -32,13 +33,19 @@ func (h *Host) WaitLonger(more time.Duration, what string, cond func() bool) {
 	}
 }
 
-// IsRunning reports whether the daemon started last has recovered and takes messages.
+// IsRunning reports whether the daemon started last has recovered and takes messages, and
+// has activated the snapshots that it found inactive.
 func (h *Host) IsRunning() bool {
 	h.T.Helper()
-	return bytes.Contains(h.NewestLog(), []byte(`"message":"running"`))
+	log := h.NewestLog()
+	return bytes.Contains(log, []byte(`"message":"running"`)) &&
+		(!hasInactive.Match(log) || bytes.Contains(log, []byte(`"message":"snapshots activated"`)))
 }
 
-// WaitRunning waits until the daemon started last has recovered and takes messages.
+// hasInactive is in the log of a daemon that has snapshots to activate.
+var hasInactive = regexp.MustCompile(`"to_activate":[1-9][0-9]*,"time":"[^"]*","message":"running"`)
+
+// WaitRunning waits for IsRunning.
 func (h *Host) WaitRunning() {
 	h.T.Helper()
 	h.WaitFor("the daemon runs", func() bool {

@@ -62,9 +62,13 @@ type Monitor struct {
 	log  zerolog.Logger
 
 	Capacity func() Reasons // what the machine lacks for new work
-	Breaker  Breaker
-	Pulse    *Pulse
-	Limit    LogLimit
+	// How many of the snapshots that the start found inactive were tried, of how many;
+	// zeros when all were. Work is taken meanwhile. It is set before anybody asks.
+	Activating func() (done, total int)
+
+	Breaker Breaker
+	Pulse   *Pulse
+	Limit   LogLimit
 
 	mu      sync.Mutex
 	lacks   Reasons           // what the machine lacked at the last look
