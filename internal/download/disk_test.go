@@ -46,7 +46,7 @@ func TestDiskFull(t *testing.T) {
 					taken += n
 					return n, err
 				}
-			}), Config{Dir: filepath.Join(smallDisk(t, "400k"), "blobs")})
+			}), Config{Dir: filepath.Join(smallDisk(t, "300k"), "blobs")})
 			_, err := d.Fetch(t.Context(), "1.tar", Object{}, nil)
 			if !errors.Is(err, syscall.ENOSPC) {
 				t.Errorf("%v, want ENOSPC", err)

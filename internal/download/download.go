@@ -9,7 +9,8 @@
 // A large object is fetched in parts, several at once, and its progress is saved in a
 // file beside the temporary one. An interrupted download resumes there and requests less
 // than one window of parts again. If the S3 or the saved progress is odd in any way, the
-// whole object is fetched by one request.
+// whole object is fetched by one request. All downloads share a number of requests,
+// fairly, and with it the memory for bodies.
 //
 // The package knows nothing about images and has no opinion on its errors: it neither
 // logs nor counts. It repeats requests whose connection broke, a few times; other retries
@@ -41,8 +42,12 @@ const (
 	// DefaultPart is the default size of one request of a large object: 8 MiB. AWS
 	// advises 8 to 16 MiB.
 	DefaultPart = 8 << 20
-	// DefaultConnections is the default number of concurrent requests of a large object.
-	DefaultConnections = 5
+	// DefaultConnections is the default number of bodies of a large object that are read
+	// at once.
+	DefaultConnections = 8
+	// DefaultRequests is the default number of requests of all objects at once. Five
+	// objects have five each.
+	DefaultRequests = 25
 	// DefaultPause is the default pause between a broken connection and the first retry.
 	DefaultPause = 100 * time.Millisecond
 	// tempSuffix marks the file of an incomplete blob.
@@ -61,7 +66,8 @@ type Config struct {
 	MaxBytes     int64         // largest object accepted, in bytes; 0 means DefaultMaxBytes
 	StallTimeout time.Duration // longest time without a byte, also before the first; 0 means DefaultStall
 	Part         int64         // bytes per request of a large object (two parts or more); 0 means DefaultPart
-	Connections  int           // requests of a large object at once; 0 means DefaultConnections
+	Connections  int           // bodies of a large object read at once; 0 means DefaultConnections
+	Requests     int           // requests of all objects at once; 0 means DefaultRequests
 	// before the first retry after a broken connection; doubled each time; 0 means
 	// DefaultPause
 	Pause time.Duration
@@ -93,8 +99,9 @@ type Blob struct {
 // Downloader fetches objects into one directory. Its methods may be called concurrently
 // for different names.
 type Downloader struct {
-	api API
-	cfg Config
+	api    API
+	cfg    Config
+	budget *budget
 }
 
 // New creates the directory if it is missing, and restricts it to its owner. An error
@@ -111,6 +118,9 @@ func New(api API, cfg Config) (*Downloader, error) {
 	}
 	if cfg.Connections <= 0 {
 		cfg.Connections = DefaultConnections
+	}
+	if cfg.Requests <= 0 {
+		cfg.Requests = DefaultRequests
 	}
 	if cfg.Pause <= 0 {
 		cfg.Pause = DefaultPause
@@ -129,7 +139,9 @@ func New(api API, cfg Config) (*Downloader, error) {
 	if err := durable.SyncDir(filepath.Dir(dir)); err != nil {
 		return nil, fmt.Errorf("blob directory: %w", err)
 	}
-	return &Downloader{api: observedAPI{api, cfg.Observer}, cfg: cfg}, nil
+	return &Downloader{
+		api: observedAPI{api, cfg.Observer}, cfg: cfg, budget: &budget{free: cfg.Requests},
+	}, nil
 }
 
 // Fetch downloads the object to the file name in the directory and returns it when it is
@@ -201,6 +213,12 @@ func (d *Downloader) fetch(ctx context.Context, wd *watchdog, name string, obj O
 func (d *Downloader) fetchWhole(ctx context.Context, wd *watchdog, path string, obj Object,
 	onProgress func(done, total int64),
 ) (Blob, error) {
+	one := share{budget: d.budget, limit: 1}
+	place, err := one.acquire(ctx)
+	if err != nil {
+		return Blob{}, err
+	}
+	defer place.end()
 	wd.arm()
 	out, err := d.api.GetObject(ctx, getInput(obj),
 		func(o *s3.Options) { o.DisableLogOutputChecksumValidationSkipped = true })
@@ -234,12 +252,9 @@ func (d *Downloader) fetchParts(ctx context.Context, wd *watchdog, path string, 
 		return Blob{}, err
 	}
 	defer p.close()
-	conns, resumed := d.cfg.Connections, p.offset
+	resumed := p.offset
 	d.cfg.Observer.resumed(resumed)
-	w := window{
-		d: d, watchdog: wd, part: p, size: d.cfg.Part, length: 2 * int64(conns) * d.cfg.Part, conns: conns,
-		written: map[int64]int64{},
-	}
+	w := newWindow(d, wd, p)
 	if err := w.fetchAll(ctx, onProgress); err != nil {
 		return Blob{}, withProgress(err, p.offset-resumed)
 	}

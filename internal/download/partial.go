@@ -106,7 +106,9 @@ func (p *partial) advanceOnce(to int64) error {
 	}
 	// The bytes were written a moment ago, so they come from the page cache. No part has
 	// to stay in memory until its turn comes.
-	n, err := io.CopyBuffer(all, io.NewSectionReader(p.file, p.offset, to-p.offset), make([]byte, bufferSize))
+	buf := buffers.Get().(*[bufferSize]byte)
+	defer buffers.Put(buf)
+	n, err := io.CopyBuffer(all, io.NewSectionReader(p.file, p.offset, to-p.offset), buf[:])
 	if err == nil && n < to-p.offset {
 		err = &fs.PathError{Op: "read", Path: p.file.Name(), Err: io.ErrUnexpectedEOF}
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"syscall"
 
 	"imagemanager.internal/internal/failpoint"
@@ -14,11 +15,14 @@ import (
 
 const (
 	// bufferSize is the size of a connection's only buffer in memory, in bytes.
-	bufferSize = 256 << 10
+	bufferSize = 128 << 10
 	// keepSize asks fallocate(2) for blocks without a change of the file's length:
 	// FALLOC_FL_KEEP_SIZE in linux/falloc.h.
 	keepSize = 0x1
 )
+
+// buffers has the buffers of connections that have ended.
+var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
 // body is the body of an answer, while it is read.
 type body struct {
@@ -83,10 +87,11 @@ func preallocate(f *os.File, size int64) error {
 
 // copyTo writes the body to w. It counts the bytes itself: a header is only a promise.
 func (b body) copyTo(ctx context.Context, w io.Writer) error {
-	buf, done := make([]byte, bufferSize), int64(0)
+	buf, done := buffers.Get().(*[bufferSize]byte), int64(0)
+	defer buffers.Put(buf)
 	for {
 		b.watchdog.arm()
-		n, err := b.r.Read(buf)
+		n, err := b.r.Read(buf[:])
 		b.watchdog.disarm()
 		done += int64(n)
 		b.received(n)

@@ -6,10 +6,15 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
+
+// ahead is how many more requests than bodies an object may have: they wait for their
+// first byte while the last bytes of others come.
+const ahead = 2
 
 // errNoRanges is returned when this S3 does not answer a range with that range. Then the
 // whole object is requested instead.
@@ -17,6 +22,12 @@ var errNoRanges = errors.New("ranges are not honoured")
 
 // span is a part of the object, from start up to but without end.
 type span struct{ start, end int64 }
+
+// ask is a span that may be asked for now.
+type ask struct {
+	span
+	place *claim // in the budget
+}
 
 // finishedSpan is a worker's report on a span.
 type finishedSpan struct {
@@ -31,19 +42,33 @@ type savedOffset struct {
 }
 
 // window fetches an object by ranges, several at once, into one file. Workers write the
-// parts to their places, in any order. A follower hashes the file in order behind them
-// and saves the progress. No part is begun more than a window's length beyond the saved
-// progress: a killed download requests at most that much again.
+// parts to their places, in any order. The next range is asked for while the last bytes
+// of another come, so that no connection is idle for the time to a first byte. A follower
+// hashes the file in order behind them and saves the progress. No part is begun more than
+// a window's length beyond the saved progress: a killed download requests at most that
+// much again.
 type window struct {
 	d        *Downloader
 	watchdog *watchdog
 	part     *partial
 	size     int64 // of a part
 	length   int64 // of the window
-	conns    int
+	conns    int   // bodies read at once
+	share    *share
+	reading  chan struct{} // has an element for each body being read, and room for conns
 
 	mu      sync.Mutex
 	written map[int64]int64 // by the start of a span: how many of its bytes are in the file
+}
+
+func newWindow(d *Downloader, wd *watchdog, p *partial) *window {
+	conns := d.cfg.Connections
+	return &window{
+		d: d, watchdog: wd, part: p, size: d.cfg.Part, length: 2 * int64(conns) * d.cfg.Part, conns: conns,
+		share:   &share{budget: d.budget, limit: conns},
+		reading: make(chan struct{}, conns),
+		written: map[int64]int64{},
+	}
 }
 
 // fetchAll fetches the missing parts and returns when the whole file is hashed and on
@@ -51,8 +76,9 @@ type window struct {
 func (w *window) fetchAll(ctx context.Context, onProgress func(done, total int64)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var all sync.WaitGroup
-	c := channels{make(chan span), make(chan finishedSpan), make(chan int64), make(chan savedOffset)}
-	for range w.conns {
+	c := channels{make(chan span), make(chan ask), make(chan finishedSpan), make(chan int64), make(chan savedOffset)}
+	all.Go(func() { w.dispatch(ctx, c) })
+	for range w.conns + ahead {
 		all.Go(func() { w.fetchSpans(ctx, c) })
 	}
 	all.Go(func() { w.follow(ctx, c) })
@@ -83,7 +109,8 @@ func (w *window) saveContiguous() error {
 
 // channels connect the goroutines of a window. All are unbuffered.
 type channels struct {
-	todo     chan span         // to the workers
+	todo     chan span         // to the dispatcher
+	asks     chan ask          // from there to the workers
 	finished chan finishedSpan // from the workers
 	frontier chan int64        // to the follower: every byte before it is in the file
 	saved    chan savedOffset  // from the follower
@@ -167,12 +194,30 @@ func (w *window) coordinate(ctx context.Context, c channels, onProgress func(don
 	return nil
 }
 
+// dispatch passes the spans on to the workers, each when the budget has a place for it.
+// One goroutine does it, so that they are asked for in order.
+func (w *window) dispatch(ctx context.Context, c channels) {
+	defer close(c.asks)
+	for s := range c.todo {
+		place, err := w.share.acquire(ctx)
+		if err != nil {
+			return
+		}
+		select {
+		case c.asks <- ask{s, place}:
+		case <-ctx.Done():
+			place.end()
+			return
+		}
+	}
+}
+
 // fetchSpans fetches spans until there are no more.
 func (w *window) fetchSpans(ctx context.Context, c channels) {
-	for s := range c.todo {
-		err := w.fetchSpan(ctx, s)
+	for a := range c.asks {
+		err := w.fetchSpan(ctx, a)
 		select {
-		case c.finished <- finishedSpan{s, err}:
+		case c.finished <- finishedSpan{a.span, err}:
 		case <-ctx.Done():
 			return
 		}
@@ -194,14 +239,17 @@ func (w *window) follow(ctx context.Context, c channels) {
 }
 
 // fetchSpan fetches one span. If the connection breaks, it requests only the rest again.
-func (w *window) fetchSpan(ctx context.Context, s span) error {
-	rest := s
+func (w *window) fetchSpan(ctx context.Context, a ask) error {
+	rest := a
 	for try := 1; ; try++ {
 		err := w.requestSpan(ctx, rest, func(n int) {
 			rest.start += int64(n)
-			w.recordWritten(s.start, rest.start-s.start)
+			w.recordWritten(a.start, rest.start-a.start)
 		})
 		if try == partTries || !w.d.pauseForRetry(ctx, try, err) {
+			return err
+		}
+		if rest.place, err = w.share.acquire(ctx); err != nil {
 			return err
 		}
 	}
@@ -215,8 +263,47 @@ func (w *window) recordWritten(start, n int64) {
 }
 
 // requestSpan makes one request for a span. It calls onWrite for each piece written to
-// the file.
-func (w *window) requestSpan(ctx context.Context, s span, onWrite func(n int)) error {
+// the file. The place in the budget is free for another while the last pieces come, so
+// that the next request has its answer when this body ends.
+func (w *window) requestSpan(ctx context.Context, a ask, onWrite func(n int)) error {
+	defer a.place.end()
+	s, asked := a.span, time.Now()
+	out, err := w.getSpan(ctx, s)
+	if err != nil {
+		return err
+	}
+	defer out.Body.Close()
+	answer := time.Since(asked)
+	select {
+	case w.reading <- struct{}{}:
+		defer func() { <-w.reading }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	b := body{
+		r: out.Body, watchdog: w.watchdog, total: s.end - s.start, limit: s.end - s.start, unchecked: true,
+		received: w.d.cfg.Observer.received,
+	}
+	began, rest := time.Now(), s
+	return b.copyTo(ctx, countingWriter{io.NewOffsetWriter(w.part.file, s.start), func(n int) {
+		onWrite(n)
+		rest.start += int64(n)
+		if nearEnd(s, rest, time.Since(began), answer) {
+			a.place.end()
+		}
+	}})
+}
+
+// nearEnd reports whether the rest of a span will take no longer than an answer did. A
+// body's first bytes may have waited in the kernel and say nothing about the rate, so
+// that is believed from the middle on.
+func nearEnd(s, rest span, took, answer time.Duration) bool {
+	left, done := rest.end-rest.start, rest.start-s.start
+	return left <= done && float64(left)*took.Seconds() <= float64(done)*answer.Seconds()
+}
+
+// getSpan asks for a span and checks the headers of the answer.
+func (w *window) getSpan(ctx context.Context, s span) (*s3.GetObjectOutput, error) {
 	id := w.part.object
 	in := getInput(id.object())
 	in.Range = aws.String(fmt.Sprintf("bytes=%d-%d", s.start, s.end-1))
@@ -228,17 +315,13 @@ func (w *window) requestSpan(ctx context.Context, s span, onWrite func(n int)) e
 		func(o *s3.Options) { o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired })
 	w.watchdog.disarm()
 	if err != nil {
-		return translate(err)
+		return nil, translate(err)
 	}
-	defer out.Body.Close()
 	if err := checkRangeAnswer(out, s, id); err != nil {
-		return err
+		_ = out.Body.Close() // what it would say is less than this
+		return nil, err
 	}
-	b := body{
-		r: out.Body, watchdog: w.watchdog, total: s.end - s.start, limit: s.end - s.start, unchecked: true,
-		received: w.d.cfg.Observer.received,
-	}
-	return b.copyTo(ctx, countingWriter{io.NewOffsetWriter(w.part.file, s.start), onWrite})
+	return out, nil
 }
 
 // checkRangeAnswer checks the headers of the answer to a range.

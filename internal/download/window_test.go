@@ -407,21 +407,21 @@ func (c closing) Close() error {
 	return nil
 }
 
-// As many requests as are allowed are under way at once, and no more; every answer is
-// closed.
+// As many bodies as are allowed are read at once, and no more; a few requests wait for
+// their answers besides; every answer is closed.
 func TestConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		data := noise(3 * wide)
-		api := &counting{API: parts{data: data, get: func(context.Context, span) error {
-			<-time.After(time.Second)
-			return nil
-		}}}
+		api := newPaced(data, time.Second, time.Second)
 		blob, err := downloader(t, api, small()).Fetch(t.Context(), "1.tar", notified(len(data)), nil)
 		if err != nil || blob.SHA256 != sumOf(data) {
 			t.Fatalf("%+v, %v", blob, err)
 		}
-		if most, left := api.most.Load(), api.busy.Load(); most != conns || left != 0 {
-			t.Errorf("%d requests at once, want %d; %d not closed", most, conns, left)
+		if bodies, left := api.most.Load(), api.busy.Load(); bodies != conns || left != 0 {
+			t.Errorf("%d bodies at once, want %d; %d not closed", bodies, conns, left)
+		}
+		if requests := api.counting.most.Load(); requests != conns+ahead {
+			t.Errorf("%d requests at once, want %d", requests, conns+ahead)
 		}
 	})
 }
@@ -469,7 +469,7 @@ func TestFollowerFails(t *testing.T) {
 	p.state.Close()
 	ctx, wd, stop := watchStall(t.Context(), time.Minute)
 	defer stop()
-	w := window{d: d, watchdog: wd, part: p, size: part, length: wide, conns: conns, written: map[int64]int64{}}
+	w := newWindow(d, wd, p)
 	if err := w.fetchAll(ctx, nil); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("%v, want that the state file is closed", err)
 	}
