@@ -54,7 +54,7 @@ func TestCancel(t *testing.T) {
 	src := images.Sized(1 << 30)
 	plan, err := archive.Check(t.Context(), src, src.Size(), archive.Options{})
 	check(t, err)
-	root := newDisk(t, 256<<20).detached(0)
+	root := newDisk(t, 2<<30).detached(0)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)
 	slow := &cancelling{ReaderAt: src, at: 64 << 20, cancel: cancel}

@@ -37,6 +37,10 @@ func copyLargeFile(ctx context.Context, b *bufferPair, src io.ReaderAt, n *fstre
 ) (sum [32]byte, err error) {
 	hash := newHasher()
 	defer hash.wait()
+	f := openData(fd, n.Size)
+	if err := f.allocate(n.Size); err != nil {
+		return sum, err
+	}
 	for done, k := int64(0), 0; done < n.Size; k ^= 1 {
 		if ctx.Err() != nil {
 			return sum, context.Cause(ctx)
@@ -48,7 +52,7 @@ func copyLargeFile(ctx context.Context, b *bufferPair, src io.ReaderAt, n *fstre
 		if err := hash.add(data, true); err != nil {
 			return sum, err
 		}
-		if err := writeAll(fd, data); err != nil {
+		if err := f.write(data); err != nil {
 			return sum, err
 		}
 		done += int64(len(data))

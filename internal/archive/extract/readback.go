@@ -161,11 +161,12 @@ func readContent(ctx context.Context, b *bufferPair, fd int, rec *fstree.Record)
 	}
 	hash := newHasher()
 	defer hash.wait()
+	f := openData(fd, rec.Size)
 	for k := 0; ; k ^= 1 {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		n, err := retryInt(func() (int, error) { return unix.Read(fd, b[k]) })
+		n, err := f.read(b[k])
 		if err != nil {
 			return err
 		}

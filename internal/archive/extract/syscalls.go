@@ -3,7 +3,6 @@ package extract
 import (
 	"errors"
 	"fmt"
-	"io"
 
 	"golang.org/x/sys/unix"
 
@@ -103,16 +102,4 @@ func setTimes(at int, name string, n *fstree.Node) error {
 	return unix.UtimesNanoAt(at, name, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-func writeAll(fd int, data []byte) error {
-	for len(data) > 0 {
-		n, err := retryInt(func() (int, error) { return unix.Write(fd, data) })
-		if err != nil {
-			return err
-		}
-		if n == 0 {
-			return io.ErrShortWrite
-		}
-		data = data[n:]
-	}
-	return nil
-}
+func writeAll(fd int, data []byte) error { return (&dataFile{fd: fd}).write(data) }

@@ -27,7 +27,7 @@ type bufferPair [2][]byte
 // bufferPool keeps the buffers of workers that have ended. To allocate them each time
 // would add a third to the reading of a small image.
 var bufferPool = sync.Pool{
-	New: func() any { return &bufferPair{make([]byte, bufferSize), make([]byte, bufferSize)} },
+	New: func() any { return &bufferPair{alignedBuffer(bufferSize), alignedBuffer(bufferSize)} },
 }
 
 // workerPool runs jobs in a fixed number of goroutines, each confined.

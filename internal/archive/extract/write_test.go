@@ -161,13 +161,14 @@ func TestDeviceBytes(t *testing.T) {
 	needRoot(t)
 	long := strings.Repeat("n", 90)
 	for name, list := range map[string][]images.Entry{
-		"small":           nil,
-		"many empty":      images.Numbered(20_000, "usr/%05d"),
-		"many tiny":       withBodies(images.Numbered(5000, "usr/%05d"), 1),
-		"long names":      images.Numbered(10_000, "usr/"+long+"%05d"),
-		"many dirs":       images.Numbered(4000, "usr/%05d/x"),
-		"a few large":     withBodies(images.Numbered(12, "usr/%05d"), 3<<20+1),
-		"just over pages": withBodies(images.Numbered(3000, "usr/%05d"), 4097),
+		"small":            nil,
+		"many empty":       images.Numbered(20_000, "usr/%05d"),
+		"many tiny":        withBodies(images.Numbered(5000, "usr/%05d"), 1),
+		"long names":       images.Numbered(10_000, "usr/"+long+"%05d"),
+		"many dirs":        images.Numbered(4000, "usr/%05d/x"),
+		"a few large":      withBodies(images.Numbered(12, "usr/%05d"), 3<<20+1),
+		"written directly": withBodies(images.Numbered(12, "usr/%05d"), directFrom+1),
+		"just over pages":  withBodies(images.Numbered(3000, "usr/%05d"), 4097),
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := images.Tar(images.Root(list...)...)
