@@ -2,6 +2,8 @@ package extract
 
 import (
 	"bytes"
+	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -61,7 +63,7 @@ func TestLargeFilesPassByTheCache(t *testing.T) {
 	compare(t, written, root)
 	cachedAtMost(t, dir, written, 0)
 	for name, data := range files {
-		found, err := os.ReadFile(filepath.Join(dir, rootfsName, name))
+		found, err := os.ReadFile(filepath.Join(dir, archive.RootName, name))
 		if err != nil || !bytes.Equal(found, data) {
 			t.Errorf("%s differs, %v", name, err)
 		}
@@ -154,5 +156,64 @@ func TestDirectRefusedLater(t *testing.T) {
 	}
 	if check(t, unix.Close(fd)); !bytes.Equal(found, data) {
 		t.Error("the data differ")
+	}
+}
+
+// All data of a file count, whatever its inode says of their length.
+func TestLengthOtherThanTold(t *testing.T) {
+	root := newDisk(t, 128<<20).mount(t.TempDir())
+	var b bufferPair
+	for i := range b {
+		b[i] = alignedBuffer(bufferSize)
+	}
+	for _, size := range []int{
+		0, 1, 5000, bufferSize, bufferSize + 1, directFrom, directFrom + 1, directFrom + bufferSize,
+	} {
+		data := noise(size)
+		path := filepath.Join(root.Name(), fmt.Sprint(size))
+		check(t, os.WriteFile(path, data, 0o600))
+		for _, told := range []int64{
+			0, 1, 2, 4999, 5000, 5001, bufferSize - 1, bufferSize, bufferSize + 1,
+			directFrom - 1, directFrom, directFrom + 1, 1 << 40,
+		} {
+			f, err := os.Open(path)
+			check(t, err)
+			rec := &fstree.Record{Name: path, Size: told}
+			check(t, readData(t.Context(), &b, int(f.Fd()), rec))
+			check(t, f.Close())
+			if *rec.SHA256 != sha256.Sum256(data) {
+				t.Errorf("%d bytes, told to be %d: another digest", size, told)
+			}
+		}
+	}
+}
+
+// A file that cannot be read ends a batch: it is named, and all are closed.
+func TestReadErrorInABatch(t *testing.T) {
+	dir := t.TempDir()
+	openTemp(t) // brings the runtime's own descriptors
+	open := entries(t, "/proc/self/fd")
+	for _, size := range []int64{5, directFrom} {
+		var list fileBatch
+		for i := range 5 {
+			flags := unix.O_CREAT | unix.O_RDWR
+			if i == 2 {
+				flags = unix.O_CREAT | unix.O_WRONLY
+			}
+			fd, err := unix.Open(fmt.Sprintf("%s/%d", dir, i), flags, 0o600)
+			check(t, err)
+			list = append(list, openRecord{&fstree.Record{Name: fmt.Sprint(i), Size: size}, fd})
+		}
+		first := func(ctx context.Context, b *bufferPair) (err error) {
+			defer func() { err = errors.Join(err, list.close()) }()
+			return list.read(ctx, b, -1, nil)
+		}
+		err := runTasks(t.Context(), withOnlyCapabilities(readCaps, trustedXattrCaps), &taskStack{}, first)
+		if !errors.Is(err, unix.EBADF) || err.Error() != `"2": bad file descriptor` {
+			t.Errorf("%v", err)
+		}
+	}
+	if now := entries(t, "/proc/self/fd"); now != open {
+		t.Errorf("%d descriptors, %d before", now, open)
 	}
 }

@@ -41,6 +41,7 @@ func run(t testing.TB, name string, args ...string) string {
 // disk is a fresh ext4 file system on a loop device.
 type disk struct {
 	t    testing.TB
+	path string
 	loop string
 	size int64
 }
@@ -55,7 +56,7 @@ func newDisk(t testing.TB, size int64) *disk {
 	check(t, errors.Join(f.Truncate(size), f.Close()))
 	run(t, "mkfs.ext4", "-q", "-F", "-m", "0", "-b", "4096", "-i", "16384", "-E",
 		"nodiscard,assume_storage_prezeroed=1", "-O", "^resize_inode", path)
-	d := &disk{t: t, loop: run(t, "losetup", "-f", "--show", path), size: size}
+	d := &disk{t: t, path: path, loop: run(t, "losetup", "-f", "--show", path), size: size}
 	t.Cleanup(func() {
 		if out, err := exec.Command("losetup", "-d", d.loop).CombinedOutput(); err != nil {
 			t.Errorf("losetup -d: %v %s", err, out)

@@ -1,14 +1,12 @@
 package extract
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"slices"
-	"strings"
+	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -16,8 +14,13 @@ import (
 	"imagemanager.internal/internal/archive/fstree"
 )
 
-// lostFound is made by mkfs. It is empty unless a file system check put files into it.
-const lostFound = "lost+found"
+const (
+	// lostFound is made by mkfs. It is empty unless a file system check put files into
+	// it.
+	lostFound = "lost+found"
+	// readBatch is how many names a thread takes at once.
+	readBatch = 32
+)
 
 // ReadBack makes the inventory of a mounted file system: everything below root, an open
 // directory, except an empty lost+found and the seal record.
@@ -30,208 +33,226 @@ func ReadBack(ctx context.Context, root *os.File) (*fstree.Inventory, error) {
 }
 
 func readBack(ctx context.Context, in confine, root *os.File) (*fstree.Inventory, error) {
-	return confined(in, func() (*fstree.Inventory, error) { return readTree(ctx, in, root) })
-}
-
-// readTree is called confined, and confines its workers.
-func readTree(ctx context.Context, in confine, root *os.File) (*fstree.Inventory, error) {
-	fd, err := openDir(int(root.Fd()), "") // with an offset of its own
-	if err != nil {
-		return nil, fmt.Errorf("read back: %w", err)
-	}
-	inner, workers := startWorkers(ctx, in)
-	r := &reader{workers: workers, first: map[uint64]*fstree.Record{}}
-	err = archive.CatchPanic(func() error { return r.readDir(inner, fd, nil) })
-	err = workers.finish(inner, errors.Join(err, unix.Close(fd)))
-	if err != nil {
-		return nil, fmt.Errorf("read back: %w", err)
-	}
-	for _, rec := range r.records {
-		if rec.First != nil {
-			rec.SHA256, rec.Xattrs = rec.First.SHA256, rec.First.Xattrs
+	r := &reader{contents: map[uint64]*fstree.Record{}}
+	var top directoryRead
+	err := runTasks(ctx, in, &r.tasks, func(ctx context.Context, b *bufferPair) error {
+		fd, err := openDir(int(root.Fd()), "") // with an offset of its own
+		if err != nil {
+			return err
 		}
+		return r.readDir(ctx, b, fd, &top)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read back: %w", err)
 	}
-	return &fstree.Inventory{Records: r.records}, nil
+	return r.inventory(&top), nil
 }
 
-// reader reads one tree. One goroutine lists directories; workers hash files.
+// reader reads one tree. Its threads share the tasks: each is a part of a directory, or
+// one large file.
 type reader struct {
-	workers *workerPool
-	records []*fstree.Record
-	first   map[uint64]*fstree.Record // by inode number, of files with several names
+	tasks taskStack
+
+	mu       sync.Mutex
+	contents map[uint64]*fstree.Record // by inode number of a file with several names: the one that is read
 }
 
-func (r *reader) readDir(ctx context.Context, fd int, parent *fstree.Record) error {
+// directoryRead is a directory that is being read.
+type directoryRead struct {
+	record  *fstree.Record // nil for the root of the file system
+	entries []entryRead    // in the order of their names
+
+	fd    int
+	users atomic.Int32 // tasks that need the descriptor
+}
+
+// entryRead is a name in a directory.
+type entryRead struct {
+	record *fstree.Record // nil for a name that does not count
+	dir    *directoryRead // of a directory
+	inode  uint64         // of a file with several names; otherwise 0
+}
+
+// readDir reads a directory and takes over its descriptor. The task goes on with the
+// first names; further ones are tasks of their own.
+func (r *reader) readDir(ctx context.Context, b *bufferPair, fd int, d *directoryRead) (err error) {
+	d.fd = fd
+	d.users.Store(1)
+	defer func() { err = errors.Join(err, d.release()) }()
 	names, err := readNames(ctx, fd)
 	if err != nil {
 		return err
 	}
-	for _, name := range names {
+	records := make([]fstree.Record, len(names))
+	d.entries = make([]entryRead, len(names))
+	for i, name := range names {
+		records[i] = fstree.Record{Parent: d.record, Name: name}
+		d.entries[i].record = &records[i]
+	}
+	for end := len(names); end > readBatch; { // the first names come to lie on top
+		part := d.entries[(end-1)/readBatch*readBatch : end]
+		end -= len(part)
+		r.push(d, func(ctx context.Context, b *bufferPair) error { return r.readEntries(ctx, b, d, part, nil) })
+	}
+	return r.readEntries(ctx, b, d, d.entries[:min(len(names), readBatch)], d.record)
+}
+
+// push adds a task that needs the descriptor of a directory. Tasks that wait hold no
+// other: so their number does not depend on the tree's, but for its depth.
+func (r *reader) push(d *directoryRead, t task) {
+	d.users.Add(1)
+	r.tasks.push(func(ctx context.Context, b *bufferPair) (err error) {
+		defer func() { err = errors.Join(err, d.release()) }()
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err := r.readEntry(ctx, fd, parent, name); err != nil {
-			return fmt.Errorf("%q: %w", fstree.TruncateName(name), err)
-		}
-	}
-	return nil
+		return t(ctx, b)
+	})
 }
 
-func (r *reader) readEntry(ctx context.Context, dir int, parent *fstree.Record, name string) error {
-	var st unix.Stat_t
-	if err := retry(func() error { return unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) }); err != nil {
-		return err
-	}
-	if parent == nil && name == archive.SealRecordName && isSealRecord(&st) {
+// release gives back the descriptor of a directory. The last user closes it.
+func (d *directoryRead) release() error {
+	if d.users.Add(-1) > 0 {
 		return nil
 	}
-	rec := &fstree.Record{
-		Parent: parent, Name: strings.Clone(name), Type: recordType(st.Mode), Mode: uint16(st.Mode & 0o7777),
-		UID: st.Uid, GID: st.Gid, Sec: st.Mtim.Sec, Nsec: int32(st.Mtim.Nsec),
+	return unix.Close(d.fd)
+}
+
+// readEntries reads some names of a directory, and with them the directory's own
+// attributes if own is not nil. What it opens it opens by their names first; then it
+// reads from the descriptors.
+func (r *reader) readEntries(ctx context.Context, b *bufferPair, d *directoryRead, part []entryRead,
+	own *fstree.Record,
+) (err error) {
+	var batch fileBatch
+	defer func() { err = errors.Join(err, batch.close()) }()
+	for i := range part {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		rec := part[i].record
+		if err := r.readEntry(ctx, &batch, d, &part[i]); err != nil {
+			return nameRecord(rec, err)
+		}
 	}
-	switch rec.Type {
-	case fstree.TypeDir:
-		return r.readSubdir(ctx, dir, rec)
-	case fstree.TypeFile:
-		rec.Size = st.Size
-		return r.readFile(ctx, dir, rec, &st)
-	case fstree.TypeSymlink:
-		target, err := readLink(dir, name)
-		rec.Target = target
-		r.records = append(r.records, rec)
+	return batch.read(ctx, b, d.fd, own)
+}
+
+// readEntry takes the attributes of a name. A small file comes into the batch; what takes
+// longer is a task of its own.
+func (r *reader) readEntry(ctx context.Context, batch *fileBatch, d *directoryRead, e *entryRead) error {
+	var st unix.Stat_t
+	rec := e.record
+	if err := retry(func() error { return unix.Fstatat(d.fd, rec.Name, &st, unix.AT_SYMLINK_NOFOLLOW) }); err != nil {
 		return err
 	}
-	r.records = append(r.records, rec)
+	if d.record == nil && rec.Name == archive.SealRecordName && isSealRecord(&st) {
+		e.record = nil
+		return nil
+	}
+	rec.Type, rec.Mode = recordType(st.Mode), uint16(st.Mode&0o7777)
+	rec.UID, rec.GID, rec.Sec, rec.Nsec = st.Uid, st.Gid, st.Mtim.Sec, int32(st.Mtim.Nsec)
+	switch rec.Type {
+	case fstree.TypeDir:
+		return r.readSubdir(ctx, d, e)
+	case fstree.TypeFile:
+		rec.Size = st.Size
+		if st.Nlink > 1 {
+			e.inode = st.Ino
+		}
+		return r.readFile(batch, d, e)
+	case fstree.TypeSymlink:
+		target, err := readLink(d.fd, rec.Name)
+		rec.Target = target
+		return err
+	}
 	return nil
 }
 
 // readSubdir reads a directory, but not an empty lost+found at the top.
-func (r *reader) readSubdir(ctx context.Context, dir int, rec *fstree.Record) (err error) {
-	fd, err := openDir(dir, rec.Name)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, unix.Close(fd)) }()
-	if rec.Parent == nil && rec.Name == lostFound {
-		names, err := readNames(ctx, fd)
-		if err != nil || len(names) == 0 {
+func (r *reader) readSubdir(ctx context.Context, d *directoryRead, e *entryRead) error {
+	if d.record == nil && e.record.Name == lostFound {
+		empty, err := isEmptyDir(ctx, d.fd, lostFound)
+		if err != nil {
 			return err
 		}
-		if _, err := unix.Seek(fd, 0, io.SeekStart); err != nil {
-			return err
-		}
-	}
-	if rec.Xattrs, err = readXattrs(fd); err != nil {
-		return err
-	}
-	r.records = append(r.records, rec)
-	return r.readDir(ctx, fd, rec)
-}
-
-// readFile has a worker hash a file, once for all its names.
-func (r *reader) readFile(ctx context.Context, dir int, rec *fstree.Record, st *unix.Stat_t) error {
-	r.records = append(r.records, rec)
-	if st.Nlink > 1 {
-		if rec.First = r.first[st.Ino]; rec.First != nil {
+		if empty {
+			e.record = nil
 			return nil
 		}
-		r.first[st.Ino] = rec
 	}
-	fd, err := openFile(dir, rec.Name)
-	if err != nil {
-		return err
-	}
-	err = r.workers.submit(ctx, func(ctx context.Context, b *bufferPair) (err error) {
-		defer func() { err = errors.Join(err, unix.Close(fd)) }()
-		if err := readContent(ctx, b, fd, rec); err != nil {
-			return fmt.Errorf("%q: %w", fstree.TruncateName(rec.Path()), err)
+	e.dir = &directoryRead{record: e.record}
+	r.push(d, func(ctx context.Context, b *bufferPair) error {
+		fd, err := openDir(d.fd, e.record.Name)
+		if err != nil {
+			return nameRecord(e.record, err)
 		}
-		return nil
+		return r.readDir(ctx, b, fd, e.dir)
 	})
-	if err != nil {
-		return errors.Join(err, unix.Close(fd))
-	}
 	return nil
 }
 
-// readContent fills in a file's digest and attributes.
-func readContent(ctx context.Context, b *bufferPair, fd int, rec *fstree.Record) (err error) {
-	if rec.Xattrs, err = readXattrs(fd); err != nil {
-		return err
+// readFile reads a file, once for all its names.
+func (r *reader) readFile(batch *fileBatch, d *directoryRead, e *entryRead) error {
+	if e.inode != 0 && !r.claim(e) {
+		return nil
 	}
-	hash := newHasher()
-	defer hash.wait()
-	f := openData(fd, rec.Size)
-	for k := 0; ; k ^= 1 {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		n, err := f.read(b[k])
-		if err != nil {
-			return err
-		}
-		if n == 0 {
-			sum, err := hash.sum()
-			rec.SHA256 = &sum
-			return err
-		}
-		data := b[k][:n]
-		if err := hash.add(data, n == bufferSize); err != nil {
-			return err
-		}
+	if e.record.Size < bufferSize {
+		return batch.open(d.fd, e.record)
 	}
+	r.push(d, func(ctx context.Context, b *bufferPair) (err error) {
+		var large fileBatch
+		defer func() { err = errors.Join(err, large.close()) }()
+		if err := large.open(d.fd, e.record); err != nil {
+			return nameRecord(e.record, err)
+		}
+		return large.read(ctx, b, -1, nil)
+	})
+	return nil
 }
 
-// readNames lists a directory, sorted by the bytes of the names.
-func readNames(ctx context.Context, fd int) ([]string, error) {
-	var names []string
-	buf := make([]byte, 32<<10)
-	for {
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		n, err := retryInt(func() (int, error) { return unix.Getdents(fd, buf) })
-		if err != nil {
-			return nil, err
-		}
-		if n <= 0 {
-			slices.SortFunc(names, cmp.Compare)
-			return names, nil
-		}
-		_, _, names = unix.ParseDirent(buf[:n], -1, names)
+// claim reports whether nobody has claimed the content of this file by another name.
+func (r *reader) claim(e *entryRead) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.contents[e.inode] != nil {
+		return false
 	}
+	r.contents[e.inode] = e.record
+	return true
 }
 
-func readLink(at int, name string) (string, error) {
-	buf := make([]byte, 4097)
-	n, err := unix.Readlinkat(at, name, buf)
-	if err != nil {
-		return "", err
+// inventory puts the records in order, when all tasks are done.
+func (r *reader) inventory(top *directoryRead) *fstree.Inventory {
+	var list []*fstree.Record
+	first := map[uint64]*fstree.Record{}
+	var appendDir func(d *directoryRead)
+	appendDir = func(d *directoryRead) {
+		for _, e := range d.entries {
+			if e.record == nil {
+				continue
+			}
+			list = append(list, e.record)
+			if e.inode != 0 {
+				content := r.contents[e.inode]
+				e.record.SHA256, e.record.Xattrs = content.SHA256, content.Xattrs
+				if e.record.First = first[e.inode]; e.record.First == nil {
+					first[e.inode] = e.record
+				}
+			}
+			if e.dir != nil {
+				appendDir(e.dir)
+			}
+		}
 	}
-	if n == len(buf) {
-		return "", io.ErrShortBuffer
-	}
-	return string(buf[:n]), nil
+	appendDir(top)
+	return &fstree.Inventory{Records: list}
 }
 
-// recordType returns the type of a record for the mode of a file. Types that no archive
-// may bring have letters of their own.
-func recordType(mode uint32) byte {
-	switch mode & unix.S_IFMT {
-	case unix.S_IFDIR:
-		return fstree.TypeDir
-	case unix.S_IFREG:
-		return fstree.TypeFile
-	case unix.S_IFLNK:
-		return fstree.TypeSymlink
-	case unix.S_IFCHR:
-		return 'c'
-	case unix.S_IFBLK:
-		return 'b'
-	case unix.S_IFIFO:
-		return 'p'
-	case unix.S_IFSOCK:
-		return 's'
+// nameRecord adds the name to an error.
+func nameRecord(rec *fstree.Record, err error) error {
+	if err == nil {
+		return nil
 	}
-	return '?'
+	return fmt.Errorf("%q: %w", fstree.TruncateName(rec.Path()), err)
 }

@@ -14,12 +14,8 @@ import (
 // belong to the image.
 const selinuxLabel = "security.selinux"
 
-// readXattrs returns a file's attributes sorted by name, including those for
+// listXattrs returns a file's attributes sorted by name. Those of trusted.* are shown to
 // administrators only.
-func readXattrs(fd int) ([]fstree.Xattr, error) {
-	return withRaised(trustedXattrCaps, func() ([]fstree.Xattr, error) { return listXattrs(fd) })
-}
-
 func listXattrs(fd int) ([]fstree.Xattr, error) {
 	size, err := unix.Flistxattr(fd, nil)
 	if size == 0 || errors.Is(err, unix.EOPNOTSUPP) {

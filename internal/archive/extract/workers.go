@@ -8,9 +8,9 @@ import (
 )
 
 const (
-	// workerCount is how many files are read or written at once: enough to overlap
-	// hashing with the kernel's work. More do not help, as ext4 does not scale with the
-	// creation of inodes.
+	// workerCount is how many files are written at once: enough to overlap hashing with
+	// the kernel's work. More do not help, as ext4 does not scale with the creation of
+	// inodes.
 	workerCount = 2
 	// bufferSize is how many bytes are read and written at once. It also bounds how long
 	// a cancelled copy goes on.
@@ -21,10 +21,10 @@ const (
 	queueDepth = 32
 )
 
-// bufferPair belongs to one worker: one buffer is hashed while the other is filled.
+// bufferPair belongs to one thread: one buffer is hashed while the other is filled.
 type bufferPair [2][]byte
 
-// bufferPool keeps the buffers of workers that have ended. To allocate them each time
+// bufferPool keeps the buffers of threads that have ended. To allocate them each time
 // would add a third to the reading of a small image.
 var bufferPool = sync.Pool{
 	New: func() any { return &bufferPair{alignedBuffer(bufferSize), alignedBuffer(bufferSize)} },
