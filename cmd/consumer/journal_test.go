@@ -107,8 +107,7 @@ func (j *journal) activate(img store.Image) {
 	a = must[store.Attempt](j)(j.Begin(ctx, img.ID, store.StageActivate))
 	sn := must[store.Device](j)(j.Reserve(ctx, a,
 		store.Device{Kind: store.DeviceKindSnapshot, Bytes: 20 << 30, Origin: d.ID}))
-	sn = must[store.Device](j)(j.Advance(ctx, a, sn, store.DeviceCreated))
-	must[store.Image](j)(j.FinishActivate(ctx, a, sn, fmt.Sprintf("/dev/mapper/cim-images-snap-%d", sn.ID)))
+	must[store.Image](j)(j.FinishActivate(ctx, a, sn, time.Now(), fmt.Sprintf("/dev/mapper/cim-images-snap-%d", sn.ID)))
 }
 
 // quarantined puts a message into the quarantine.

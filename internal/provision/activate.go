@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
@@ -66,19 +67,19 @@ func (h *Host) snapshot(ctx context.Context, t *Task) error {
 		}
 		return h.Devices.releaseForeignID(ctx, d, err)
 	}
-	if err := h.record.advance(ctx, t, &d, store.DeviceCreated); err != nil {
-		return err
-	}
+	made := time.Now()
 	path, err := h.pool.Activate(devmapper.ID(d.ID), devmapper.KindSnapshot, d.Bytes, false)
 	if err != nil {
 		return err
 	}
 	_, committed := span.Start(ctx, spanCommit)
-	img, err := h.store.FinishActivate(ctx, t.Attempt, d, path)
+	img, err := h.store.FinishActivate(ctx, t.Attempt, d, made, path)
 	committed(err)
 	if err != nil {
 		return err
 	}
+	d.State = store.DeviceCreated
+	h.record.stepped(t, d)
 	trace.SpanFromContext(ctx).SetAttributes(attribute.Int64("device.id", d.ID), attribute.String("device.path", path))
 	h.record.done(t, img).Str("path", path).Msg("snapshot active")
 	return nil

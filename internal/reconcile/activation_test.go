@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
@@ -36,7 +37,7 @@ func handedOut(t *testing.T, r *Reconciler, key string) Action {
 		case store.StageActivate:
 			d, err = r.store.Reserve(ctx, a, store.Device{Kind: store.DeviceKindSnapshot, Bytes: 1, Origin: d.ID})
 			check(t, err)
-			img, err = r.store.FinishActivate(ctx, a, d, "/dev/mapper/"+key)
+			img, err = r.store.FinishActivate(ctx, a, d, time.Now(), "/dev/mapper/"+key)
 		}
 		check(t, err)
 	}

@@ -23,6 +23,20 @@ const (
 	busyTimeoutPragma = "PRAGMA busy_timeout = %d"       // ms
 )
 
+// durability says when a transaction is on disk.
+type durability string
+
+// The values are those of https://www.sqlite.org/pragma.html#pragma_synchronous.
+const (
+	// synced is on disk, with all transactions before it, when the commit returns.
+	synced durability = "FULL"
+	// ordered is in order, and survives the end of the process. A power cut may take it,
+	// with all that came after it, until the next synced transaction.
+	ordered durability = "NORMAL"
+
+	durabilityPragma = "PRAGMA synchronous = "
+)
+
 // immutable is a mode of dsn: read-only, and without lock, WAL and shared memory
 // (https://www.sqlite.org/uri.html#uriimmutable).
 const immutable = "immutable"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"time"
 )
 
 // Enqueue makes an image of the object, or returns the existing image of it: see Find.
@@ -39,7 +40,7 @@ func (s *Store) Enqueue(ctx context.Context, o Object) (img Image, created bool,
 func (s *Store) Begin(ctx context.Context, image int64, stage Stage, messages ...string) (Attempt, error) {
 	a := Attempt{Image: image, Stage: stage}
 	e := a.event(EventBegun, s.now(), Detail{Messages: messages})
-	err := s.write(ctx, e.label, func(tx *sql.Tx) error {
+	err := s.writeAs(ctx, e.durability(), e.label, func(tx *sql.Tx) error {
 		img, err := queryImage(ctx, tx, imageByID, image)
 		if err != nil {
 			return err
@@ -87,12 +88,23 @@ func (s *Store) FinishUnpack(ctx context.Context, a Attempt, d Device) (Image, e
 	return s.writeEvent(ctx, a.event(EventDone, s.now(), Detail{Device: &d}))
 }
 
-// FinishActivate ends an attempt at StageActivate: the snapshot is active at path.
-func (s *Store) FinishActivate(ctx context.Context, a Attempt, d Device, path string) (Image, error) {
-	d.State = DeviceReady
-	at := s.now()
+// FinishActivate ends an attempt at StageActivate: the snapshot is active at path. In the
+// same transaction it records when the pool had made it.
+func (s *Store) FinishActivate(ctx context.Context, a Attempt, d Device, made time.Time, path string) (img Image,
+	err error,
+) {
+	created, ready, at := d, d, s.now()
+	created.State, ready.State = DeviceCreated, DeviceReady
 	sn := Snapshot{Device: d.ID, Image: a.Image, Path: path, State: snapshotActive, CreatedAt: at}
-	return s.writeEvent(ctx, a.event(EventDone, at, Detail{Device: &d, Snapshot: &sn}))
+	e := a.event(EventDone, at, Detail{Device: &ready, Snapshot: &sn})
+	err = s.write(ctx, e.label, func(tx *sql.Tx) error {
+		if _, err := record(ctx, tx, a.event(EventStep, made, Detail{Device: &created})); err != nil {
+			return err
+		}
+		img, err = record(ctx, tx, e)
+		return err
+	})
+	return img, err
 }
 
 // HandOff ends an attempt whose result existed already and passed its verification.

@@ -101,7 +101,7 @@ func TestAfterRebuild(t *testing.T) {
 	}
 	a := must[Attempt](t)(s.Begin(ctx, 4, StageActivate))
 	d := must[Device](t)(s.Reserve(ctx, a, Device{Kind: DeviceKindSnapshot, Bytes: 1 << 20, Origin: 40}))
-	if img := must[Image](t)(s.FinishActivate(ctx, a, d, "/p")); img.State != StateActive || d.ID <= 100 {
+	if img := must[Image](t)(s.FinishActivate(ctx, a, d, s.now(), "/p")); img.State != StateActive || d.ID <= 100 {
 		t.Errorf("%+v on device %d", img.Progress, d.ID)
 	}
 }

@@ -17,8 +17,12 @@ func (a Attempt) event(kind EventKind, at time.Time, d Detail) Event {
 // and another after it. label names both. It is called after fn, because fn may complete
 // the event to be named.
 func (s *Store) write(ctx context.Context, label func() string, fn func(*sql.Tx) error) error {
+	return s.writeAs(ctx, synced, label, fn)
+}
+
+func (s *Store) writeAs(ctx context.Context, as durability, label func() string, fn func(*sql.Tx) error) error {
 	began := time.Now()
-	err := s.inTx(ctx, func(tx *sql.Tx) error {
+	err := s.inTxAs(ctx, as, func(tx *sql.Tx) error {
 		if err := fn(tx); err != nil {
 			return err
 		}
@@ -26,12 +30,30 @@ func (s *Store) write(ctx context.Context, label func() string, fn func(*sql.Tx)
 		return nil
 	})
 	if s.Observe != nil {
-		s.Observe(time.Since(began), err)
+		s.Observe(time.Since(began), as == synced, err)
 	}
 	if err == nil {
 		failpoint.Here("after", label())
 	}
 	return err
+}
+
+// durability is ordered for events that nothing outside depends on, and that cost little
+// to lose. If a power cut takes
+//   - the beginning of an attempt, nothing had been changed in the pool: what a device is
+//     made by is the synced event of its id, right after;
+//   - a step before the seal, the device is rolled back, as it would be from that step;
+//   - the end of an unpack, the device is rolled forward from its seal once more. No
+//     snapshot of it exists, because the event of the snapshot's id is synced.
+func (e *Event) durability() durability {
+	switch d := e.Detail.Device; {
+	case e.Kind == EventBegun, e.Kind == EventDone && e.Stage == StageUnpack:
+		return ordered
+	case e.Kind == EventStep && d != nil &&
+		(d.State == DeviceCreated || d.State == DeviceFormatted || d.State == DeviceFilled):
+		return ordered
+	}
+	return synced
 }
 
 // label is kind:stage:device state, such as "step:unpack:sealed" or "done:download:".
@@ -48,7 +70,7 @@ func labelled(text string) func() string { return func() string { return text } 
 
 // writeEvent records a single event without a further condition.
 func (s *Store) writeEvent(ctx context.Context, e Event) (img Image, err error) {
-	err = s.write(ctx, e.label, func(tx *sql.Tx) error {
+	err = s.writeAs(ctx, e.durability(), e.label, func(tx *sql.Tx) error {
 		img, err = record(ctx, tx, e)
 		return err
 	})

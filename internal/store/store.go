@@ -44,8 +44,7 @@ type Store struct {
 	// readDB is the pool of SC-3: WAL, synchronous=NORMAL, 10 open and 5 idle
 	// connections.
 	readDB *sql.DB
-	// writeDB is one connection with synchronous=FULL. A commit survives a power cut as
-	// soon as it has returned.
+	// writeDB is one connection. Each transaction sets how durable it is.
 	writeDB *sql.DB
 	path    string
 	now     func() time.Time
@@ -53,8 +52,9 @@ type Store struct {
 	readOnly bool // nothing can be written
 
 	// Observe is called after each write transaction with the time it took, waiting for
-	// the lock included, and its error. It may be nil, and is set before the first use.
-	Observe func(took time.Duration, err error)
+	// the lock included, whether the commit waited for the disk, and its error. It may be
+	// nil, and is set before the first use.
+	Observe func(took time.Duration, synced bool, err error)
 }
 
 // Open opens or creates the database at path and migrates it to the newest schema. It
@@ -114,9 +114,24 @@ func (s *Store) Close() error {
 	return errors.Join(s.writeDB.Close(), s.readDB.Close())
 }
 
-// inTx runs fn in one transaction of the write connection. An error of fn rolls back.
+// inTx runs fn in one transaction of the write connection. An error of fn rolls back. A
+// commit survives a power cut as soon as it has returned.
 func (s *Store) inTx(ctx context.Context, fn func(*sql.Tx) error) error {
-	tx, err := s.writeDB.BeginTx(ctx, nil)
+	return s.inTxAs(ctx, synced, fn)
+}
+
+// inTxAs is inTx for a transaction that may be less durable. The connection may have been
+// used for another kind, so each asks for its own.
+func (s *Store) inTxAs(ctx context.Context, as durability, fn func(*sql.Tx) error) (err error) {
+	conn, err := s.writeDB.Conn(ctx)
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	if _, err := conn.ExecContext(ctx, durabilityPragma+string(as)); err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	tx, err := conn.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}

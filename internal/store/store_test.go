@@ -111,8 +111,7 @@ func run(t *testing.T, s *Store, o Object) Image {
 	must[Image](t)(s.FinishUnpack(ctx, a, d))
 	a = must[Attempt](t)(s.Begin(ctx, img.ID, StageActivate))
 	sn := must[Device](t)(s.Reserve(ctx, a, Device{Kind: DeviceKindSnapshot, Bytes: 1 << 20, Origin: d.ID}))
-	sn = must[Device](t)(s.Advance(ctx, a, sn, DeviceCreated))
-	return must[Image](t)(s.FinishActivate(ctx, a, sn, "/dev/mapper/x"))
+	return must[Image](t)(s.FinishActivate(ctx, a, sn, s.now(), "/dev/mapper/x"))
 }
 
 func TestWholeLife(t *testing.T) {
@@ -504,7 +503,7 @@ func TestBeginsAnew(t *testing.T) {
 func TestObserveTransactions(t *testing.T) {
 	s := newStore(t)
 	var ends []error
-	s.Observe = func(took time.Duration, err error) {
+	s.Observe = func(took time.Duration, _ bool, err error) {
 		if took <= 0 {
 			t.Errorf("took %s", took)
 		}

@@ -204,7 +204,7 @@ func (h *host) seedOne(pool *devmapper.Pool, o store.Object) {
 	h.Check(pool.CreateSnapshot(devmapper.ID(sn.ID), devmapper.ID(d.ID)))
 	path, err := pool.Activate(devmapper.ID(sn.ID), devmapper.KindSnapshot, bytes, false)
 	h.Check(err)
-	_, err = h.Store.FinishActivate(ctx, a, sn, path)
+	_, err = h.Store.FinishActivate(ctx, a, sn, time.Now(), path)
 	h.Check(err)
 }
 

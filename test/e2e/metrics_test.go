@@ -97,6 +97,28 @@ func TestMetricsOfAnImage(t *testing.T) {
 	h.Stop()
 }
 
+// From its message to its snapshot an image waits six times for the disk under the
+// journal, not once for each event. So few are what makes an activation fast.
+func TestCommitsOfAnImage(t *testing.T) {
+	h := newHost(t)
+	h.Start()
+	h.makeFirst() // and what is done once
+	h.WaitDrained()
+	commits := func() float64 {
+		_, text := h.Get("/metrics")
+		n, _ := sampleOf(text, "store_transaction_duration_seconds_count")
+		return n
+	}
+	before := commits()
+	h.put("images/second.tar", tarballs.RootFS("second", 5))
+	h.WaitActive("images/second.tar")
+	h.WaitDrained()
+	if n := commits() - before; before == 0 || n != 6 {
+		t.Errorf("an image waits %g times for the disk, want 6", n)
+	}
+	h.Stop()
+}
+
 // sampleOf returns the value of a sample of ours in a scrape.
 func sampleOf(text, sample string) (value float64, found bool) {
 	for line := range strings.Lines(text) {
