@@ -12,7 +12,6 @@ import (
 	"imagemanager.internal/internal/archive/fstree"
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/devmapper/ext4"
-	"imagemanager.internal/internal/store"
 )
 
 // Verified says whether an image's device holds what was sealed.
@@ -110,12 +109,5 @@ func inspect(path string, look func(root *os.File) error) (err error) {
 
 // Verifiable returns the ids of the images with a sealed tree.
 func (h *Host) Verifiable(ctx context.Context) ([]int64, error) {
-	images, err := h.store.Images(ctx)
-	var ids []int64
-	for _, img := range images {
-		if img.State == store.StateActive && img.Tree != nil {
-			ids = append(ids, img.ID)
-		}
-	}
-	return ids, err
+	return h.store.VerifiableImages(ctx)
 }

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -209,9 +208,8 @@ func (c comparison) diffForeign() []Action {
 func (r *Reconciler) diffArchives(c comparison) []Action {
 	var actions []Action
 	for _, name := range c.archives {
-		id, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSuffix(name, ".part"), ".tar"), 10, 64)
+		id, ours := imageOf(name)
 		img, known := c.after.images[id]
-		ours := err == nil && strings.HasPrefix(name, provision.ArchiveName(id))
 		if !ours || !known {
 			why := "it is not named like an archive"
 			if ours {

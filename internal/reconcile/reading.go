@@ -2,7 +2,10 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"imagemanager.internal/internal/devmapper"
 	"imagemanager.internal/internal/failpoint"
@@ -25,8 +28,8 @@ type poolContent struct {
 
 // comparison is the pool and the files between two readings of the journal.
 type comparison struct {
-	alone         bool // nobody worked on the images meanwhile
-	before, after reading
+	alone         bool    // nobody worked on the images meanwhile
+	before, after reading // alone, there is none before
 	pool          poolContent
 
 	archives, manifests       []string // names of files
@@ -39,11 +42,18 @@ type comparison struct {
 // every one of them is claimed by then, if by anybody.
 func (r *Reconciler) compare(ctx context.Context, alone bool) (c comparison, err error) {
 	c.alone = alone
-	if c.before, err = r.readJournal(ctx); err != nil {
-		return c, err
+	if !alone {
+		if c.before, err = r.readJournal(ctx); err != nil {
+			return c, err
+		}
 	}
 	c.archives, c.archivesErr = r.archives.List()
 	c.manifests, c.manifestsErr = r.host.Manifests.List()
+	if !alone {
+		if err = r.readImagesOf(ctx, c.archives, c.before); err != nil {
+			return c, err
+		}
+	}
 	if c.pool, err = r.readPool(); err != nil {
 		return c, err
 	}
@@ -53,11 +63,14 @@ func (r *Reconciler) compare(ctx context.Context, alone bool) (c comparison, err
 	if c.after, err = r.readJournal(ctx); err != nil {
 		return c, err
 	}
+	if err = r.readImagesOf(ctx, c.archives, c.after); err != nil {
+		return c, err
+	}
 	return c, r.checkPool(ctx, c)
 }
 
-// readJournal reads devices before images: each device's image is there then. It asks
-// for the jobs before and after.
+// readJournal reads devices, and the images of which something may be kept. Devices come
+// first: each one's image is there then. It asks for the jobs before and after.
 func (r *Reconciler) readJournal(ctx context.Context) (reading, error) {
 	rd := reading{map[int64]store.Image{}, map[int64]store.Device{}, map[int64]bool{}}
 	r.addJobs(rd)
@@ -68,12 +81,37 @@ func (r *Reconciler) readJournal(ctx context.Context) (reading, error) {
 	for _, d := range devices {
 		rd.devices[d.ID] = d
 	}
-	images, err := r.store.Images(ctx)
+	images, err := r.store.KeptImages(ctx)
 	for _, img := range images {
 		rd.images[img.ID] = img
 	}
 	r.addJobs(rd)
 	return rd, err
+}
+
+// readImagesOf adds the images of archives that are not kept. They are few: a crash has
+// left their files.
+func (r *Reconciler) readImagesOf(ctx context.Context, archives []string, rd reading) error {
+	for _, name := range archives {
+		id, ours := imageOf(name)
+		if _, known := rd.images[id]; known || !ours {
+			continue
+		}
+		img, err := r.store.Image(ctx, id)
+		switch {
+		case err == nil:
+			rd.images[id] = img
+		case !errors.Is(err, store.ErrNotFound):
+			return err
+		}
+	}
+	return nil
+}
+
+// imageOf returns the image whose archive, or part of one, has the name.
+func imageOf(name string) (id int64, ours bool) {
+	id, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSuffix(name, ".part"), ".tar"), 10, 64)
+	return id, err == nil && strings.HasPrefix(name, provision.ArchiveName(id))
 }
 
 func (r *Reconciler) addJobs(rd reading) {

@@ -39,11 +39,18 @@ const (
 	imagesNeverAttempted = imageSelect + ` WHERE state = 'pending' AND (attempt = 0 OR
 		(SELECT kind FROM events WHERE image_id = images.id ORDER BY seq DESC LIMIT 1)
 			IN ('reopened', 'resubmitted')) ORDER BY id LIMIT 100`
-	imagesWithPrefix = `SELECT EXISTS (SELECT 1 FROM images WHERE bucket = ? AND substr(key, 1, length(?)) = ?)`
-	treeInUse        = `SELECT EXISTS (SELECT 1 FROM images
-		WHERE state IN ('pending', 'active') AND json_extract(tree, '$.digest') = ?)`
-	imageCounts = `SELECT state, count(*) FROM images GROUP BY state`
-	imageInsert = `INSERT INTO images (id, bucket, key, version, version_id, etag, sequencer, size, trace_id,
+	// The first key from the prefix on begins with it, or none does.
+	imagesWithPrefix = `SELECT EXISTS (SELECT 1 FROM
+		(SELECT key FROM images WHERE bucket = ?1 AND key >= ?2 ORDER BY key LIMIT 1)
+		WHERE substr(key, 1, length(?2)) = ?2)`
+	treeInUse = `SELECT EXISTS (SELECT 1 FROM images
+		WHERE tree IS NOT NULL AND json_extract(tree, '$.digest') = ? AND state IN ('pending', 'active'))`
+	imageCounts = `SELECT state, n FROM counts WHERE name = 'images'`
+	// Images of which something may be kept.
+	imagesKept = imageSelect + ` WHERE state IN ('pending', 'active') OR
+		id IN (SELECT image_id FROM devices WHERE state <> 'gone') ORDER BY id`
+	imagesVerifiable = `SELECT id FROM images WHERE state = 'active' AND tree IS NOT NULL ORDER BY id`
+	imageInsert      = `INSERT INTO images (id, bucket, key, version, version_id, etag, sequencer, size, trace_id,
 		created_at, state, stage, running, attempt, failures, reason, updated_at)
 		VALUES (nullif(?, 0), ?, ?, ?, ?, ?, ?, ?, ?, ?, 'pending', 'download', 0, 0, 0, '', ?)`
 	imageUpdate = `UPDATE images SET state = ?, stage = ?, running = ?, attempt = ?, failures = ?, reason = ?,
@@ -102,10 +109,25 @@ func (s *Store) Images(ctx context.Context) ([]Image, error) {
 	return queryImages(ctx, s.readDB, imagesAll)
 }
 
+// KeptImages returns the images that are pending or active, and those with devices,
+// oldest first. Its cost does not grow with the images that were refused or removed.
+func (s *Store) KeptImages(ctx context.Context) ([]Image, error) {
+	return queryImages(ctx, s.readDB, imagesKept)
+}
+
+// VerifiableImages returns the ids of the active images with a tree, oldest first.
+func (s *Store) VerifiableImages(ctx context.Context) ([]int64, error) {
+	scan := func(row scanner) (id int64, err error) {
+		err = row.Scan(&id)
+		return id, err
+	}
+	return queryAll(ctx, s.readDB, "images", scan, imagesVerifiable)
+}
+
 // AnyWithPrefix reports whether the bucket has any image whose key begins with the
 // prefix.
 func (s *Store) AnyWithPrefix(ctx context.Context, bucket, prefix string) (bool, error) {
-	found, err := queryBool(ctx, s.readDB, imagesWithPrefix, bucket, prefix, prefix)
+	found, err := queryBool(ctx, s.readDB, imagesWithPrefix, bucket, prefix)
 	if err != nil {
 		return false, fmt.Errorf("look for images under %s: %w", prefix, err)
 	}
@@ -129,7 +151,7 @@ func States() []State {
 	}
 }
 
-// Counts returns how many images are in each state.
+// Counts returns how many images are in each state. It reads a row for each.
 func (s *Store) Counts(ctx context.Context) (map[State]int, error) {
 	rows, err := s.readDB.QueryContext(ctx, imageCounts)
 	if err != nil {

@@ -16,8 +16,9 @@ const (
 	truncatePragma = "PRAGMA wal_checkpoint(TRUNCATE)"
 
 	// Events are numbered from 1 and never deleted, so the highest number is their count.
-	sizeSelect = `SELECT (SELECT count(*) FROM images), (SELECT ifnull(max(seq), 0) FROM events),
-		(SELECT count(*) FROM devices), (SELECT count(*) FROM quarantine)`
+	sizeSelect = `SELECT (SELECT ifnull(sum(n), 0) FROM counts WHERE name = 'images'),
+		(SELECT ifnull(max(seq), 0) FROM events), (SELECT n FROM counts WHERE name = 'devices'),
+		(SELECT count(*) FROM quarantine)`
 )
 
 // TruncateWAL moves the content of the WAL into the database and empties the file. It

@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func newStore(t *testing.T) *Store {
+func newStore(t testing.TB) *Store {
 	t.Helper()
 	s, err := Open(t.Context(), filepath.Join(t.TempDir(), "state", "consumer.db"))
 	if err != nil {
@@ -36,7 +36,7 @@ func object(n int) Object {
 	return Object{Bucket: "b", Key: fmt.Sprintf("images/%d.tar", n), ETag: fmt.Sprintf("etag-%d", n), Size: 10}
 }
 
-func must[T any](t *testing.T) func(T, error) T {
+func must[T any](t testing.TB) func(T, error) T {
 	return func(v T, err error) T {
 		t.Helper()
 		if err != nil {
@@ -93,7 +93,7 @@ func TestOddPath(t *testing.T) {
 }
 
 // run takes an image through all its stages and returns it as it ends.
-func run(t *testing.T, s *Store, o Object) Image {
+func run(t testing.TB, s *Store, o Object) Image {
 	t.Helper()
 	ctx := t.Context()
 	img, created, err := s.Enqueue(ctx, o)
