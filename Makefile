@@ -260,7 +260,7 @@ $(DEADCODE):
 .PHONY: bench
 bench: build-test ## the benchmarks; compare ratios within one run
 	go test -run '^$$' -bench . -benchtime 1s ./internal/archive/... ./internal/download
-	go test -run '^$$' -bench . -benchtime 200x -exec "$(UML)" ./internal/devmapper
+	go test -run '^$$' -bench . -benchtime 200x -exec "$(UML)" ./internal/devmapper ./internal/provision
 
 .PHONY: clean
 clean: ## remove what was built; the cached image and linter stay

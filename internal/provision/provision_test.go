@@ -40,7 +40,7 @@ func newHost(t *testing.T) *Host {
 	return New(cfg, record, archives, nil)
 }
 
-func check(t *testing.T, err error) {
+func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
