@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -42,7 +43,9 @@ func profilePages() []page {
 	}
 }
 
-var index = template.Must(template.New("index").Parse(`<!DOCTYPE html>
+// index is parsed when it is asked for first.
+var index = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("index").Parse(`<!DOCTYPE html>
 <html lang="en">
 <head><meta charset="utf-8"><title>Container Image Manager</title></head>
 <body>
@@ -53,6 +56,7 @@ var index = template.Must(template.New("index").Parse(`<!DOCTYPE html>
 </body>
 </html>
 `))
+})
 
 // adminHandler serves the pages, and an index of them at the root.
 func adminHandler(pages []page) http.Handler {
@@ -63,7 +67,7 @@ func adminHandler(pages []page) http.Handler {
 	}
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		_ = index.Execute(w, pages) // fails if nobody reads it any more
+		_ = index().Execute(w, pages) // fails if nobody reads it any more
 	})
 	return mux
 }

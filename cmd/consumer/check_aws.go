@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 	"unicode"
 
 	"imagemanager.internal/internal/download"
@@ -30,24 +31,30 @@ func (c config) endpointSQS() string { return cmp.Or(c.EndpointSQS, c.Endpoint) 
 // VPC endpoint, FIPS. Otherwise it is empty, and the region decides.
 func (c config) queueEndpoint() string {
 	u, err := url.Parse(c.QueueURL)
-	if err != nil || u.Host == "" || regionalHost.MatchString(u.Hostname()) || legacyHost.MatchString(u.Hostname()) &&
-		ofAWS.MatchString("."+u.Hostname()) {
+	if err != nil || u.Host == "" || regionalHost().MatchString(u.Hostname()) ||
+		legacyHost().MatchString(u.Hostname()) && ofAWS().MatchString("."+u.Hostname()) {
 		return ""
 	}
 	return u.Scheme + "://" + u.Host
 }
 
+// onUse compiles a pattern when it is used first: few commands use any, and all together
+// they would be a tenth of the start of the program.
+func onUse(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
+}
+
 // Hosts of SQS, from the AWS General Reference, "Amazon SQS endpoints and quotas", and
 // "Legacy endpoints" there.
 var (
-	regionalHost = regexp.MustCompile(`^sqs\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?$`)
+	regionalHost = onUse(`^sqs\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?$`)
 	// legacyHost is also one of LocalStack's forms of a URL.
-	legacyHost = regexp.MustCompile(`^(?:([a-z0-9-]+)\.)?queue\.` +
+	legacyHost = onUse(`^(?:([a-z0-9-]+)\.)?queue\.` +
 		`(?:amazonaws\.com(?:\.cn)?|localhost\.localstack\.cloud)$`)
 	// anyHost finds the region after the service's name: regional, FIPS, dual-stack and
 	// VPC endpoints, other partitions, LocalStack.
-	anyHost = regexp.MustCompile(`(?:^|\.)sqs(?:-fips)?\.([a-z]{2,4}(?:-[a-z]+)+-[0-9]+)\.`)
-	ofAWS   = regexp.MustCompile(`\.(?:` +
+	anyHost = onUse(`(?:^|\.)sqs(?:-fips)?\.([a-z]{2,4}(?:-[a-z]+)+-[0-9]+)\.`)
+	ofAWS   = onUse(`\.(?:` +
 		`amazonaws\.(?:com(?:\.cn)?|eu)|api\.aws|api\.amazonwebservices\.com\.cn|[a-z0-9-]+\.(?:ic|sgov)\.gov)$`)
 )
 
@@ -56,10 +63,10 @@ func regionOf(u *url.URL) string {
 	if u == nil {
 		return ""
 	}
-	if m := legacyHost.FindStringSubmatch(u.Hostname()); m != nil {
+	if m := legacyHost().FindStringSubmatch(u.Hostname()); m != nil {
 		return cmp.Or(m[1], "us-east-1")
 	}
-	if m := anyHost.FindStringSubmatch(u.Hostname()); m != nil {
+	if m := anyHost().FindStringSubmatch(u.Hostname()); m != nil {
 		return m[1]
 	}
 	return ""
@@ -81,20 +88,20 @@ func (c config) checkBucket() []error {
 }
 
 var (
-	bucketShape = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
+	bucketShape = onUse(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
 	// oldBucket is the rule of us-east-1 until March 2018. Such buckets still exist.
-	oldBucket = regexp.MustCompile(`^[A-Za-z0-9._-]{3,255}$`)
-	bucketARN = regexp.MustCompile(`^arn:aws[a-z-]*:s3:::([^/]+)`)
+	oldBucket = onUse(`^[A-Za-z0-9._-]{3,255}$`)
+	bucketARN = onUse(`^arn:aws[a-z-]*:s3:::([^/]+)`)
 	// strangeBucket are beginnings and ends reserved by S3, never those of a bucket with
 	// notifications.
-	strangeBucket = regexp.MustCompile(`^(?:xn--|sthree-|amzn-s3-demo-)|(?:-s3alias|--ol-s3|\.mrap|--x-s3|--table-s3)$`)
+	strangeBucket = onUse(`^(?:xn--|sthree-|amzn-s3-demo-)|(?:-s3alias|--ol-s3|\.mrap|--x-s3|--table-s3)$`)
 )
 
 // bucketName holds a name to S3's rules (Amazon S3 user guide, "General purpose bucket
 // naming rules"): events name a bucket by it alone, so with any other text every event
 // would be foreign. The error continues a sentence about the name.
 func bucketName(name string) error {
-	if m := bucketARN.FindStringSubmatch(name); m != nil {
+	if m := bucketARN().FindStringSubmatch(name); m != nil {
 		return fmt.Errorf("is an ARN: write the bucket's name alone, %s", m[1])
 	}
 	if _, rest, ok := strings.Cut(name, "://"); ok {
@@ -113,12 +120,12 @@ func bucketName(name string) error {
 		return fmt.Errorf("has a blank before or after it: write %s", strings.TrimSpace(name))
 	case strings.HasPrefix(name, "arn:"):
 		return errors.New("is an ARN of something else than a bucket: events name the bucket itself; write that name")
-	case strings.ContainsAny(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_") && oldBucket.MatchString(name):
+	case strings.ContainsAny(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_") && oldBucket().MatchString(name):
 		return nil
-	case !bucketShape.MatchString(name), strings.Contains(name, ".."), notIP == nil:
+	case !bucketShape().MatchString(name), strings.Contains(name, ".."), notIP == nil:
 		return errors.New("is not a bucket name: 3 to 63 lower-case letters, digits, hyphens and dots, a letter or " +
 			"digit at both ends; `aws s3 ls` lists yours")
-	case strangeBucket.MatchString(name):
+	case strangeBucket().MatchString(name):
 		return errors.New("is an alias, or a kind of bucket that sends no notifications: events name the bucket " +
 			"itself; write that name")
 	}
@@ -180,15 +187,15 @@ func sameQueue(a, b string) bool {
 }
 
 var (
-	queueARN  = regexp.MustCompile(`^arn:aws[a-z-]*:sqs:([a-z0-9-]+):([0-9]+):([A-Za-z0-9_.-]+)$`)
-	queuePath = regexp.MustCompile(`^/[0-9]{12}/[A-Za-z0-9_-]{1,75}[A-Za-z0-9_.-]{0,5}$`)
+	queueARN  = onUse(`^arn:aws[a-z-]*:sqs:([a-z0-9-]+):([0-9]+):([A-Za-z0-9_.-]+)$`)
+	queuePath = onUse(`^/[0-9]{12}/[A-Za-z0-9_-]{1,75}[A-Za-z0-9_.-]{0,5}$`)
 )
 
 // checkQueue checks the form of one queue's URL, and its region.
 func (c config) checkQueue(name, text string) []error {
 	var p problems
 	u, err := url.Parse(text)
-	arn := queueARN.FindStringSubmatch(text)
+	arn := queueARN().FindStringSubmatch(text)
 	switch {
 	case text == "":
 	case strings.TrimSpace(text) != text:
@@ -205,7 +212,7 @@ func (c config) checkQueue(name, text string) []error {
 	case strings.HasSuffix(u.Path, "/") || u.Path == "":
 		p.bad(true, "%s %q does not end in a queue's name: write what `aws sqs get-queue-url --queue-name NAME` "+
 			"prints", name, text)
-	case ofAWS.MatchString(u.Hostname()):
+	case ofAWS().MatchString(u.Hostname()):
 		return c.checkQueueOfAWS(name, u)
 	}
 	return p
@@ -216,7 +223,7 @@ func (c config) checkQueueOfAWS(name string, u *url.URL) []error {
 	var p problems
 	region := regionOf(u)
 	p.bad(region == "", "%s %q is at no host of SQS: write https://sqs.REGION.amazonaws.com/ACCOUNT/NAME", name, u)
-	p.bad(!queuePath.MatchString(u.Path), "%s %q has not the path /ACCOUNT/NAME, an account of 12 digits and a "+
+	p.bad(!queuePath().MatchString(u.Path), "%s %q has not the path /ACCOUNT/NAME, an account of 12 digits and a "+
 		"name of at most 80 letters, digits, hyphens and underscores", name, u)
 	elsewhere := c.endpointSQS() != "" // an emulator with AWS's names for queues
 	p.bad(region != "" && region != c.region() && !elsewhere,
@@ -226,17 +233,17 @@ func (c config) checkQueueOfAWS(name string, u *url.URL) []error {
 }
 
 var (
-	regionShape = regexp.MustCompile(`^[a-z0-9]+(?:-[a-z0-9]+)*$`)
-	zone        = regexp.MustCompile(`^([a-z]{2,4}(?:-[a-z]+)+-[0-9]+)[a-z]$`)
+	regionShape = onUse(`^[a-z0-9]+(?:-[a-z0-9]+)*$`)
+	zone        = onUse(`^([a-z]{2,4}(?:-[a-z]+)+-[0-9]+)[a-z]$`)
 )
 
 // checkPlaces returns the problems of region and endpoints.
 func (c config) checkPlaces() []error {
 	var p problems
-	if m := zone.FindStringSubmatch(c.Region); m != nil {
+	if m := zone().FindStringSubmatch(c.Region); m != nil {
 		p.bad(true, "AWS_REGION %q is an availability zone: write its region, %s", c.Region, m[1])
 	}
-	p.bad(c.Region != "" && !regionShape.MatchString(c.Region),
+	p.bad(c.Region != "" && !regionShape().MatchString(c.Region),
 		"AWS_REGION %q is not a region: write its code, such as eu-west-1", c.Region)
 	for _, e := range []struct{ name, text string }{
 		{"AWS_ENDPOINT_URL", c.Endpoint}, {"AWS_ENDPOINT_URL_S3", c.EndpointS3}, {

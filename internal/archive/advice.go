@@ -3,6 +3,7 @@ package archive
 import (
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // Commands in remedies stand in backquotes. IN is the refused file, OUT the one to upload
@@ -52,8 +53,11 @@ var advice = map[Reason]string{
 	MissingBlob:    "save the image again, with all of its layers",
 }
 
-// plainName is what can stand in a command as it is.
-var plainName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}$`)
+// plainName is what can stand in a command as it is. It is compiled when it is first
+// used, which is seldom: its repetition makes a large program.
+var plainName = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}$`)
+})
 
 // skopeoCopy is the command that copies an image out of an archive: one image, without
 // compression.

@@ -106,7 +106,7 @@ func refusePlatform(want Platform, others ...string) *Rejection {
 func (c *choice) refuseSeveral() *Rejection {
 	r := refuse(MultipleImages, "%d images for %s", len(c.equal), c.want)
 	r.Remedy = "put one image into the layout"
-	if !slices.ContainsFunc(c.equal, func(name string) bool { return !plainName.MatchString(name) }) {
+	if !slices.ContainsFunc(c.equal, func(name string) bool { return !plainName().MatchString(name) }) {
 		r.Remedy = "copy one of them: " + skopeoCopy("oci-archive:IN:NAME") + ", NAME being " + listShort(c.equal)
 	}
 	return r
@@ -184,7 +184,7 @@ func ociSource(name string, entries int) string {
 	switch {
 	case entries == 1:
 		return "oci-archive:IN"
-	case plainName.MatchString(name):
+	case plainName().MatchString(name):
 		return "oci-archive:IN:" + name
 	}
 	return ""
