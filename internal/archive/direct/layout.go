@@ -73,10 +73,12 @@ func (l *layout) layOut(ctx context.Context) error {
 	if err := l.plan.Tree.Each(ctx, l.placeFile); err != nil {
 		return err
 	}
-	if l.plan.Config == nil {
-		return nil
+	if l.plan.Config != nil {
+		if err := l.addTopFile(archive.ConfigName, archive.ConfigMode, l.plan.Config); err != nil {
+			return err
+		}
 	}
-	return l.addTopFile(archive.ConfigName, archive.ConfigMode, l.plan.Config)
+	return l.free.reserve(uint64(blocksFor(archive.MaxSealRecord))) // the record is not there yet
 }
 
 // numberDir gives inode numbers to a directory and its files, and then to what is in its

@@ -54,6 +54,19 @@ func (s *space) take(n uint64) (uint64, error) {
 	return at, nil
 }
 
+// reserve returns ErrNoRoom if there are no n blocks to be taken later. It looks at no
+// group: those that were looked at have their bitmaps written.
+func (s *space) reserve(n uint64) error {
+	free := s.found - s.taken
+	for g := s.groups; free < n && g < s.fs.groups; g++ {
+		free += uint64(s.fs.descriptor(g).count(descFreeBlocks, descFreeBlocksHigh))
+	}
+	if free < n {
+		return fmt.Errorf("%d blocks more than the device has: %w", n-free, ErrNoRoom)
+	}
+	return nil
+}
+
 // look adds the free blocks of one more group.
 func (s *space) look() error {
 	used, err := s.fs.freeMap(s.groups)
