@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 
-	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/internal/archive/fstree"
 )
 
@@ -99,34 +98,6 @@ func (l *layout) entries(dir fstree.ID) []dirEntry {
 		list = append(list, e)
 	}
 	return list
-}
-
-// writeRoot writes the block of the root directory again, with the names beside
-// lost+found.
-func (w *Writer) writeRoot(ctx context.Context) error {
-	table, err := w.fs.read(w.fs.descriptor(0).block(descInodeTable), 1)
-	if err != nil {
-		return err
-	}
-	root := table[(rootInode-1)*inodeSize:][:inodeSize]
-	header := root[0x28:]
-	if le.Uint16(header) != extentMagic || le.Uint16(header[2:]) != 1 || le.Uint16(header[6:]) != 0 ||
-		le.Uint32(root[4:]) != blockSize || le.Uint32(root[0x64:]) != 0 {
-		return fmt.Errorf("root directory: %w", ErrNotNew)
-	}
-	block := uint64(le.Uint32(header[extentBytes+8:])) | uint64(le.Uint16(header[extentBytes+6:]))<<32
-	entries := []dirEntry{
-		{name: "lost+found", ino: lostFoundInode, kind: typeDir},
-		{name: archive.RootName, ino: w.places[w.plan.Root].ino, kind: typeDir},
-	}
-	for _, f := range w.top {
-		entries = append(entries, dirEntry{name: f.node.Name, ino: f.place.ino, kind: typeFile})
-	}
-	d := w.newDirectory(rootInode, rootInode, entries)
-	if blocks, err := d.split(); err != nil || blocks != 1 {
-		return cmp.Or(err, errLayout)
-	}
-	return d.write(func() ([]byte, error) { return w.out.block(ctx, block) })
 }
 
 // directory is the layout of a directory. With one block it is a list. With more it is a

@@ -1,10 +1,12 @@
 package direct
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -20,14 +22,17 @@ const (
 	lostFoundInode = 11
 	firstInode     = 12 // that is free in a new file system
 	maxLinks       = 65_000
+
+	metadataChecksums = 0x400 // feature metadata_csum
 )
 
 // features are those of every file system that the product makes: compatible,
 // incompatible, and compatible for reading only.
 var features = [3]uint32{
-	0x4 | 0x8 | 0x20,                      // has_journal, ext_attr, dir_index
-	0x2 | 0x40 | 0x80 | 0x200,             // filetype, extent, 64bit, flex_bg
-	0x1 | 0x2 | 0x8 | 0x20 | 0x40 | 0x400, // sparse_super, large_file, huge_file, dir_nlink, extra_isize, metadata_csum
+	0x4 | 0x8 | 0x20,          // has_journal, ext_attr, dir_index
+	0x2 | 0x40 | 0x80 | 0x200, // filetype, extent, 64bit, flex_bg
+	// sparse_super, large_file, huge_file, dir_nlink, extra_isize, metadata_csum
+	0x1 | 0x2 | 0x8 | 0x20 | 0x40 | metadataChecksums,
 }
 
 var le = binary.LittleEndian
@@ -58,9 +63,11 @@ type filesystem struct {
 	inodesPerGroup uint32
 	seed           uint32 // of all checksums
 	hash           nameHash
+	root           rootDirectory
 }
 
-// readFilesystem reads and checks the superblock and the group descriptors.
+// readFilesystem reads superblock, group descriptors and root directory, and checks that
+// they are as mke2fs left them.
 func readFilesystem(device *os.File) (*filesystem, error) {
 	fs := &filesystem{device: device}
 	var err error
@@ -70,15 +77,37 @@ func readFilesystem(device *os.File) (*filesystem, error) {
 	if err := fs.parse(fs.superblock()); err != nil {
 		return nil, err
 	}
+	if size, err := device.Seek(0, io.SeekEnd); err != nil || uint64(size)/blockSize < fs.blocks {
+		return nil, cmp.Or(err, fmt.Errorf("the device has %d bytes of %d blocks: %w", size, fs.blocks, ErrNotNew))
+	}
 	if fs.table, err = fs.read(1, fs.tableBlocks()); err != nil {
 		return nil, err
 	}
 	for g := range fs.groups {
-		if d := fs.descriptor(g); d.checksum(fs.seed, g) != le.Uint16(d[descChecksum:]) {
-			return nil, fmt.Errorf("descriptor of group %d has a wrong checksum: %w", g, ErrNotNew)
+		if err := fs.checkGroup(g); err != nil {
+			return nil, err
 		}
 	}
-	return fs, nil
+	fs.root, err = fs.readRoot()
+	return fs, err
+}
+
+// checkGroup checks the descriptor of a group, and that no inodes are in use but those
+// that mke2fs makes: the root directory, lost+found and reserved ones.
+func (fs *filesystem) checkGroup(g uint32) error {
+	d := fs.descriptor(g)
+	if d.checksum(fs.seed, g) != le.Uint16(d[descChecksum:]) {
+		return fmt.Errorf("descriptor of group %d has a wrong checksum: %w", g, ErrNotNew)
+	}
+	used, dirs := uint32(0), uint32(0)
+	if g == 0 {
+		used, dirs = firstInode-1, 2
+	}
+	if d.count(descFreeInodes, descFreeInodesHigh) != fs.inodesPerGroup-used ||
+		d.count(descDirs, descDirsHigh) != dirs {
+		return fmt.Errorf("group %d has inodes in use: %w", g, ErrNotNew)
+	}
+	return nil
 }
 
 func (fs *filesystem) superblock() []byte { return fs.first[superblockAt:][:superblockSize] }
@@ -87,6 +116,9 @@ func (fs *filesystem) superblock() []byte { return fs.first[superblockAt:][:supe
 func (fs *filesystem) parse(s []byte) error {
 	if le.Uint16(s[0x38:]) != 0xef53 {
 		return fmt.Errorf("no ext4: %w", ErrNotNew)
+	}
+	if le.Uint32(s[0x64:])&metadataChecksums == 0 {
+		return fmt.Errorf("no checksums: %w", ErrUnsupported)
 	}
 	if checksum(^uint32(0), s[:0x3fc]) != le.Uint32(s[0x3fc:]) {
 		return fmt.Errorf("superblock has a wrong checksum: %w", ErrNotNew)

@@ -2,7 +2,6 @@ package direct
 
 import (
 	"context"
-	"fmt"
 
 	"imagemanager.internal/internal/archive/fstree"
 )
@@ -32,9 +31,7 @@ func (w *Writer) writeInodes(ctx context.Context) error {
 			return err
 		}
 		if ino == 1 {
-			if err := w.putFirstInodes(b, table); err != nil {
-				return err
-			}
+			w.putFirstInodes(b)
 		}
 		for i := max(ino, firstInode); i < ino+perBlock && i <= count; i++ {
 			if err := w.putInode(b[(i-ino)*inodeSize:][:inodeSize], i); err != nil {
@@ -42,26 +39,6 @@ func (w *Writer) writeInodes(ctx context.Context) error {
 			}
 		}
 	}
-	return nil
-}
-
-// putFirstInodes copies the inodes of mke2fs, and changes the root directory's: there is
-// one more directory in it.
-func (w *Writer) putFirstInodes(b []byte, table uint64) error {
-	old, err := w.fs.read(table, 1)
-	if err != nil {
-		return err
-	}
-	copy(b, old[:(firstInode-1)*inodeSize])
-	root := b[(rootInode-1)*inodeSize:][:inodeSize]
-	if le.Uint16(root) != modeDir|0o755 || le.Uint16(root[0x1a:]) != 3 {
-		return fmt.Errorf("inode of the root directory: %w", ErrNotNew)
-	}
-	le.PutUint16(root[0x1a:], 4)
-	sec, nsec := w.now.Unix(), int32(w.now.Nanosecond())
-	putTime(root, 0x0c, 0x84, sec, nsec)
-	putTime(root, 0x10, 0x88, sec, nsec)
-	w.putInodeChecksum(root, rootInode)
 	return nil
 }
 

@@ -78,3 +78,15 @@ func modeType(mode uint32) os.FileMode {
 	}
 	return 0
 }
+
+// mounted lets do work on the mounted disk. Afterwards the file system is clean.
+func (d *disk) mounted(do func(dir string)) {
+	d.t.Helper()
+	dir := d.t.TempDir()
+	check(d.t, unix.Mount(d.path, dir, "ext4", 0, ""))
+	defer func() {
+		check(d.t, unix.Unmount(dir, 0))
+		d.clean()
+	}()
+	do(dir)
+}
