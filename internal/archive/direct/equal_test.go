@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -154,6 +155,24 @@ func mustLookLike(t testing.TB, what string, got, want seen) {
 	}
 	if len(got.beside) != len(want.beside) {
 		t.Errorf("%s: %d names, want %d", what, len(got.beside), len(want.beside))
+	}
+}
+
+// e2fsck doubts the same times of both engines.
+func TestDoubtfulTimes(t *testing.T) {
+	e := file("etc/f", "")
+	e.ModTime = time.Unix(11_000_000_000, 0)
+	b := pack(t, []entry{dir("etc"), dir("usr"), dir("var"), e})
+	plan := judge(t, b, archive.Options{})
+	d := newDisk(t, 64<<20)
+	_, err := d.write(bytes.NewReader(b), plan)
+	check(t, err)
+	m := newDisk(t, 64<<20)
+	mustLookLike(t, "a time of 2318", d.look(), m.writeMounted(bytes.NewReader(b), plan))
+	for _, disk := range []*disk{d, m} {
+		if out := command(t, "e2fsck", "-fn", disk.path); len(doubtfulTimes.FindAllString(out, -1)) != 1 {
+			t.Error(out)
+		}
 	}
 }
 
