@@ -13,6 +13,10 @@ import (
 // busyTimeout is how long a connection waits for the lock of another one (SC-3).
 const busyTimeout = 5 * time.Second
 
+// keptStatements is how many statements a connection keeps. All that are used for a
+// message and for an image fit in, and it does not matter if a command's do not.
+const keptStatements = 64
+
 const (
 	// walLimit is the size in bytes to which SQLite truncates the WAL file when it
 	// restarts it. It is about the size at which SQLite checkpoints by itself.
@@ -52,6 +56,8 @@ func dsn(path, mode, synchronous string) string {
 		"_busy_timeout": fmt.Sprint(busyTimeout.Milliseconds()),
 		"_foreign_keys": "1",
 		"_txlock":       "immediate",
+		// Each connection keeps the statements that it has prepared.
+		"_stmt_cache_size": fmt.Sprint(keptStatements),
 	}
 	if mode == immutable {
 		options["mode"], options["immutable"] = "ro", "1"

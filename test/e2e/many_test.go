@@ -91,9 +91,11 @@ func (h *host) expectActive(paths []string, want ...bool) {
 // as little until it takes work. CIM_IMAGES sets how many there are; with more, the times
 // in the output tell.
 func TestStartWithManyImages(t *testing.T) {
-	n := 20
-	if v, err := strconv.Atoi(os.Getenv("CIM_IMAGES")); err == nil {
-		n = v
+	n, duplicates := 20, 40
+	for name, v := range map[string]*int{"CIM_IMAGES": &n, "CIM_DUPLICATES": &duplicates} {
+		if i, err := strconv.Atoi(os.Getenv(name)); err == nil {
+			*v = i
+		}
 	}
 	h := bareHost(t)
 	h.install(poolName(t), "4GiB", []string{"RECONCILE_INTERVAL=0"}, "--thins", fmt.Sprint(100+4*n))
@@ -113,10 +115,10 @@ func TestStartWithManyImages(t *testing.T) {
 			t.Errorf("%g ioctls for %d images, %.1f for each", asked, n, per)
 		}
 		for _, some := range [][]store.Object{objects[:1], objects} {
-			sent, began := 40*max(1, n/40), time.Now()
-			h.sendAbout(some, sent)
-			t.Logf("duplicates about %d of the images: %.0f a second",
-				len(some), float64(sent)/time.Since(began).Seconds())
+			used, began := h.cpu(), time.Now()
+			h.sendAbout(some, duplicates)
+			t.Logf("duplicates about %d of the images: %.0f a second, %s of CPU each", len(some),
+				float64(duplicates)/time.Since(began).Seconds(), (h.cpu()-used)/time.Duration(duplicates))
 		}
 		h.Stop()
 	}
@@ -127,6 +129,21 @@ func TestStartWithManyImages(t *testing.T) {
 func (h *host) takesWork() bool {
 	h.T.Helper()
 	return strings.Contains(string(h.NewestLog()), `"message":"running"`)
+}
+
+// cpu is the time that the daemon has worked.
+func (h *host) cpu() time.Duration {
+	h.T.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", h.PID()))
+	h.Check(err)
+	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	var ticks int64
+	for _, f := range fields[11:13] { // utime and stime of proc_pid_stat(5), in hundredths of a second
+		n, err := strconv.ParseInt(f, 10, 64)
+		h.Check(err)
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
 }
 
 // ioctls counts what the daemon has asked the device-mapper.

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The kernel's answer gets minAnswer bytes at first, and twice as many each time they do
-// not suffice, up to maxAnswer.
+// An answer beyond the device's status gets minAnswer bytes at first, and twice as many
+// each time they do not suffice, up to maxAnswer.
 const (
 	minAnswer = 16 << 10
 	maxAnswer = 64 << 20
@@ -43,9 +43,19 @@ var commands = map[uint]string{
 // Commands returns the names of the ioctls that a pool makes.
 func Commands() []string { return slices.Sorted(maps.Values(commands)) }
 
+// spaceFor is what the answer to a command gets at first. Most have nothing but the
+// status in the header; one of these is asked for every message about an image.
+func spaceFor(cmd uint) int {
+	switch cmd {
+	case unix.DM_DEV_CREATE, unix.DM_DEV_REMOVE, unix.DM_DEV_STATUS, unix.DM_DEV_SUSPEND, unix.DM_TABLE_LOAD:
+		return 0
+	}
+	return minAnswer
+}
+
 // call makes one ioctl. The answer's data is a copy. The error is the bare errno.
 func (c *Control) call(cmd uint, r request) (Device, []byte, error) {
-	for space := minAnswer; ; space *= 2 {
+	for space := spaceFor(cmd); ; space = max(minAnswer, 2*space) {
 		buf, err := r.pack(space)
 		if err != nil {
 			return Device{}, nil, err
