@@ -101,10 +101,10 @@ func OpenExisting(ctx context.Context, path string) (*Store, error) {
 }
 
 func open(path, mode string) *Store {
-	readDB := sql.OpenDB(connector(dsn(path, mode, "NORMAL")))
+	readDB := sql.OpenDB(connector(dsn(path, mode, string(ordered))))
 	readDB.SetMaxOpenConns(10)
 	readDB.SetMaxIdleConns(5)
-	writeDB := sql.OpenDB(connector(dsn(path, mode, "FULL")))
+	writeDB := sql.OpenDB(connector(dsn(path, mode, string(synced))))
 	writeDB.SetMaxOpenConns(1)
 	return &Store{readDB: readDB, writeDB: writeDB, path: path, now: time.Now}
 }
@@ -128,7 +128,9 @@ func (s *Store) inTxAs(ctx context.Context, as durability, fn func(*sql.Tx) erro
 		return fmt.Errorf("begin: %w", err)
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
-	if _, err := conn.ExecContext(ctx, durabilityPragma+string(as)); err != nil {
+	// SQLite obeys this pragma when it is prepared. What the driver prepares for a call
+	// that cannot be cancelled, it does not keep for the next.
+	if _, err := conn.ExecContext(context.WithoutCancel(ctx), durabilityPragma+string(as)); err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
 	tx, err := conn.BeginTx(ctx, nil)
