@@ -33,27 +33,31 @@ func TestEveryTaskIsRun(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			const depth = 9
 			var s taskStack
-			var run, ended atomic.Int64
-			var tree func(depth int) task
-			tree = func(depth int) task {
+			var run, late atomic.Int64
+			var tree func(left int) task
+			tree = func(left int) task {
 				return func(ctx context.Context, _ *bufferPair) error {
-					if ctx.Err() != nil {
-						ended.Add(1)
+					run.Add(1)
+					if left > 0 {
+						s.push(tree(left - 1))
+						s.push(tree(left - 1))
 					}
-					if depth > 0 {
-						s.push(tree(depth - 1))
-						s.push(tree(depth - 1))
-					}
-					if run.Add(1) == 100 {
+					if left == depth {
 						return c.fail()
+					}
+					if name != "all succeed" {
+						<-ctx.Done()
+						late.Add(1)
+						return context.Cause(ctx)
 					}
 					return nil
 				}
 			}
-			err := runTasks(t.Context(), free, &s, tree(9))
-			if !c.says(err) || run.Load() != 1<<10-1 || (ended.Load() > 0) != (err != nil) {
-				t.Errorf("%d tasks run, %d of them late, %v", run.Load(), ended.Load(), err)
+			err := runTasks(t.Context(), free, &s, tree(depth))
+			if !c.says(err) || run.Load() != 2<<depth-1 || err != nil && late.Load() != run.Load()-1 {
+				t.Errorf("%d tasks run, %d of them late, %v", run.Load(), late.Load(), err)
 			}
 		})
 	}
