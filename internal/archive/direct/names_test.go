@@ -2,12 +2,16 @@ package direct
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/archive/fstree"
 )
 
 // become writes a tree, and expects the kernel to find every name once, e2fsck to find
@@ -108,5 +112,23 @@ func TestIndexAtItsLimits(t *testing.T) {
 			list[i] = file(fmt.Sprintf("usr/%0255d", i), "")
 		}
 		d.become(fmt.Sprint(leaves, " leaves"), list)
+	}
+}
+
+// A directory with more than 64,998 subdirectories says that it has many, as the kernel
+// does. A file cannot.
+func TestLinksAtTheLimit(t *testing.T) {
+	places := []place{{}, {ino: firstInode, links: maxLinks - 1}}
+	w := &Writer{layout: &layout{fs: &filesystem{}, free: newSpace(nil), places: places}}
+	for subdirs, want := range map[uint32]uint16{0: 2, 64_998: 65_000, 64_999: 1, 99_999: 1} {
+		b := make([]byte, inodeSize)
+		check(t, w.putNode(b, &fstree.Node{Kind: fstree.KindDir}, &place{links: subdirs}, nil))
+		if got := le.Uint16(b[0x1a:]); got != want {
+			t.Errorf("%d subdirectories: %d links, want %d", subdirs, got, want)
+		}
+	}
+	check(t, w.countName(1))
+	if err := w.countName(1); !errors.Is(err, unix.EMLINK) {
+		t.Errorf("65,001 names of a file: %v", err)
 	}
 }

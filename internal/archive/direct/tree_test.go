@@ -119,7 +119,8 @@ func randomTree(random *rand.Rand) []entry {
 		}
 		if e.Typeflag == tar.TypeReg || e.Typeflag == tar.TypeDir {
 			for k := range pick(0, 0, 0, 0, 1, 2, 5) {
-				attribute := fmt.Sprint("user.", strings.Repeat("k", pick(1, 10, 40)), k)
+				letter := string(rune('a' + random.IntN(26)))
+				attribute := fmt.Sprint("user.", strings.Repeat(letter, pick(1, 2, 10, 40)), k)
 				e = e.with(attribute, text(pick(0, 1, 4, 7, 30, 60, 300)))
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"imagemanager.internal/internal/archive"
+	"imagemanager.internal/internal/archive/fstree"
 )
 
 // A tree with everything that a tree can have is what the kernel reads afterwards.
@@ -29,6 +30,40 @@ func TestWrite(t *testing.T) {
 	check(t, err)
 	d.clean()
 	mustBe(t, "read by the kernel", d.look().Inventory, written)
+}
+
+// Behind the end of a file its last block has zeros, and nothing of another file.
+func TestNothingBehindFiles(t *testing.T) {
+	list := []entry{dir("etc"), dir("usr"), dir("var"), symlink("long", strings.Repeat("a/", 200)+"b")}
+	for i := range 600 {
+		list = append(list, file(fmt.Sprint("var/", i), strings.Repeat("\xff", 1+i*131)))
+	}
+	b := pack(t, list)
+	d := newDisk(t, 128<<20)
+	f := d.open()
+	defer f.Close()
+	w, err := LayOut(t.Context(), bytes.NewReader(b), judge(t, b, archive.Options{}), f)
+	check(t, err)
+	defer w.Close()
+	_, err = w.Write(t.Context(), Options{Seal: seal})
+	check(t, err)
+	looked := 0
+	check(t, w.plan.Tree.Each(t.Context(), func(i fstree.ID) error {
+		n, p := w.plan.Tree.At(i), &w.places[i]
+		size := int(n.Size) + len(n.Link)
+		if n.Kind == fstree.KindDir || p.blocks == 0 {
+			return nil
+		}
+		last, err := w.fs.read(w.free.block(uint64(p.start+p.blocks-1)), 1)
+		if behind := last[(size-1)%blockSize+1:]; err == nil && len(bytes.Trim(behind, "\x00")) > 0 {
+			t.Errorf("%q: behind its %d bytes there is something", n.Name, size)
+		}
+		looked++
+		return err
+	}))
+	if looked < 600 {
+		t.Errorf("looked behind %d files", looked)
+	}
 }
 
 // seed makes every run the same. CIM_DIRECT_SEED looks further.
