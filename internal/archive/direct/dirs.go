@@ -49,6 +49,7 @@ func (w *Writer) writeDirs(ctx context.Context) error {
 			}
 		}
 	}
+	w.list = nil
 	return nil
 }
 
@@ -80,10 +81,14 @@ func (l *layout) directory(dir fstree.ID) *directory {
 	return l.newDirectory(l.places[dir].ino, parent, l.entries(dir))
 }
 
-// entries lists what is in a directory of the tree.
+// entries lists what is in a directory of the tree, until it is called again: a list for
+// each directory would be most of the memory that this package takes.
 func (l *layout) entries(dir fstree.ID) []dirEntry {
-	t := l.plan.Tree
-	var list []dirEntry
+	t, n := l.plan.Tree, 0
+	for range t.Children(dir) {
+		n++
+	}
+	list := slices.Grow(l.list[:0], n)
 	for i := range t.Children(dir) {
 		inode := t.Inode(i)
 		e := dirEntry{name: t.At(i).Name, ino: l.places[inode].ino, kind: typeFile}
@@ -97,6 +102,7 @@ func (l *layout) entries(dir fstree.ID) []dirEntry {
 		}
 		list = append(list, e)
 	}
+	l.list = list
 	return list
 }
 

@@ -21,10 +21,12 @@ func (w *Writer) writeFiles(ctx context.Context) error {
 		case n.Kind == fstree.KindSymlink:
 			return w.writeBytes(ctx, p, []byte(n.Link))
 		case n.Kind == fstree.KindFile:
-			if len(sums) == 0 {
-				sums = make([][sha256.Size]byte, 1024)
+			if w.sums[i] = &emptySum; n.Size > 0 {
+				if len(sums) == 0 {
+					sums = make([][sha256.Size]byte, 1024)
+				}
+				w.sums[i], sums = &sums[0], sums[1:]
 			}
-			w.sums[i], sums = &sums[0], sums[1:]
 			return w.nameEntry(i, w.writeFile(ctx, i))
 		}
 		return nil
@@ -35,9 +37,6 @@ func (w *Writer) writeFiles(ctx context.Context) error {
 // when the stream's hashes are.
 func (w *Writer) writeFile(ctx context.Context, i fstree.ID) error {
 	n, p, sum := w.plan.Tree.At(i), &w.places[i], w.sums[i]
-	if n.Size == 0 {
-		*sum = emptySum
-	}
 	done := int64(0)
 	for e := range w.free.extents(uint64(p.start), uint64(p.blocks)) {
 		for at, end := e.block, e.block+uint64(e.n); at < end; {

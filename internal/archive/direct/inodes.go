@@ -54,7 +54,7 @@ func (w *Writer) putInode(b []byte, ino uint32) error {
 }
 
 func (w *Writer) putNode(b []byte, n *fstree.Node, p *place, xattrs []fstree.Xattr) error {
-	inInode, inBlock, err := placeXattrs(xattrs)
+	inInode, inBlock, err := w.placeXattrs(xattrs)
 	if err != nil {
 		return err
 	}

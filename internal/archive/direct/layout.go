@@ -19,7 +19,10 @@ type layout struct {
 	free   *space
 	places []place     // by node, of those with an inode of their own
 	order  []fstree.ID // nodes by inode number, from firstInode on
+	list   []dirEntry  // of the directory at hand
 	top    []topFile   // files beside the tree; their inodes are behind those of the tree
+
+	inInode, inBlock []xattr // of the inode at hand
 }
 
 // place is where an inode and its blocks are. In the space there are the blocks of its
@@ -157,7 +160,7 @@ func (l *layout) takeBlocks(p *place, blocks int64, xattrs []fstree.Xattr) error
 	if beside > extentsInInode {
 		return fmt.Errorf("%d blocks of extents: %w", beside, ErrUnsupported)
 	}
-	_, inBlock, err := placeXattrs(xattrs)
+	_, inBlock, err := l.placeXattrs(xattrs)
 	if err != nil {
 		return err
 	}

@@ -36,8 +36,10 @@ func (x *xattr) entryBytes() int { return xattrEntry + (len(x.name)+3)&^3 }
 func (x *xattr) valueBytes() int { return (len(x.value) + 3) &^ 3 }
 
 // placeXattrs decides which attributes are kept in the inode and which in a block. Each
-// is kept in the inode if there is room, as in the kernel.
-func placeXattrs(list []fstree.Xattr) (inode, block []xattr, err error) {
+// is kept in the inode if there is room, as in the kernel. Both lists are there until it
+// is called again.
+func (l *layout) placeXattrs(list []fstree.Xattr) (inode, block []xattr, err error) {
+	inode, block = l.inInode[:0], l.inBlock[:0]
 	inRoom, blockRoom := xattrRoomInInode, xattrRoomInBlock
 	for _, from := range list {
 		x, ok := newXattr(from)
@@ -58,6 +60,7 @@ func placeXattrs(list []fstree.Xattr) (inode, block []xattr, err error) {
 	slices.SortFunc(block, func(a, b xattr) int { // the kernel searches by this order
 		return cmp.Or(cmp.Compare(a.index, b.index), cmp.Compare(len(a.name), len(b.name)), cmp.Compare(a.name, b.name))
 	})
+	l.inInode, l.inBlock = inode, block
 	return inode, block, nil
 }
 
@@ -72,7 +75,7 @@ func newXattr(from fstree.Xattr) (xattr, bool) {
 
 // writeXattrs writes the block of an inode's attributes, if it needs one.
 func (w *Writer) writeXattrs(ctx context.Context, p *place, list []fstree.Xattr) error {
-	_, inBlock, err := placeXattrs(list)
+	_, inBlock, err := w.placeXattrs(list)
 	block := w.xattrBlock(p, inBlock)
 	if err != nil || block == 0 {
 		return err
