@@ -15,6 +15,8 @@ IMAGE ?= $(CACHE)/debian-minbase.tar
 UML := $(CURDIR)/bin/uml-run
 N ?= 500
 MINUTES ?= 15
+ROUNDS ?= 5
+OTHERS ?= 12
 # What the tests that need a real thin pool are run with; see docs/development.md.
 export CIM_UML_CACHE ?= $(CACHE)/guest-kernels
 DM := CIM_REQUIRE_DM=1 CONSUMER_BIN=$(CURDIR)/bin/consumer-failpoint
@@ -28,6 +30,12 @@ DEB_TREE := $(CACHE)/debian-systemd.tar
 OBSERVE := deploy/observe
 # Programs that write images and are Go modules, with their versions.
 WRITERS := test/tools
+# The module that compares the program with its peers, and has those that are Go modules.
+BENCH := test/bench
+# What runs a program that attaches loop devices and mounts: nothing, or a guest.
+AS_ROOT := $(shell test "$$(id -u)" = 0 && test -e /dev/loop-control || echo $(UML) --)
+# How the program of a release is built.
+RELEASE := -trimpath -buildmode=pie
 # Packages whose tests need a real thin pool, or root in a kernel of their own. Those of
 # test/crash bring their kernel down.
 KERNEL := -alone ./test/crash ./test/e2e ./test/powercut ./test/disks ./test/soak ./internal/archive/... ./internal/devmapper/...
@@ -114,7 +122,7 @@ COMPLETION := bash:bash-completion/completions/consumer zsh:zsh/vendor-completio
 .PHONY: deb
 deb: setup $(NFPM) ## make the Debian package in bin/ (VERSION=1.2.3)
 	@mkdir -p bin/package && rm -rf $(PACKAGE_ROOT)
-	go build -trimpath -buildmode=pie -ldflags='-s -w -X github.com/prometheus/common/version.Version=$(VERSION)' \
+	go build $(RELEASE) -ldflags='-s -w -X github.com/prometheus/common/version.Version=$(VERSION)' \
 		-o bin/package/consumer ./cmd/consumer
 	@$(MAKE) --no-print-directory -s install CONSUMER=bin/package/consumer DESTDIR=$(PACKAGE_ROOT) PREFIX=/usr
 	@gzip -9n $(PACKAGE_ROOT)/usr/share/man/man1/*.1
@@ -150,7 +158,8 @@ check-image:
 		{ echo "IMAGE=$(IMAGE): no such file. Give the path of a tar archive, or leave IMAGE out for a Debian image." >&2; exit 2; };; esac
 
 $(CACHE)/debian-python3-gcc.tar: MORE := --include=python3,gcc
-$(CACHE)/debian-minbase.tar $(CACHE)/debian-python3-gcc.tar: | setup-test
+$(CACHE)/debian-python3-gcc-git.tar: MORE := --include=python3,gcc,git
+$(CACHE)/debian-minbase.tar $(CACHE)/debian-python3-gcc.tar $(CACHE)/debian-python3-gcc-git.tar: | setup-test
 	@mkdir -p $(CACHE)
 	mmdebstrap --quiet --format=tar --variant=minbase $(MORE) --aptopt='Acquire::Check-Valid-Until "false"' bookworm $@.part
 	@mv $@.part $@
@@ -164,6 +173,7 @@ test: build-test ## all tests: unit, conformance, end to end, user-mode-linux
 test-host: setup-test $(PROMETHEUS) ## the tests that any machine can run, with the race detector
 	CIM_REQUIRE_TOOLS=1 go test -race ./...
 	cd $(OBSERVE) && go test ./...
+	cd $(BENCH) && go test ./...
 
 .PHONY: test-uml
 test-uml: build-test $(PROMETHEUS) ## the tests that need a real thin pool, in user-mode-linux (natively where root has dm-thin)
@@ -242,6 +252,7 @@ $(CACHE)/debootstrap.tar: | setup-images
 lint: $(GOLANGCI) $(DEADCODE) ## golangci-lint and deadcode, pinned
 	$(GOLANGCI) run ./...
 	cd $(OBSERVE) && $(GOLANGCI) run ./...
+	cd $(BENCH) && $(GOLANGCI) run ./...
 	@for tags in '' failpoint; do \
 		dead=$$($(DEADCODE) -tags="$$tags" ./cmd/...); \
 		test -z "$$dead" || { echo "$$dead" >&2; exit 1; }; \
@@ -258,7 +269,22 @@ $(DEADCODE):
 	@mv $(CACHE)/deadcode $@
 
 .PHONY: bench
-bench: build-test ## the benchmarks; compare ratios within one run
+bench: build-test bench-build $(CACHE)/debian-minbase.tar $(CACHE)/debian-python3-gcc-git.tar ## compare with the peers on an idle machine, and write docs/performance.md (root; ROUNDS=5 OTHERS=12)
+	$(DM) bin/bench/bench -bin bin/bench -work $(CACHE)/bench -page docs/performance.md -rounds $(ROUNDS) -others $(OTHERS) \
+		-minbase $(CACHE)/debian-minbase.tar -large $(CACHE)/debian-python3-gcc-git.tar -guest bin/uml-test
+
+.PHONY: bench-smoke
+bench-smoke: build-test bench-build ## the same once with tiny data, to see that it works; its figures say nothing
+	$(AS_ROOT) $(CURDIR)/bin/bench/bench -smoke -bin $(CURDIR)/bin/bench
+
+.PHONY: bench-build
+bench-build: setup-test
+	@mkdir -p bin/bench
+	go build $(RELEASE) -ldflags='-s -w' -o bin/bench/consumer ./cmd/consumer
+	cd $(BENCH) && go build -o $(CURDIR)/bin/bench/ . ./product ./peers tool
+
+.PHONY: benchmarks
+benchmarks: build-test ## the Go benchmarks; compare ratios within one run
 	go test -run '^$$' -bench . -benchtime 1s ./internal/archive/... ./internal/download
 	go test -run '^$$' -bench . -benchtime 200x -exec "$(UML)" ./internal/devmapper ./internal/provision
 
