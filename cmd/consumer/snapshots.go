@@ -111,8 +111,8 @@ func (c *call) mountExisting(ctx context.Context, m mounting) error {
 		return err
 	}
 	if _, err := os.Stat(sn.Path); err != nil {
-		return fmt.Errorf("snapshot %s is not active: it was removed, or the pool is detached, which "+
-			"`consumer pool status` shows", sn.Path)
+		return fmt.Errorf("snapshot %s is not active: it was removed, or the daemon still activates it, which "+
+			"`consumer status` shows, or the pool is detached, which `consumer pool status` shows", sn.Path)
 	}
 	if err := c.cfg.mount(sn, m); err != nil {
 		return err
