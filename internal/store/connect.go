@@ -59,9 +59,6 @@ func dsn(path, mode, synchronous string) string {
 		// Each connection keeps the statements that it has prepared.
 		"_stmt_cache_size": fmt.Sprint(keptStatements),
 	}
-	if synchronous == string(synced) { // the write connection: it runs the same few statements
-		options["_stmt_cache_size"] = "64"
-	}
 	if mode == immutable {
 		options["mode"], options["immutable"] = "ro", "1"
 	}
