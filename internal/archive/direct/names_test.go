@@ -85,6 +85,24 @@ func TestNamesWithTheSameHash(t *testing.T) {
 	}
 }
 
+// A hash that would stand for the end of a directory becomes another.
+func TestHashOfTheEnd(t *testing.T) {
+	d := newDisk(t, 64<<20)
+	hash := d.filesystem().hash
+	var list []entry
+	for _, end := range []string{"aagpn44i", "ab2qoron"} {
+		name := strings.Repeat("c", 224) + end + strings.Repeat("c", 23)
+		if got := hash.of(name); got != 0xfffffffc {
+			t.Errorf("hash %x of %q", got, name)
+		}
+		list = append(list, file("usr/"+name, end))
+	}
+	for i := range 100 {
+		list = append(list, file(fmt.Sprintf("usr/%0250d", i), ""))
+	}
+	d.become("names", list)
+}
+
 // A directory may end anywhere in its last block.
 func TestDirectoriesOfAllSizes(t *testing.T) {
 	d := newDisk(t, 64<<20)
