@@ -97,7 +97,7 @@ func share() float64 {
 	if full() {
 		return 1
 	}
-	return 0.04
+	return 0.02
 }
 
 // smallest looks for the least device that the tree fits on. The tree is written to it,

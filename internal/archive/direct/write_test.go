@@ -82,7 +82,7 @@ func seed(t testing.TB) uint64 {
 func TestRandomTrees(t *testing.T) {
 	d := newDisk(t, 512<<20)
 	random := rand.New(rand.NewPCG(seed(t), 0))
-	trees := 25
+	trees := 20
 	if full() {
 		trees = 1000
 	}
