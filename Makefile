@@ -39,8 +39,9 @@ RELEASE := -trimpath -buildmode=pie
 # Packages whose tests need a real thin pool, or root in a kernel of their own. Those of
 # test/crash bring their kernel down.
 KERNEL := -alone ./test/crash ./test/e2e ./test/powercut ./test/disks ./test/soak ./internal/archive/... ./internal/devmapper/...
-# Tests that a target of their own gives what they need.
-APART := ^TestDebianImages$$|^TestArchivesOfToolsBecomeSnapshots$$|Udevd
+# Tests that a target of their own gives what they need, and hundreds of file systems that ask
+# nothing of a guest's kernel.
+APART := ^TestDebianImages$$|^TestArchivesOfToolsBecomeSnapshots$$|Udevd|^TestSameTreeAsMounted$$|^TestExtremeTrees$$
 # What Debian 12's kernel is asked for too: confinement, and detached mounts.
 OLDEST := -run 'Capabilit|Rights|Nothing|Raised|Confined|Cancel|Privileges|Mount' ./internal/archive/... ./internal/devmapper/...
 # What the mounted engine is asked for once more: images, a full pool, and a selection of kills.
