@@ -38,12 +38,15 @@ AS_ROOT := $(shell test "$$(id -u)" = 0 && test -e /dev/loop-control || echo $(U
 RELEASE := -trimpath -buildmode=pie
 # Packages whose tests need a real thin pool, or root in a kernel of their own. Those of
 # test/crash bring their kernel down.
-KERNEL := -alone ./test/crash ./test/e2e ./test/powercut ./test/disks ./test/soak ./internal/archive/... ./internal/devmapper/...
-# Tests that a target of their own gives what they need, and hundreds of file systems that ask
-# nothing of a guest's kernel.
-APART := ^TestDebianImages$$|^TestArchivesOfToolsBecomeSnapshots$$|Udevd|^TestSameTreeAsMounted$$|^TestExtremeTrees$$
-# What Debian 12's kernel is asked for too: confinement, and detached mounts.
-OLDEST := -run 'Capabilit|Rights|Nothing|Raised|Confined|Cancel|Privileges|Mount' ./internal/archive/... ./internal/devmapper/...
+KERNEL := -alone ./test/crash ./test/e2e ./test/powercut ./test/disks ./test/soak ./internal/archive ./internal/archive/extract \
+	./internal/devmapper/...
+# Tests that a target of their own gives what they need.
+APART := ^TestDebianImages$$|^TestArchivesOfToolsBecomeSnapshots$$|Udevd
+# What Debian 12's kernel is asked for too: confinement, detached mounts, and whether it takes
+# what the direct engine wrote for its own file system.
+OLDEST := -skip 'Udevd|SameTreeAsMounted' \
+	-run 'Capabilit|Rights|Nothing|Raised|Confined|Cancel|Privileges|Mount|^TestWrite$$|Afterwards' \
+	./internal/archive/... ./internal/devmapper/...
 # What the mounted engine is asked for once more: images, a full pool, and a selection of kills.
 MOUNTED := -run '^Test(EndToEnd|TenAtOnce|PoolFullInUnpack|Killed)$$' -alone ./test/crash ./test/e2e
 
@@ -179,7 +182,7 @@ test-host: setup-test $(PROMETHEUS) ## the tests that any machine can run, with 
 .PHONY: test-uml
 test-uml: build-test $(PROMETHEUS) ## the tests that need a real thin pool, in user-mode-linux (natively where root has dm-thin)
 	$(DM) bin/uml-test -skip '$(APART)' $(KERNEL)
-	$(DM) CIM_UML_KERNEL=6.1 bin/uml-test -skip Udevd $(OLDEST)
+	$(DM) CIM_UML_KERNEL=6.1 bin/uml-test $(OLDEST)
 	$(DM) UNPACK_ENGINE=mounted bin/uml-test $(MOUNTED)
 	@$(MAKE) --no-print-directory test-udev
 

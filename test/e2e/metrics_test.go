@@ -100,7 +100,7 @@ func TestMetricsOfAnImage(t *testing.T) {
 // From its message to its snapshot an image waits six times for the disk under the
 // journal, not once for each event. So few are what makes an activation fast.
 func TestCommitsOfAnImage(t *testing.T) {
-	h := newHost(t)
+	h := newHost(t, "RECONCILE_INTERVAL=0") // it raises the pool's generation now and then
 	h.Start()
 	h.makeFirst() // and what is done once
 	h.WaitDrained()

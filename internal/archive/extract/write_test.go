@@ -168,7 +168,7 @@ func TestDeviceBytes(t *testing.T) {
 		"many dirs":        images.Numbered(4000, "usr/%05d/x"),
 		"a few large":      withBodies(images.Numbered(12, "usr/%05d"), 3<<20+1),
 		"written directly": withBodies(images.Numbered(12, "usr/%05d"), directFrom+1),
-		"one large":        withBodies(images.Numbered(1, "usr/%05d"), 200<<20),
+		"one large":        withBodies(images.Numbered(1, "usr/%05d"), 160<<20),
 		"just over pages":  withBodies(images.Numbered(3000, "usr/%05d"), 4097),
 	} {
 		t.Run(name, func(t *testing.T) {
