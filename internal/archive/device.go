@@ -3,6 +3,8 @@ package archive
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
+	"fmt"
 
 	"imagemanager.internal/internal/archive/fstree"
 )
@@ -17,6 +19,18 @@ const (
 	SealRecordMode = 0o600
 	MaxSealRecord  = 16 << 10 // bytes
 )
+
+// ErrSealRecord is returned when a seal record has the wrong size, or its file is not as
+// an engine makes it.
+var ErrSealRecord = errors.New("seal record is not a file as it was written")
+
+// CheckSealRecord returns ErrSealRecord for a record of a size that nobody would read.
+func CheckSealRecord(record []byte) error {
+	if len(record) == 0 || len(record) > MaxSealRecord {
+		return fmt.Errorf("%w: %d bytes, at most %d", ErrSealRecord, len(record), MaxSealRecord)
+	}
+	return nil
+}
 
 // Inventory returns the inventory of a written plan: the configuration if there is one,
 // and the tree. sums are the SHA-256 of the files, by the ID of their inode. The error is

@@ -18,7 +18,7 @@ import (
 
 // Unpack turns the archive into a sealed, inactive thin device. The whole archive is
 // judged before the pool is touched. Every step on the device is recorded before the next
-// is taken. What was written is read back through a fresh mount before the seal.
+// is taken. What was written is read back before the seal.
 func (h *Host) Unpack(ctx context.Context, t *Task) error {
 	if t.Image.Tree != nil {
 		if h.CheckUnpack(ctx, t) == nil {

@@ -112,8 +112,8 @@ func (a *Activation) Of(ctx context.Context, image int64) {
 	}
 }
 
-// activate tries to activate the snapshots of an image. The end of ctx is no reason to
-// leave half of them.
+// activate tries to activate the snapshots of an image. It finishes them all even if ctx
+// ends.
 func (a *Activation) activate(ctx context.Context, of *inactive) {
 	of.once.Do(func() {
 		ctx := context.WithoutCancel(ctx)

@@ -63,8 +63,8 @@ func (m *Metrics) ended(began time.Time, problems int) {
 	m.left(problems)
 }
 
-// prepared notes the end of the reconcile of the start. It is no success before the
-// snapshots are active.
+// prepared notes that the reconcile at the start has ended. It counts as a success only
+// when the snapshots are active.
 func (m *Metrics) prepared(began time.Time, rc Recovered) {
 	took := time.Since(began).Seconds()
 	m.duration.Observe(took)

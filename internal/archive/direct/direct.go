@@ -4,9 +4,8 @@
 // mke2fs has made the file system, with the features of the product's devices. Every size
 // is known before anything is written. So [LayOut] gives everything its place, and
 // [Writer.Write] writes it to the device in large direct writes, in the order of the
-// archive. The kernel sees
-// blocks and no names: an archive does not reach its file system code here. What the
-// kernel reads later is the same tree that package extract writes.
+// archive. The kernel sees blocks and no names: an archive does not reach its file system
+// code here. What the kernel reads later is the same tree that package extract writes.
 //
 // The format on the device is that of Documentation/filesystems/ext4 in the kernel's
 // source, and of fs/ext4 where that is silent. The package neither logs nor retries nor
@@ -87,8 +86,8 @@ func LayOut(ctx context.Context, src io.ReaderAt, plan *archive.Plan, device *os
 // returns the inventory of what it wrote, without the seal record. Verification goes on
 // beside it, and until Verify returns. It ends with ctx.
 //
-// Errors are archive.ErrChanged, ErrVerify, those of Seal, the cause of ctx, an
-// *archive.Panic, and errno of the device.
+// Errors are archive.ErrChanged, ErrVerify, archive.ErrSealRecord, those of Seal, the
+// cause of ctx, an *archive.Panic, and errno of the device.
 func (w *Writer) Write(ctx context.Context, o Options) (written *fstree.Inventory, err error) {
 	if !w.plan.Unchanged(w.src) {
 		return nil, archive.ErrChanged
@@ -149,6 +148,9 @@ func (w *Writer) write(ctx context.Context) (*fstree.Inventory, error) {
 	}
 	record, err := w.options.Seal(written)
 	if err != nil {
+		return nil, err
+	}
+	if err := archive.CheckSealRecord(record); err != nil {
 		return nil, err
 	}
 	if err := w.addTopFile(archive.SealRecordName, archive.SealRecordMode, record); err != nil {

@@ -93,6 +93,25 @@ func TestNotNew(t *testing.T) {
 	}
 }
 
+// A record that nobody could read again is refused, as by the mounted engine.
+func TestSealRecordOfWrongSize(t *testing.T) {
+	d := newDisk(t, 64<<20)
+	b := images.Tar(images.Root()...)
+	plan := judge(t, b, archive.Options{})
+	for _, size := range []int{0, archive.MaxSealRecord + 1} {
+		d.format()
+		f := d.open()
+		w, err := LayOut(t.Context(), bytes.NewReader(b), plan, f)
+		check(t, err)
+		seal := func(*fstree.Inventory) ([]byte, error) { return make([]byte, size), nil }
+		if _, err := w.Write(t.Context(), Options{Seal: seal}); !errors.Is(err, archive.ErrSealRecord) {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+		w.Close()
+		check(t, f.Close())
+	}
+}
+
 // A file system with other features is not for this package.
 func TestOtherFeatures(t *testing.T) {
 	d := newDisk(t, 64<<20)

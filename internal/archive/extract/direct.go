@@ -49,9 +49,9 @@ func (f *dataFile) allocate(size int64) error {
 	return err
 }
 
-// refused reports whether an error only says that this cannot be done directly: the tail
-// of a file is no whole sector, or the device wants something else. From then on the
-// cache is used; should that fail, the next call will. Source: open(2), "O_DIRECT".
+// refused reports whether an error only says that this cannot be done directly: a file
+// that does not end with a whole sector, or a device with other demands. From then on the
+// cache is used; if that cannot be set, the next call fails. Source: open(2), "O_DIRECT".
 func (f *dataFile) refused(err error) bool {
 	if !f.direct || !errors.Is(err, unix.EINVAL) {
 		return false

@@ -13,16 +13,12 @@ import (
 	"imagemanager.internal/internal/archive/fstree"
 )
 
-// ErrSealRecord is returned when a seal record has the wrong size, or its file is not as
-// WriteSealRecord makes it.
-var ErrSealRecord = errors.New("seal record is not a file as it was written")
-
 // WriteSealRecord writes a record of at most 16 KiB beside the tree below root; the
 // caller synchronises the file system. No archive can bring a seal record, as its files
 // lie below rootfs/. ReadBack leaves it out.
 func WriteSealRecord(root *os.File, record []byte) error {
-	if len(record) == 0 || len(record) > archive.MaxSealRecord {
-		return fmt.Errorf("%w: %d bytes, at most %d", ErrSealRecord, len(record), archive.MaxSealRecord)
+	if err := archive.CheckSealRecord(record); err != nil {
+		return err
 	}
 	in := withOnlyCapabilities(writeCaps, 0)
 	if err := in(func() error { return writeSealRecord(int(root.Fd()), record) }); err != nil {
@@ -42,8 +38,8 @@ func writeSealRecord(root int, record []byte) error {
 }
 
 // ReadSealRecord returns the record that WriteSealRecord wrote below root. It returns
-// fs.ErrNotExist if there is none, and ErrSealRecord for a file that WriteSealRecord
-// would not have made.
+// fs.ErrNotExist if there is none, and archive.ErrSealRecord for a file that
+// WriteSealRecord would not have made.
 func ReadSealRecord(root *os.File) ([]byte, error) {
 	record, err := confined(withOnlyCapabilities(readCaps, 0),
 		func() ([]byte, error) { return readSealRecord(int(root.Fd())) })
@@ -59,7 +55,7 @@ func readSealRecord(root int) ([]byte, error) {
 	case errors.Is(err, unix.ENOENT):
 		return nil, fs.ErrNotExist
 	case errors.Is(err, unix.ELOOP): // a symbolic link, not followed
-		return nil, fmt.Errorf("%w: %w", ErrSealRecord, err)
+		return nil, fmt.Errorf("%w: %w", archive.ErrSealRecord, err)
 	case err != nil:
 		return nil, err
 	}
@@ -69,7 +65,7 @@ func readSealRecord(root int) ([]byte, error) {
 		return nil, err
 	}
 	if !isSealRecord(&st) {
-		return nil, ErrSealRecord
+		return nil, archive.ErrSealRecord
 	}
 	record := make([]byte, st.Size)
 	for done := 0; done < len(record); {

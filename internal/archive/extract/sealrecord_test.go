@@ -48,7 +48,7 @@ func TestSealIsBesideTheTree(t *testing.T) {
 		t.Errorf("no record: %v", err)
 	}
 	for _, record := range []string{"", strings.Repeat("x", archive.MaxSealRecord+1)} {
-		if err := WriteSealRecord(root, []byte(record)); !errors.Is(err, ErrSealRecord) {
+		if err := WriteSealRecord(root, []byte(record)); !errors.Is(err, archive.ErrSealRecord) {
 			t.Errorf("%d bytes: %v, want ErrSeal", len(record), err)
 		}
 	}
@@ -107,7 +107,7 @@ func TestTamperedSeal(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir, root, written := sealed(t, images.Tar(images.Root()...), "{}\n")
 			check(t, change(filepath.Join(dir, archive.SealRecordName)))
-			if record, err := ReadSealRecord(root); !errors.Is(err, ErrSealRecord) {
+			if record, err := ReadSealRecord(root); !errors.Is(err, archive.ErrSealRecord) {
 				t.Errorf("read %q, %v, want ErrSeal", record, err)
 			}
 			found, err := ReadBack(t.Context(), root)
