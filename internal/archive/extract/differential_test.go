@@ -14,6 +14,7 @@ import (
 
 	"imagemanager.internal/internal/archive"
 	"imagemanager.internal/test/images"
+	"imagemanager.internal/test/program"
 )
 
 // seed makes every run the same; change it to look further.
@@ -157,9 +158,7 @@ func TestRandomArchivesLikeGNUTar(t *testing.T) {
 // Random images of three layers become the tree that umoci makes of them.
 func TestRandomLayersLikeUmoci(t *testing.T) {
 	needRoot(t)
-	if _, err := exec.LookPath("umoci"); err != nil {
-		t.Skip("needs umoci, to compare with")
-	}
+	program.Require(t, "umoci", "umoci")
 	rules := map[archive.Reason]int{}
 	random, agreed := rand.New(rand.NewPCG(seed, 1)), 0
 	for n := range 150 {

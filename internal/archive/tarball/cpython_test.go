@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"imagemanager.internal/test/program"
 )
 
 // listing prints what tarfile finds in each archive that is named. It has no slash on
@@ -34,9 +36,7 @@ for path in sys.argv[1:]:
 // Whatever is accepted, CPython's tarfile lists in the same way.
 func TestCPythonAgrees(t *testing.T) {
 	requireGNUTar(t)
-	if _, err := exec.LookPath("python3"); err != nil {
-		t.Skip("python3 is not installed: apt-get install python3")
-	}
+	program.Require(t, "python3", "python3")
 	dir := t.TempDir()
 	var paths []string
 	var want [][]string
