@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -36,10 +37,16 @@ func newLogger(level, format string, w io.Writer, terminal bool) zerolog.Logger 
 	if err != nil { // refused by checkCommon; without it, say more rather than less
 		l = zerolog.DebugLevel
 	}
-	zerolog.TimeFieldFormat, zerolog.DurationFieldInteger = logTime, true
+	setLogForms()
 	zerolog.SetGlobalLevel(l) // of the whole process: SIGHUP can change it
 	return zerolog.New(w).With().Timestamp().Logger()
 }
+
+// setLogForms sets what zerolog keeps for the whole process. Loggers may be made at the
+// same time, so only the first of them sets it.
+var setLogForms = sync.OnceFunc(func() {
+	zerolog.TimeFieldFormat, zerolog.DurationFieldInteger = logTime, true
+})
 
 // surviveLog keeps the process alive after the reader of its log has ended. Without it
 // Go's runtime ends the process at the next write to standard error. The signal is caught
