@@ -50,13 +50,20 @@ type Options struct {
 	Progress func(done int64)
 }
 
+// blockDevice is what a device is asked for.
+type blockDevice interface {
+	io.ReaderAt
+	io.WriterAt
+	Sync() error
+}
+
 // Writer writes one tree to one device: with Write, then Sync, then Verify. After an
 // error the caller discards the file system. Close ends it at any time. It has only a few
 // buffers for the device: as the place of everything is known, each block is made when
 // its turn comes.
 type Writer struct {
 	*layout
-	device  *os.File
+	device  blockDevice
 	src     io.ReaderAt
 	options Options
 	out     *stream

@@ -57,7 +57,7 @@ func extreme(t testing.TB, part float64) map[string]func() (src io.ReaderAt, siz
 			return symlink(fmt.Sprintf("usr/%05d", i), strings.Repeat(strings.Repeat("t", 255)+"/", 16)[:4095])
 		}),
 		"sizes around blocks and buffers": each(n(60), func(i int) entry {
-			size := []int{4095, 4096, 4097, 1<<20 - 1, 1 << 20, 1<<20 + 1}[i%6]
+			size := []int{4095, 4096, 4097, bufferSize - 1, bufferSize, bufferSize + 1}[i%6]
 			return file(fmt.Sprintf("usr/%05d", i), strings.Repeat(string(rune('a'+i%26)), size))
 		}),
 		"one file with many names": each(n(60_000), func(i int) entry {

@@ -34,7 +34,7 @@ func TestMemory(t *testing.T) {
 	idle := d.peak("")
 	names := []string{"empty files with long names in one directory"}
 	if full() {
-		names = append(names, "directories in one directory", "files of one byte")
+		names = append(names, "directories in one directory", "files of one byte", "two attributes each")
 	}
 	for _, name := range names {
 		d.format()

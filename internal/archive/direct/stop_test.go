@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -224,6 +226,56 @@ func TestDeviceFails(t *testing.T) {
 			t.Errorf("%s: %v, want %v", path, err, want)
 		}
 		check(t, errors.Join(f.Close(), other.Close()))
+	}
+}
+
+// flipping is a device that keeps one bit of one of its writes wrong.
+type flipping struct {
+	blockDevice
+	write  atomic.Int64 // counts down; the write at which it is 0 is the one
+	random *rand.Rand
+}
+
+func (f *flipping) WriteAt(b []byte, off int64) (int, error) {
+	if f.write.Add(-1) != 0 {
+		return f.blockDevice.WriteAt(b, off)
+	}
+	bad, err := alignedMemory(len(b))
+	if err != nil {
+		return 0, err
+	}
+	defer freeMemory(bad)
+	copy(bad, b)
+	bad[f.random.IntN(len(b))] ^= 1 << f.random.IntN(8)
+	return f.blockDevice.WriteAt(bad, off)
+}
+
+// One wrong bit is noticed, whichever write it is in: of files, names, inodes, bitmaps,
+// or the superblock.
+func TestOneBitFlips(t *testing.T) {
+	d := newDisk(t, 64<<20)
+	b := several()
+	plan := judge(t, b, archive.Options{})
+	random := rand.New(rand.NewPCG(1, 2))
+	for n := int64(1); ; n++ {
+		d.format()
+		f := d.open()
+		device := &flipping{blockDevice: f, random: random}
+		device.write.Store(n)
+		err := attempt(t.Context(), f, bytes.NewReader(b), plan, Options{Seal: seal, Verify: true},
+			func(w *Writer) { w.device = device })
+		check(t, f.Close())
+		if device.write.Load() > 0 { // there are fewer writes
+			check(t, err)
+			t.Logf("%d writes", n-1)
+			if n < 20 {
+				t.Errorf("only %d writes", n-1)
+			}
+			return
+		}
+		if !errors.Is(err, ErrVerify) {
+			t.Errorf("write %d: %v", n, err)
+		}
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash"
 	"hash/maphash"
-	"os"
 	"sync"
 	"sync/atomic"
 
@@ -14,17 +13,17 @@ import (
 )
 
 const (
-	bufferSize  = 1 << 20
+	bufferSize  = 512 << 10
 	bufferCount = 8 // filled, hashed, and being written
-	writerCount = 2 // so that the device has a write to do while the next is prepared
-	readerCount = 1 // of what has been written
+	writerCount = 3 // so that the device has a write to do while the next is prepared
+	readerCount = 2 // of what has been written; one compares while the device reads for the other
 )
 
 // stream writes blocks to a device. Its user fills buffers, each for blocks in a row.
 // Behind it, one goroutine takes the digests of files, others write, and others read back
 // what has been written and compare.
 type stream struct {
-	device  *os.File
+	device  blockDevice
 	verify  bool
 	seed    maphash.Seed
 	cancel  context.CancelCauseFunc
@@ -66,7 +65,7 @@ type region struct {
 }
 
 // startStream returns a stream, and a context that ends with its first failure.
-func startStream(ctx context.Context, device *os.File, verify bool) (context.Context, *stream, error) {
+func startStream(ctx context.Context, device blockDevice, verify bool) (context.Context, *stream, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	s := &stream{
 		device: device, verify: verify, seed: maphash.MakeSeed(), cancel: cancel,
