@@ -2,6 +2,7 @@ package tarball
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 )
 
@@ -127,11 +128,18 @@ func IsHeader(b []byte) bool {
 // checksum returns the sum of the block's bytes, with blanks for the checksum's own
 // field.
 func checksum(b []byte) int64 {
+	const even = 0x00ff00ff00ff00ff // every other byte
+	var lanes uint64                // four sums of 16 bits; 128 bytes each cannot overflow them
+	for i := 0; i < BlockSize; i += 8 {
+		v := binary.LittleEndian.Uint64(b[i:])
+		lanes += v&even + v>>8&even
+	}
 	sum := int64(8 * ' ')
-	for i, c := range b[:BlockSize] {
-		if i < 148 || i >= 156 {
-			sum += int64(c)
-		}
+	for ; lanes > 0; lanes >>= 16 {
+		sum += int64(lanes & 0xffff)
+	}
+	for _, c := range b[148:156] {
+		sum -= int64(c)
 	}
 	return sum
 }
