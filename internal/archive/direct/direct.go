@@ -65,6 +65,7 @@ type Writer struct {
 	*layout
 	device  blockDevice
 	src     io.ReaderAt
+	ahead   *window // of src
 	options Options
 	out     *stream
 	now     time.Time // of the change of every inode
@@ -83,7 +84,7 @@ func LayOut(ctx context.Context, src io.ReaderAt, plan *archive.Plan, device *os
 		return nil, fmt.Errorf("read the new file system: %w", err)
 	}
 	w := &Writer{
-		layout: newLayout(fs, plan), device: device, src: src, now: time.Now(),
+		layout: newLayout(fs, plan), device: device, src: src, ahead: newWindow(src), now: time.Now(),
 		sums: make([]*[sha256.Size]byte, plan.Tree.Len()),
 	}
 	return w, w.layOut(ctx)

@@ -45,7 +45,7 @@ func (w *Writer) writeFile(ctx context.Context, i fstree.ID) error {
 				return err
 			}
 			data := b[:min(int64(len(b)), n.Size-done)]
-			if err := n.ReadData(w.src, data, done); err != nil {
+			if err := n.ReadData(w.ahead, data, done); err != nil {
 				return err
 			}
 			clear(b[len(data):])
