@@ -1,11 +1,11 @@
 package direct
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"fmt"
 	"hash"
-	"hash/maphash"
 	"sync"
 	"sync/atomic"
 
@@ -25,7 +25,6 @@ const (
 type stream struct {
 	device  blockDevice
 	verify  bool
-	seed    maphash.Seed
 	cancel  context.CancelCauseFunc
 	failure atomic.Pointer[error] // the first
 	current *buffer
@@ -34,7 +33,7 @@ type stream struct {
 	free    chan *buffer // all channels have room for all buffers, so no send waits
 	hashing chan *buffer
 	writing chan *buffer
-	written chan region
+	written chan *buffer
 
 	hashes, writers, readers sync.WaitGroup
 	unhashed                 sync.WaitGroup // buffers
@@ -47,8 +46,10 @@ type buffer struct {
 	size   int // bytes that it may take
 	block  uint64
 	pieces []piece
-	users  atomic.Int32 // the hashing and the writing
+	users  atomic.Int32 // the hashing, and the writing with the reading back
 }
+
+func (b *buffer) offset() int64 { return int64(b.block) * blockSize }
 
 // piece is data of a file.
 type piece struct {
@@ -57,20 +58,13 @@ type piece struct {
 	last bool
 }
 
-// region is a write that was done.
-type region struct {
-	block uint64
-	n     int
-	sum   uint64 // of this process only
-}
-
 // startStream returns a stream, and a context that ends with its first failure.
 func startStream(ctx context.Context, device blockDevice, verify bool) (context.Context, *stream, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	s := &stream{
-		device: device, verify: verify, seed: maphash.MakeSeed(), cancel: cancel,
+		device: device, verify: verify, cancel: cancel,
 		free: make(chan *buffer, bufferCount), hashing: make(chan *buffer, bufferCount),
-		writing: make(chan *buffer, bufferCount), written: make(chan region, bufferCount),
+		writing: make(chan *buffer, bufferCount), written: make(chan *buffer, bufferCount),
 	}
 	for range bufferCount + readerCount {
 		if err := s.allocate(); err != nil {
@@ -236,39 +230,45 @@ func (s *stream) writeBuffers(ctx context.Context) error {
 	return nil
 }
 
-// writeBuffer writes a buffer, unless the context has ended.
+// writeBuffer writes a buffer, unless the context has ended, and hands it on to be read
+// back.
 func (s *stream) writeBuffer(ctx context.Context, b *buffer) error {
-	defer s.done(b)
 	if ctx.Err() != nil {
+		s.done(b)
 		return context.Cause(ctx)
 	}
-	data := b.memory[:b.used]
-	r := region{block: b.block, n: b.used}
-	if s.verify {
-		r.sum = maphash.Bytes(s.seed, data)
+	if _, err := s.device.WriteAt(b.memory[:b.used], b.offset()); err != nil {
+		s.done(b)
+		return fmt.Errorf("%d bytes at byte %d: %w", b.used, b.offset(), err)
 	}
-	if _, err := s.device.WriteAt(data, int64(b.block)*blockSize); err != nil {
-		return fmt.Errorf("%d bytes at byte %d: %w", r.n, r.block*blockSize, err)
+	if !s.verify {
+		s.done(b)
+		return nil
 	}
-	if s.verify {
-		s.written <- r // somebody reads until the channel is closed
-	}
+	s.written <- b // somebody reads until the channel is closed
 	return nil
 }
 
 // readBack compares what the device gives back with what was written.
 func (s *stream) readBack(ctx context.Context, memory []byte) error {
-	for r := range s.written {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
+	for b := range s.written {
+		if err := s.compare(ctx, b, memory[:b.used]); err != nil {
+			return err
 		}
-		data := memory[:r.n]
-		if _, err := s.device.ReadAt(data, int64(r.block)*blockSize); err != nil {
-			return fmt.Errorf("read back %d bytes at byte %d: %w", r.n, r.block*blockSize, err)
-		}
-		if maphash.Bytes(s.seed, data) != r.sum {
-			return fmt.Errorf("%d bytes at byte %d: %w", r.n, r.block*blockSize, ErrVerify)
-		}
+	}
+	return nil
+}
+
+func (s *stream) compare(ctx context.Context, b *buffer, have []byte) error {
+	defer s.done(b)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if _, err := s.device.ReadAt(have, b.offset()); err != nil {
+		return fmt.Errorf("read back %d bytes at byte %d: %w", b.used, b.offset(), err)
+	}
+	if !bytes.Equal(have, b.memory[:b.used]) {
+		return fmt.Errorf("%d bytes at byte %d: %w", b.used, b.offset(), ErrVerify)
 	}
 	return nil
 }
