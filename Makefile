@@ -17,6 +17,7 @@ N ?= 500
 MINUTES ?= 15
 ROUNDS ?= 5
 OTHERS ?= 12
+HUGE ?= 10737418240
 # What the tests that need a real thin pool are run with; see docs/development.md.
 export CIM_UML_CACHE ?= $(CACHE)/guest-kernels
 DM := CIM_REQUIRE_DM=1 CONSUMER_BIN=$(CURDIR)/bin/consumer-failpoint
@@ -274,8 +275,8 @@ $(DEADCODE):
 	@mv $(CACHE)/deadcode $@
 
 .PHONY: bench
-bench: build-test bench-build $(CACHE)/debian-minbase.tar $(CACHE)/debian-python3-gcc-git.tar ## compare with the peers on an idle machine, and write docs/performance.md (root; ROUNDS=5 OTHERS=12)
-	$(DM) bin/bench/bench -bin bin/bench -work $(CACHE)/bench -page docs/performance.md -rounds $(ROUNDS) -others $(OTHERS) \
+bench: build-test bench-build $(CACHE)/debian-minbase.tar $(CACHE)/debian-python3-gcc-git.tar ## compare with the peers on an idle machine, and write docs/performance.md (root; ROUNDS=5 OTHERS=12 HUGE=10737418240)
+	$(DM) bin/bench/bench -bin bin/bench -work $(CACHE)/bench -page docs/performance.md -rounds $(ROUNDS) -others $(OTHERS) -huge $(HUGE) \
 		-minbase $(CACHE)/debian-minbase.tar -large $(CACHE)/debian-python3-gcc-git.tar -guest bin/uml-test
 
 .PHONY: bench-smoke

@@ -42,6 +42,12 @@ func (l *lab) freshDevice(ctx context.Context, size int64) (device string, remov
 // format makes the file system that the product's devices have.
 func format(ctx context.Context, device string) error { return ext4.Make(ctx, device, fsUUID) }
 
+// check has e2fsck look for anything wrong with the file system on a device.
+func check(ctx context.Context, device string) error {
+	_, err := command(ctx, "e2fsck", "-fn", device)
+	return err
+}
+
 // mount mounts a device as the peers need it, at a path.
 func mount(device, dir string) error { return ext4.MountAt(device, dir, true) }
 

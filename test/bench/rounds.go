@@ -97,6 +97,7 @@ func (l *lab) once(ctx context.Context, j job) (r runResult, err error) {
 		if err := format(ctx, device); err != nil {
 			return r, err
 		}
+		defer func() { err = errors.Join(err, check(ctx, device)) }() // before it is removed
 	}
 	syscall.Sync() // what others wrote is not this job's
 	argv := make([]string, len(j.argv))
