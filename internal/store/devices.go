@@ -60,7 +60,7 @@ type Device struct {
 const (
 	deviceColumns  = `id, image_id, kind, state, ifnull(origin, 0), bytes, fs_uuid, updated_at`
 	devicesPresent = `SELECT ` + deviceColumns + ` FROM devices WHERE state <> 'gone' ORDER BY id`
-	devicesOf      = `SELECT ` + deviceColumns + ` FROM devices WHERE state <> 'gone' AND image_id = ? ORDER BY id`
+	devicesOf      = `SELECT ` + deviceColumns + ` FROM devices WHERE state <> 'gone' AND image_id = +? ORDER BY id`
 	deviceInsert   = `INSERT INTO devices (id, image_id, kind, state, origin, bytes, fs_uuid, updated_at)
 		VALUES (nullif(?, 0), ?, ?, ?, nullif(?, 0), ?, ?, ?)`
 	deviceCounts = `SELECT kind, state, count(*) FROM devices WHERE state <> 'gone' GROUP BY kind, state`
@@ -70,7 +70,7 @@ const (
 	keptCounts = `SELECT count(*) FILTER (WHERE kind = 'image' AND id = ?), count(*) FILTER (WHERE kind = 'snapshot')
 		FROM devices WHERE image_id = ? AND state = 'ready'`
 	deviceHandedOut = `SELECT EXISTS (SELECT 1 FROM devices d JOIN images i ON i.id = d.image_id
-		WHERE d.id = ? AND d.kind = 'snapshot' AND d.state = 'ready' AND i.state <> 'removed')`
+		WHERE d.id = +? AND d.kind = 'snapshot' AND d.state = 'ready' AND i.state <> 'removed')`
 
 	deviceSequenceInit = `INSERT INTO sqlite_sequence (name, seq) SELECT 'devices', 0
 		WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'devices')`

@@ -82,7 +82,7 @@ const (
 	eventInsert  = `INSERT INTO events (image_id, at, kind, stage, attempt, verdict, reason, detail)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?)`
 	messageTried = `SELECT EXISTS (SELECT 1 FROM events, json_each(events.detail, '$.messages') AS m
-		WHERE events.image_id = ? AND m.value = ?)`
+		WHERE events.image_id = +? AND m.value = +?)`
 )
 
 // History returns the events of an image in order.

@@ -29,13 +29,13 @@ const (
 	// An event or a listing without a version id is about the image with the same eTag,
 	// whatever the image's version. An event with one may be about an image that was made
 	// without.
-	newestByETag = imageSelect + ` WHERE bucket = ?1 AND key = ?2 AND etag = ?3 AND etag <> ''
-		AND (?4 = '' OR version_id = '') ORDER BY id DESC LIMIT 1`
+	newestByETag = imageSelect + ` WHERE bucket = +?1 AND key = +?2 AND etag = +?3 AND etag <> ''
+		AND (+?4 = '' OR version_id = '') ORDER BY id DESC LIMIT 1`
 	imagesByKey          = imageSelect + ` WHERE key = ? ORDER BY id`
 	imagesByKeyEnd       = imageSelect + ` WHERE substr(key, -length(?1)) = ?1 ORDER BY id`
 	imagesPending        = imageSelect + ` WHERE state = 'pending' ORDER BY id`
 	imagesAll            = imageSelect + ` ORDER BY id`
-	imagesByETag         = imageSelect + ` WHERE bucket = ? AND key = ? AND etag = ? ORDER BY id`
+	imagesByETag         = imageSelect + ` WHERE bucket = +? AND key = +? AND etag = +? ORDER BY id`
 	imagesNeverAttempted = imageSelect + ` WHERE state = 'pending' AND (attempt = 0 OR
 		(SELECT kind FROM events WHERE image_id = images.id ORDER BY seq DESC LIMIT 1)
 			IN ('reopened', 'resubmitted')) ORDER BY id LIMIT 100`

@@ -8,6 +8,10 @@ import (
 	"time"
 )
 
+// Some queries say +? for ?. SQLite may look at the value of a bare ? to see whether a
+// partial index serves. It then compiles the query again for every value that is bound
+// (https://www.sqlite.org/c3ref/prepare.html), which costs more than the query.
+
 // queryer is a transaction or a pool of connections.
 type queryer interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row

@@ -24,7 +24,7 @@ const (
 	snapshotsFrom = `SELECT s.device_id, s.image_id, i.key, s.path, s.state, s.created_at
 		FROM snapshots s JOIN images i ON i.id = s.image_id`
 	snapshotsAll   = snapshotsFrom + ` WHERE s.state = 'active' ORDER BY s.device_id`
-	snapshotsOf    = snapshotsFrom + ` WHERE s.state = 'active' AND s.image_id = ? ORDER BY s.device_id`
+	snapshotsOf    = snapshotsFrom + ` WHERE s.state = 'active' AND s.image_id = +? ORDER BY s.device_id`
 	snapshotByID   = snapshotsFrom + ` WHERE s.device_id = ?`
 	snapshotByPath = snapshotsFrom + ` WHERE s.path = ? ORDER BY s.device_id DESC LIMIT 1`
 	snapshotInsert = `INSERT INTO snapshots (device_id, image_id, path, state, created_at) VALUES (?, ?, ?, ?, ?)`
