@@ -42,11 +42,11 @@ func Detach(cfg Config) error {
 
 // removeAll removes the thin devices, then the pool.
 func removeAll(ctl *dmctl.Control, cfg Config) error {
-	if err := resumeAll(ctl, cfg); err != nil {
-		return err
-	}
 	list, err := ctl.List(cfg.uuidPrefix())
 	if err != nil {
+		return err
+	}
+	if err := resumeAll(ctl, cfg, list); err != nil {
 		return err
 	}
 	if err := checkNoneInUse(ctl, cfg, list); err != nil {

@@ -214,7 +214,7 @@ func TestSuspended(t *testing.T) {
 		wantActive(t, p, ActiveDevice{ID: 1, Kind: KindImage, Suspended: true})
 	}
 	recoveries := map[string]func() error{
-		"ResumeSuspended": p.ResumeSuspended,
+		"ResumeSuspended": func() error { _, err := p.ResumeSuspended(); return err },
 		"Activate":        func() error { _, err := p.Activate(1, KindImage, deviceSize, false); return err },
 	}
 	for name, act := range recoveries {
@@ -226,7 +226,10 @@ func TestSuspended(t *testing.T) {
 	}
 	suspend()
 	suspendDevice(t, cfg.poolUUID())
-	check(t, p.ResumeSuspended())
+	if list, err := p.ResumeSuspended(); err != nil || len(list) != 1 || list[0].ID != 1 || !list[0].Suspended {
+		t.Errorf("before it was resumed: %+v, %v", list, err)
+	}
+	wantActive(t, p, ActiveDevice{ID: 1, Kind: KindImage})
 	if s, err := p.Status(); err != nil || s.Mode != ModeReadWrite {
 		t.Errorf("%+v %v", s, err)
 	}

@@ -26,16 +26,17 @@ type ActiveDevice struct {
 // every dm device of the machine.
 func (p *Pool) Active() ([]ActiveDevice, error) {
 	list, err := p.ctl.List(p.cfg.uuidPrefix())
-	if err != nil {
-		return nil, err
-	}
-	var active []ActiveDevice
+	return p.cfg.activeThins(list), err
+}
+
+// activeThins returns the thin devices among the pool's dm devices.
+func (c Config) activeThins(list []dmctl.Device) (active []ActiveDevice) {
 	for _, d := range list {
-		if id, thin := p.cfg.thinID(d.UUID); thin && id != stampID {
-			active = append(active, p.cfg.activeDevice(id, d))
+		if id, thin := c.thinID(d.UUID); thin && id != stampID {
+			active = append(active, c.activeDevice(id, d))
 		}
 	}
-	return active, nil
+	return active
 }
 
 // FindActive returns an active thin device of the pool. It asks for that device alone, so
@@ -61,14 +62,18 @@ func (c Config) activeDevice(id ID, d dmctl.Device) ActiveDevice {
 
 // ResumeSuspended resumes the pool's devices, the pool first. Call it first after a
 // start: a crash may have left one suspended, and a process reading it cannot even be
-// killed.
-func (p *Pool) ResumeSuspended() error { return resumeAll(p.ctl, p.cfg) }
-
-func resumeAll(ctl *dmctl.Control, cfg Config) error {
-	list, err := ctl.List(cfg.uuidPrefix())
+// killed. It returns the active thin devices as they were before, for whoever would list
+// them next: with many of them, that takes longest.
+func (p *Pool) ResumeSuspended() ([]ActiveDevice, error) {
+	list, err := p.ctl.List(p.cfg.uuidPrefix())
 	if err != nil {
-		return err
+		return nil, err
 	}
+	return p.cfg.activeThins(list), resumeAll(p.ctl, p.cfg, list)
+}
+
+// resumeAll resumes those of the pool's devices that are suspended.
+func resumeAll(ctl *dmctl.Control, cfg Config, list []dmctl.Device) error {
 	var errs []error
 	for _, pool := range []bool{true, false} {
 		for _, d := range list {

@@ -108,10 +108,14 @@ func (r *Reconciler) Recover(ctx context.Context) (left, err error) {
 func (r *Reconciler) Prepare(ctx context.Context) (Recovered, *Activation, error) {
 	var rc Recovered
 	began := time.Now()
-	if err := r.pool.ResumeSuspended(); err != nil { // readers of a suspended device cannot even be killed
+	list := r.pool.Active
+	active, err := r.pool.ResumeSuspended() // readers of a suspended device cannot even be killed
+	if err == nil {
+		list = func() ([]devmapper.ActiveDevice, error) { return active, nil } // nobody else changes them
+	} else {
 		rc.Problems = append(rc.Problems, problemOf(Action{Kind: Resume, What: "suspended devices"}, err))
 	}
-	diff, err := r.Diff(ctx, true)
+	diff, err := r.diff(ctx, true, list)
 	if err != nil {
 		return rc, nil, errors.Join(err, rc.Err())
 	}

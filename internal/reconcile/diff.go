@@ -70,7 +70,12 @@ var ErrWrongPool = errors.New("this pool is not the one of the journal")
 // has none of the journal's devices: then somebody made it afresh, or put another one in
 // its place.
 func (r *Reconciler) Diff(ctx context.Context, alone bool) (Diff, error) {
-	c, err := r.compare(ctx, alone)
+	return r.diff(ctx, alone, r.pool.Active)
+}
+
+// diff is Diff with the active devices of somebody else.
+func (r *Reconciler) diff(ctx context.Context, alone bool, active listActive) (Diff, error) {
+	c, err := r.compare(ctx, alone, active)
 	if err != nil {
 		return Diff{}, err
 	}

@@ -36,11 +36,14 @@ type comparison struct {
 	archivesErr, manifestsErr error
 }
 
+// listActive lists the active devices of the pool.
+type listActive func() ([]devmapper.ActiveDevice, error)
+
 // compare reads the journal, the files, the pool, and the journal again. The order
 // matters. Every change is in the journal before or after it is made, and what the two
 // readings agree on was so throughout. Files are listed before the second reading:
 // every one of them is claimed by then, if by anybody.
-func (r *Reconciler) compare(ctx context.Context, alone bool) (c comparison, err error) {
+func (r *Reconciler) compare(ctx context.Context, alone bool, active listActive) (c comparison, err error) {
 	c.alone = alone
 	if !alone {
 		if c.before, err = r.readJournal(ctx); err != nil {
@@ -54,7 +57,7 @@ func (r *Reconciler) compare(ctx context.Context, alone bool) (c comparison, err
 			return c, err
 		}
 	}
-	if c.pool, err = r.readPool(); err != nil {
+	if c.pool, err = r.readPool(active); err != nil {
 		return c, err
 	}
 	if !alone {
@@ -125,7 +128,7 @@ func (r *Reconciler) addJobs(rd reading) {
 
 // readPool reads the pool. If it takes no changes, that is an error: nothing could be
 // rolled back.
-func (r *Reconciler) readPool() (poolContent, error) {
+func (r *Reconciler) readPool(list listActive) (poolContent, error) {
 	content := poolContent{map[devmapper.ID]bool{}, map[devmapper.ID]bool{}}
 	s, err := r.pool.Status()
 	if err == nil {
@@ -134,7 +137,7 @@ func (r *Reconciler) readPool() (poolContent, error) {
 	if err != nil {
 		return content, err
 	}
-	active, err := r.pool.Active() // before the thin devices: what is active must be among them
+	active, err := list() // before the thin devices: what is active must be among them
 	if err != nil {
 		return content, err
 	}

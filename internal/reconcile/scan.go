@@ -59,7 +59,8 @@ func (c *Candidate) markUnproven(why error) { c.Is, c.Why = FoundUnproven, why.E
 // needed nor touched. An error is about the pool as a whole: an unreadable device is a
 // finding.
 func (r *Reconciler) ScanPool(ctx context.Context, pool store.Pool, keep bool) ([]Candidate, error) {
-	if err := r.pool.ResumeSuspended(); err != nil {
+	list, err := r.pool.ResumeSuspended()
+	if err != nil {
 		return nil, err
 	}
 	if keep {
@@ -68,10 +69,6 @@ func (r *Reconciler) ScanPool(ctx context.Context, pool store.Pool, keep bool) (
 		}
 	}
 	thins, err := r.pool.Lineage()
-	if err != nil {
-		return nil, err
-	}
-	list, err := r.pool.Active()
 	if err != nil {
 		return nil, err
 	}

@@ -111,7 +111,7 @@ func TestStartWithManyImages(t *testing.T) {
 		h.WaitRunning()
 		t.Logf("%d images, %s: takes work after %s, all active after %s; until then %g ioctls",
 			n, what, ready, time.Since(began), asked)
-		if per := (asked - 60) / float64(n); per > 3 && what == "all are active" {
+		if per := (asked - 60) / float64(n); per > 2 && what == "all are active" {
 			t.Errorf("%g ioctls for %d images, %.1f for each", asked, n, per)
 		}
 		for _, some := range [][]store.Object{objects[:1], objects} {
