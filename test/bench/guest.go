@@ -14,6 +14,10 @@ import (
 // manyImages is a test that says how the daemon does beside many active images.
 const manyImages = "TestStartWithManyImages"
 
+// messages is how many duplicates are sent at a time: so many that it does not matter what
+// else a daemon does that has just begun.
+const messages = 2000
+
 // saidRate and saidReady find what it says.
 var (
 	saidRate  = regexp.MustCompile(`duplicates about (\d+) of the images: (\d+) a second`)
@@ -27,7 +31,7 @@ func (l *lab) duplicates(ctx context.Context, o options) (all []duplicates, err 
 	}
 	for _, n := range []int{1, 100, 1000} {
 		cmd := exec.CommandContext(ctx, o.guest, "-v", "-run", "^"+manyImages+"$", "./test/e2e")
-		cmd.Env = append(os.Environ(), "CIM_IMAGES="+strconv.Itoa(n))
+		cmd.Env = append(os.Environ(), "CIM_IMAGES="+strconv.Itoa(n), "CIM_DUPLICATES="+strconv.Itoa(messages))
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w\n%s", cmd, err, out)

@@ -187,7 +187,7 @@ func (r *results) writeDuplicates(t *text) {
 	t.linef("## Many images")
 	t.linef("")
 	t.linef("`%s` in a guest with a real pool, the daemon and the emulator on one CPU.", manyImages)
-	t.linef("A guest is several times slower than the machine. The messages are about images that are active")
+	t.linef("A guest is several times slower than the machine. The %d messages are about images that are active", messages)
 	t.linef("already, all in turn.")
 	t.linef("")
 	t.row("active images", "duplicate messages a second", "start until the daemon takes work")
