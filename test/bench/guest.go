@@ -14,8 +14,8 @@ import (
 // manyImages is a test that says how the daemon does beside many active images.
 const manyImages = "TestStartWithManyImages"
 
-// messages is how many duplicates are sent at a time: so many that it does not matter what
-// else a daemon does that has just begun.
+// messages is how many duplicates are sent at a time: so many that it does not matter
+// what else a daemon does that has just begun.
 const messages = 2000
 
 // saidRate and saidReady find what it says.
