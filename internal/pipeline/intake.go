@@ -238,13 +238,9 @@ func (p *Pipeline) answerFromJournal(work context.Context, job *Job) (o outcome,
 }
 
 // answerForActive checks the results of an active image. It is settled if they are all
-// there. If they cannot be checked, the outcome is a retry. The archive is not looked at:
-// an image with a device needs none, and without a device the image is not settled.
+// there. If they cannot be checked, the outcome is a retry.
 func (p *Pipeline) answerForActive(work context.Context, job *Job) (o outcome, settled bool) {
 	for _, st := range p.table {
-		if st.name == store.StageDownload {
-			continue
-		}
 		err := st.check(work, &job.Task)
 		if err == nil {
 			continue
