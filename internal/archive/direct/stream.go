@@ -230,22 +230,20 @@ func (s *stream) writeBuffers(ctx context.Context) error {
 	return nil
 }
 
-// writeBuffer writes a buffer, unless the context has ended, and hands it on to be read
-// back.
+// writeBuffer writes a buffer, unless the context has ended. Then it hands the buffer on
+// to be read back, or is done with it: from there on the buffer is another's.
 func (s *stream) writeBuffer(ctx context.Context, b *buffer) error {
+	next := s.done
+	defer func() { next(b) }()
 	if ctx.Err() != nil {
-		s.done(b)
 		return context.Cause(ctx)
 	}
 	if _, err := s.device.WriteAt(b.memory[:b.used], b.offset()); err != nil {
-		s.done(b)
 		return fmt.Errorf("%d bytes at byte %d: %w", b.used, b.offset(), err)
 	}
-	if !s.verify {
-		s.done(b)
-		return nil
+	if s.verify {
+		next = func(b *buffer) { s.written <- b } // somebody reads until the channel is closed
 	}
-	s.written <- b // somebody reads until the channel is closed
 	return nil
 }
 
