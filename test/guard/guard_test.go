@@ -193,6 +193,44 @@ func TestSkips(t *testing.T) {
 	}
 }
 
+// What is skipped under the race detector runs without it: a line of the Makefile names
+// the test and its package.
+func TestSkippedUnderRaceRunsElsewhere(t *testing.T) {
+	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for _, s := range sources(t) {
+		for _, decl := range s.file.Decls {
+			fn, ok := decl.(*ast.FuncDecl)
+			if !ok || !s.isTest() || !uses(fn, "underRace") {
+				continue
+			}
+			seen++
+			if !slices.ContainsFunc(strings.Split(string(makefile), "\n"), func(line string) bool {
+				return strings.HasPrefix(line, "\tgo test -run '^"+fn.Name.Name+"$$'") &&
+					slices.Contains(strings.Fields(line), "./"+s.dir)
+			}) {
+				t.Errorf("%s: no line `go test -run '^%s$$' ./%s` in the Makefile", s.at(fn), fn.Name.Name, s.dir)
+			}
+		}
+	}
+	if seen < 2 {
+		t.Errorf("%d tests look at underRace: has it another name now?", seen)
+	}
+}
+
+// uses reports whether a function mentions a name.
+func uses(fn *ast.FuncDecl, name string) (found bool) {
+	ast.Inspect(fn, func(n ast.Node) bool {
+		id, ok := n.(*ast.Ident)
+		found = found || ok && id.Name == name
+		return !found
+	})
+	return found
+}
+
 // Nothing that was built is tracked: it would be in every clone for good.
 func TestNothingBuiltIsTracked(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "git", "-C", root, "ls-files", "-z").Output()
