@@ -88,6 +88,11 @@ func TestNodes(t *testing.T) {
 	if !isNode(d.Path(), d.Number) {
 		t.Errorf("%s is not the device %s", d.Path(), d.MajorMinor())
 	}
+	check(t, errors.Join(os.Remove(d.Path()), os.Symlink("/dev/null", d.Path())))
+	check(t, d.MakeNode())
+	if !isNode(d.Path(), d.Number) {
+		t.Errorf("%s leads to another device still", d.Path())
+	}
 	if path, err := c.WorkPath(d.Path()); err != nil || !isNode(path, d.Number) {
 		t.Errorf("work path %s: %v", path, err)
 	}

@@ -55,20 +55,28 @@ func (d Device) MakeNode() error {
 	if isNode(path, d.Number) {
 		return nil
 	}
+	err := d.makeNode(path)
+	if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
 	temp := fmt.Sprintf("%s.%s.%d", Dir, d.Name, os.Getpid())
 	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	var err error
-	if isNode(d.kernelNode(), d.Number) {
-		err = os.Symlink("../"+filepath.Base(d.kernelNode()), temp)
-	} else {
-		err = unix.Mknod(temp, unix.S_IFBLK|0o600, int(d.Number))
-	}
-	if err != nil {
-		return fmt.Errorf("make %s: %w", path, err)
+	if err := d.makeNode(temp); err != nil {
+		return err
 	}
 	return os.Rename(temp, path)
+}
+
+func (d Device) makeNode(path string) error {
+	if isNode(d.kernelNode(), d.Number) {
+		return os.Symlink("../"+filepath.Base(d.kernelNode()), path)
+	}
+	if err := unix.Mknod(path, unix.S_IFBLK|0o600, int(d.Number)); err != nil {
+		return &os.PathError{Op: "mknod", Path: path, Err: err}
+	}
+	return nil
 }
 
 // RemoveNode removes the public path of a removed device, unless udev has. A path that
