@@ -17,19 +17,19 @@ import (
 // Activate makes the image's snapshot and activates it. The origin is sealed and
 // inactive, so nothing has to be suspended.
 func (h *Host) Activate(ctx context.Context, t *Task) error {
-	if stands, err := h.reactivate(ctx, t); stands || err != nil {
-		return err
-	}
-	return h.snapshot(ctx, t)
-}
-
-// reactivate activates the snapshots of the image. Those lost by the pool are struck from
-// the journal; nothing is done to their ids.
-func (h *Host) reactivate(ctx context.Context, t *Task) (stands bool, err error) {
 	devices, err := h.store.DevicesOf(ctx, t.Image.ID)
 	if err != nil {
-		return false, err
+		return err
 	}
+	if stands, err := h.reactivate(ctx, t, devices); stands || err != nil {
+		return err
+	}
+	return h.snapshot(ctx, t, devices)
+}
+
+// reactivate activates the snapshots among the image's devices. Those lost by the pool
+// are struck from the journal; nothing is done to their ids.
+func (h *Host) reactivate(ctx context.Context, t *Task, devices []store.Device) (stands bool, err error) {
 	var errs []error
 	for _, d := range devices {
 		if !HandedOut(d) {
@@ -49,9 +49,10 @@ func (h *Host) reactivate(ctx context.Context, t *Task) (stands bool, err error)
 	return true, h.record.HandOff(ctx, t, "the snapshot is there")
 }
 
-// snapshot makes one more snapshot of the image's device.
-func (h *Host) snapshot(ctx context.Context, t *Task) error {
-	origin, err := h.Devices.ofImage(ctx, t.Image)
+// snapshot makes one more snapshot of the image's own device, which is one of the
+// devices.
+func (h *Host) snapshot(ctx context.Context, t *Task, devices []store.Device) error {
+	origin, err := own(devices, t.Image)
 	if err != nil {
 		return err
 	}
@@ -132,7 +133,11 @@ func (h *Host) Snapshot(ctx context.Context, image int64) (store.Snapshot, error
 	if err := h.record.Begin(ctx, t, store.StageActivate); err != nil {
 		return store.Snapshot{}, err
 	}
-	if err := h.snapshot(ctx, t); err != nil {
+	devices, err := h.store.DevicesOf(ctx, image)
+	if err == nil {
+		err = h.snapshot(ctx, t, devices)
+	}
+	if err != nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
 		defer cancel()
 		err = errors.Join(err, h.UndoActivate(ctx, t))

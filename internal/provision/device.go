@@ -27,12 +27,17 @@ func HandedOut(d store.Device) bool {
 
 // ofImage returns the image's own device. If it is not ready, the error is ErrResultLost.
 func (dv *Devices) ofImage(ctx context.Context, img store.Image) (store.Device, error) {
-	if img.Tree == nil {
-		return store.Device{}, fmt.Errorf("%w: no device recorded", ErrResultLost)
-	}
 	devices, err := dv.store.DevicesOf(ctx, img.ID)
 	if err != nil {
 		return store.Device{}, err
+	}
+	return own(devices, img)
+}
+
+// own is ofImage for devices read before.
+func own(devices []store.Device, img store.Image) (store.Device, error) {
+	if img.Tree == nil {
+		return store.Device{}, fmt.Errorf("%w: no device recorded", ErrResultLost)
 	}
 	for _, d := range devices {
 		if d.ID == img.Tree.Device && d.State == store.DeviceReady {
