@@ -2,8 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
-	"errors"
 	"fmt"
 )
 
@@ -25,7 +23,7 @@ const (
 func (s *Store) Seal(ctx context.Context, a Attempt, d Device, t Tree, changes []Adjustment) (Device, error) {
 	d.State = DeviceSealed
 	e := a.event(EventStep, s.now(), Detail{Device: &d, Tree: &t})
-	err := s.write(ctx, e.label, func(tx *sql.Tx) error {
+	err := s.write(ctx, e.label, func(tx transaction) error {
 		if _, err := record(ctx, tx, e); err != nil {
 			return err
 		}
@@ -34,14 +32,9 @@ func (s *Store) Seal(ctx context.Context, a Attempt, d Device, t Tree, changes [
 	return d, err
 }
 
-func insertAdjustments(ctx context.Context, tx *sql.Tx, device int64, changes []Adjustment) (err error) {
-	insert, err := tx.PrepareContext(ctx, adjustmentInsert)
-	if err != nil {
-		return fmt.Errorf("insert adjustments: %w", err)
-	}
-	defer func() { err = errors.Join(err, insert.Close()) }()
+func insertAdjustments(ctx context.Context, tx transaction, device int64, changes []Adjustment) error {
 	for n, c := range changes {
-		if _, err := insert.ExecContext(ctx, device, n, c.Rule, c.Entry, c.From, c.To); err != nil {
+		if _, err := tx.ExecContext(ctx, adjustmentInsert, device, n, c.Rule, c.Entry, c.From, c.To); err != nil {
 			return fmt.Errorf("insert adjustment of device %d: %w", device, err)
 		}
 	}

@@ -47,7 +47,7 @@ func (s *Store) Backfill(ctx context.Context) (Backfill, error) {
 // SetBackfill records the progress after a page of the listing, once all its missing
 // objects are enqueued.
 func (s *Store) SetBackfill(ctx context.Context, b Backfill) error {
-	return s.inTx(ctx, func(tx *sql.Tx) error {
+	return s.inTx(ctx, func(tx transaction) error {
 		_, err := tx.ExecContext(ctx, backfillUpsert, b.Bucket, b.Prefix, b.Token, b.Listed, b.Enqueued,
 			unixNano(b.StartedAt), s.now().UnixNano())
 		if err != nil {

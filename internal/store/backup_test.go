@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -191,7 +190,7 @@ func TestCheckCost(t *testing.T) {
 	}
 	s := newStore(t)
 	img := run(t, s, object(1))
-	err = s.inTx(t.Context(), func(tx *sql.Tx) error {
+	err = s.inTx(t.Context(), func(tx transaction) error {
 		for i := range n {
 			e := Attempt{Image: img.ID, Stage: StageUnpack, N: int64(i)}.event(EventStep, s.now(), Detail{})
 			e.Detail.Device = &Device{

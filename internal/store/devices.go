@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"slices"
 	"time"
@@ -122,7 +121,7 @@ func scanDeviceCount(row scanner) (c DeviceCount, err error) {
 // attempt. It is not an event of the image. It returns ErrHandedOut for a snapshot that
 // was handed out, unless an operator removed its image.
 func (s *Store) SetDeviceState(ctx context.Context, id int64, to DeviceState) error {
-	return s.write(ctx, labelled("device::"+string(to)), func(tx *sql.Tx) error {
+	return s.write(ctx, labelled("device::"+string(to)), func(tx transaction) error {
 		if err := checkNotHandedOut(ctx, tx, id, to); err != nil {
 			return err
 		}
@@ -141,14 +140,14 @@ func (s *Store) AdvanceDeviceIDs(ctx context.Context, id int64) error {
 	if id > maxDeviceID/2 {
 		return nil
 	}
-	return s.inTx(ctx, func(tx *sql.Tx) error {
+	return s.inTx(ctx, func(tx transaction) error {
 		return advanceIDs(ctx, tx, deviceSequenceInit, deviceSequenceAdvance, id)
 	})
 }
 
 // advanceIDs moves the sequence of a table to id, if it is lower. The query start creates
 // the sequence if the table never had a row.
-func advanceIDs(ctx context.Context, tx *sql.Tx, start, advance string, id int64) error {
+func advanceIDs(ctx context.Context, tx transaction, start, advance string, id int64) error {
 	if _, err := tx.ExecContext(ctx, start); err != nil {
 		return fmt.Errorf("skip ids: %w", err)
 	}
@@ -169,7 +168,7 @@ func scanDevice(row scanner) (Device, error) {
 }
 
 // insertDevice inserts a device and returns its id. It takes the next id if d has none.
-func insertDevice(ctx context.Context, tx *sql.Tx, d Device, now time.Time) (int64, error) {
+func insertDevice(ctx context.Context, tx transaction, d Device, now time.Time) (int64, error) {
 	res, err := tx.ExecContext(ctx, deviceInsert, d.ID, d.Image, string(d.Kind), string(d.State), d.Origin, d.Bytes,
 		d.FSUUID, now.UnixNano())
 	if err != nil {
@@ -179,7 +178,7 @@ func insertDevice(ctx context.Context, tx *sql.Tx, d Device, now time.Time) (int
 }
 
 // keptResults counts the image's devices in DeviceReady.
-func keptResults(ctx context.Context, tx *sql.Tx, img Image) (kept KeptResults, err error) {
+func keptResults(ctx context.Context, tx transaction, img Image) (kept KeptResults, err error) {
 	own := int64(0)
 	if img.Tree != nil {
 		own = img.Tree.Device
@@ -192,7 +191,7 @@ func keptResults(ctx context.Context, tx *sql.Tx, img Image) (kept KeptResults, 
 
 // checkNotHandedOut refuses the first step of the removal of a snapshot that was handed
 // out. Its user may have written to it, so only an operator removes it, by an event.
-func checkNotHandedOut(ctx context.Context, tx *sql.Tx, id int64, to DeviceState) error {
+func checkNotHandedOut(ctx context.Context, tx transaction, id int64, to DeviceState) error {
 	if to != DeviceDeleting {
 		return nil
 	}
@@ -206,13 +205,16 @@ func checkNotHandedOut(ctx context.Context, tx *sql.Tx, id int64, to DeviceState
 	return nil
 }
 
-// setDeviceState changes the state of a device, and ends its snapshot with it.
-func setDeviceState(ctx context.Context, tx *sql.Tx, id int64, to DeviceState, now time.Time) error {
+// setDeviceState changes the state of a device. Its snapshot ends with it.
+func setDeviceState(ctx context.Context, tx transaction, id int64, to DeviceState, now time.Time) error {
 	err := changeOne(ctx, tx, fmt.Sprintf("update device %d", id), deviceUpdate, string(to), now.UnixNano(), id)
 	if err != nil {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, snapshotGone, id, string(to)); err != nil {
+	if to != DeviceDeleting && to != DeviceGone {
+		return nil
+	}
+	if _, err := tx.ExecContext(ctx, snapshotGone, id); err != nil {
 		return fmt.Errorf("end snapshot %d: %w", id, err)
 	}
 	return nil

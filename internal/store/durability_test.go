@@ -1,7 +1,6 @@
 package store
 
 import (
-	"database/sql"
 	"slices"
 	"testing"
 	"time"
@@ -48,7 +47,7 @@ func TestDurabilityOfTheConnection(t *testing.T) {
 	s := newStore(t)
 	for _, as := range []durability{synced, ordered, ordered, synced, ordered} {
 		var level int
-		err := s.inTxAs(t.Context(), as, func(tx *sql.Tx) error {
+		err := s.inTxAs(t.Context(), as, func(tx transaction) error {
 			return tx.QueryRowContext(t.Context(), "PRAGMA synchronous").Scan(&level)
 		})
 		if want := map[durability]int{synced: 2, ordered: 1}[as]; err != nil || level != want {

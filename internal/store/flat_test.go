@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -155,7 +154,7 @@ func TestChecksOfOldSQLite(t *testing.T) {
 func multiply(b *testing.B, s *Store, n int) {
 	b.Helper()
 	const numbers = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
-	err := s.inTx(b.Context(), func(tx *sql.Tx) error {
+	err := s.inTx(b.Context(), func(tx transaction) error {
 		for _, text := range []string{
 			`INSERT INTO images SELECT 100 + i, bucket, 'images/more-' || i || '.tar', 'more-' || i, '', 'more-' || i,
 				sequencer, size, trace_id, created_at, state, stage, running, attempt, failures, reason, blob,

@@ -55,6 +55,10 @@ const (
 		VALUES (nullif(?, 0), ?, ?, ?, ?, ?, ?, ?, ?, ?, 'pending', 'download', 0, 0, 0, '', ?)`
 	imageUpdate = `UPDATE images SET state = ?, stage = ?, running = ?, attempt = ?, failures = ?, reason = ?,
 		cut_offs = ?, doubt = ?, rules = ?, blob = ?, tree = ?, updated_at = ? WHERE id = ?`
+	// Without state and tree. SQLite writes an index anew when one of its columns is set,
+	// even to the same value, and these two have four.
+	attemptUpdate = `UPDATE images SET stage = ?, running = ?, attempt = ?, failures = ?, reason = ?, cut_offs = ?,
+		doubt = ?, rules = ?, blob = ?, updated_at = ? WHERE id = ?`
 )
 
 // Find returns the image of the object, or ErrNotFound. Some senders leave the version id
@@ -210,7 +214,7 @@ func scanImage(row scanner) (Image, error) {
 
 // insertImage inserts an image before its first event, and returns its id. It takes the
 // next id if img has none.
-func insertImage(ctx context.Context, tx *sql.Tx, img Image) (int64, error) {
+func insertImage(ctx context.Context, tx transaction, img Image) (int64, error) {
 	o := img.Object
 	res, err := tx.ExecContext(ctx, imageInsert, img.ID, o.Bucket, o.Key, o.Version(), o.VersionID, o.ETag,
 		o.Sequencer, o.Size, img.TraceID, img.CreatedAt.UnixNano(), img.UpdatedAt.UnixNano())
@@ -220,7 +224,7 @@ func insertImage(ctx context.Context, tx *sql.Tx, img Image) (int64, error) {
 	return res.LastInsertId()
 }
 
-func updateImage(ctx context.Context, tx *sql.Tx, img Image) error {
+func updateImage(ctx context.Context, tx transaction, img Image) error {
 	blob, err := nullable(img.Blob)
 	if err != nil {
 		return err
@@ -232,6 +236,20 @@ func updateImage(ctx context.Context, tx *sql.Tx, img Image) error {
 	_, err = tx.ExecContext(ctx, imageUpdate, string(img.State), string(img.Stage), img.Running, img.Attempt,
 		img.Failures, img.Reason,
 		img.CutOffs, string(img.Doubt), img.Rules, blob, tree, img.UpdatedAt.UnixNano(), img.ID)
+	if err != nil {
+		return fmt.Errorf("update image %d: %w", img.ID, err)
+	}
+	return nil
+}
+
+// updateAttempt is updateImage for an event that leaves state and tree as they were.
+func updateAttempt(ctx context.Context, tx transaction, img Image) error {
+	blob, err := nullable(img.Blob)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, attemptUpdate, string(img.Stage), img.Running, img.Attempt, img.Failures, img.Reason,
+		img.CutOffs, string(img.Doubt), img.Rules, blob, img.UpdatedAt.UnixNano(), img.ID)
 	if err != nil {
 		return fmt.Errorf("update image %d: %w", img.ID, err)
 	}

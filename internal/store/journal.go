@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"time"
 )
@@ -18,7 +17,7 @@ func (s *Store) Enqueue(ctx context.Context, o Object) (img Image, created bool,
 		return img, false, err
 	}
 	e := Event{At: s.now(), Kind: EventQueued, Detail: Detail{Object: &o, TraceID: newTraceID()}}
-	err = s.write(ctx, e.label, func(tx *sql.Tx) error {
+	err = s.write(ctx, e.label, func(tx transaction) error {
 		img, err = findImage(ctx, tx, o)
 		if !errors.Is(err, ErrNotFound) { // another connection was faster
 			return err
@@ -39,17 +38,8 @@ func (s *Store) Enqueue(ctx context.Context, o Object) (img Image, created bool,
 // of the messages waiting for the image.
 func (s *Store) Begin(ctx context.Context, image int64, stage Stage, messages ...string) (Attempt, error) {
 	a := Attempt{Image: image, Stage: stage}
-	e := a.event(EventBegun, s.now(), Detail{Messages: messages})
-	err := s.writeAs(ctx, e.durability(), e.label, func(tx *sql.Tx) error {
-		img, err := queryImage(ctx, tx, imageByID, image)
-		if err != nil {
-			return err
-		}
-		a.N = img.Attempt + 1
-		e.Attempt = a.N
-		_, err = record(ctx, tx, e)
-		return err
-	})
+	img, err := s.writeEvent(ctx, a.event(EventBegun, s.now(), Detail{Messages: messages}))
+	a.N = img.Attempt
 	return a, err
 }
 
@@ -58,7 +48,7 @@ func (s *Store) Begin(ctx context.Context, image int64, stage Stage, messages ..
 func (s *Store) Reserve(ctx context.Context, a Attempt, d Device) (Device, error) {
 	d.ID, d.Image, d.State = 0, a.Image, DeviceReserved
 	e := a.event(EventStep, s.now(), Detail{Device: &d})
-	err := s.write(ctx, e.label, func(tx *sql.Tx) error {
+	err := s.write(ctx, e.label, func(tx transaction) error {
 		var err error
 		if d.ID, err = insertDevice(ctx, tx, d, s.now()); err != nil {
 			return err
@@ -97,8 +87,9 @@ func (s *Store) FinishActivate(ctx context.Context, a Attempt, d Device, made ti
 	created.State, ready.State = DeviceCreated, DeviceReady
 	sn := Snapshot{Device: d.ID, Image: a.Image, Path: path, State: snapshotActive, CreatedAt: at}
 	e := a.event(EventDone, at, Detail{Device: &ready, Snapshot: &sn})
-	err = s.write(ctx, e.label, func(tx *sql.Tx) error {
-		if _, err := record(ctx, tx, a.event(EventStep, made, Detail{Device: &created})); err != nil {
+	err = s.write(ctx, e.label, func(tx transaction) error {
+		// The tables pass the step over: they show how the transaction ends.
+		if err := insertEvent(ctx, tx, a.event(EventStep, made, Detail{Device: &created})); err != nil {
 			return err
 		}
 		img, err = record(ctx, tx, e)
@@ -153,7 +144,7 @@ func (s *Store) RecordCutOff(ctx context.Context, image int64) (img Image, err e
 		Image: image, At: s.now(), Kind: EventUndone, Reason: "cut off: the process or the machine died",
 		Detail: Detail{CutOff: true},
 	}
-	err = s.write(ctx, e.label, func(tx *sql.Tx) error {
+	err = s.write(ctx, e.label, func(tx transaction) error {
 		img, err = queryImage(ctx, tx, imageByID, image)
 		if err != nil || !img.Running {
 			return err

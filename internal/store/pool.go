@@ -50,7 +50,7 @@ func (s *Store) Pool(ctx context.Context) (Pool, error) {
 
 // BeginPool records the intent to create the pool.
 func (s *Store) BeginPool(ctx context.Context, p Pool) error {
-	return s.write(ctx, labelled("pool:creating:"), func(tx *sql.Tx) error {
+	return s.write(ctx, labelled("pool:creating:"), func(tx transaction) error {
 		return insertPool(ctx, tx, p, s.now())
 	})
 }
@@ -58,7 +58,7 @@ func (s *Store) BeginPool(ctx context.Context, p Pool) error {
 // FinishPool records the creation of the pool. From now on its metadata is never
 // formatted again.
 func (s *Store) FinishPool(ctx context.Context) error {
-	return s.write(ctx, labelled("pool:ready:"), func(tx *sql.Tx) error {
+	return s.write(ctx, labelled("pool:ready:"), func(tx transaction) error {
 		_, err := tx.ExecContext(ctx, poolSetReady)
 		return err
 	})
@@ -68,7 +68,7 @@ func (s *Store) FinishPool(ctx context.Context) error {
 // UUID is old. The devices stay in the journal. The next start does not find them in the
 // new pool, and takes their images back to the stages that make them.
 func (s *Store) ReplacePool(ctx context.Context, old string, p Pool) error {
-	return s.inTx(ctx, func(tx *sql.Tx) error {
+	return s.inTx(ctx, func(tx transaction) error {
 		return changeOne(ctx, tx, "replace pool "+old, poolReplace, p.UUID, p.Name, p.Data, p.Metadata, p.BlockSize,
 			s.now().UnixNano(), old)
 	})
@@ -77,7 +77,7 @@ func (s *Store) ReplacePool(ctx context.Context, old string, p Pool) error {
 // SetPoolGeneration records the pool's generation, after the pool itself has it. It never
 // lowers it. A pool of a lower generation is a copy from an earlier time.
 func (s *Store) SetPoolGeneration(ctx context.Context, generation uint64) error {
-	return s.write(ctx, labelled("pool:generation:"), func(tx *sql.Tx) error {
+	return s.write(ctx, labelled("pool:generation:"), func(tx transaction) error {
 		if _, err := tx.ExecContext(ctx, poolSetGeneration, int64(generation)); err != nil {
 			return fmt.Errorf("record the pool's generation: %w", err)
 		}
@@ -88,12 +88,12 @@ func (s *Store) SetPoolGeneration(ctx context.Context, generation uint64) error 
 // SetPoolPaths records the new places of the pool's data and metadata. It returns
 // ErrNotFound if the state directory has no pool of this UUID.
 func (s *Store) SetPoolPaths(ctx context.Context, p Pool) error {
-	return s.inTx(ctx, func(tx *sql.Tx) error {
+	return s.inTx(ctx, func(tx transaction) error {
 		return changeOne(ctx, tx, "record where pool "+p.UUID+" is", poolSetPaths, p.Data, p.Metadata, p.UUID)
 	})
 }
 
-func insertPool(ctx context.Context, tx *sql.Tx, p Pool, now time.Time) error {
+func insertPool(ctx context.Context, tx transaction, p Pool, now time.Time) error {
 	_, err := tx.ExecContext(ctx, poolInsert, p.UUID, p.Name, p.Data, p.Metadata, p.BlockSize, now.UnixNano())
 	if err != nil {
 		return fmt.Errorf("record pool: %w", err)

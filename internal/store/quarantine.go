@@ -33,7 +33,7 @@ type QuarantinedMessage struct {
 // Quarantine keeps a message durably. There is one row for each MessageID: a message
 // quarantined again only changes its reason and attempts.
 func (s *Store) Quarantine(ctx context.Context, q QuarantinedMessage) error {
-	return s.inTx(ctx, func(tx *sql.Tx) error {
+	return s.inTx(ctx, func(tx transaction) error {
 		_, err := tx.ExecContext(ctx, quarantineInsert, q.MessageID, q.Body, q.Reason, q.Attempts, unixNano(q.SentAt),
 			s.now().UnixNano())
 		if err != nil {
@@ -60,7 +60,7 @@ func (s *Store) QuarantinedMessage(ctx context.Context, id int64) (QuarantinedMe
 // DropQuarantined deletes a message from the quarantine. It returns ErrNotFound if there
 // is none with the id.
 func (s *Store) DropQuarantined(ctx context.Context, id int64) error {
-	return s.inTx(ctx, func(tx *sql.Tx) error {
+	return s.inTx(ctx, func(tx transaction) error {
 		return changeOne(ctx, tx, fmt.Sprintf("drop quarantined message %d", id), quarantineDelete, id)
 	})
 }

@@ -48,7 +48,7 @@ func queryBool(ctx context.Context, db queryer, query string, args ...any) (answ
 
 // changeOne runs a statement for one row. It returns ErrNotFound if the row does not
 // exist. what names the action in an error.
-func changeOne(ctx context.Context, tx *sql.Tx, what, query string, args ...any) error {
+func changeOne(ctx context.Context, tx transaction, what, query string, args ...any) error {
 	res, err := tx.ExecContext(ctx, query, args...)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"time"
 )
@@ -37,7 +36,7 @@ type MaxIDs struct {
 // It returns ErrOrder if the database is not empty, and SQLite's error if an image or a
 // device is listed twice.
 func (s *Store) Rebuild(ctx context.Context, p Pool, images []RebuiltImage, inUse MaxIDs) error {
-	return s.write(ctx, labelled("rebuilt::"), func(tx *sql.Tx) error {
+	return s.write(ctx, labelled("rebuilt::"), func(tx transaction) error {
 		var rows int
 		if err := tx.QueryRowContext(ctx, rebuildRows).Scan(&rows); err != nil {
 			return fmt.Errorf("rebuild: %w", err)
@@ -65,7 +64,7 @@ func (s *Store) Rebuild(ctx context.Context, p Pool, images []RebuiltImage, inUs
 
 // rebuildImage inserts one image: first the rows that exist before their events, then
 // every event, at the present time.
-func rebuildImage(ctx context.Context, tx *sql.Tx, r RebuiltImage, now time.Time) error {
+func rebuildImage(ctx context.Context, tx transaction, r RebuiltImage, now time.Time) error {
 	img := Image{
 		ID: r.Seal.Image, Object: r.Seal.Object(), TraceID: newTraceID(), CreatedAt: r.Seal.CreatedAt, UpdatedAt: now,
 	}

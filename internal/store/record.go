@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"time"
 
@@ -16,13 +15,13 @@ func (a Attempt) event(kind EventKind, at time.Time, d Detail) Event {
 // write runs fn in a transaction, with a failpoint of the crash tests before the commit
 // and another after it. label names both. It is called after fn, because fn may complete
 // the event to be named.
-func (s *Store) write(ctx context.Context, label func() string, fn func(*sql.Tx) error) error {
+func (s *Store) write(ctx context.Context, label func() string, fn func(transaction) error) error {
 	return s.writeAs(ctx, synced, label, fn)
 }
 
-func (s *Store) writeAs(ctx context.Context, as durability, label func() string, fn func(*sql.Tx) error) error {
+func (s *Store) writeAs(ctx context.Context, as durability, label func() string, fn func(transaction) error) error {
 	began := time.Now()
-	err := s.inTxAs(ctx, as, func(tx *sql.Tx) error {
+	err := s.inTxAs(ctx, as, func(tx transaction) error {
 		if err := fn(tx); err != nil {
 			return err
 		}
@@ -70,18 +69,22 @@ func labelled(text string) func() string { return func() string { return text } 
 
 // writeEvent records a single event without a further condition.
 func (s *Store) writeEvent(ctx context.Context, e Event) (img Image, err error) {
-	err = s.writeAs(ctx, e.durability(), e.label, func(tx *sql.Tx) error {
+	err = s.writeAs(ctx, e.durability(), e.label, func(tx transaction) error {
 		img, err = record(ctx, tx, e)
 		return err
 	})
 	return img, err
 }
 
-// record appends one event and updates the tables to the fold that includes it.
-func record(ctx context.Context, tx *sql.Tx, e Event) (Image, error) {
+// record appends one event and updates the tables to the fold that includes it. The
+// beginning of an attempt without a number begins the next.
+func record(ctx context.Context, tx transaction, e Event) (Image, error) {
 	img, err := queryImage(ctx, tx, imageByID, e.Image)
 	if err != nil {
 		return img, err
+	}
+	if e.Kind == EventBegun && e.Attempt == 0 {
+		e.Attempt = img.Attempt + 1
 	}
 	if e.Kind == EventFailed && endStates[State(e.Verdict)] {
 		kept, err := keptResults(ctx, tx, img)
@@ -94,9 +97,11 @@ func record(ctx context.Context, tx *sql.Tx, e Event) (Image, error) {
 	if e.Kind == EventQueued { // the row is there before its first event
 		before = Progress{}
 	}
-	if img.Progress, err = Fold(before, e); err != nil {
+	next, err := Fold(before, e)
+	if err != nil {
 		return img, fmt.Errorf("image %d: %w", e.Image, err)
 	}
+	img.Progress = next
 	if err := insertEvent(ctx, tx, e); err != nil {
 		return img, err
 	}
@@ -111,5 +116,8 @@ func record(ctx context.Context, tx *sql.Tx, e Event) (Image, error) {
 		}
 	}
 	img.UpdatedAt = e.At
+	if img.State == before.State && img.Tree == before.Tree {
+		return img, updateAttempt(ctx, tx, img)
+	}
 	return img, updateImage(ctx, tx, img)
 }

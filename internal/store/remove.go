@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 )
@@ -32,7 +31,7 @@ func (s *Store) RemoveSnapshot(ctx context.Context, a Attempt, d Device) (Image,
 // the journal has devices of the image.
 func (s *Store) Resubmit(ctx context.Context, image int64) (img Image, err error) {
 	e := Event{Image: image, At: s.now(), Kind: EventResubmitted}
-	err = s.write(ctx, e.label, func(tx *sql.Tx) error {
+	err = s.write(ctx, e.label, func(tx transaction) error {
 		var left int
 		if err := tx.QueryRowContext(ctx, devicesLeft, image).Scan(&left); err != nil {
 			return fmt.Errorf("count devices: %w", err)

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 )
 
@@ -10,7 +9,7 @@ import (
 // changes.
 func (s *Store) Resume(ctx context.Context, image int64, reason string) (img Image, resumed bool, err error) {
 	e := Event{Image: image, At: s.now(), Kind: EventReopened, Reason: reason, Detail: Detail{Resumed: true}}
-	err = s.write(ctx, e.label, func(tx *sql.Tx) error {
+	err = s.write(ctx, e.label, func(tx transaction) error {
 		img, err = queryImage(ctx, tx, imageByID, image)
 		if err != nil || img.State != StatePending || img.Running {
 			return err
@@ -27,7 +26,7 @@ func (s *Store) Resume(ctx context.Context, image int64, reason string) (img Ima
 // see RecordLoss.
 func (s *Store) Reopen(ctx context.Context, image int64, stage Stage, reason string) (img Image, err error) {
 	e := Event{Image: image, At: s.now(), Kind: EventReopened, Stage: stage, Reason: reason}
-	err = s.write(ctx, e.label, func(tx *sql.Tx) error {
+	err = s.write(ctx, e.label, func(tx transaction) error {
 		if img, err = queryImage(ctx, tx, imageByID, image); err != nil {
 			return err
 		}

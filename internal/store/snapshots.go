@@ -28,7 +28,7 @@ const (
 	snapshotByID   = snapshotsFrom + ` WHERE s.device_id = ?`
 	snapshotByPath = snapshotsFrom + ` WHERE s.path = ? ORDER BY s.device_id DESC LIMIT 1`
 	snapshotInsert = `INSERT INTO snapshots (device_id, image_id, path, state, created_at) VALUES (?, ?, ?, ?, ?)`
-	snapshotGone   = `UPDATE snapshots SET state = 'gone' WHERE device_id = ? AND ? IN ('deleting', 'gone')`
+	snapshotGone   = `UPDATE snapshots SET state = 'gone' WHERE device_id = ?`
 )
 
 // Snapshots returns every active snapshot.
@@ -69,7 +69,7 @@ func scanSnapshot(row scanner) (Snapshot, error) {
 	return sn, nil
 }
 
-func insertSnapshot(ctx context.Context, tx *sql.Tx, sn Snapshot) error {
+func insertSnapshot(ctx context.Context, tx transaction, sn Snapshot) error {
 	_, err := tx.ExecContext(ctx, snapshotInsert, sn.Device, sn.Image, sn.Path, sn.State, sn.CreatedAt.UnixNano())
 	if err != nil {
 		return fmt.Errorf("insert snapshot %d: %w", sn.Device, err)

@@ -116,40 +116,46 @@ func (s *Store) Close() error {
 
 // inTx runs fn in one transaction of the write connection. An error of fn rolls back. A
 // commit survives a power cut as soon as it has returned.
-func (s *Store) inTx(ctx context.Context, fn func(*sql.Tx) error) error {
+func (s *Store) inTx(ctx context.Context, fn func(transaction) error) error {
 	return s.inTxAs(ctx, synced, fn)
 }
 
 // inTxAs is inTx for a transaction that may be less durable. The connection may have been
 // used for another kind, so each asks for its own.
-func (s *Store) inTxAs(ctx context.Context, as durability, fn func(*sql.Tx) error) (err error) {
+func (s *Store) inTxAs(ctx context.Context, as durability, fn func(transaction) error) (err error) {
 	conn, err := s.writeDB.Conn(ctx)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
+	tx := transaction{conn}
 	// SQLite obeys this pragma when it is prepared. What the driver prepares for a call
-	// that cannot be cancelled, it does not keep for the next.
-	if _, err := conn.ExecContext(context.WithoutCancel(ctx), durabilityPragma+string(as)); err != nil {
+	// that has no arguments and cannot be cancelled, it does not keep for the next.
+	if _, err := tx.ExecContext(ctx, durabilityPragma+string(as)); err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
-	tx, err := conn.BeginTx(ctx, nil)
-	if err != nil {
+	if _, err := tx.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
-	defer tx.Rollback()
+	committed := false
+	defer func() {
+		if !committed {
+			tx.rollback(ctx)
+		}
+	}()
 	if err := fn(tx); err != nil {
 		return err
 	}
-	if err := tx.Commit(); err != nil {
+	if _, err := tx.ExecContext(ctx, "COMMIT"); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
+	committed = true
 	return nil
 }
 
 // Probe writes to the database as durably as an event does, and changes nothing.
 func (s *Store) Probe(ctx context.Context) error {
-	return s.inTx(ctx, func(tx *sql.Tx) error {
+	return s.inTx(ctx, func(tx transaction) error {
 		_, err := tx.ExecContext(ctx, changeNothing)
 		return err
 	})
