@@ -33,6 +33,8 @@ OBSERVE := deploy/observe
 WRITERS := test/tools
 # The module that compares the program with its peers, and has those that are Go modules.
 BENCH := test/bench
+# A guest has one CPU. If the machine moves its processes between several, it is a third as fast.
+ONE_CPU = taskset -c $$(taskset -cp $$$$ | sed 's/.*: //; s/[-,].*//')
 # What runs a program that attaches loop devices and mounts: nothing, or a guest.
 AS_ROOT := $(shell test "$$(id -u)" = 0 && test -e /dev/loop-control || echo $(UML) --)
 # How the program of a release is built.
@@ -279,7 +281,7 @@ $(DEADCODE):
 .PHONY: bench
 bench: build-test bench-build $(CACHE)/debian-minbase.tar $(CACHE)/debian-python3-gcc-git.tar ## compare with the peers on an idle machine, and write docs/performance.md (root; ROUNDS=5 OTHERS=12 HUGE=10737418240)
 	$(DM) bin/bench/bench -bin bin/bench -work $(CACHE)/bench -page docs/performance.md -rounds $(ROUNDS) -others $(OTHERS) -huge $(HUGE) \
-		-minbase $(CACHE)/debian-minbase.tar -large $(CACHE)/debian-python3-gcc-git.tar -guest bin/uml-test
+		-minbase $(CACHE)/debian-minbase.tar -large $(CACHE)/debian-python3-gcc-git.tar -guests $(CURDIR)/bin
 
 .PHONY: bench-smoke
 bench-smoke: build-test bench-build ## the same once with tiny data, to see that it works; its figures say nothing
@@ -294,7 +296,7 @@ bench-build: setup-test
 .PHONY: benchmarks
 benchmarks: build-test ## the Go benchmarks; compare ratios within one run
 	go test -run '^$$' -bench . -benchtime 1s ./internal/archive/... ./internal/download
-	go test -run '^$$' -bench . -benchtime 200x -exec "$(UML)" ./internal/devmapper ./internal/provision
+	$(ONE_CPU) go test -run '^$$' -bench . -benchtime 200x -exec "$(UML)" ./internal/devmapper ./internal/provision
 
 .PHONY: clean
 clean: ## remove what was built; the cached image and linter stay

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -56,16 +57,31 @@ func TestPage(t *testing.T) {
 }
 
 // What the test in the guest says is read, and nothing else is taken for it.
-func TestReadDuplicates(t *testing.T) {
+func TestReadMessages(t *testing.T) {
 	said := "100 images, all are active: takes work after 1.25s, all active after 2s; until then 70 ioctls\n" +
 		"duplicates about 1 of the images: 80 a second\nduplicates about 100 of the images: 75 a second\n" +
 		"100 images, none is active: takes work after 0.5s, all active after 2s; until then 70 ioctls\n" +
 		"duplicates about 1 of the images: 81 a second\nduplicates about 100 of the images: 76 a second\n"
-	d, err := readDuplicates(100, said)
-	if want := (duplicates{100, 76, "1.25s"}); err != nil || d != want {
+	d := many{Images: 100}
+	err := d.readMessages(said)
+	if want := (many{Images: 100, Rate: 76, Ready: "1.25s"}); err != nil || d != want {
 		t.Errorf("%+v, %v, want %+v", d, err, want)
 	}
-	if _, err := readDuplicates(1000, said); err == nil {
+	if err := (&many{Images: 1000}).readMessages(said); err == nil {
+		t.Error("other output is taken")
+	}
+}
+
+// The benchmark's name ends with the number of CPUs if there are several.
+func TestReadActivations(t *testing.T) {
+	got, err := readActivations("cpu: AMD EPYC\n" +
+		"BenchmarkActivation/active=1  \t 200\t  2960694 ns/op\t  2.748 p50-ms\t  6.268 p99-ms\n" +
+		"BenchmarkActivation/active=1000-8  \t 200\t  3298358 ns/op\t  2.970 p50-ms\t  6.290 p99-ms\n")
+	want := []many{{Images: 1, Activation: 2.748}, {Images: 1000, Activation: 2.97}}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("%+v, %v, want %+v", got, err, want)
+	}
+	if _, err := readActivations("BenchmarkSnapshot 200 1 ns/op"); err == nil {
 		t.Error("other output is taken")
 	}
 }

@@ -26,7 +26,7 @@ type options struct {
 	others         float64
 	from           string
 	huge           int64
-	guest          string
+	guests         string
 }
 
 func main() {
@@ -39,9 +39,9 @@ func main() {
 	flag.StringVar(&o.large, "large", "", "tar of a larger Debian")
 	flag.IntVar(&o.rounds, "rounds", 5, "undisturbed runs of each job")
 	flag.Float64Var(&o.others, "others", 12, "percent of one CPU that others may use during a run")
-	flag.StringVar(&o.from, "from", "", "write the page from these results; measure nothing, or with -guest only that")
+	flag.StringVar(&o.from, "from", "", "write the page from these results; measure nothing, or with -guests only that")
 	flag.Int64Var(&o.huge, "huge", 10<<30, "bytes of each of five objects downloaded at once; 0 leaves it out")
-	flag.StringVar(&o.guest, "guest", "", "program that runs tests in a guest; without one, nothing is measured there")
+	flag.StringVar(&o.guests, "guests", "", "directory of uml-run and uml-test; without one, guests are left out")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	err := run(ctx, o)
@@ -115,7 +115,7 @@ func measure(ctx context.Context, o options) (*results, error) {
 	if r.Start, err = often.turns(ctx, start); err != nil {
 		return nil, err
 	}
-	if r.Duplicates, err = l.duplicates(ctx, o); err != nil {
+	if r.Many, err = measureMany(ctx, o); err != nil {
 		return nil, err
 	}
 	return r, r.save(filepath.Join(o.work, "results.json"))
@@ -128,10 +128,10 @@ func again(ctx context.Context, o options) (*results, error) {
 		return nil, err
 	}
 	r := &results{}
-	if err := json.Unmarshal(text, r); err != nil || o.guest == "" {
+	if err := json.Unmarshal(text, r); err != nil || o.guests == "" {
 		return r, err
 	}
-	if r.Duplicates, err = (&lab{}).duplicates(ctx, o); err != nil {
+	if r.Many, err = measureMany(ctx, o); err != nil {
 		return nil, err
 	}
 	return r, r.save(o.from)

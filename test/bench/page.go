@@ -38,7 +38,7 @@ func (r *results) write() string {
 	r.writeUnpack(t)
 	r.writePhases(t)
 	r.writeDownload(t)
-	r.writeDuplicates(t)
+	r.writeMany(t)
 	r.writeStart(t)
 	return t.String()
 }
@@ -180,20 +180,21 @@ func (r *results) writeDownload(t *text) {
 	t.linef("")
 }
 
-func (r *results) writeDuplicates(t *text) {
-	if len(r.Duplicates) == 0 {
+func (r *results) writeMany(t *text) {
+	if len(r.Many) == 0 {
 		return
 	}
 	t.linef("## Many images")
 	t.linef("")
-	t.linef("`%s` in a guest with a real pool, the daemon and the emulator on one CPU.", manyImages)
-	t.linef("A guest is several times slower than the machine. The %d messages are about images that", messages)
-	t.linef("are active already, all in turn.")
+	t.linef("In a guest with a real pool. The guest has one CPU of the machine to itself, and is several times")
+	t.linef("slower than the machine. `%s` sends %d messages about images that are", manyImages, messages)
+	t.linef("active already, all in turn; the daemon and the emulator share the CPU. `BenchmarkActivation` is the")
+	t.linef("last stage alone, from the beginning of the attempt to the record of the active snapshot.")
 	t.linef("")
-	t.row("active images", "duplicate messages a second", "start until the daemon takes work")
-	t.linef("|---|---|---|")
-	for _, d := range r.Duplicates {
-		t.row(fmt.Sprint(d.Images), fmt.Sprintf("%.0f", d.Rate), d.ready())
+	t.row("active images", "duplicate messages a second", "start until the daemon takes work", "activation, median")
+	t.linef("|---|---|---|---|")
+	for _, d := range r.Many {
+		t.row(fmt.Sprint(d.Images), fmt.Sprintf("%.0f", d.Rate), d.ready(), fmt.Sprintf("%.1f ms", d.Activation))
 	}
 	t.linef("")
 	t.linef("![Duplicate messages a second against the number of active images](performance-duplicates.svg)")

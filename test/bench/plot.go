@@ -110,13 +110,13 @@ func entries(r *results) (*plot.Plot, error) {
 
 // rates draws duplicates against images; nil without any.
 func rates(r *results) (*plot.Plot, error) {
-	if len(r.Duplicates) == 0 {
+	if len(r.Many) == 0 {
 		return nil, nil
 	}
 	p := plot.New()
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = "duplicate messages", "active images", "messages a second"
 	var points plotter.XYs
-	for _, d := range r.Duplicates {
+	for _, d := range r.Many {
 		points = append(points, plotter.XY{X: float64(d.Images), Y: d.Rate})
 	}
 	if err := curve(p, "", points, 0); err != nil {

@@ -32,20 +32,21 @@ type setResult struct {
 
 // results are everything on the page.
 type results struct {
-	Machine    []string
-	Tools      []string
-	Others     float64
-	Unpack     []setResult
-	Download   []setResult
-	Start      []series
-	Duplicates []duplicates
+	Machine  []string
+	Tools    []string
+	Others   float64
+	Unpack   []setResult
+	Download []setResult
+	Start    []series
+	Many     []many
 }
 
-// duplicates is the answer to messages about images that are there.
-type duplicates struct {
-	Images int
-	Rate   float64 // a second
-	Ready  string  // from the start until the daemon takes work
+// many is how the daemon does beside many active images.
+type many struct {
+	Images     int
+	Rate       float64 // of duplicate messages, a second
+	Ready      string  // from the start until the daemon takes work
+	Activation float64 // ms, the median
 }
 
 func (s series) seconds() []float64 {
